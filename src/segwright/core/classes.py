@@ -1,0 +1,67 @@
+"""What the numbers in a mask mean."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from segwright.core.errors import SettingError
+
+MAX_CLASSES = 65_535  # a class map must fit a 16-bit PNG, with one value left for void
+GOLDEN_ANGLE = 0.381966  # of a full turn: neighbouring indices get hues far apart, however many there are
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Names, RGB colours (0..255) and thing-ness of the classes 0, 1, ...; a void pixel has no class and no entry here."""
+
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    is_thing: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.names) <= MAX_CLASSES:
+            raise SettingError(f"{len(self.names)} classes were given; between 1 and {MAX_CLASSES} are possible: merge some")
+        if not len(self.names) == len(self.colors) == len(self.is_thing):
+            raise SettingError(
+                f"{len(self.names)} names, {len(self.colors)} colours and {len(self.is_thing)} thing flags were given; "
+                "give one of each per class"
+            )
+        twice = sorted({name for name in self.names if self.names.count(name) > 1}) if len(set(self.names)) < len(self) else []
+        if twice:
+            raise SettingError(f"class name {twice[0]!r} appears more than once; name each class once")
+
+    @classmethod
+    def of(
+        cls,
+        names: Sequence[str],
+        *,
+        colors: Sequence[Sequence[int]] | None = None,
+        is_thing: Sequence[bool] | None = None,
+    ) -> "Classes":
+        """Classes with the given names; colours far apart in hue and no things where nothing else is said."""
+        names = tuple(names)
+        return cls(
+            names=names,
+            colors=tuple((int(r), int(g), int(b)) for r, g, b in (colors or distinct_colors(len(names)))),
+            is_thing=tuple(is_thing) if is_thing is not None else (False,) * len(names),
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def palette(self) -> np.ndarray:
+        """RGB colour of each class, uint8 (K, 3)."""
+        return np.array(self.colors, dtype=np.uint8).reshape(-1, 3)
+
+
+def distinct_colors(count: int) -> list[tuple[int, int, int]]:
+    """`count` RGB colours, far apart in hue and alternating in brightness; the same for the same index, always."""
+    hue = (0.61 + GOLDEN_ANGLE * np.arange(count)) % 1.0  # 0.61: the first colour is a blue that shows on most photographs
+    value = np.where(np.arange(count) % 2 == 0, 0.95, 0.70)
+    saturation = 0.75
+    sector = hue[:, None] * 6.0 + np.array([5.0, 3.0, 1.0])  # HSV to RGB, one column per channel
+    ramp = np.clip(np.minimum(sector % 6.0, 4.0 - sector % 6.0), 0.0, 1.0)
+    rgb = value[:, None] * (1.0 - saturation * ramp)
+    return [(int(r), int(g), int(b)) for r, g, b in np.rint(rgb * 255)]

@@ -1,0 +1,38 @@
+"""Samples that are read when they are asked for."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from segwright.core.classes import Classes
+from segwright.core.errors import UsageError
+from segwright.core.sample import Sample
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A sequence of samples with one meaning of the classes. `load(key)` reads one sample; `source` says where they lie."""
+
+    source: str
+    classes: Classes
+    keys: tuple[str, ...]
+    load: Callable[[str], Sample]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.load(self.keys[index])
+
+    def __iter__(self) -> Iterator[Sample]:
+        return map(self.load, self.keys)
+
+    def subset(self, keys: Sequence[str]) -> "Dataset":
+        """The samples with these keys, in this order.
+
+        Raises:
+            UsageError: a key is not in the data set.
+        """
+        missing = sorted(set(keys) - set(self.keys))
+        if missing:
+            raise UsageError(f"{self.source} has no sample {missing[0]!r}; its keys are {', '.join(self.keys[:5])}, ...")
+        return replace(self, keys=tuple(keys))

@@ -1,0 +1,37 @@
+"""Name to module. The name is the file name, so a new file in a folder is all that it takes to add a model or a loss."""
+
+from difflib import get_close_matches
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+
+from segwright.core.errors import UnknownNameError
+
+
+def names(folder: str) -> list[str]:
+    """Sorted names that a folder such as `segwright.models` offers; no module is imported but the folder itself."""
+    return sorted(module.name for module in iter_modules(import_module(folder).__path__))
+
+
+def find(folder: str, name: str) -> ModuleType:
+    """The module that a name stands for in a folder. A dotted name, such as `mypackage.mynet`, is a user's own module.
+
+    Raises:
+        UnknownNameError: there is no such name; the message offers the nearest and lists the rest.
+    """
+    if "." in name:
+        try:
+            return import_module(name)
+        except ModuleNotFoundError as error:
+            raise UnknownNameError(f"'{name}' cannot be imported ({error}); install the package that holds it") from error
+    known = names(folder)
+    if name in known:
+        return import_module(f"{folder}.{name}")
+    what = folder.rsplit(".", maxsplit=1)[-1].removesuffix("s")
+    raise UnknownNameError(f"there is no {what} '{name}'{nearest(name, known)}; known are {', '.join(known)}")
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """", did you mean 'X'?" for the known name closest to a misspelt one, or an empty text when none is close."""
+    close = get_close_matches(name, known, n=1)
+    return f", did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,29 @@
+"""Where the pixels are. Axes: *S spatial axes, (H, W) or (D, H, W)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from segwright.core.errors import ShapeError
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The shape *S of an image, the size of its pixels and its place in the world.
+
+    `spacing_mm` is the distance of neighbouring pixel centres per axis, in the order of `shape`; None where it is unknown.
+    `affine` is float64 (n + 1, n + 1) from array index to world position for n spatial axes; None where it is unknown.
+    """
+
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...] | None = None
+    affine: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        axes = len(self.shape)
+        if axes not in (2, 3):
+            raise ShapeError(f"a grid has 2 or 3 spatial axes, not {axes} (shape {self.shape}); drop axes of length 1")
+        if self.spacing_mm is not None and len(self.spacing_mm) != axes:
+            raise ShapeError(f"spacing {self.spacing_mm} has {len(self.spacing_mm)} values for {axes} axes; give one per axis")
+        if self.affine is not None and self.affine.shape != (axes + 1, axes + 1):
+            raise ShapeError(f"affine is {self.affine.shape}, a grid of {axes} axes needs {(axes + 1, axes + 1)}")

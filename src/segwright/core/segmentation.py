@@ -1,0 +1,170 @@
+"""What is where: truth and prediction alike, for every task. Axes: P planes, N segments, K classes, *S spatial axes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from segwright.core.classes import Classes
+from segwright.core.errors import ShapeError
+from segwright.core.picture import html_picture, paint
+
+VOID = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """N segments on a grid *S.
+
+    `planes` is int32 (P, *S): i + 1 marks segment i, 0 nothing, -1 void (nobody knows). Segments that overlap lie in
+    different planes. `class_ids` int32 (N,) index `classes`; `instance_ids` int32 (N,) are 0 for stuff, and the same number
+    means the same object through a video; `scores` float32 (N,) are 1 for truth.
+    """
+
+    planes: np.ndarray
+    class_ids: np.ndarray
+    instance_ids: np.ndarray
+    scores: np.ndarray
+    classes: Classes
+
+    def __post_init__(self) -> None:
+        count = len(self.class_ids)
+        if self.planes.ndim not in (3, 4):
+            raise ShapeError(f"planes are {self.planes.shape}; (P, H, W) or (P, D, H, W) is needed")
+        if not count == len(self.instance_ids) == len(self.scores):
+            raise ShapeError(
+                f"{count} class ids, {len(self.instance_ids)} instance ids and {len(self.scores)} scores were given; "
+                "give one of each per segment"
+            )
+        if count and not 0 <= self.class_ids.min() <= self.class_ids.max() < len(self.classes):
+            raise ShapeError(
+                f"class ids reach from {self.class_ids.min()} to {self.class_ids.max()}, but there are {len(self.classes)} "
+                f"classes (0..{len(self.classes) - 1}); mark pixels without a class as void ({VOID})"
+            )
+
+    @classmethod
+    def semantic(cls, class_map: np.ndarray, classes: Classes | None = None) -> "Segmentation":
+        """One stuff segment per class that occurs in an integer class map (*S), where VOID (-1) marks void.
+
+        Raises:
+            ShapeError: the map is not of integers, holds a value below -1, or a class that `classes` lacks.
+        """
+        if not np.issubdtype(class_map.dtype, np.integer):
+            raise ShapeError(f"a class map holds integers, not {class_map.dtype}; take the argmax of probabilities first")
+        present = np.flatnonzero(np.bincount(shifted(class_map)))  # 0 stands for void, k + 1 for class k
+        present = present[present > 0] - 1
+        classes = classes or Classes.of([f"class_{k}" for k in range(int(present.max(initial=0)) + 1)])
+        segment_of = np.zeros(max(len(classes), int(present.max(initial=0)) + 1) + 1, dtype=np.int32)
+        segment_of[0] = VOID
+        segment_of[present + 1] = np.arange(1, len(present) + 1)
+        return cls.panoptic(segment_of[shifted(class_map)].reshape(class_map.shape), present, classes=classes)
+
+    @classmethod
+    def panoptic(
+        cls,
+        segment_map: np.ndarray,
+        class_ids: Sequence[int] | np.ndarray,
+        instance_ids: Sequence[int] | np.ndarray | None = None,
+        *,
+        scores: Sequence[float] | np.ndarray | None = None,
+        classes: Classes | None = None,
+    ) -> "Segmentation":
+        """Disjoint segments from one map (*S) where i + 1 marks segment i, 0 nothing and -1 void. All are stuff by default.
+
+        Raises:
+            ShapeError: the map names a segment that has no class id.
+        """
+        class_ids = np.asarray(class_ids, dtype=np.int32)
+        highest, lowest = int(segment_map.max(initial=0)), int(segment_map.min(initial=0))
+        if highest > len(class_ids) or lowest < VOID:
+            raise ShapeError(f"the segment map holds {lowest}..{highest}; {len(class_ids)} class ids allow -1..{len(class_ids)}")
+        return cls(
+            planes=np.ascontiguousarray(segment_map, dtype=np.int32)[None],
+            class_ids=class_ids,
+            instance_ids=np.zeros(len(class_ids), np.int32) if instance_ids is None else np.asarray(instance_ids, np.int32),
+            scores=np.ones(len(class_ids), np.float32) if scores is None else np.asarray(scores, np.float32),
+            classes=classes or Classes.of([f"class_{k}" for k in range(int(class_ids.max(initial=0)) + 1)]),
+        )
+
+    @classmethod
+    def instances(
+        cls,
+        masks: np.ndarray,
+        class_ids: Sequence[int] | np.ndarray,
+        *,
+        instance_ids: Sequence[int] | np.ndarray | None = None,
+        scores: Sequence[float] | np.ndarray | None = None,
+        classes: Classes | None = None,
+    ) -> "Segmentation":
+        """Objects from bool masks (N, *S), which may overlap; they are numbered 1, 2, ... unless ids are given."""
+        planes = np.zeros((1, *masks.shape[1:]), dtype=np.int32)
+        for index, mask in enumerate(masks):
+            free = next((plane for plane in planes if not plane[mask].any()), None)
+            if free is None:
+                planes = np.concatenate([planes, np.zeros_like(planes[:1])])
+                free = planes[-1]
+            free[mask] = index + 1
+        flat = cls.panoptic(
+            planes[0],
+            class_ids,
+            np.arange(1, len(masks) + 1) if instance_ids is None else instance_ids,
+            scores=scores,
+            classes=classes,
+        )
+        return cls(planes, flat.class_ids, flat.instance_ids, flat.scores, flat.classes)
+
+    def __len__(self) -> int:
+        return len(self.class_ids)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The spatial shape *S."""
+        return self.planes.shape[1:]
+
+    def class_map(self) -> np.ndarray:
+        """Class of each pixel, int32 (*S), VOID (-1) where it is void or nothing; a later plane covers an earlier one."""
+        class_of = np.concatenate([[VOID, VOID], self.class_ids]).astype(np.int32)  # indices: void, nothing, segments
+        result = class_of[self.planes[0] + 1]
+        for plane in self.planes[1:]:
+            result = np.where(plane > 0, class_of[plane + 1], result)
+        return result
+
+    def mask(self, index: int) -> np.ndarray:
+        """Pixels of one segment, bool (*S)."""
+        return (self.planes == index + 1).any(axis=0)
+
+    def masks(self) -> np.ndarray:
+        """Pixels of all segments, bool (N, *S)."""
+        return np.stack([self.mask(index) for index in range(len(self))]) if len(self) else np.zeros((0, *self.shape), bool)
+
+    def areas(self) -> np.ndarray:
+        """Number of pixels of each segment, int64 (N,)."""
+        return np.bincount(np.maximum(self.planes, 0).ravel(), minlength=len(self) + 1)[1:]
+
+    def boxes_xyxy(self) -> np.ndarray:
+        """Smallest box around each segment of a 2D grid, float32 (N, 4), right and bottom edge exclusive; zeros if empty."""
+        boxes = np.zeros((len(self), 4), dtype=np.float32)
+        for index in range(len(self)):
+            rows, columns = np.nonzero(self.mask(index))
+            if len(rows):
+                boxes[index] = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+        return boxes
+
+    def _repr_html_(self) -> str:
+        """The picture and legend that a notebook shows."""
+        class_map = self.class_map()
+        while class_map.ndim > 2:
+            class_map = class_map[len(class_map) // 2]
+        return html_picture(paint(class_map, self.classes.palette), self.classes, np.unique(class_map[class_map >= 0]))
+
+
+def shifted(class_map: np.ndarray) -> np.ndarray:
+    """A class map flattened and raised by one, so that void is 0.
+
+    Raises:
+        ShapeError: a value lies below VOID.
+    """
+    lowest = int(class_map.min(initial=0))
+    if lowest < VOID:
+        raise ShapeError(f"a class map holds {lowest}; allowed are classes 0, 1, ... and {VOID} for void")
+    return class_map.ravel().astype(np.int64) + 1

@@ -1,0 +1,1 @@
+"""One file per backbone. Each returns feature maps of growing stride."""

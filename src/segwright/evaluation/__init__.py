@@ -1,0 +1,1 @@
+"""Results to numbers with confidence intervals, and to a page that people read."""

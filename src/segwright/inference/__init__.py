@@ -1,0 +1,1 @@
+"""Image in, Segmentation out: engines, tiling, flips, files."""

@@ -1,0 +1,1 @@
+"""One file per loss. The dataclass is the loss: Dice()(logits, target)."""

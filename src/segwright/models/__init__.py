@@ -1,0 +1,1 @@
+"""One file per architecture. Each offers Config, PRESETS and, where the authors published weights, rename."""

@@ -1,0 +1,1 @@
+"""From a data set and a budget to a Plan, each choice with its reason."""

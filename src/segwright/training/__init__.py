@@ -1,0 +1,1 @@
+"""The training loop, what it needs to resume, and its schedule."""
