@@ -32,6 +32,6 @@ def find(folder: str, name: str) -> ModuleType:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """", did you mean 'X'?" for the known name closest to a misspelt one, or an empty text when none is close."""
+    """ ", did you mean 'X'?" for the known name closest to a misspelt one, or an empty text when none is close."""
     close = get_close_matches(name, known, n=1)
     return f", did you mean '{close[0]}'?" if close else ""

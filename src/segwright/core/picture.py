@@ -61,4 +61,6 @@ def html_picture(picture: np.ndarray, classes: Classes, shown: Iterable[int]) ->
         for k in shown
     )
     data = b64encode(buffer.getvalue()).decode()
-    return f'<figure style="margin:0"><img style="max-width:100%" src="data:image/png;base64,{data}"><div>{legend}</div></figure>'
+    return (
+        f'<figure style="margin:0"><img style="max-width:100%" src="data:image/png;base64,{data}"><div>{legend}</div></figure>'
+    )

@@ -29,7 +29,9 @@ class Prompt:
             if self.points_xy.ndim != 2 or self.points_xy.shape[1] != 2:
                 raise ShapeError(f"points are {self.points_xy.shape}, (P, 2) is needed: one row (x, y) per point")
             if self.is_foreground is None or len(self.is_foreground) != len(self.points_xy):
-                raise ShapeError(f"{len(self.points_xy)} points need {len(self.points_xy)} foreground flags; give is_foreground")
+                raise ShapeError(
+                    f"{len(self.points_xy)} points need {len(self.points_xy)} foreground flags; give is_foreground"
+                )
         if self.box_xyxy is not None and self.box_xyxy.shape != (4,):
             raise ShapeError(f"a box is {self.box_xyxy.shape}, (4,) is needed: x and y of two opposite corners")
         if all(value is None for value in (self.points_xy, self.box_xyxy, self.mask, self.text)):

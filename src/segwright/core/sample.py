@@ -24,7 +24,9 @@ class Sample:
 
     def __post_init__(self) -> None:
         if self.image.shape[1:] != self.grid.shape:
-            raise ShapeError(f"sample {self.key!r}: the image is {self.image.shape[1:]} and its grid {self.grid.shape}; make them equal")
+            raise ShapeError(
+                f"sample {self.key!r}: the image is {self.image.shape[1:]} and its grid {self.grid.shape}; make them equal"
+            )
         if self.truth is not None and self.truth.shape != self.grid.shape:
             raise ShapeError(
                 f"sample {self.key!r}: the image is {self.grid.shape} and its truth {self.truth.shape}; "

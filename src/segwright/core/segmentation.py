@@ -77,7 +77,9 @@ class Segmentation:
         class_ids = np.asarray(class_ids, dtype=np.int32)
         highest, lowest = int(segment_map.max(initial=0)), int(segment_map.min(initial=0))
         if highest > len(class_ids) or lowest < VOID:
-            raise ShapeError(f"the segment map holds {lowest}..{highest}; {len(class_ids)} class ids allow -1..{len(class_ids)}")
+            raise ShapeError(
+                f"the segment map holds {lowest}..{highest}; {len(class_ids)} class ids allow -1..{len(class_ids)}"
+            )
         return cls(
             planes=np.ascontiguousarray(segment_map, dtype=np.int32)[None],
             class_ids=class_ids,
