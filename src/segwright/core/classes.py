@@ -1,5 +1,6 @@
 """What the numbers in a mask mean."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,9 +28,12 @@ class Classes:
                 f"{len(self.names)} names, {len(self.colors)} colours and {len(self.is_thing)} thing flags were given; "
                 "give one of each per class"
             )
-        twice = sorted({name for name in self.names if self.names.count(name) > 1}) if len(set(self.names)) < len(self) else []
-        if twice:
-            raise SettingError(f"class name {twice[0]!r} appears more than once; name each class once")
+        name, count = Counter(self.names).most_common(1)[0]
+        if count > 1:
+            raise SettingError(f"class name {name!r} appears {count} times; name each class once")
+        wrong = [color for color in self.colors if len(color) != 3 or min(color) < 0 or max(color) > 255]
+        if wrong:
+            raise SettingError(f"colour {wrong[0]} was given; red, green and blue from 0 to 255 are needed")
 
     @classmethod
     def of(
@@ -43,7 +47,7 @@ class Classes:
         names = tuple(names)
         return cls(
             names=names,
-            colors=tuple((int(r), int(g), int(b)) for r, g, b in (colors or distinct_colors(len(names)))),
+            colors=tuple((int(r), int(g), int(b)) for r, g, b in (distinct_colors(len(names)) if colors is None else colors)),
             is_thing=tuple(is_thing) if is_thing is not None else (False,) * len(names),
         )
 
@@ -57,7 +61,10 @@ class Classes:
 
 
 def distinct_colors(count: int) -> list[tuple[int, int, int]]:
-    """`count` RGB colours, far apart in hue and alternating in brightness; the same for the same index, always."""
+    """`count` RGB colours, far apart in hue and alternating in brightness; an index always gets the same.
+
+    The first 600 all differ.
+    """
     hue = (0.61 + GOLDEN_ANGLE * np.arange(count)) % 1.0  # 0.61: the first colour is a blue that shows on most photographs
     value = np.where(np.arange(count) % 2 == 0, 0.95, 0.70)
     saturation = 0.75

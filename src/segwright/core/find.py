@@ -19,7 +19,7 @@ def find(folder: str, name: str) -> ModuleType:
     Raises:
         UnknownNameError: there is no such name; the message offers the nearest and lists the rest.
     """
-    if "." in name:
+    if "." in name and not name.startswith("."):
         try:
             return import_module(name)
         except ModuleNotFoundError as error:
@@ -27,7 +27,7 @@ def find(folder: str, name: str) -> ModuleType:
     known = names(folder)
     if name in known:
         return import_module(f"{folder}.{name}")
-    what = folder.rsplit(".", maxsplit=1)[-1].removesuffix("s")
+    what = folder.rsplit(".", maxsplit=1)[-1].removesuffix("s").replace("losse", "loss")
     raise UnknownNameError(f"there is no {what} '{name}'{nearest(name, known)}; known are {', '.join(known)}")
 
 

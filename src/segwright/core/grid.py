@@ -22,7 +22,9 @@ class Grid:
     def __post_init__(self) -> None:
         axes = len(self.shape)
         if axes not in (2, 3):
-            raise ShapeError(f"a grid has 2 or 3 spatial axes, not {axes} (shape {self.shape}); drop axes of length 1")
+            raise ShapeError(
+                f"a grid has 2 or 3 spatial axes, not {axes} (shape {self.shape}); an image is (C, H, W) or (C, D, H, W)"
+            )
         if self.spacing_mm is not None and len(self.spacing_mm) != axes:
             raise ShapeError(f"spacing {self.spacing_mm} has {len(self.spacing_mm)} values for {axes} axes; give one per axis")
         if self.affine is not None and self.affine.shape != (axes + 1, axes + 1):

@@ -20,14 +20,16 @@ def paint(class_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
 def as_rgb(image: np.ndarray) -> np.ndarray:
     """RGB picture uint8 (H, W, 3) of an image (C, *S): the first three channels, the middle slice of a volume.
 
-    8-bit values stay as they are; others are stretched between their 1st and 99th percentile.
+    8-bit values stay as they are; others are stretched between their 1st and 99th percentile, NaN is black.
     """
     while image.ndim > 3:
         image = image[:, image.shape[1] // 2]
     image = image[:3] if image.shape[0] >= 3 else image[:1]
     if image.dtype != np.uint8:
-        low, high = np.nanpercentile(image, (1, 99))
-        image = np.clip((np.nan_to_num(image) - low) / max(high - low, 1e-12) * 255, 0, 255).astype(np.uint8)
+        image = image.astype(np.float32)
+        known = image[np.isfinite(image)]
+        low, high = np.percentile(known, (1, 99)) if known.size else (0.0, 1.0)
+        image = np.nan_to_num(np.clip((image - low) / max(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(np.moveaxis(image, 0, -1), (*image.shape[1:], 3)))
 
 

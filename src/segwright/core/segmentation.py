@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segwright.core.classes import Classes
+from segwright.core.classes import MAX_CLASSES, Classes
 from segwright.core.errors import ShapeError
 from segwright.core.picture import html_picture, paint
 
@@ -49,15 +49,22 @@ class Segmentation:
         Raises:
             ShapeError: the map is not of integers, holds a value below -1, or a class that `classes` lacks.
         """
+        limit = len(classes) if classes else MAX_CLASSES
         if not np.issubdtype(class_map.dtype, np.integer):
             raise ShapeError(f"a class map holds integers, not {class_map.dtype}; take the argmax of probabilities first")
-        present = np.flatnonzero(np.bincount(shifted(class_map)))  # 0 stands for void, k + 1 for class k
-        present = present[present > 0] - 1
-        classes = classes or Classes.of([f"class_{k}" for k in range(int(present.max(initial=0)) + 1)])
-        segment_of = np.zeros(max(len(classes), int(present.max(initial=0)) + 1) + 1, dtype=np.int32)
+        lowest, highest = int(class_map.min(initial=0)), int(class_map.max(initial=0))
+        if lowest < VOID or highest >= limit:
+            raise ShapeError(
+                f"the class map holds {lowest}..{highest}, but there are {limit} classes (0..{limit - 1}); "
+                f"mark pixels without a class as void ({VOID})"
+            )
+        raised = class_map.astype(np.int64) + 1  # 0 stands for void, k + 1 for class k
+        present = np.flatnonzero(np.bincount(raised.ravel())[1:])
+        segment_of = np.zeros(highest + 2, dtype=np.int32)
         segment_of[0] = VOID
         segment_of[present + 1] = np.arange(1, len(present) + 1)
-        return cls.panoptic(segment_of[shifted(class_map)].reshape(class_map.shape), present, classes=classes)
+        classes = classes or Classes.of([f"class_{k}" for k in range(highest + 1)])
+        return cls.panoptic(segment_of[raised], present, classes=classes)
 
     @classmethod
     def panoptic(
@@ -98,7 +105,15 @@ class Segmentation:
         scores: Sequence[float] | np.ndarray | None = None,
         classes: Classes | None = None,
     ) -> "Segmentation":
-        """Objects from bool masks (N, *S), which may overlap; they are numbered 1, 2, ... unless ids are given."""
+        """Objects from bool masks (N, *S), which may overlap; they are numbered 1, 2, ... unless ids are given.
+
+        Raises:
+            ShapeError: the masks are not bool, or there is not one class id per mask.
+        """
+        if masks.dtype != bool:
+            raise ShapeError(f"masks are {masks.dtype}, bool is needed; compare them with a threshold, such as masks > 0")
+        if len(masks) != len(class_ids):
+            raise ShapeError(f"{len(masks)} masks and {len(class_ids)} class ids were given; give one class id per mask")
         planes = np.zeros((1, *masks.shape[1:]), dtype=np.int32)
         for index, mask in enumerate(masks):
             free = next((plane for plane in planes if not plane[mask].any()), None)
@@ -144,7 +159,13 @@ class Segmentation:
         return np.bincount(np.maximum(self.planes, 0).ravel(), minlength=len(self) + 1)[1:]
 
     def boxes_xyxy(self) -> np.ndarray:
-        """Smallest box around each segment of a 2D grid, float32 (N, 4), right and bottom edge exclusive; zeros if empty."""
+        """Smallest box around each segment of a 2D grid, float32 (N, 4), right and bottom edge exclusive; zeros if empty.
+
+        Raises:
+            ShapeError: the grid is not 2D.
+        """
+        if len(self.shape) != 2:
+            raise ShapeError(f"boxes are for 2D grids, this one is {self.shape}; take one slice, or use masks()")
         boxes = np.zeros((len(self), 4), dtype=np.float32)
         for index in range(len(self)):
             rows, columns = np.nonzero(self.mask(index))
@@ -158,15 +179,3 @@ class Segmentation:
         while class_map.ndim > 2:
             class_map = class_map[len(class_map) // 2]
         return html_picture(paint(class_map, self.classes.palette), self.classes, np.unique(class_map[class_map >= 0]))
-
-
-def shifted(class_map: np.ndarray) -> np.ndarray:
-    """A class map flattened and raised by one, so that void is 0.
-
-    Raises:
-        ShapeError: a value lies below VOID.
-    """
-    lowest = int(class_map.min(initial=0))
-    if lowest < VOID:
-        raise ShapeError(f"a class map holds {lowest}; allowed are classes 0, 1, ... and {VOID} for void")
-    return class_map.ravel().astype(np.int64) + 1
