@@ -1,0 +1,252 @@
+"""Scale, rotate, flip, bend and crop in one resampling, image and truth together.
+
+A source coordinate is known for one output pixel in STEP per axis (the nodes); it is affine plus a smooth displacement.
+Between the nodes it is interpolated inside the kernel, so no field of coordinates exists at full size, and every output
+pixel is computed once, from the image as it is stored. Pixel centres lie at +0.5.
+
+Axes: C channels, P planes, n = 2 or 3 spatial axes, *S of the sample, *T of the output, *G of the nodes, K classes.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from segwright.core import VOID, Grid, Sample, Segmentation
+from segwright.core.errors import SettingError, ShapeError
+
+STEP = 8  # output pixels between nodes; linear steps of 8 cannot be told from a smooth curve that bends every 60 pixels
+CELLS = 5  # control cells per axis of the elastic displacement: a 320 pixel crop bends about every 64 pixels
+KERNEL_DTYPES = ("uint8", "uint16", "int16", "float32")  # what files hold; anything else is turned into float32 first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometric:
+    """Random change of place. The defaults are those of the published SegFormer and DeepLab recipes.
+
+    `scale` is the range of the magnification, drawn log-uniformly. `rotate_deg` bounds the angle, drawn uniformly to both
+    sides; a volume turns around each axis, in millimetres where its spacing is known. `flip_axes` counts spatial axes from
+    the end ((-1,) is left-right); each is flipped with probability 0.5. `elastic_px` is the standard deviation, in output
+    pixels, of a smooth displacement with 5 control cells per axis; above an eighth of a cell (a 40th of the crop's side)
+    the image begins to fold. `focus` is the probability that the crop is centred, as far as the image allows, on a pixel
+    of a class drawn uniformly from the classes present, so that rare classes are seen as often as common ones; otherwise
+    the crop lies uniformly inside the image.
+    """
+
+    scale: tuple[float, float] = (0.5, 2.0)
+    rotate_deg: float = 0.0
+    flip_axes: tuple[int, ...] = (-1,)
+    elastic_px: float = 0.0
+    focus: float = 0.0
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if not 0 < low <= high:
+            raise SettingError(f"scale is {self.scale}; give a smallest and a largest magnification, such as (0.5, 2.0)")
+        if not 0 <= self.focus <= 1:
+            raise SettingError(f"focus is {self.focus}; it is a probability, give a number from 0 to 1")
+        if self.rotate_deg < 0 or self.elastic_px < 0:
+            raise SettingError(
+                f"rotate_deg is {self.rotate_deg} and elastic_px {self.elastic_px}; both reach to both sides, give 0 or more"
+            )
+        if any(axis not in (-1, -2, -3) for axis in self.flip_axes):
+            raise SettingError(f"flip_axes is {self.flip_axes}; count axes from the end: -1 columns, -2 rows, -3 slices")
+
+    def __call__(self, sample: Sample, shape: tuple[int, ...], generator: np.random.Generator) -> Sample:
+        """A crop of spatial shape *T from a sample: image float32 (C, *T), truth planes (P, *T).
+
+        Outside the sample the image is its reflection and the truth VOID. The place in the world (`affine`) is dropped,
+        since a bent image has none.
+
+        Raises:
+            ShapeError: the shape and the sample differ in the number of axes, or a flipped axis does not exist.
+        """
+        if len(shape) != len(sample.grid.shape):
+            raise ShapeError(
+                f"sample {sample.key!r} has {len(sample.grid.shape)} axes, the crop {shape}; give one side per axis"
+            )
+        if any(-axis > len(shape) for axis in self.flip_axes):
+            raise ShapeError(f"sample {sample.key!r} has {len(shape)} axes, flip_axes is {self.flip_axes}; leave out the rest")
+        zoom = math.exp(generator.uniform(*np.log(self.scale)))
+        matrix = rotation(len(shape), self.rotate_deg, sample.grid.spacing_mm, generator) / zoom
+        for axis in self.flip_axes:
+            if generator.random() < 0.5:
+                matrix[:, axis] *= -1
+        target = sample.truth if generator.random() < self.focus else None
+        centre = place(sample.grid.shape, np.array(shape) / zoom, target, generator)
+        nodes = source_nodes(shape, matrix, centre, self.elastic_px, generator)
+        spacing_mm = sample.grid.spacing_mm
+        return resample(sample, shape, nodes, spacing_mm and tuple(spacing / zoom for spacing in spacing_mm))
+
+
+def rotation(axes: int, degrees: float, spacing_mm: tuple[float, ...] | None, generator: np.random.Generator) -> np.ndarray:
+    """Matrix (n, n) on pixel offsets that turns by random angles in each plane of two axes, rigid in millimetres."""
+    matrix = np.eye(axes)
+    for first in range(axes):
+        for second in range(first + 1, axes):
+            angle = math.radians(generator.uniform(-degrees, degrees))
+            turn = np.eye(axes)
+            turn[[first, second], [first, second]] = math.cos(angle)
+            turn[first, second], turn[second, first] = -math.sin(angle), math.sin(angle)
+            matrix = turn @ matrix
+    size = np.array(spacing_mm or (1.0,) * axes)
+    return matrix * (size[None, :] / size[:, None])
+
+
+def place(
+    source: tuple[int, ...], extent: np.ndarray, target: Segmentation | None, generator: np.random.Generator
+) -> np.ndarray:
+    """Centre (n,) of a crop that covers `extent` pixels of a `source` of shape *S, for a target on one of its pixels.
+
+    Steps from the first possible place are whole pixels, so that a crop at scale 1 falls on pixels exactly. An axis of the
+    source that is shorter than the crop lies anywhere within it.
+    """
+    ends = np.stack([extent / 2, np.array(source) - extent / 2])
+    first, steps = ends.min(axis=0), np.floor(np.ptp(ends, axis=0)).astype(int)
+    pixel = class_pixel(target, generator) if target is not None else None
+    if pixel is None:
+        return first + generator.integers(0, steps + 1)
+    return first + np.clip(np.rint(pixel + 0.5 - first), 0, steps)
+
+
+def class_pixel(truth: Segmentation, generator: np.random.Generator) -> np.ndarray | None:
+    """Index (n,) of a random pixel of a random class, every class that is present being as likely; None if all is void."""
+    class_map = truth.class_map()
+    for k in generator.permutation(np.unique(truth.class_ids)):  # a class of the list may have left the image
+        pixels = np.flatnonzero(class_map == k)
+        if len(pixels):
+            return np.array(np.unravel_index(generator.choice(pixels), class_map.shape))
+    return None
+
+
+def source_nodes(
+    shape: tuple[int, ...], matrix: np.ndarray, centre: np.ndarray, elastic_px: float, generator: np.random.Generator
+) -> np.ndarray:
+    """Source index coordinates, float64 (n, *G), of the output pixels 0, STEP, 2 STEP, ... along each axis."""
+    steps = [STEP * np.arange(-(-side // STEP) + 1) for side in shape]
+    offsets = np.stack(np.meshgrid(*(at + 0.5 - side / 2 for at, side in zip(steps, shape, strict=True)), indexing="ij"))
+    if elastic_px > 0:
+        offsets += elastic_px * smooth_noise([CELLS * at / side for at, side in zip(steps, shape, strict=True)], generator)
+    return np.tensordot(matrix, offsets, axes=1) + (centre - 0.5).reshape(-1, *[1] * len(shape))
+
+
+def smooth_noise(positions: list[np.ndarray], generator: np.random.Generator) -> np.ndarray:
+    """Random field (n, *G) of standard deviation 1 at the positions along each axis: a cubic B-spline of unit cells."""
+    bases = [spline_basis(at) for at in positions]
+    field = generator.standard_normal((len(bases), *(basis.shape[1] for basis in bases)))
+    for axis, basis in enumerate(bases, start=1):
+        field = np.moveaxis(np.tensordot(basis, field, axes=(1, axis)), 0, axis)
+    return field
+
+
+def spline_basis(position: np.ndarray) -> np.ndarray:
+    """Weights (G, number of controls) of control values at -1, 0, 1, ...; unit noise in gives unit noise out, on average."""
+    control = np.arange(-1, math.floor(position.max()) + 3)  # 3: a cubic reaches two controls past its cell
+    distance = np.abs(position[:, None] - control)
+    near, far = 2 / 3 - distance**2 + distance**3 / 2, np.maximum(2 - distance, 0) ** 3 / 6  # the cubic B-spline's two arcs
+    basis = np.where(distance < 1, near, far)
+    return basis / math.sqrt((basis**2).sum(axis=1).mean())
+
+
+def resample(sample: Sample, shape: tuple[int, ...], nodes: np.ndarray, spacing_mm: tuple[float, ...] | None) -> Sample:
+    """A sample of shape *T whose pixels come from the source coordinates in `nodes`."""
+    image = sample.image if sample.image.dtype.name in KERNEL_DTYPES else sample.image.astype(np.float32)
+    truth = sample.truth
+    planes = truth.planes if truth is not None else np.empty((0, *sample.grid.shape), np.int32)
+    image_out = np.empty((len(image), *shape), np.float32)
+    planes_out = np.empty((len(planes), *shape), np.int32)
+    kernel = resample_2d if len(shape) == 2 else resample_3d
+    kernel(image, planes, nodes, image_out, planes_out)
+    if truth is not None:
+        truth = Segmentation(planes_out, truth.class_ids, truth.instance_ids, truth.scores, truth.classes)
+    return Sample(sample.key, image_out, Grid(shape, spacing_mm), truth)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def reflected(index: int, side: int) -> int:
+    """The index inside 0 .. side - 1 that shows at `index` when an axis is mirrored at its first and last pixel."""
+    while index < 0 or index >= side:  # a loop and not a remainder: one turn nearly always, and no slow division
+        index = -index if index < 0 else 2 * side - 2 - index
+        if side == 1:
+            index = 0
+    return index
+
+
+@njit(cache=True, nogil=True)
+def resample_2d(
+    image: np.ndarray, planes: np.ndarray, nodes: np.ndarray, image_out: np.ndarray, planes_out: np.ndarray
+) -> None:
+    """Fill the image bilinearly and the planes by nearest neighbour, both at the same source coordinate."""
+    C, H, W = image.shape
+    line = np.empty((2, nodes.shape[2]))  # source coordinates of the nodes of one output row
+    for i in range(image_out.shape[1]):
+        node, part = i // STEP, (i % STEP) / STEP
+        for axis in range(2):
+            for g in range(nodes.shape[2]):
+                line[axis, g] = nodes[axis, node, g] + part * (nodes[axis, node + 1, g] - nodes[axis, node, g])
+        for j in range(image_out.shape[2]):
+            node, part = j // STEP, (j % STEP) / STEP
+            y = line[0, node] + part * (line[0, node + 1] - line[0, node])
+            x = line[1, node] + part * (line[1, node + 1] - line[1, node])
+            top, left = int(math.floor(y)), int(math.floor(x))
+            dy, dx = np.float32(y - top), np.float32(x - left)
+            bottom, right = top + 1, left + 1
+            if top < 0 or left < 0 or bottom >= H or right >= W:
+                top, bottom = reflected(top, H), reflected(bottom, H)
+                left, right = reflected(left, W), reflected(right, W)
+            for c in range(C):
+                above, below = np.float32(image[c, top, left]), np.float32(image[c, bottom, left])
+                above += dx * (np.float32(image[c, top, right]) - above)
+                below += dx * (np.float32(image[c, bottom, right]) - below)
+                image_out[c, i, j] = above + dy * (below - above)
+            row, column = int(math.floor(y + 0.5)), int(math.floor(x + 0.5))
+            known = 0 <= row < H and 0 <= column < W
+            for p in range(len(planes)):
+                planes_out[p, i, j] = planes[p, row, column] if known else VOID
+
+
+@njit(cache=True, nogil=True)
+def resample_3d(
+    image: np.ndarray, planes: np.ndarray, nodes: np.ndarray, image_out: np.ndarray, planes_out: np.ndarray
+) -> None:
+    """As resample_2d, trilinearly, on (D, H, W)."""
+    size = image.shape[1:]
+    line = np.empty((3, nodes.shape[3]))
+    at, low, high, part = np.empty(3), np.empty(3, np.int64), np.empty(3, np.int64), np.empty(3, np.float32)
+    for k in range(image_out.shape[1]):
+        z, dz = k // STEP, (k % STEP) / STEP
+        for i in range(image_out.shape[2]):
+            y, dy = i // STEP, (i % STEP) / STEP
+            for axis in range(3):
+                for g in range(nodes.shape[3]):
+                    front = nodes[axis, z, y, g] + dy * (nodes[axis, z, y + 1, g] - nodes[axis, z, y, g])
+                    back = nodes[axis, z + 1, y, g] + dy * (nodes[axis, z + 1, y + 1, g] - nodes[axis, z + 1, y, g])
+                    line[axis, g] = front + dz * (back - front)
+            for j in range(image_out.shape[3]):
+                x, dx = j // STEP, (j % STEP) / STEP
+                known = True
+                for axis in range(3):
+                    at[axis] = line[axis, x] + dx * (line[axis, x + 1] - line[axis, x])
+                    low[axis] = int(math.floor(at[axis]))
+                    part[axis] = np.float32(at[axis] - low[axis])
+                    high[axis] = low[axis] + 1
+                    if low[axis] < 0 or high[axis] >= size[axis]:
+                        low[axis], high[axis] = reflected(low[axis], size[axis]), reflected(high[axis], size[axis])
+                    at[axis] = math.floor(at[axis] + 0.5)
+                    known = known and 0 <= at[axis] < size[axis]
+                for c in range(len(image)):
+                    front = bilinear(image[c, low[0]], low, high, part)
+                    back = bilinear(image[c, high[0]], low, high, part)
+                    image_out[c, k, i, j] = front + part[0] * (back - front)
+                for p in range(len(planes)):
+                    planes_out[p, k, i, j] = planes[p, int(at[0]), int(at[1]), int(at[2])] if known else VOID
+
+
+@njit(cache=True, nogil=True, inline="always")
+def bilinear(plane: np.ndarray, low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.float32:
+    """Value of a slice (H, W) between the rows and columns `low` and `high`, entries 1 and 2 of each."""
+    above, below = np.float32(plane[low[1], low[2]]), np.float32(plane[high[1], low[2]])
+    above += part[2] * (np.float32(plane[low[1], high[2]]) - above)
+    below += part[2] * (np.float32(plane[high[1], high[2]]) - below)
+    return above + part[1] * (below - above)
