@@ -1,0 +1,452 @@
+"""The rules of the house, read from the source: DESIGN's floors, and that settings, tests, lengths and names are in order.
+
+Each rule is a function from source files to the list of what breaks it. Each has a test that it holds for the repository and
+one that it can fail.
+"""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+
+import segwright
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "segwright"
+
+# A part imports from lower floors only. Floor 6 of the design has an order of its own, because a run is made of its parts:
+# training saves and predicts, planning times training steps, the workflow calls them all.
+FLOORS = {
+    "core": 0,
+    "formats": 1,
+    "metrics": 1,
+    "transforms": 1,
+    "layers": 1,
+    "losses": 1,
+    "encoders": 2,
+    "models": 3,
+    "tasks": 4,
+    "plans": 5,
+    "presets": 6,
+    "checkpoints": 6,
+    "inference": 6.1,
+    "evaluation": 6.2,
+    "export": 6.2,
+    "training": 6.3,
+    "planning": 6.4,
+    "workflow": 6.5,
+    "cli": 7,
+    "server": 7,
+}
+
+PUBLIC_NAMES = {
+    *("Segmentation", "Sample", "Prompt", "Classes", "Dataset", "Plan", "Budget"),
+    *("open_dataset", "plan", "train", "fit", "load", "predict", "evaluate", "compare", "list_models"),
+}
+
+UNTESTED: dict[str, str] = {}  # a module without a test file of its own, and the reason; best left empty
+
+SETTING_FOLDERS = ("encoders", "layers", "losses", "metrics", "models", "tasks", "transforms")
+MAX_FUNCTION, WARN_FILE, MAX_FILE = 60, 400, 600  # lines
+
+
+@dataclass(frozen=True)
+class Module:
+    """One source file: its path below the package, such as "models/unet.py", and its text."""
+
+    path: str
+    text: str
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text, self.path)
+
+    @property
+    def part(self) -> str:
+        """The folder below the package, or the name of a module that lies in no folder."""
+        return self.path.split("/")[0].removesuffix(".py")
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", maxsplit=1)[-1].removesuffix(".py")
+
+
+def package() -> list[Module]:
+    """All modules of Segwright."""
+    return [Module(path.relative_to(SOURCE).as_posix(), path.read_text()) for path in sorted(SOURCE.rglob("*.py"))]
+
+
+# Floors
+
+
+def imported_parts(module: Module) -> Iterator[tuple[str, int]]:
+    """Each part of the package that a module imports, at its top or inside a function, with the line."""
+    package_path = ["segwright", *module.path.split("/")[:-1]]
+    for node in ast.walk(module.tree):
+        targets: list[str] = []
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*package_path[: len(package_path) - node.level + 1], *([base] if base else [])])
+            targets = [f"{base}.{alias.name}" for alias in node.names] if base == "segwright" else [base]
+        elif isinstance(node, ast.Call) and called(node) in ("find", "names", "import_module"):
+            targets = [argument.value for argument in node.args[:1] if is_text(argument)]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "segwright":
+            targets = [f"segwright.{node.attr}"]
+        for target in targets:
+            first, *rest = target.split(".")
+            if first == "segwright" and rest and rest[0] != "__version__":
+                home = segwright.HOME.get(rest[0], f"segwright.{rest[0]}")
+                yield home.split(".")[1], node.lineno
+
+
+def called(node: ast.Call) -> str:
+    """The last name of what is called: "find" for `find(...)` and for `core.find(...)`."""
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def imports_up(modules: Sequence[Module]) -> list[str]:
+    """Imports from a floor beside or above."""
+    found = []
+    for module in modules:
+        if module.path == "__init__.py":  # its table HOME points everywhere, and loads nothing until it is asked
+            continue
+        if module.part not in FLOORS:
+            found.append(f"{module.path} has no floor; give {module.part!r} one in FLOORS, or put the file into a folder")
+            continue
+        for part, line in imported_parts(module):
+            if part not in FLOORS:
+                found.append(f"{module.path}:{line} imports {part!r}, which has no floor")
+            elif part != module.part and FLOORS[part] >= FLOORS[module.part]:
+                found.append(f"{module.path}:{line} (floor {FLOORS[module.part]}) imports {part} (floor {FLOORS[part]})")
+    return found
+
+
+def heavy_core(modules: Sequence[Module]) -> list[str]:
+    """Imports in core/ of anything but the standard library, numpy and, inside functions, Pillow."""
+    allowed = {*sys.stdlib_module_names, "segwright", "numpy"}
+    found = []
+    for module in modules:
+        if module.part != "core":
+            continue
+        top = set(module.tree.body)
+        for node in ast.walk(module.tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or "segwright"] if isinstance(node, ast.ImportFrom) else []
+            for name in (name.split(".")[0] for name in names):
+                if name not in allowed and (name != "PIL" or node in top):
+                    found.append(f"{module.path}:{node.lineno} imports {name}; core knows numpy only")
+    return found
+
+
+# Settings
+
+
+def frozen_fields(module: Module) -> Iterator[tuple[ast.ClassDef, list[str]]]:
+    """The frozen dataclasses of a module with the names of their fields."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ClassDef) and any("frozen=True" in ast.unparse(item) for item in node.decorator_list):
+            fields = [item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)]
+            yield node, [item.target.id for item in fields if "ClassVar" not in ast.unparse(item.annotation)]
+
+
+def read_names(module: Module) -> set[str]:
+    """Attribute names that a module reads, as in `config.width` or `getattr(config, "width")`."""
+    nodes = list(ast.walk(module.tree))
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+    calls = [node for node in nodes if isinstance(node, ast.Call) and called(node) == "getattr" and len(node.args) > 1]
+    return attributes | {node.args[1].value for node in calls if is_text(node.args[1])}
+
+
+def unread_settings(modules: Sequence[Module]) -> list[str]:
+    """Settings that nothing reads: each field of a plan, a budget, a Config, and of a loss, metric, task or transform.
+
+    Plan and budget are read anywhere; any other setting is read in its own file, or it only looks as if it did something.
+    """
+    everywhere = set().union(*map(read_names, modules))
+    found = []
+    for module in modules:
+        for node, fields in frozen_fields(module):
+            if not (module.part in ("plans", *SETTING_FOLDERS) or node.name.endswith("Config") or node.name == "Budget"):
+                continue
+            read = everywhere if module.part in ("plans", "planning") else read_names(module)
+            found += [f"{module.path}: nothing reads {node.name}.{field}" for field in fields if field not in read]
+    return found
+
+
+# Tests, lengths, docstrings, names
+
+
+def untested(modules: Sequence[Module], has_test: Callable[[str], bool]) -> list[str]:
+    """Modules without their test file; `has_test` answers for a path such as "models/test_unet.py"."""
+    found = []
+    for module in modules:
+        folder = f"{module.part}/" if "/" in module.path else ""
+        wanted = f"{folder}test_{module.name}.py"
+        if module.name != "__init__" and module.path not in UNTESTED and not has_test(wanted):
+            found.append(f"{module.path} has no tests/{wanted}")
+    return found
+
+
+def functions(module: Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return [node for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def too_long(modules: Sequence[Module]) -> list[str]:
+    """Functions and files past their length."""
+    found = []
+    for module in modules:
+        lines = module.text.count("\n")
+        if lines > MAX_FILE:
+            found.append(f"{module.path} has {lines} lines, {MAX_FILE} are the limit; it holds two ideas")
+        for node in functions(module):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > MAX_FUNCTION:
+                found.append(
+                    f"{module.path}:{node.lineno} {node.name} has {length} lines, {MAX_FUNCTION} are the limit; split it"
+                )
+    return found
+
+
+def undocumented(modules: Sequence[Module]) -> list[str]:
+    """Modules, and public functions, classes and methods, without a docstring.
+
+    A method may go without where its class says it all: `forward`, and names with underscores around them.
+    """
+    found = []
+    for module in modules:
+        if not ast.get_docstring(module.tree):
+            found.append(f"{module.path} has no docstring")
+        classes = [node for node in module.tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+        nodes = [node for owner in (module.tree, *classes) for node in owner.body]
+        for node in nodes:
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name.startswith("_"):
+                continue
+            if node.name != "forward" and not ast.get_docstring(node):
+                found.append(f"{module.path}:{node.lineno} {node.name} has no docstring")
+    return found
+
+
+def vague_names(modules: Sequence[Module]) -> list[str]:
+    """Files and folders whose name says nothing."""
+    vague = re.compile(r"(^|[/_])(utils?|helpers?|common|misc)([/_.]|$)")
+    return [f"{module.path}: name it after the one thing it holds" for module in modules if vague.search(module.path)]
+
+
+def prints(modules: Sequence[Module]) -> list[str]:
+    """Calls of print, and writes to stdout, outside the command line."""
+    found = []
+    for module in modules:
+        for node in ast.walk(module.tree):
+            is_print = isinstance(node, ast.Call) and called(node) in ("print", "pprint") and isinstance(node.func, ast.Name)
+            is_stdout = isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.stdout"
+            if module.part != "cli" and (is_print or is_stdout):
+                found.append(f"{module.path}:{node.lineno} prints; the library logs")
+    return found
+
+
+def asserts(modules: Sequence[Module]) -> list[str]:
+    """Statements that vanish under `python -O`; a check in the library is an error with a remedy."""
+    return [
+        f"{module.path}:{node.lineno} asserts; raise an error of core/errors.py"
+        for module in modules
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Assert)
+    ]
+
+
+# Each [x] keeps a pattern from finding itself in this file.
+OF_ONE_MACHINE = re.compile(
+    r"(?<![\w./-])/(wor[k]|hom[e]|roo[t]|Use[r]s|op[t]|mn[t])/\w|fil[e]:///|[A-Z]:\\Use[r]s"
+    r"|pypi\.or[g]/simple|pythonhoste[d]\.org|index-ur[l]|find-link[s]|trusted-hos[t]"
+)
+
+
+def machine_traces(files: Sequence[tuple[str, str]]) -> list[str]:
+    """Lines of committed texts, given as (path, text), with a path of one machine or the address of a package registry."""
+    return [
+        f"{path}:{number} holds {match.group()!r}"
+        for path, text in files
+        for number, line in enumerate(text.splitlines(), start=1)
+        if (match := OF_ONE_MACHINE.search(line))
+    ]
+
+
+def committed_texts() -> list[tuple[str, str]]:
+    """Path and text of every committed file that is text; of the package and its tests where there is no git."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    paths = [ROOT / name for name in listing.stdout.split("\0") if name] if listing.returncode == 0 else []
+    texts = []
+    for path in paths or [*SOURCE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *ROOT.glob("*.md")]:
+        try:
+            texts.append((path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")))
+        except (UnicodeDecodeError, FileNotFoundError):  # a picture; a file that is deleted but not yet committed so
+            continue
+    return texts
+
+
+# The repository keeps the rules
+
+RULES = [imports_up, heavy_core, unread_settings, too_long, undocumented, vague_names, prints, asserts]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_house_keeps(rule):
+    found = rule(package())
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_each_module_has_its_test():
+    found = untested(package(), lambda path: (ROOT / "tests" / path).is_file())
+    assert not found, "\n" + "\n".join(found)
+    gone = set(UNTESTED) - {module.path for module in package()}
+    assert not gone, f"UNTESTED names files that are gone: {gone}"
+
+
+def test_long_files_are_pointed_at():
+    for module in package():
+        if module.text.count("\n") > WARN_FILE:
+            warnings.warn(f"{module.path} has more than {WARN_FILE} lines; does it hold two ideas?", stacklevel=1)
+
+
+def test_public_names_are_the_recorded_ones():
+    assert set(segwright.__all__) == PUBLIC_NAMES
+    assert set(dir(segwright)) >= PUBLIC_NAMES
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC_NAMES))
+def test_each_public_name_is_there_and_documented(name):
+    assert inspect.getdoc(getattr(segwright, name))
+
+
+def test_an_unknown_public_name_is_answered_with_the_known():
+    with pytest.raises(AttributeError, match="segwright has no 'Segmenter'; it offers Budget, Classes"):
+        _ = segwright.Segmenter
+
+
+def test_no_committed_text_tells_of_one_machine():
+    found = machine_traces(committed_texts())
+    assert not found, "\n" + "\n".join(found)
+
+
+# Each rule can fail. The left column breaks it, the right one is the nearest text that does not.
+
+CASES = [
+    (imports_up, "core/grid.py", "import segwright.models.unet", "import segwright.core.errors"),
+    (imports_up, "losses/dice.py", "from segwright.metrics import confusion", "from segwright.losses import focal"),
+    (imports_up, "models/unet.py", "def f():\n    from segwright.training.loop import train", "import segwright.layers"),
+    (imports_up, "models/unet.py", "from segwright import plans", "from segwright import layers"),
+    (imports_up, "models/unet.py", "from segwright import Plan", "from segwright import Segmentation"),
+    (imports_up, "models/unet.py", "import segwright\nsegwright.fit", "import segwright\nsegwright.__version__"),
+    (imports_up, "models/unet.py", "from segwright import fit", "from segwright import __version__"),
+    (imports_up, "models/unet.py", "from ..tasks import semantic", "from ..layers import attention"),
+    (imports_up, "models/unet.py", "from .. import tasks", "from . import segformer"),
+    (imports_up, "plans.py", "find('segwright.training', kind)", "find('segwright.losses', kind)"),
+    (imports_up, "inference/load.py", "import segwright.training.loop", "import segwright.checkpoints.model_file"),
+    (imports_up, "cli/fit.py", "import segwright.server", "import segwright.training.fit"),
+    (imports_up, "extras/thing.py", "", None),
+    (imports_up, "models/unet.py", "import segwright.extras.thing", "import extras.thing"),
+    (heavy_core, "core/grid.py", "import torch", "import numpy as np"),
+    (heavy_core, "core/grid.py", "def f():\n    from torch.nn import Module", "def f():\n    from PIL import Image"),
+    (heavy_core, "core/grid.py", "from PIL import Image", "from pathlib import Path"),
+    (too_long, "models/a.py", "def f():\n" + "    x = 1\n" * 60, "def f():\n" + "    x = 1\n" * 59),
+    (too_long, "models/a.py", "x = 1\n" * 601, "x = 1\n" * 600),
+    (undocumented, "models/a.py", "x = 1", '"""Module."""\nx = 1'),
+    (undocumented, "models/a.py", '"""Module."""\ndef f(): ...', '"""Module."""\ndef _f(): ...'),
+    (undocumented, "models/a.py", '"""Module."""\nclass C: ...', '"""Module."""\nclass C:\n    """A class."""'),
+    (
+        undocumented,
+        "models/a.py",
+        '"""Module."""\nclass C:\n    """A class."""\n    def f(self): ...',
+        '"""Module."""\nclass C:\n    """A class."""\n    def forward(self): ...',
+    ),
+    (vague_names, "core/image_utils.py", "", None),
+    (vague_names, "helpers/image.py", "", None),
+    (vague_names, "core/common.py", "", None),
+    (prints, "models/a.py", "print(1)", "log.info(1)"),
+    (prints, "models/a.py", "sys.stdout.write('a')", "sys.stderr.write('a')"),
+    (asserts, "models/a.py", "assert x", "if not x:\n    raise ShapeError"),
+]
+
+
+@pytest.mark.parametrize(("rule", "path", "wrong", "right"), CASES)
+def test_the_rule_can_fail(rule, path, wrong, right):
+    assert len(rule([Module(path, wrong)])) == 1
+    if right is not None:
+        assert rule([Module(path, right)]) == []
+
+
+@pytest.mark.parametrize("path", ["core/communication.py", "layers/miscible.py", "core/utility_pole.py"])
+def test_a_name_that_only_begins_like_a_vague_one_is_fine(path):
+    assert vague_names([Module(path, "")]) == []
+
+
+def test_the_rule_about_prints_leaves_the_command_line_alone():
+    assert prints([Module("cli/fit.py", "print(1)")]) == []
+
+
+SETTING = "@dataclass(frozen=True, kw_only=True)\nclass {name}:\n    width: int = 32\n"
+
+
+def test_the_rule_about_settings_can_fail():
+    config = SETTING.format(name="Config")
+    assert unread_settings([Module("models/a.py", config)]) == ["models/a.py: nothing reads Config.width"]
+    assert unread_settings([Module("models/a.py", config + "    def build(self):\n        return Net(self.width)\n")]) == []
+    assert unread_settings([Module("models/a.py", config + "def f(c):\n    return getattr(c, 'width')\n")]) == []
+    assert unread_settings([Module("models/a.py", config + "def f(c):\n    c.width = 3\n")]) != []  # written, not read
+
+
+def test_a_setting_read_in_another_file_counts_for_plan_and_budget_only():
+    reader = Module("training/loop.py", "def f(plan):\n    return plan.width")
+    assert unread_settings([Module("plans.py", SETTING.format(name="Training")), reader]) == []
+    assert unread_settings([Module("plans.py", SETTING.format(name="Training"))]) != []
+    assert unread_settings([Module("planning/budget.py", SETTING.format(name="Budget")), reader]) == []
+    assert unread_settings([Module("losses/dice.py", SETTING.format(name="Dice")), reader]) != []
+
+
+def test_a_frozen_value_that_is_no_setting_is_left_alone():
+    assert unread_settings([Module("inference/files.py", SETTING.format(name="Written"))]) == []
+
+
+def test_the_rule_about_tests_can_fail():
+    def none_but_unet(path: str) -> bool:
+        return path in ("models/test_unet.py", "test_plans.py")
+
+    modules = [Module(path, "") for path in ("models/unet.py", "models/__init__.py", "plans.py", "models/new.py", "top.py")]
+    assert untested(modules, none_but_unet) == [
+        "models/new.py has no tests/models/test_new.py",
+        "top.py has no tests/test_top.py",
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "data = '/hom" + "e/me/data'",
+        "see /wor" + "k/main",
+        "fil" + "e:///a/b",
+        "pip install --index-ur" + "l https://example.org",
+        "https://pypi.or" + "g/simple",
+    ],
+)
+def test_the_rule_about_machines_can_fail(line):
+    assert len(machine_traces([("README.md", f"fine\n{line}\n")])) == 1
+
+
+@pytest.mark.parametrize("line", ["runs/work/a", "../shared/data", "https://example.org/home/page", "segwright fit photos"])
+def test_the_rule_about_machines_leaves_other_paths_alone(line):
+    assert machine_traces([("README.md", line)]) == []
