@@ -1,0 +1,31 @@
+"""The number of channels that a network expects. Axes: C channels, *S spatial axes."""
+
+import numpy as np
+
+from segwright.core.errors import ShapeError
+
+LUMINANCE = (0.299, 0.587, 0.114)  # brightness of red, green and blue to the eye, ITU-R BT.601
+
+
+def match_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """An image (channels, *S) of the same dtype from an image (C, *S).
+
+    Grey is repeated, RGBA loses its alpha, RGB becomes grey by luminance; an image that fits is returned as it is.
+
+    Raises:
+        ShapeError: no such rule leads from C to `channels`.
+    """
+    given = len(image)
+    if given == channels:
+        return image
+    if given == 1:
+        return np.repeat(image, channels, axis=0)
+    if (given, channels) == (4, 3):
+        return image[:3]
+    if (given, channels) == (3, 1):
+        grey = np.tensordot(np.array(LUMINANCE, np.float32), image.astype(np.float32), axes=1)[None]
+        return (np.rint(grey) if image.dtype.kind in "iu" else grey).astype(image.dtype)
+    raise ShapeError(
+        f"the image has {given} channels, {channels} are needed, and only grey, RGB and RGBA are turned into each other; "
+        f"pick the channels that are meant, such as image[:{channels}], or plan and train with {given} channels"
+    )

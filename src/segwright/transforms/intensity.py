@@ -1,0 +1,109 @@
+"""Change brightness, contrast, gamma, saturation and noise of an image in one pass.
+
+All strengths are relative to the image's own range and standard deviation, channel by channel, so the same setting fits
+8-bit photographs, 16-bit microscopy and MRI without units. There is no blur and no loss of resolution here: the
+resampling at a random scale already makes images softer.
+
+Axes: C channels, N pixels, *S spatial axes.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numba import njit
+
+from segwright.core import Sample
+from segwright.core.errors import SettingError
+from segwright.transforms.normalise import channel_statistics
+
+POINTS = 1024  # of the tone curve; straight between them, which is finer than 8-bit files are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intensity:
+    """Random change of values. Each setting is the largest strength; the draw is uniform, and 0 turns the change off.
+
+    `brightness` shifts all values by up to so many standard deviations to both sides (light, exposure). `contrast`
+    stretches the distance from the mean by a factor of up to exp(contrast) or down to exp(-contrast) (haze, stain, coil).
+    `gamma` bends the tone curve between the darkest and the brightest value with an exponent of up to exp(gamma) or down
+    to exp(-gamma) (sensors, film). `saturation` stretches the distance of the channels from their mean in the same way
+    (cameras, white balance); without colour, leave it 0. `noise` is a standard deviation, in those of the image.
+    """
+
+    brightness: float = 0.3
+    contrast: float = 0.3
+    gamma: float = 0.3
+    saturation: float = 0.3
+    noise: float = 0.05
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) < 0:
+                raise SettingError(
+                    f"{field.name} is {getattr(self, field.name)}; it reaches to both sides, give 0 (off) or more"
+                )
+
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        """The sample with an image float32 (C, *S) of other values; its truth is passed on."""
+        shift, contrast, gamma, saturation = generator.uniform(-1, 1, 4) * (
+            self.brightness,
+            self.contrast,
+            self.gamma,
+            self.saturation,
+        )
+        image = np.ascontiguousarray(sample.image, dtype=np.float32).reshape(len(sample.image), -1)  # (C, N)
+        mean, std, low, high = channel_statistics(image)
+        span = np.where(high > low, high - low, 1.0)
+        curves = low + span * np.linspace(0, 1, POINTS)[:, None] ** np.exp(gamma)
+        curves = mean + np.exp(contrast) * (curves - mean) + shift * std  # (POINTS, C)
+        strength = generator.uniform(0, self.noise) * std
+        seed = int(generator.integers(2**63))
+        result = np.empty_like(image)
+        curves, low, per_unit, strength = (
+            np.ascontiguousarray(part, np.float32) for part in (curves.T, low, (POINTS - 1) / span, strength)
+        )
+        change(image, np.float32(np.exp(saturation)), curves, low, per_unit, strength, seed, result)
+        return replace(sample, image=result.reshape(sample.image.shape))
+
+
+@njit(cache=True, nogil=True)
+def change(
+    image: np.ndarray,
+    saturation: np.float32,
+    curves: np.ndarray,
+    low: np.ndarray,
+    per_unit: np.ndarray,
+    strength: np.ndarray,
+    seed: int,
+    result: np.ndarray,
+) -> None:
+    """Saturation, tone curves (C, POINTS) and noise on (C, N); `per_unit` is the number of curve points per image value."""
+    C, N = image.shape
+    for n in range(N):
+        grey = np.float32(0)
+        for c in range(C):
+            grey += image[c, n]
+        grey /= np.float32(C)
+        for c in range(C):
+            value = grey + saturation * (image[c, n] - grey)
+            at = min(max((value - low[c]) * per_unit[c], np.float32(0)), np.float32(POINTS - 1))
+            point = min(int(at), POINTS - 2)
+            part = at - np.float32(point)
+            value = curves[c, point] + part * (curves[c, point + 1] - curves[c, point])
+            result[c, n] = value + strength[c] * bell(seed, c * N + n)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def bell(seed: int, index: int) -> np.float32:
+    """Nearly normal number of mean 0 and deviation 1, always the same for a seed and an index; ends at 3.5.
+
+    The sum of four 16-bit numbers from one step of SplitMix64 (Steele et al. 2014): four times faster than exact normals.
+    """
+    z = np.uint64(seed) + np.uint64(index + 1) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    low, high = z & np.uint64(0x0000FFFF0000FFFF), (z >> np.uint64(16)) & np.uint64(0x0000FFFF0000FFFF)
+    pairs = low + high  # two sums of two, each in its own half
+    total = np.int64(pairs & np.uint64(0xFFFFFFFF)) + np.int64(pairs >> np.uint64(32))
+    return np.float32(total - 2 * 65_535) * np.float32(1 / 37_837.2)  # 37837.2 = sqrt(4 / 12) * 65536, its deviation

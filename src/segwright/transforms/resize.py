@@ -1,0 +1,110 @@
+"""Another number of pixels for the same field of view.
+
+Axes: C channels, P planes, n = 2 or 3 spatial axes, *S of the old grid, *T of the new, W weights.
+"""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numba import njit
+
+from segwright.core import Grid, Sample
+from segwright.core.errors import SettingError
+from segwright.transforms.geometric import KERNEL_DTYPES
+
+
+def resize(sample: Sample, zoom: float) -> Sample:
+    """The sample with `zoom` times as many pixels along each axis: spacing and affine follow, zoom 1 gives it unchanged.
+
+    The image keeps its dtype. It is averaged when it shrinks, so that fine texture does not turn into false patterns, and
+    linear when it grows; the truth takes the label at each new pixel centre.
+
+    Raises:
+        SettingError: zoom is not above 0.
+    """
+    shape = zoomed(sample.grid.shape, zoom)
+    if shape == sample.grid.shape:
+        return sample
+    truth = sample.truth
+    if truth is not None:
+        truth = replace(truth, planes=resize_labels(truth.planes, shape))
+    return Sample(sample.key, resize_image(sample.image, shape), resize_grid(sample.grid, shape), truth)
+
+
+def zoomed(shape: tuple[int, ...], zoom: float) -> tuple[int, ...]:
+    """The shape *T that a zoom gives, one pixel at least along each axis."""
+    if not zoom > 0:
+        raise SettingError(f"zoom is {zoom}; give a number above 0, such as 0.5 for half as many pixels along each axis")
+    return tuple(max(1, round(side * zoom)) for side in shape)
+
+
+def resize_image(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """An image (C, *T) from an image (C, *S) by a triangle filter, one axis after the other; dtype kept, integers rounded."""
+    values = image if image.dtype.name in KERNEL_DTYPES else image.astype(np.float32)
+    for axis, side in enumerate(shape, start=1):
+        if side != values.shape[axis]:
+            first, weights = triangles(values.shape[axis], side)
+            flat = values.reshape(math.prod(values.shape[:axis]), values.shape[axis], -1)
+            filtered = np.empty((len(flat), side, flat.shape[2]), np.float32)
+            (blend if flat.shape[2] > 1 else blend_last)(flat, first, weights, filtered)
+            values = filtered.reshape(*values.shape[:axis], side, *values.shape[axis + 1 :])
+    return (values if image.dtype.kind == "f" else np.rint(values)).astype(image.dtype, copy=False)
+
+
+def resize_labels(planes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Labels (P, *T) at the pixel centres of the new grid, from labels (P, *S) of any dtype."""
+    for axis, (old, new) in enumerate(zip(planes.shape[1:], shape, strict=True), start=1):
+        planes = planes.take(np.floor((np.arange(new) + 0.5) * old / new).astype(int), axis=axis)
+    return planes
+
+
+def resize_grid(grid: Grid, shape: tuple[int, ...]) -> Grid:
+    """The grid of shape *T over the same field of view: index j of the new grid is index (j + 0.5) S / T - 0.5 of the old."""
+    ratio = np.array(grid.shape) / shape
+    spacing_mm = tuple(float(s) for s in grid.spacing_mm * ratio) if grid.spacing_mm else None
+    if grid.affine is None:
+        return Grid(shape, spacing_mm)
+    step = np.diag([*ratio, 1.0])
+    step[:-1, -1] = ratio / 2 - 0.5
+    return Grid(shape, spacing_mm, grid.affine @ step)
+
+
+def triangles(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
+    """First source index int64 (new,) and weights float32 (new, W) of each new pixel.
+
+    The triangle is as wide as two new pixels when the axis shrinks, and two old ones, which is linear, when it grows.
+    Beyond the border there is nothing; the weights that remain are scaled to the sum 1.
+    """
+    ratio = old / new
+    reach = max(ratio, 1.0)
+    centre = (np.arange(new) + 0.5) * ratio - 0.5
+    taps = min(math.ceil(2 * reach) + 1, old)
+    first = np.clip(np.ceil(centre - reach), 0, old - taps).astype(np.int64)
+    weights = np.maximum(reach - np.abs(first[:, None] + np.arange(taps) - centre[:, None]), 0)
+    return first, (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@njit(cache=True, nogil=True)
+def blend(values: np.ndarray, first: np.ndarray, weights: np.ndarray, filtered: np.ndarray) -> None:
+    """Weighted sums along the middle axis: (outer, old, inner) to (outer, new, inner), whole lines of `inner` at a time."""
+    for o in range(len(values)):
+        for j in range(len(first)):
+            line = filtered[o, j]
+            line[:] = 0
+            for t in range(weights.shape[1]):
+                if weights[j, t] > 0:
+                    weight, source = weights[j, t], values[o, first[j] + t]
+                    for i in range(len(line)):
+                        line[i] += weight * np.float32(source[i])
+
+
+@njit(cache=True, nogil=True)
+def blend_last(values: np.ndarray, first: np.ndarray, weights: np.ndarray, filtered: np.ndarray) -> None:
+    """As blend, where `inner` is one value."""
+    for o in range(len(values)):
+        for j in range(len(first)):
+            total = np.float32(0)
+            for t in range(weights.shape[1]):
+                total += weights[j, t] * np.float32(values[o, first[j] + t, 0])
+            filtered[o, j, 0] = total
