@@ -1,0 +1,56 @@
+"""Nobody waits for an import: `import segwright` and `segwright --help` are quick and load nothing heavy."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = Path(sys.executable).with_name("segwright")  # the console script lies beside the interpreter of its environment
+TRIES = 10  # the best counts, and the first good one ends the test: a busy machine slows single tries, never all
+
+
+def output_of(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Top-level packages in a fresh interpreter after a statement."""
+    script = f"import sys\n{statement}\nprint(*(name.split('.')[0] for name in sys.modules))"
+    return set(output_of(sys.executable, "-c", script).split())
+
+
+def best(measure, limit: float) -> float:
+    times = []
+    while len(times) < TRIES and min(times, default=limit) >= limit:
+        times.append(measure())
+    return min(times)
+
+
+def test_import_takes_less_than_0_15_s():
+    script = "import time; start = time.perf_counter(); import segwright; print(time.perf_counter() - start)"
+    assert best(lambda: float(output_of(sys.executable, "-c", script)), 0.15) < 0.15
+
+
+def test_import_loads_nothing_but_the_standard_library():
+    foreign = loaded_after("import segwright") - loaded_after("") - set(sys.stdlib_module_names)
+    assert foreign == {"segwright"}
+
+
+def test_the_values_load_numpy_only():
+    foreign = loaded_after("from segwright import Segmentation, Sample, Dataset") - loaded_after("")
+    assert foreign - set(sys.stdlib_module_names) == {"segwright", "numpy"}
+
+
+@pytest.mark.parametrize("command", [["--help"], ["fit", "--help"]])
+def test_help_takes_less_than_0_5_s(command):
+    if not COMMAND.exists():
+        pytest.skip("the segwright command is not beside this Python; install the package: pip install -e .")
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        output_of(str(COMMAND), *command)
+        return time.perf_counter() - start
+
+    assert best(seconds, 0.5) < 0.5
