@@ -4,7 +4,7 @@ Each name is loaded when it is first used, so that `import segwright` costs noth
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -17,7 +17,7 @@ HOME = {
     "Sample": "segwright.core",
     "Segmentation": "segwright.core",
     "evaluate": "segwright.evaluation.scores",
-    "fit": "segwright.training.fit",
+    "fit": "segwright.workflow",
     "list_models": "segwright.models",
     "load": "segwright.inference.load",
     "open_dataset": "segwright.formats",

@@ -15,6 +15,7 @@ from numba import njit
 from segwright.core import VOID, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, ShapeError, UsageError
 
+PLACE_STEP = 4  # of the pixels along each axis, one in four tells where a class lies as well as all of them
 SAMPLED_PIXELS = 4_000_000  # of all images together: a mean then errs by 1/2000 of the spread, in some 50 MB
 ALL_NEIGHBOURS: dict[int, Literal[8, 26]] = {2: 8, 3: 26}  # axes -> neighbours that make one object, corners included
 
@@ -55,7 +56,8 @@ class Fingerprint:
     know theirs. `mean_shift` is the spread (standard deviation) of the image means over the typical spread inside one image:
     near 0 for images alike in brightness, above 1 where one fixed normalisation would leave images outside each other's
     range. `class_fractions` are shares of the known pixels, `nothing_fraction` those known to hold no class, `void_fraction`
-    the share of all pixels that are void. `class_images` counts the images that hold a class.
+    the share of all pixels that are void. `class_images` counts the images that hold a class. `class_centres` is the mean
+    place of each class's pixels per axis, from 0 (first) to 1 (last): far from 0.5 where the scene has an up.
     """
 
     count: int
@@ -77,6 +79,7 @@ class Fingerprint:
     nothing_fraction: float
     void_fraction: float
     class_images: tuple[int, ...]
+    class_centres: tuple[tuple[float, ...], ...]
     objects: tuple[Objects, ...]
     has_instances: bool
 
@@ -84,6 +87,7 @@ class Fingerprint:
 @dataclass(frozen=True, eq=False)
 class Look:
     """What one image tells: `values` (C, M) of some known pixels; `pixels` int64 (K,), `nothing` and `void` count pixels;
+    `centres` float64 (K, n) sums the places of each class's pixels per axis, `placed` counts them;
     `objects` int64 (O, 3) are class, area and smallest extent."""
 
     shape: tuple[int, ...]
@@ -93,6 +97,8 @@ class Look:
     pixels: np.ndarray
     nothing: int
     void: int
+    placed: np.ndarray
+    centres: np.ndarray
     objects: np.ndarray
     has_truth: bool
     has_instances: bool
@@ -140,6 +146,7 @@ def fingerprint(dataset: Dataset, *, at_most: int = 200, seed: int = 0) -> Finge
         nothing_fraction=nothing / max(known, 1),
         void_fraction=void / max(known + void, 1),
         class_images=integers(np.sum([item.pixels > 0 for item in looks], axis=0)),
+        class_centres=mean_places(looks),
         objects=object_sizes(np.concatenate([item.objects for item in looks]), len(dataset.classes)),
         has_instances=any(item.has_instances for item in looks),
     )
@@ -157,6 +164,7 @@ def look(sample: Sample, num_classes: int, pixels: int, generator: np.random.Gen
         void = int(np.count_nonzero(is_void))
         nothing = int(np.count_nonzero((truth.planes <= 0).all(axis=0))) - void
         known = None if void in (0, is_void.size) else ~is_void  # a wholly void image: all its pixels count
+    placed, centres = places(truth, num_classes)
     return Look(
         shape=sample.grid.shape,
         dtype=str(sample.image.dtype),
@@ -165,10 +173,37 @@ def look(sample: Sample, num_classes: int, pixels: int, generator: np.random.Gen
         pixels=counts,
         nothing=nothing,
         void=void,
+        placed=placed,
+        centres=centres,
         objects=measure_objects(truth) if truth is not None else np.zeros((0, 3), np.int64),
         has_truth=truth is not None,
         has_instances=truth is not None and bool((truth.instance_ids > 0).any()),
     )
+
+
+def places(truth: Segmentation | None, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels counted per class (K,), and the sum of their places per class and axis (K, n) from 0 to 1."""
+    if truth is None:
+        return np.zeros(num_classes), np.zeros((num_classes, 1))
+    class_map = truth.class_map()
+    class_map = class_map[(slice(None, None, PLACE_STEP),) * class_map.ndim]
+    flat = class_map.ravel() + 1  # void becomes 0
+    sums = []
+    for axis, side in enumerate(class_map.shape):
+        place = ((np.arange(side) + 0.5) / side).reshape([-1 if a == axis else 1 for a in range(class_map.ndim)])
+        weights = np.broadcast_to(place, class_map.shape).ravel()
+        sums.append(np.bincount(flat, weights=weights, minlength=num_classes + 1)[1:])
+    return np.bincount(flat, minlength=num_classes + 1)[1:], np.stack(sums, axis=1)
+
+
+def mean_places(looks: Sequence[Look]) -> tuple[tuple[float, ...], ...]:
+    """Mean place of each class per axis over all images; the middle for a class that was not seen."""
+    seen = [item for item in looks if item.has_truth]
+    if not seen:
+        return ()
+    placed = np.sum([item.placed for item in seen], axis=0)[:, None]
+    centres = np.where(placed > 0, np.sum([item.centres for item in seen], axis=0) / np.maximum(placed, 1), 0.5)
+    return tuple(tuple(float(value) for value in row) for row in centres)
 
 
 def known_values(image: np.ndarray, known: np.ndarray | None, pixels: int, generator: np.random.Generator) -> np.ndarray:

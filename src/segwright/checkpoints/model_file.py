@@ -1,0 +1,84 @@
+"""A network with its plan and its classes in one safetensors file, written whole or not at all."""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from segwright.core import Classes
+from segwright.core.errors import FormatError, OutputError
+from segwright.plans import Plan
+
+LAYOUT = "segwright-1"  # the first word to look for in a file; raised when a reader of today could misread it
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFile:
+    """What a model file holds: `weights` under the network's own names, the plan of the run, the meaning of the classes."""
+
+    weights: dict[str, torch.Tensor]
+    plan: Plan
+    classes: Classes
+
+    def write(self, path: Path) -> None:
+        """Write the file.
+
+        Raises:
+            OutputError: the place cannot be written.
+        """
+        facts = {"layout": LAYOUT, "plan": self.plan.to_toml(), "classes": json.dumps(asdict(self.classes))}
+        write_tensors(path, self.weights, facts)
+
+    @classmethod
+    def read(cls, path: Path, *, own_modules: bool = False) -> "ModelFile":
+        """The content of a file, on the CPU. `own_modules` lets the plan name networks outside segwright.
+
+        Raises:
+            FormatError: there is no such file, or it is not a model of segwright.
+        """
+        weights, facts = read_tensors(path)
+        if facts.get("layout") != LAYOUT:
+            raise FormatError(f"{path} is a safetensors file, but no model that segwright saved; give the folder of a run")
+        classes = json.loads(facts["classes"])
+        return cls(
+            weights=weights,
+            plan=Plan.from_toml(facts["plan"], source=str(path), own_modules=own_modules),
+            classes=Classes.of(classes["names"], colors=classes["colors"], is_thing=classes["is_thing"]),
+        )
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> None:
+    """Write a safetensors file so that, whenever the power goes, either the old file or the new one is there.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata=dict(facts))
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path} ({error}); choose another folder or free some space") from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and facts of a safetensors file.
+
+    Raises:
+        FormatError: the file is missing, cut short or something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError) as error:
+        raise FormatError(f"cannot read {path} ({error}); give the folder of a finished or started run") from error

@@ -1,0 +1,41 @@
+"""The `segwright` command: finds the commands in this folder, and turns errors into one message and an exit code."""
+
+import logging
+import sys
+
+import typer
+
+from segwright.core.errors import SegwrightError, UsageError
+from segwright.core.find import find, names
+
+BAD_USE, FAILURE, INTERRUPTED = 2, 1, 130  # exit codes; 130 is what a shell gives for Ctrl-C
+
+
+def application() -> typer.Typer:
+    """All commands: each module of this folder that offers `run`."""
+    app = typer.Typer(
+        help="Turns images, video and volumes into masks.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    for name in names("segwright.cli"):
+        module = find("segwright.cli", name)
+        if hasattr(module, "run"):
+            app.command(name)(module.run)
+    return app
+
+
+def main() -> None:
+    """Run the command line; results go to stdout, everything else to stderr."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("segwright").setLevel(logging.INFO)
+    try:
+        application()()
+    except SegwrightError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(BAD_USE if isinstance(error, UsageError) else FAILURE)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; go on with a run by: segwright train --resume RUN\n")
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,28 @@
+"""`segwright evaluate`: how good a model is on data with truth."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="Folder of a run, or its model.safetensors.")],
+    data: Annotated[str, typer.Argument(help="Folder with images and masks.")],
+    json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the scores, per image too, into this JSON file.")] = None,
+) -> None:
+    """Print each score with its 95 % interval and its convention."""
+    from segwright.cli.terminal import print_scores, working
+    from segwright.evaluation.scores import evaluate, write_scores
+    from segwright.formats import open_dataset
+    from segwright.inference.load import load
+
+    with working(f"evaluate {model} on {data}"):
+        scores = evaluate(load(model), open_dataset(data))
+    if out is not None:
+        write_scores(out, scores)
+    if json:
+        typer.echo(scores.to_json())
+    else:
+        print_scores(scores)

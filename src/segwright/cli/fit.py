@@ -1,0 +1,30 @@
+"""`segwright fit`: from a folder of images and masks to a measured model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    data: Annotated[str, typer.Argument(help="Folder with images and masks.")],
+    val: Annotated[str | None, typer.Option(help="Validation data; without it a part of DATA is held out.")] = None,
+    minutes: Annotated[float, typer.Option(help="Time that all of it may take.")] = 10.0,
+    memory_gb: Annotated[float | None, typer.Option(help="Memory that training may take.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    model: Annotated[str | None, typer.Option(help="A network by name; see: segwright models.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME-1, -2, ... without it.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="path=value, replaces a setting of the plan.")] = None,
+) -> None:
+    """Plan, train, measure and save a model with one command."""
+    from segwright.cli.terminal import print_scores, training_progress
+    from segwright.planning.budget import Budget
+    from segwright.workflow import fit, free_folder
+
+    out = out or free_folder(data)
+    with training_progress(f"fit {data}") as watch:
+        budget = Budget(minutes=minutes, memory_gb=memory_gb, device=device)
+        scores = fit(data, val=val, budget=budget, model=model, out=out, settings=settings or [], watch=watch)
+    print_scores(scores)
+    typer.echo(f"report   {out / 'report.html'}")
+    typer.echo(f"predict  segwright predict {out} IMAGES --out masks")

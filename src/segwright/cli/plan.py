@@ -1,0 +1,32 @@
+"""`segwright plan`: what fit would do, as a file to read and change."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    data: Annotated[str, typer.Argument(help="Folder with images and masks.")],
+    val: Annotated[str | None, typer.Option(help="Validation data; without it a part of DATA is held out.")] = None,
+    minutes: Annotated[float, typer.Option(help="Time that training may take.")] = 10.0,
+    memory_gb: Annotated[float | None, typer.Option(help="Memory that training may take.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    model: Annotated[str | None, typer.Option(help="A network by name; see: segwright models.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; without it the plan is printed.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="path=value, replaces a setting of the plan.")] = None,
+) -> None:
+    """Look at the data, time a few real steps, and write a plan with the reason of each choice."""
+    from segwright.cli.terminal import working, write_text
+    from segwright.planning.budget import Budget
+    from segwright.planning.planner import plan
+
+    with working(f"plan {data}"):
+        budget = Budget(minutes=minutes, memory_gb=memory_gb, device=device)
+        text = plan(data, val=val, budget=budget, model=model, settings=settings or []).to_toml()
+    if out is None:
+        typer.echo(text)
+    else:
+        write_text(out, text)
+        typer.echo(f"plan   {out}")
+        typer.echo(f"train  segwright train {out} --out RUN")

@@ -1,0 +1,29 @@
+"""`segwright predict`: masks for images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="Folder of a run, or its model.safetensors.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    out: Annotated[Path, typer.Option(help="Folder for the masks.")] = Path("masks"),
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with the mask over the image.")] = False,
+    palette: Annotated[bool, typer.Option("--palette", help="Masks with the colours of the classes (palette PNG).")] = False,
+    flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images: slower, a little better.")] = False,
+) -> None:
+    """Write one mask per image, at the image's own size, whose pixel values are class indices."""
+    from dataclasses import replace
+
+    from segwright.cli.terminal import working
+    from segwright.inference.files import predict
+    from segwright.inference.load import load
+
+    predictor = load(model)
+    if flips:
+        predictor = replace(predictor, flips=(-1,))
+    with working(f"predict with {model}"):
+        written = predict(predictor, images, out, overlay=overlay, palette=palette)
+    typer.echo(f"{len(written)} files in {out}")

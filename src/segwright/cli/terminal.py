@@ -1,0 +1,81 @@
+"""What the commands show on a terminal: results on stdout, progress on stderr."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from segwright.core.errors import OutputError
+from segwright.evaluation.scores import Scores
+
+
+@contextmanager
+def training_progress(title: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar with time left, loss and mIoU; it is fed with the records of a run's log."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[facts]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(title, total=1.0, facts="")
+        latest: dict[str, float] = {}
+
+        def watch(record: dict[str, Any]) -> None:
+            latest.update({name: record[name] for name in ("loss", "mIoU") if name in record})
+            if "event" in record:
+                progress.console.print(record["event"])
+            facts = "  ".join(f"{name} {value:.3f}" for name, value in latest.items())
+            progress.update(bar, completed=min(1.0, record.get("progress", progress.tasks[0].completed)), facts=facts)
+
+        yield watch
+
+
+@contextmanager
+def working(title: str) -> Iterator[None]:
+    """A spinner while something of unknown length is done."""
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as progress:
+        progress.add_task(title)
+        yield
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout: words to the left, numbers to the right."""
+    table = Table(box=None, pad_edge=False)
+    for index, name in enumerate(header):
+        is_number = bool(rows) and rows[0][index][:1].isdigit()
+        table.add_column(name, justify="right" if is_number else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def print_scores(scores: Scores) -> None:
+    """Scores with their 95 % intervals and the convention that they follow."""
+    rows = []
+    for name, value in scores.values.items():
+        low, high = scores.intervals.get(name, (float("nan"), float("nan")))
+        rows.append([name, f"{value:.4f}", f"{low:.4f} to {high:.4f}" if low == low else "one image: no interval"])
+    print_table(["score", "value", "95 % interval"], rows)
+    Console().print(f"[dim]{scores.count} images. {scores.convention}[/dim]")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {path} ({error}); choose another place with --out") from error

@@ -1,0 +1,38 @@
+"""`segwright train`: carry out a plan, or go on with a run."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    plan: Annotated[Path | None, typer.Argument(help="A plan file, as segwright plan writes it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME-1, -2, ... without it.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Folder of a run that was stopped or killed, to go on with.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="path=value, replaces a setting of the plan.")] = None,
+) -> None:
+    """Train what a plan says, then measure it. A killed run goes on with --resume RUN as if nothing had happened."""
+    from segwright.cli.terminal import print_scores, training_progress
+    from segwright.core.errors import UsageError
+    from segwright.plans import Plan
+    from segwright.training.loop import train
+    from segwright.workflow import finish, free_folder
+
+    if (plan is None) == (resume is None):
+        raise UsageError("give either a plan file, or --resume RUN; a plan comes from: segwright plan DATA --out plan.toml")
+    if resume is not None and (out is not None or settings):
+        raise UsageError(
+            "--resume goes on with a run as it is; leave out --out and --set, or start a new run from its plan.toml"
+        )
+    chosen = Plan.read(resume or plan or Path())
+    chosen = chosen.with_settings(settings) if settings else chosen
+    folder = resume or out or free_folder(chosen.data.train)
+    with training_progress(f"train {folder}") as watch:
+        train(chosen, folder, resume=resume is not None, watch=watch)
+        if int(os.environ.get("RANK", "0")) > 0:  # under torchrun the first process alone scores and reports
+            return
+        scores = finish(folder)
+    print_scores(scores)
+    typer.echo(f"report   {folder / 'report.html'}")

@@ -1,0 +1,107 @@
+"""What a run may cost, and what a step of it does cost on this machine. Axes: B batch, C channels, *S spatial axes."""
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+import torch
+
+from segwright.core.errors import SettingError
+from segwright.plans import Plan
+from segwright.training.batches import Batch
+from segwright.training.learner import Learner, launch
+
+MEMORY_SHARE = 0.8  # of what is free when planning starts: the rest is for the data, and for others on the machine
+TIMED_STEPS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a person grants: `minutes` for everything, `memory_gb` for training, on `device` (auto: a GPU if there is one)."""
+
+    minutes: float = 10.0
+    memory_gb: float | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minutes < float("inf"):
+            raise SettingError(f"minutes is {self.minutes}; give a positive number, for example --minutes 10")
+        if self.memory_gb is not None and self.memory_gb <= 0:
+            raise SettingError(f"memory_gb is {self.memory_gb}; give a positive number, or leave it out to use what is free")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise SettingError(f"device is '{self.device}'; known are auto, cpu and cuda")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise SettingError("device is 'cuda', but torch finds no GPU here; use --device cpu, or look at nvidia-smi")
+
+    @property
+    def chosen_device(self) -> Literal["cpu", "cuda"]:
+        """The device that training uses."""
+        return "cuda" if self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available()) else "cpu"
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory that training may take."""
+        if self.memory_gb is not None:
+            return int(self.memory_gb * 2**30)
+        free = torch.cuda.mem_get_info()[0] if self.chosen_device == "cuda" else psutil.virtual_memory().available
+        return int(free * MEMORY_SHARE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one training step took: `seconds`, and the `memory_bytes` that it needed at its peak above what there was."""
+
+    seconds: float
+    memory_bytes: int
+
+
+def measure(plan: Plan) -> Cost:
+    """The cost of a step of a plan, by taking a few on random input after one that warms up."""
+    learner = Learner.new(plan, launch(plan.training))
+    shape = (plan.training.batch_size, plan.data.channels, *plan.training.crop)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(shape, generator=generator)
+    target = torch.randint(plan.model.num_classes, (shape[0], *shape[2:]), generator=generator)
+    batch = Batch([], image, target)
+    with PeakMemory(plan.training.device) as memory:
+        learner.step(batch, 0, 0.0)
+        started = time.perf_counter()
+        for step in range(TIMED_STEPS):
+            learner.step(batch, step + 1, 0.0)
+        seconds = (time.perf_counter() - started) / TIMED_STEPS
+    return Cost(seconds=seconds, memory_bytes=memory.peak)
+
+
+class PeakMemory:
+    """The most memory that was in use inside a `with` block, in bytes above its start; on a CPU looked at every few ms."""
+
+    def __init__(self, device: str) -> None:
+        """Watch the memory of a device."""
+        self.device = device
+        self.peak = 0
+
+    def __enter__(self) -> "PeakMemory":
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            self.start = torch.cuda.memory_allocated()
+        else:
+            self.start = psutil.Process().memory_info().rss
+            self.over = threading.Event()
+            self.thread = threading.Thread(target=self.look, daemon=True)
+            self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.device == "cuda":
+            self.peak = torch.cuda.max_memory_allocated() - self.start
+        else:
+            self.over.set()
+            self.thread.join()
+
+    def look(self) -> None:
+        """Note the process's memory until the block ends."""
+        process = psutil.Process()
+        while not self.over.wait(0.005):  # 5 ms: an activation lives longer than that in any step worth planning
+            self.peak = max(self.peak, process.memory_info().rss - self.start)

@@ -1,0 +1,206 @@
+"""Fingerprint and budget to a Plan whose training ends inside the time and the memory; each choice notes its reason."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from segwright.core import Dataset
+from segwright.core.errors import UsageError
+from segwright.encoders import timm
+from segwright.formats import open_splits
+from segwright.models import preset, segformer, unet
+from segwright.planning.budget import Budget, Cost, measure
+from segwright.planning.fingerprint import Fingerprint, fingerprint
+from segwright.planning.rules import augmentation_rules, crop_for, data_rules, free_axes, loss_rules
+from segwright.plans import Inference, Plan, Training
+from segwright.tasks.semantic import Semantic
+from segwright.training.batches import Crops
+
+PASSES = 12  # looks at each training pixel, from scratch: with fewer, a cheaper network has learnt more in the same time
+FEWEST_STEPS = 300  # with fewer, half the batch and twice the steps learn more
+SMALLEST_SIDE = 96  # pixels after the zoom: with less, objects vanish
+VALIDATION_SHARE = 0.08  # of the time for looking at the validation samples on the way
+REPORT_SECONDS = 8.0  # to score once more image by image, to draw the pages and to write them, beside the network's own time
+MEASURED_CROPS = 4
+MOST_VALIDATIONS = 10  # more would only crowd the curve
+ENCODERS = ("resnet10t", "resnet18", "resnet34", "resnet50")  # of timm, in growing order of cost
+UNET_WIDTHS = {2: (16, 32, 64), 3: (8, 16, 32)}
+BATCH = {"cpu": 8, "cuda": 16}  # to start from; halved where it leaves too few steps or does not fit
+LEARNING_RATE = 2e-3  # AdamW with warm-up: half and double of it learn no faster on road scenes
+TILE_CROPS = 2  # sides of a crop that inference looks at in one go: fewer seams, and no gradients to keep in memory
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, and the `seconds_after` that scoring and reporting will take once the training ends."""
+
+    plan: Plan
+    seconds_after: float
+
+
+def plan(
+    data: str, *, val: str | None = None, budget: Budget | None = None, model: str | None = None, settings: Sequence[str] = ()
+) -> Plan:
+    """A plan for the data in `data`, made by looking at them and by timing real steps on this machine.
+
+    `model` is a network by the name that `list_models` gives; without it one is chosen. `settings` such as
+    "training.seed=1" replace what the planner chose.
+
+    Raises:
+        UsageError: the data cannot be used; the message says why.
+    """
+    return planned(data, val=val, budget=budget or Budget(), model=model, settings=settings).plan
+
+
+def planned(data: str, *, val: str | None, budget: Budget, model: str | None, settings: Sequence[str]) -> Planned:
+    """As `plan`, with the time that the run needs after its training."""
+    started = time.monotonic()
+    train_set, val_set = open_splits(data, val)
+    found = fingerprint(train_set)
+    if found.with_truth < found.looked_at:
+        raise UsageError(f"{train_set.source} has images without masks; add the masks, or use segwright predict on them")
+    data_part, reasons = data_rules(found, data, val)
+    geometric, intensity, more = augmentation_rules(found, data_part.channels)
+    loss, why_loss = loss_rules(found)
+    candidates = networks(found, model, data_part.channels)
+    draft = Plan(
+        data=data_part,
+        model=candidates[0],
+        loss=loss,
+        geometric=geometric,
+        intensity=intensity,
+        training=Training(
+            steps=1,
+            batch_size=BATCH[budget.chosen_device],
+            crop=(1,) * found.axes,
+            learning_rate=LEARNING_RATE,
+            device=budget.chosen_device,
+        ),
+        inference=Inference(tile=(1,) * found.axes),
+        reasons=reasons | more | why_loss,
+    )
+    draft = fastest_precision(with_network(draft, candidates[0], 1.0, found))
+    left = 60 * budget.minutes - (time.monotonic() - started)
+    chosen, cost = choose(draft, candidates, found, left, budget.memory_bytes)
+    chosen = chosen.with_settings(settings) if settings else chosen
+    return scheduled(chosen, cost, train_set, len(val_set), found, 60 * budget.minutes - (time.monotonic() - started))
+
+
+def networks(found: Fingerprint, model: str | None, channels: int) -> list[Any]:
+    """The networks to choose from for a data set, in growing order of cost; one alone where a person named it."""
+    facts = {"in_channels": channels, "num_classes": len(found.class_names)}
+    if model is not None:
+        return [replace(preset(model), **facts)]
+    if found.axes == 3:
+        network = unet.Config(axes=3, depth=4, max_width=256, norm="instance")
+        known: list[Any] = [replace(network, width=width) for width in UNET_WIDTHS[3]]
+    elif len(free_axes(found)) == found.axes:  # sections and smears: texture and thin borders, so full resolution
+        known = [replace(unet.Config(max_width=512), width=width) for width in UNET_WIDTHS[2]]
+    else:  # scenes: what a thing is depends on what is far around it
+        known = [segformer.Config(encoder=timm.Config(name=name), decoder_width=128) for name in ENCODERS]
+    return [replace(network, **facts) for network in known]
+
+
+def with_network(draft: Plan, network: Any, zoom: float, found: Fingerprint) -> Plan:
+    """A draft with another network and zoom, and with the crop that goes with them."""
+    crop = crop_for(found, zoom, network.build().divisor)
+    return replace(
+        draft,
+        model=network,
+        data=replace(draft.data, zoom=zoom),
+        training=replace(draft.training, crop=crop),
+        inference=replace(draft.inference, tile=tuple(TILE_CROPS * side for side in crop)),
+    )
+
+
+def fastest_precision(draft: Plan) -> Plan:
+    """The draft with the precision and memory layout that take the least time here, found by timing half a batch."""
+    small = replace(draft.training, batch_size=max(1, draft.training.batch_size // 2))
+    precisions = ("bf16-mixed", "32-true") if draft.training.device == "cpu" or has_bfloat16() else ("16-mixed", "32-true")
+    options = [replace(small, precision=p, channels_last=c) for p in precisions for c in (True, False)]
+    seconds = {(o.precision, o.channels_last): measure(replace(draft, training=o)).seconds for o in options}
+    precision, layout = min(seconds, key=lambda option: seconds[option])
+    timings = ", ".join(f"{p}{' channels-last' if c else ''} {s:.2f} s" for (p, c), s in seconds.items())
+    training = replace(draft.training, precision=precision, channels_last=layout)
+    return replace(
+        draft, training=training, reasons=draft.reasons | {"training.precision": f"timed on this machine: {timings}"}
+    )
+
+
+def has_bfloat16() -> bool:
+    """Whether the GPU computes in bfloat16 itself."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def choose(draft: Plan, candidates: Sequence[Any], found: Fingerprint, seconds: float, memory: int) -> tuple[Plan, Cost]:
+    """The largest zoom, then the largest network, that still see each training pixel often enough; with their cost a step.
+
+    The zoom comes first: what is shrunk away no network brings back.
+    """
+    zoom = 1.0
+    best = option(draft, candidates[0], zoom, found, seconds, memory)
+    while best.passes < PASSES and zoom / 2 * min(found.size_median) >= SMALLEST_SIDE:
+        zoom /= 2
+        best = option(draft, candidates[0], zoom, found, seconds, memory)
+    for network in candidates[1:]:
+        larger = option(draft, network, zoom, found, seconds, memory)
+        if larger.passes < PASSES:
+            break
+        best = larger
+    reason = (
+        f"{best.passes:.0f} looks at each training pixel in {seconds:.0f} s; from scratch, {PASSES} are needed to go larger"
+    )
+    return replace(best.plan, reasons=best.plan.reasons | {"model": reason, "data.zoom": reason}), best.cost
+
+
+@dataclass(frozen=True)
+class Option:
+    """A plan that could be chosen, the cost of its steps, and how often it would look at each training pixel."""
+
+    plan: Plan
+    cost: Cost
+    passes: float
+
+
+def option(draft: Plan, network: Any, zoom: float, found: Fingerprint, seconds: float, memory: int) -> Option:
+    """A network at a zoom, with the largest batch that fits the memory and leaves steps enough."""
+    candidate = with_network(draft, network, zoom, found)
+    cost = measure(candidate)
+    while candidate.training.batch_size > 1 and (cost.memory_bytes > memory or seconds / cost.seconds < FEWEST_STEPS):
+        candidate = replace(candidate, training=replace(candidate.training, batch_size=candidate.training.batch_size // 2))
+        cost = measure(candidate)
+    if cost.memory_bytes > memory:
+        raise UsageError(
+            f"one crop of {candidate.training.crop} takes {cost.memory_bytes / 2**30:.1f} GB in training and "
+            f"{memory / 2**30:.1f} GB are granted; grant more with --memory-gb, or choose a smaller network with --model"
+        )
+    looked_at = seconds / cost.seconds * candidate.training.batch_size * math.prod(candidate.training.crop)
+    return Option(candidate, cost, looked_at / (found.count * math.prod(found.size_median) * zoom**found.axes))
+
+
+def scheduled(chosen: Plan, cost: Cost, train_set: Dataset, val_count: int, found: Fingerprint, seconds: float) -> Planned:
+    """The plan with as many steps and validations as fit into the seconds, and the time that scoring and reporting take."""
+    batch, crop = chosen.training.batch_size, chosen.training.crop
+    crops = Crops(train_set, chosen, Semantic(chosen.loss))
+    crops[0]  # compiles what is not compiled yet
+    started = time.perf_counter()
+    for position in range(1, 1 + MEASURED_CROPS):
+        crops[position]
+    step_seconds = cost.seconds + batch * (time.perf_counter() - started) / MEASURED_CROPS
+    size = math.prod(found.size_median) * chosen.data.zoom**found.axes
+    look_seconds = 0.02 + cost.seconds / (batch * math.prod(crop)) * size / 2  # a forward pass is about a third of a step
+    val_seconds = val_count * look_seconds
+    after = REPORT_SECONDS + val_seconds
+    validations = max(1, min(MOST_VALIDATIONS, int(VALIDATION_SHARE * seconds / val_seconds)))
+    steps = max(1, int((seconds - after - validations * val_seconds) / step_seconds))
+    reasons = {
+        "training.steps": f"a step takes {step_seconds:.2f} s here, {seconds:.0f} s are left, {after:.0f} s of them for scores",
+        "training.batch_size": f"a step takes {cost.memory_bytes / 2**30:.1f} GB",
+        "training.validations": f"{val_count} images take {val_seconds:.0f} s each time",
+    }
+    training = replace(chosen.training, steps=steps, validations=validations)
+    return Planned(replace(chosen, training=training, reasons=chosen.reasons | reasons), after)

@@ -1,0 +1,94 @@
+"""A run on disk: its plan, its journal, and the rule that one run never writes over another."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from segwright.core.errors import FormatError, OutputError
+from segwright.plans import Plan
+from segwright.training.state import STATE_FILE
+
+MODEL_FILE = "model.safetensors"
+PLAN_FILE = "plan.toml"
+JOURNAL_FILE = "log.jsonl"
+
+
+def start_folder(run: Path, plan: Plan) -> None:
+    """Make the folder of a new run and write its plan.
+
+    Raises:
+        OutputError: the folder holds a run already, or cannot be written.
+    """
+    check_free(run)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / PLAN_FILE).write_text(plan.to_toml(), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write into {run} ({error}); choose another folder with --out") from error
+
+
+def check_free(run: Path) -> None:
+    """See that a folder can take a new run.
+
+    Raises:
+        OutputError: it holds one already, or it could not be written into.
+    """
+    if (run / PLAN_FILE).exists():
+        raise OutputError(
+            f"{run} holds a run already; go on with it by: segwright train --resume {run}, or choose another folder with --out"
+        )
+    there = next(place for place in (run, *run.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise OutputError(
+            f"{run} cannot be made, since {there} is not a folder that you may write into; choose another with --out"
+        )
+
+
+def check_resumable(run: Path) -> None:
+    """See that a folder holds a run that was saved at least once.
+
+    Raises:
+        FormatError: it does not.
+    """
+    if not (run / STATE_FILE).exists():
+        raise FormatError(
+            f"{run} holds no saved run ({STATE_FILE} is missing); start it again: segwright train PLAN --out FOLDER"
+        )
+
+
+class Journal:
+    """The log of a run, one JSON object a line; each record is also passed to `watch`."""
+
+    def __init__(self, run: Path, watch: Callable[[dict[str, Any]], None] | None) -> None:
+        """The journal of a run; nothing is written yet."""
+        self.run = run
+        self.watch = watch
+
+    def drop_after(self, step: int) -> None:
+        """Drop what a run wrote after `step` before it was killed, since it will be written again."""
+        kept = [record for record in read_journal(self.run) if record["step"] <= step]
+        whole = self.run / f".{JOURNAL_FILE}.writing"  # put in place as a whole: this moment too may be the last
+        whole.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        whole.replace(self.run / JOURNAL_FILE)
+
+    def add(self, **record: Any) -> None:
+        """Append a record."""
+        with (self.run / JOURNAL_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if self.watch:
+            self.watch(record)
+
+
+def read_journal(run: Path) -> list[dict[str, Any]]:
+    """The records of a run; a last line that was cut short by a kill is left out."""
+    path = run / JOURNAL_FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    records = []
+    for line in lines:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records

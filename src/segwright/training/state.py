@@ -1,0 +1,65 @@
+"""What a run needs to go on after it was killed: one safetensors file, replaced as a whole."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from segwright.checkpoints.model_file import read_tensors, write_tensors
+from segwright.core.errors import FormatError
+
+if TYPE_CHECKING:
+    from segwright.training.learner import Learner
+
+STATE_FILE = "state.safetensors"
+
+
+@dataclass(kw_only=True)
+class State:
+    """Where a run stands: `step` steps and `position` crops are done, in `seconds` of work.
+
+    `batch_size` is the plan's, or less where memory ran out; `best_score` is the mean IoU of the saved model.
+    """
+
+    batch_size: int
+    step: int = 0
+    position: int = 0
+    seconds: float = 0.0
+    best_score: float = -1.0
+
+    def write(self, run: Path, learner: "Learner") -> None:
+        """Write the state with the weights, their average and the optimiser's moments into the folder of a run."""
+        tensors = {f"network/{name}": tensor for name, tensor in learner.network.state_dict().items()}
+        tensors |= {f"average/{name}": tensor for name, tensor in learner.average.state_dict().items()}
+        for index, moments in learner.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser/{index}/{name}": torch.as_tensor(value) for name, value in moments.items()}
+        write_tensors(run / STATE_FILE, tensors, {"state": json.dumps(asdict(self))})
+
+    @classmethod
+    def read(cls, run: Path, learner: "Learner") -> "State":
+        """Fill a learner with what a run saved last, and return where it stood.
+
+        Raises:
+            FormatError: the folder holds no state of this network.
+        """
+        tensors, facts = read_tensors(run / STATE_FILE)
+        parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "average": {}, "optimiser": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = tensor
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in parts["optimiser"].items():
+            index, _, moment = name.partition("/")
+            moments.setdefault(int(index), {})[moment] = tensor
+        try:
+            learner.network.load_state_dict(parts["network"])
+            learner.average.load_state_dict(parts["average"])
+            groups = learner.optimiser.state_dict()["param_groups"]
+            learner.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        except (RuntimeError, ValueError) as error:
+            raise FormatError(
+                f"{run / STATE_FILE} does not fit the network of its plan.toml ({error}); undo the changes to either"
+            ) from error
+        return cls(**json.loads(facts["state"]))

@@ -1,0 +1,101 @@
+"""The main job: plan, train, measure, report. One call from a folder of images and masks to a run that explains itself."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import segwright
+from segwright.evaluation.report import write_report
+from segwright.evaluation.scores import Scores, evaluate, write_scores
+from segwright.formats import open_splits
+from segwright.inference.load import load
+from segwright.planning.budget import Budget
+from segwright.planning.planner import planned
+from segwright.plans import Plan
+from segwright.training.folder import PLAN_FILE, check_free, read_journal
+from segwright.training.loop import train
+
+Watch = Callable[[dict[str, Any]], None]
+SHOWN = 4  # best and as many worst images in the report
+
+
+def fit(
+    data: str | Path,
+    *,
+    val: str | Path | None = None,
+    budget: Budget | None = None,
+    model: str | None = None,
+    out: str | Path | None = None,
+    settings: Sequence[str] = (),
+    watch: Watch | None = None,
+) -> Scores:
+    """Train a model on a folder of images and masks inside a budget, and return its scores on the validation samples.
+
+    The folder `out` (runs/NAME-1, -2, ... without it) then holds the plan, the model, the log, the scores and a report.
+
+    Raises:
+        UsageError: the data, a setting or the folder cannot be used; nothing was written.
+        TrainingError: training could not go on.
+    """
+    started = time.monotonic()
+    budget = budget or Budget()
+    run = Path(out) if out is not None else free_folder(str(data))
+    check_free(run)
+    made = planned(str(data), val=None if val is None else str(val), budget=budget, model=model, settings=settings)
+    minutes = budget.minutes - (time.monotonic() - started + made.seconds_after) / 60
+    train(made.plan, run, minutes=max(minutes, 0.02), watch=watch)  # 0.02: at least one step, whatever the budget
+    return finish(run)
+
+
+def finish(run: Path) -> Scores:
+    """Score the best model of a run on its validation samples, and write scores.json and report.html beside it."""
+    plan = Plan.read(run)
+    _, val_set = open_splits(plan.data.train, plan.data.val)
+    predictor = load(run)
+    scores = evaluate(predictor, val_set)
+    write_scores(run / "scores.json", scores)
+    examples = []
+    for key in shown(scores):
+        sample = val_set.load(key)
+        examples.append((sample, predictor(sample), scores.per_image[key]))
+    write_report(
+        run / "report.html",
+        title=f"{Path(plan.data.train).name}: {run.name}",
+        scores=scores,
+        log=read_journal(run),
+        examples=examples,
+        plan_text=(run / PLAN_FILE).read_text(encoding="utf-8"),
+        footer=environment(),
+    )
+    return scores
+
+
+def shown(scores: Scores) -> list[str]:
+    """The keys of the best and the worst images by mean IoU, of which each appears once."""
+    ranked = sorted((values["mIoU"], key) for key, values in scores.per_image.items() if values["mIoU"] == values["mIoU"])
+    keys = [key for _, key in ranked]
+    return list(dict.fromkeys(keys[:SHOWN] + keys[-SHOWN:]))
+
+
+def environment() -> dict[str, str]:
+    """What the run was made with."""
+    return {
+        "segwright": segwright.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+    }
+
+
+def free_folder(data: str) -> Path:
+    """runs/NAME-1 for data in a folder NAME, or the next number that is free."""
+    name = Path(data.partition("?")[0].replace(":", "-")).resolve().name
+    number = 1
+    while (folder := Path("runs") / f"{name}-{number}").exists():
+        number += 1
+    return folder

@@ -1,0 +1,25 @@
+"""What a terminal shows goes to the right stream."""
+
+import pytest
+
+from segwright.cli.terminal import print_table, training_progress, working, write_text
+from segwright.core.errors import OutputError
+
+
+def test_progress_goes_to_stderr_and_tables_to_stdout(capsys):
+    with training_progress("a run") as watch:
+        watch({"step": 1, "progress": 0.5, "loss": 1.25})
+        watch({"step": 2, "event": "out of memory: the batch is now 2"})
+        watch({"step": 2, "mIoU": 0.5})
+    with working("busy"):
+        pass
+    print_table(["name", "value"], [["a", "1.0"], ["b", "2.0"]])
+    out, err = capsys.readouterr()
+    assert "the batch is now 2" in err and "a run" in err and "mIoU 0.500" in err
+    assert [line.split() for line in out.splitlines()] == [["name", "value"], ["a", "1.0"], ["b", "2.0"]]
+
+
+def test_an_unwritable_text_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        write_text(tmp_path / "file" / "text", "words")

@@ -1,0 +1,85 @@
+"""A plan fits its minutes and its memory, and says why it is as it is."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segwright.core.errors import SettingError, UnknownNameError, UsageError
+from segwright.planning import planner
+from segwright.planning.budget import Budget, Cost
+from segwright.planning.planner import plan, planned
+from segwright.plans import Plan
+
+
+@pytest.fixture
+def data(tiny_plan) -> str:
+    return tiny_plan.data.train
+
+
+@pytest.fixture
+def costs(monkeypatch):
+    """Steps that cost what a formula says, so that choices can be foreseen; the plans that were measured."""
+    seen: list[Plan] = []
+
+    def measure(candidate: Plan) -> Cost:
+        seen.append(candidate)
+        encoder = getattr(candidate.model, "encoder", None)
+        unit = {"resnet10t": 1e-6, "resnet18": 2e-6, "resnet34": 4e-6, "resnet50": 8e-6}.get(getattr(encoder, "name", ""), 1e-6)
+        pixels = candidate.training.batch_size * np.prod(candidate.training.crop)
+        slow = 1.0 if candidate.training.precision == "bf16-mixed" and candidate.training.channels_last else 2.0
+        return Cost(seconds=float(unit * pixels * slow), memory_bytes=int(pixels) * 1000)
+
+    monkeypatch.setattr(planner, "measure", measure)
+    return seen
+
+
+def test_the_fastest_precision_is_taken_with_its_timings_as_reason(data, costs):
+    made = plan(data, budget=Budget(minutes=1, device="cpu"))
+    assert made.training.precision == "bf16-mixed" and made.training.channels_last
+    assert made.reasons["training.precision"].startswith("timed on this machine: bf16-mixed channels-last")
+
+
+def test_more_minutes_make_more_steps_or_a_larger_network(data, costs):
+    short, long = (planned(data, val=None, budget=Budget(minutes=m, device="cpu"), model=None, settings=()) for m in (0.5, 60))
+    assert short.plan.training.steps < long.plan.training.steps or short.plan.model != long.plan.model
+    assert long.seconds_after < 0.2 * 3600
+
+
+def test_the_steps_fill_the_time_and_no_more(data, costs):
+    made = planned(data, val=None, budget=Budget(minutes=2, device="cpu"), model=None, settings=())
+    step = costs_of(made.plan)
+    assert 0.5 * 120 < made.plan.training.steps * step + made.seconds_after <= 120
+
+
+def costs_of(made: Plan) -> float:
+    return float(made.reasons["training.steps"].split("a step takes ")[1].split(" s")[0])
+
+
+def test_memory_is_kept(data, costs):
+    made = plan(data, budget=Budget(minutes=1, memory_gb=0.004, device="cpu"))
+    assert made.training.batch_size * np.prod(made.training.crop) * 1000 <= 0.004 * 2**30
+    with pytest.raises(UsageError, match=r"one crop of .* takes .* GB in training .*--memory-gb"):
+        plan(data, budget=Budget(minutes=1, memory_gb=1e-5, device="cpu"))
+
+
+def test_a_network_by_name_and_settings_by_hand(data, costs):
+    made = plan(data, budget=Budget(minutes=1, device="cpu"), model="unet_small", settings=["training.steps=7"])
+    assert type(made.model).__module__ == "segwright.models.unet" and made.training.steps == 7
+    with pytest.raises(UnknownNameError, match="did you mean 'unet_small'"):
+        plan(data, model="unet_smal")
+    with pytest.raises(SettingError, match="did you mean 'steps'"):
+        plan(data, budget=Budget(minutes=1, device="cpu"), settings=["training.step=7"])
+
+
+def test_each_choice_has_a_reason_and_the_text_reads_back(data, costs):
+    made = plan(data, budget=Budget(minutes=1, device="cpu"))
+    for path in ("model", "data.zoom", "data.channels", "training.steps", "training.batch_size", "geometric.flip_axes", "loss"):
+        assert made.reasons[path]
+    assert Plan.from_toml(made.to_toml()) == made
+
+
+def test_data_without_masks_are_refused(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "images" / "a.png")
+    with pytest.raises(UsageError):
+        plan(str(tmp_path))

@@ -1,0 +1,35 @@
+"""The main job ends inside its minutes with a report; see also tests/cli/test_fit.py."""
+
+import time
+
+import segwright
+from segwright.evaluation.scores import Scores
+from segwright.planning.budget import Budget
+from segwright.workflow import fit, free_folder, shown
+
+
+def test_fit_in_python_ends_in_time_and_the_model_predicts(tiny_plan, tmp_path):
+    started = time.monotonic()
+    scores = fit(tiny_plan.data.train, out=tmp_path / "run", model="unet_small", budget=Budget(minutes=0.4))
+    assert time.monotonic() - started < 0.4 * 60 * 1.1 + 10  # 10 s: a first compilation of the kernels
+    assert scores.count == 2
+    model = segwright.load(tmp_path / "run")
+    sample = segwright.open_dataset(tiny_plan.data.train + "/val")[0]
+    assert model(sample).shape == sample.grid.shape
+
+
+def test_folders_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert free_folder("some/where/cells").as_posix() == "runs/cells-1"
+    (tmp_path / "runs" / "cells-1").mkdir(parents=True)
+    assert free_folder("some/where/cells/").as_posix() == "runs/cells-2"
+    assert free_folder("synthetic:streets?count=3").as_posix() == "runs/synthetic-streets-1"
+
+
+def test_best_and_worst_images_are_shown_once(tiny_plan):
+    per_image = {f"i{n}": {"mIoU": n / 10} for n in range(10)} | {"void": {"mIoU": float("nan")}}
+    scores = Scores(
+        count=11, classes=segwright.Classes.of(["a"]), values={}, intervals={}, per_image=per_image, matrix=(), convention=""
+    )
+    assert shown(scores) == ["i0", "i1", "i2", "i3", "i6", "i7", "i8", "i9"]
+    assert shown(Scores(**{**vars(scores), "per_image": {"i1": {"mIoU": 1.0}}})) == ["i1"]

@@ -1,0 +1,45 @@
+"""A run's folder keeps what it holds."""
+
+import os
+
+import pytest
+
+from segwright.core.errors import FormatError, OutputError
+from segwright.plans import Plan
+from segwright.training.folder import Journal, check_free, check_resumable, read_journal, start_folder
+
+
+def test_a_new_folder_holds_the_plan(tiny_plan, tmp_path):
+    start_folder(tmp_path / "a" / "run", tiny_plan)
+    assert Plan.read(tmp_path / "a" / "run") == tiny_plan
+
+
+def test_a_journal_drops_what_a_kill_cut_off(tmp_path):
+    seen = []
+    journal = Journal(tmp_path, seen.append)
+    for step in (1, 2, 3):
+        journal.add(step=step, loss=0.5)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    assert [record["step"] for record in read_journal(tmp_path)] == [1, 2, 3] == [record["step"] for record in seen]
+    journal.drop_after(2)
+    journal.add(step=3, loss=0.25)
+    assert [record["loss"] for record in read_journal(tmp_path)] == [0.5, 0.5, 0.25]
+
+
+def test_places_that_cannot_hold_a_run_are_named(tiny_plan, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="is not a folder that you may write into"):
+        check_free(tmp_path / "file" / "run")
+    start_folder(tmp_path / "run", tiny_plan)
+    with pytest.raises(OutputError, match="holds a run already"):
+        check_free(tmp_path / "run")
+    with pytest.raises(FormatError, match="holds no saved run"):
+        check_resumable(tmp_path / "run")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_rights_is_named(tiny_plan, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(OutputError, match="may write into"):
+        start_folder(tmp_path / "locked" / "run", tiny_plan)

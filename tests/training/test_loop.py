@@ -1,0 +1,200 @@
+"""Training learns, resumes to the bit, shares work between processes, and stops with a clear word when it must."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from segwright.checkpoints.model_file import read_tensors
+from segwright.core.errors import FormatError, OutputError, TrainingError, UsageError
+from segwright.training import loop
+from segwright.training.folder import read_journal
+from segwright.training.loop import is_due, train
+from segwright.training.state import STATE_FILE
+
+TRAIN = """
+import sys
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from segwright.plans import Plan
+from segwright.training import loop
+loop.SAVE_EVERY_S = float(sys.argv[3])
+folder = Path(sys.argv[2])
+loop.train(Plan.read(Path(sys.argv[1])), folder, resume=(folder / "state.safetensors").exists())
+"""
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(run / STATE_FILE)[0]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def with_training(plan, **changes):
+    return replace(plan, training=replace(plan.training, **changes))
+
+
+def test_a_run_learns_and_leaves_its_files(tiny_plan, tmp_path):
+    plan = with_training(tiny_plan, steps=60, learning_rate=5e-3)
+    model = train(plan, tmp_path / "run")
+    records = [record for record in read_journal(tmp_path / "run") if "loss" in record]
+    assert [record["step"] for record in records] == list(range(1, 61))
+    assert sum(r["loss"] for r in records[-10:]) < 0.6 * sum(r["loss"] for r in records[:10])
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"plan.toml", "log.jsonl", STATE_FILE, "model.safetensors"}
+    scores = [record["mIoU"] for record in read_journal(tmp_path / "run") if "mIoU" in record]
+    assert len(scores) == plan.training.validations and max(scores) > 0.4
+    assert model == tmp_path / "run" / "model.safetensors"
+
+
+def test_a_run_repeats_to_the_bit_and_another_seed_differs(tiny_plan, tmp_path):
+    for name in ("a", "b"):
+        train(tiny_plan, tmp_path / name)
+    train(with_training(tiny_plan, seed=1), tmp_path / "c")
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_validation_moments_are_evenly_spaced_and_end_at_one():
+    moments = [step for step in range(10) if is_due(step / 10, (step + 1) / 10, 3)]
+    assert moments == [3, 6, 9]
+    assert is_due(0.9, 1.3, 5) and not is_due(0.41, 0.59, 5)
+
+
+def test_killed_at_random_moments_it_ends_as_if_never_stopped(tiny_plan, tmp_path):
+    """Five kills at random, with a save after every step, so that some hit the middle of a save."""
+    plan_file = tmp_path / "plan.toml"
+    plan_file.write_text(with_training(tiny_plan, steps=40).to_toml())
+    command = [sys.executable, "-c", TRAIN, str(plan_file)]
+    subprocess.run([*command, str(tmp_path / "whole"), "30"], check=True)
+    generator, run = random.Random(0), tmp_path / "killed"
+    kills = 0
+    for _ in range(60):
+        with subprocess.Popen([*command, str(run), "0"], stderr=subprocess.PIPE, text=True) as process:
+            while not (run / STATE_FILE).exists() and process.poll() is None:
+                time.sleep(0.01)
+            wait_for_work(run, process)
+            time.sleep(generator.uniform(0.0, 0.15))
+            if kills < 5 and process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+                continue
+            assert process.wait() == 0, process.stderr and process.stderr.read()
+            break
+    assert kills >= 3  # fewer would say little
+    assert same(weights(tmp_path / "whole"), weights(run))
+    assert same(read_tensors(tmp_path / "whole" / "model.safetensors")[0], read_tensors(run / "model.safetensors")[0])
+    whole, killed = ([r for r in read_journal(folder) if "loss" in r] for folder in (tmp_path / "whole", run))
+    assert [(r["step"], r["loss"]) for r in whole] == [(r["step"], r["loss"]) for r in killed]
+
+
+def wait_for_work(run: Path, process: subprocess.Popen) -> None:
+    """Until a process that resumes has written something of its own."""
+    start = (run / STATE_FILE).stat().st_mtime_ns if (run / STATE_FILE).exists() else 0
+    while process.poll() is None and (run / STATE_FILE).exists() and (run / STATE_FILE).stat().st_mtime_ns == start:
+        time.sleep(0.01)
+
+
+def test_resuming_a_finished_run_changes_nothing(tiny_plan, tmp_path):
+    train(tiny_plan, tmp_path / "run")
+    before = (tmp_path / "run" / STATE_FILE).read_bytes()
+    train(tiny_plan, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / STATE_FILE).read_bytes() == before
+
+
+def test_two_processes_equal_one_with_twice_the_batch(tiny_plan, tmp_path):
+    """Instance normalisation, so that no statistic reaches over the batch; what is left is the order of sums."""
+    plan = replace(tiny_plan, model=replace(tiny_plan.model, norm="instance"))
+    plan = with_training(plan, steps=6, batch_size=4)
+    plan_file = tmp_path / "plan.toml"
+    plan_file.write_text(plan.to_toml())
+    (tmp_path / "train.py").write_text(TRAIN)
+    train(plan, tmp_path / "one")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run(
+        [*torchrun, str(tmp_path / "train.py"), str(plan_file), str(tmp_path / "two"), "30"], check=True, timeout=240
+    )
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        if name.startswith("network/"):
+            torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
+
+
+def test_out_of_memory_halves_the_batch_and_says_so(tiny_plan, tmp_path, monkeypatch):
+    step = loop.Learner.step
+
+    def hungry(learner, batch, *rest):
+        if len(batch.keys) > 1:
+            raise torch.OutOfMemoryError("no memory")
+        return step(learner, batch, *rest)
+
+    monkeypatch.setattr(loop.Learner, "step", hungry)
+    train(with_training(tiny_plan, batch_size=4, steps=3), tmp_path / "run")
+    records = read_journal(tmp_path / "run")
+    assert [r["batch_size"] for r in records if "event" in r] == [2, 1]
+    assert [r["step"] for r in records if "loss" in r] == [1, 2, 3]
+
+
+def test_no_memory_for_one_sample_stops_with_a_remedy(tiny_plan, tmp_path, monkeypatch):
+    def starved(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(loop.Learner, "step", starved)
+    with pytest.raises(TrainingError, match="out of memory at step 0 with a batch of 1 .*training.crop"):
+        train(tiny_plan, tmp_path / "run")
+
+
+def test_a_lost_loss_names_step_samples_and_model_and_keeps_the_weights(tiny_plan, tmp_path, monkeypatch):
+    train(tiny_plan, tmp_path / "good")
+    plan = with_training(tiny_plan, steps=8)
+    original = loop.Learner.step
+
+    def lost(learner, batch, step, rate):
+        if step == 5:  # five steps were good
+            batch.image[0, 0, 0, 0] = float("nan")
+        return original(learner, batch, step, rate)
+
+    monkeypatch.setattr(loop.Learner, "step", lost)
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 6, for the samples .*; the last good model is .*run"):
+        train(plan, tmp_path / "run")
+    steps = [record["step"] for record in json_lines(tmp_path / "run" / "log.jsonl")]
+    assert max(steps) == 5
+
+
+def json_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_with_minutes_a_run_ends_by_the_clock_with_a_low_rate(tiny_plan, tmp_path):
+    started = time.monotonic()
+    train(with_training(tiny_plan, steps=100_000, validations=1), tmp_path / "run", minutes=0.05)
+    assert time.monotonic() - started < 20
+    records = [record for record in read_journal(tmp_path / "run") if "loss" in record]
+    assert len(records) > 5 and records[-1]["learning_rate"] < 0.1 * max(r["learning_rate"] for r in records)
+
+
+def test_runs_do_not_write_over_each_other(tiny_plan, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "plan.toml").write_text("something")
+    with pytest.raises(OutputError, match="holds a run already.*--resume"):
+        train(tiny_plan, tmp_path / "run")
+    assert (tmp_path / "run" / "plan.toml").read_text() == "something"
+    with pytest.raises(FormatError, match="holds no saved run"):
+        train(tiny_plan, tmp_path / "nothing", resume=True)
+
+
+def test_classes_that_do_not_fit_the_plan_are_refused_before_anything_is_written(tiny_plan, tmp_path):
+    plan = replace(tiny_plan, model=replace(tiny_plan.model, num_classes=5))
+    with pytest.raises(UsageError, match="has 2 classes, the network of the plan 5"):
+        train(plan, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

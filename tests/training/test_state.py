@@ -1,0 +1,37 @@
+"""A state is read back into a fresh learner as it was written."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from segwright.core.errors import FormatError
+from segwright.training.batches import Batch
+from segwright.training.learner import Learner, launch
+from segwright.training.state import STATE_FILE, State
+
+
+def learner_of(plan) -> Learner:
+    return Learner.new(plan, launch(plan.training))
+
+
+def test_what_is_written_reads_back_and_learns_on_the_same(tiny_plan, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    batch = Batch(["a"], torch.randn(2, 1, 32, 48, generator=generator), torch.randint(2, (2, 32, 48), generator=generator))
+    first, second = learner_of(tiny_plan), learner_of(tiny_plan)
+    first.step(batch, 0, 1e-3)
+    State(batch_size=2, step=1, position=2, seconds=1.5, best_score=0.25).write(tmp_path, first)
+    assert second.restore(tmp_path) == State(batch_size=2, step=1, position=2, seconds=1.5, best_score=0.25)
+    assert first.step(batch, 1, 1e-3) == second.step(batch, 1, 1e-3)
+    for a, b in zip(first.average.state_dict().values(), second.average.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_state_of_another_network_is_named(tiny_plan, tmp_path):
+    State(batch_size=2).write(tmp_path, learner_of(tiny_plan))
+    wider = replace(tiny_plan, model=replace(tiny_plan.model, width=8))
+    with pytest.raises(FormatError, match="does not fit the network"):
+        learner_of(wider).restore(tmp_path)
+    (tmp_path / STATE_FILE).write_bytes(b"short")
+    with pytest.raises(FormatError, match="cannot read"):
+        learner_of(tiny_plan).restore(tmp_path)
