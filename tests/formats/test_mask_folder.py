@@ -1,0 +1,330 @@
+import json
+import logging
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from segwright.core import VOID, Classes, Sample, Segmentation
+from segwright.core.errors import FormatError, OutputError
+from segwright.formats.mask_folder import found, image_files, matches, natural, read, read_images, safe_key, write
+
+THREE = Classes.of(["a", "b", "c"])
+CELLS = Classes.of(["background", "cell"], is_thing=[False, True])
+IMAGE = np.arange(12, dtype=np.uint8).reshape(3, 4)
+MASK = np.array([[0, 0, 1, 1], [0, 2, 2, 1], [0, 0, 0, 0]], dtype=np.uint8)
+
+
+def save(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+def folder_of(root, *names, images="images", masks="masks", image=IMAGE, mask=MASK):
+    for name in names:
+        save(root / images / f"{name}.png", image)
+        save(root / masks / f"{name}.png", mask)
+    return root
+
+
+# By hand
+
+
+def test_a_folder_becomes_samples(tmp_path):
+    data = read(folder_of(tmp_path, "one", "two"))
+    assert data.keys == ("one", "two") and data.classes.names == ("class_0", "class_1", "class_2")
+    assert data.source == str(tmp_path) and matches(tmp_path)
+    assert np.array_equal(data[1].image[0], IMAGE) and np.array_equal(data[1].truth.class_map(), MASK)
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"), [("JPEGImages", "SegmentationClass"), ("img", "labels"), ("Images", "ground_truth"), ("image", "mask")]
+)
+def test_common_names_of_folders(tmp_path, images, masks):
+    folder_of(tmp_path, "one", images=images, masks=masks)
+    (tmp_path / masks / "readme.txt").write_text("not an image")
+    save(tmp_path / masks / ".hidden.png", MASK)
+    (tmp_path / "labels").mkdir(exist_ok=True)  # an empty folder of the same kind does no harm
+    assert len(read(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("ending", ["", "_mask", "-label", "_GT", "_seg", "_segmentation", "_ground_truth", "_L"])
+def test_endings_of_mask_names(tmp_path, ending):
+    for name in ("x", "x_1"):
+        save(tmp_path / "images" / f"{name}.png", IMAGE)
+        save(tmp_path / "masks" / f"{name}{ending}.png", MASK)
+    save(tmp_path / "images" / "y_image.png", IMAGE)
+    save(tmp_path / "masks" / f"y{ending}.png", MASK)
+    assert read(tmp_path).keys == ("x", "x_1", "y_image")
+
+
+def test_subfolders_are_part_of_the_key(tmp_path):
+    folder_of(tmp_path, "bonn/1", "bonn/2", "ulm/1")
+    assert read(tmp_path).keys == ("bonn__1", "bonn__2", "ulm__1")
+
+
+def test_numbers_in_names_count_as_numbers(tmp_path):
+    assert read(folder_of(tmp_path, "f10", "f9", "f09", "f1")).keys == ("f1", "f09", "f9", "f10")
+    assert natural("Frame_10") < natural("frame_11")
+
+
+def test_classes_are_found_here_and_above(tmp_path):
+    folder_of(tmp_path / "train", "one")
+    (tmp_path / "classes.json").write_text(json.dumps(["x", "y", "z"]))
+    assert read(tmp_path / "train").classes.names == ("x", "y", "z")
+    (tmp_path / "train" / "classes.json").write_text(json.dumps(["u", "v", "w"]))
+    assert read(tmp_path / "train").classes.names == ("u", "v", "w")
+
+
+def test_a_mask_from_before_the_exif_rotation(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    (tmp_path / "images").mkdir()
+    Image.fromarray(IMAGE).save(tmp_path / "images" / "a.png", exif=exif)
+    save(tmp_path / "masks" / "a.png", MASK)
+    sample = read(tmp_path)[0]
+    assert sample.image.shape == (1, 4, 3) and np.array_equal(sample.truth.class_map(), np.rot90(MASK, -1))
+
+
+def test_images_alone(tmp_path):
+    save(tmp_path / "a.png", IMAGE)
+    save(tmp_path / "sub" / "b.png", IMAGE)
+    data = read_images(tmp_path)
+    assert data.keys == ("a", "sub__b") and data[0].truth is None
+    assert read_images(tmp_path / "a.png").keys == ("a",)
+    save(tmp_path / "a.bmp", IMAGE)
+    assert list(image_files(tmp_path)) == ["a_bmp", "a_png", "sub__b"]
+    assert read_images(folder_of(tmp_path / "pairs", "one")).keys == ("one",)
+
+
+def test_a_data_set_travels_to_other_processes(tmp_path):
+    data = pickle.loads(pickle.dumps(read(folder_of(tmp_path, "one"))))
+    assert np.array_equal(data[0].truth.class_map(), MASK)
+
+
+# By a law
+
+
+def same(written, read_back):
+    assert written.key == read_back.key and written.image.dtype == read_back.image.dtype
+    assert np.array_equal(written.image, read_back.image)
+    assert np.array_equal(written.truth.class_map(), read_back.truth.class_map())
+
+
+class_maps = st.tuples(st.integers(1, 8), st.integers(1, 8)).flatmap(
+    lambda shape: st.one_of(
+        arrays(np.int64, shape, elements=st.integers(-1, 2)), st.integers(-1, 2).map(lambda value: np.full(shape, value))
+    )
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(class_map=class_maps, many=st.booleans(), channels=st.integers(1, 4), seed=st.integers(0, 9))
+def test_semantic_truth_comes_back(tmp_path_factory, class_map, many, channels, seed):
+    classes = Classes.of([f"c{k}" for k in range(300)]) if many else THREE
+    class_map = np.where(class_map == 2, len(classes) - 1, class_map)
+    image = np.random.default_rng(seed).integers(0, 255, (channels, *class_map.shape), dtype=np.uint8)
+    sample = Sample.of("one", image, Segmentation.semantic(class_map, classes))
+    root = tmp_path_factory.mktemp("data")
+    write(root, [sample])
+    data = read(root)
+    assert data.classes == classes
+    same(sample, data[0])
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    numbers=arrays(np.int64, (5, 6), elements=st.sampled_from([VOID, 0, 1, 2, 700, 65534])),
+    only=st.sampled_from([None, 0, 1, VOID]),
+)
+def test_instance_truth_comes_back(tmp_path_factory, numbers, only):
+    numbers = numbers if only is None else np.full((5, 6), only)
+    values = np.unique(numbers[numbers >= 0])
+    segments = np.where(numbers < 0, VOID, np.searchsorted(values, numbers) + 1)
+    truth = Segmentation.panoptic(segments, (values > 0).astype(int), values, classes=CELLS)
+    root = tmp_path_factory.mktemp("cells")
+    write(root, [Sample.of("one", np.zeros((1, 5, 6), np.float32), truth)])
+    data = read(root)
+    assert data.classes == CELLS
+    back = data[0].truth
+    assert np.array_equal(back.planes, truth.planes) and np.array_equal(back.instance_ids, truth.instance_ids)
+    assert np.array_equal(back.class_ids, truth.class_ids)
+
+
+def test_volumes_come_back(tmp_path):
+    generator = np.random.default_rng(0)
+    volume = Sample.of(
+        "scan",
+        generator.random((2, 4, 5, 6), dtype=np.float32),
+        Segmentation.semantic(generator.integers(-1, 3, (4, 5, 6)), THREE),
+    )
+    write(tmp_path, [volume])
+    same(volume, read(tmp_path)[0])
+
+
+def test_overlapping_objects_the_last_covers(tmp_path):
+    masks = np.zeros((2, 3, 3), dtype=bool)
+    masks[0, :2], masks[1, 1:] = True, True
+    truth = Segmentation.instances(masks, [1, 1], classes=CELLS)
+    write(tmp_path, [Sample.of("one", np.zeros((1, 3, 3), np.uint8), truth)])
+    assert read(tmp_path)[0].truth.instance_ids.tolist() == [1, 2]
+    assert read(tmp_path)[0].truth.areas().tolist() == [3, 6]
+
+
+# By its messages
+
+
+def test_places_that_are_no_data_set(tmp_path):
+    with pytest.raises(FormatError, match="nowhere is not a folder; give the folder that holds images/"):
+        read(tmp_path / "nowhere")
+    with pytest.raises(FormatError, match=r"has no folder of images \(it is empty\); call it images/"):
+        read(tmp_path)
+    assert not matches(tmp_path) and not matches(tmp_path / "nowhere")
+    save(tmp_path / "images" / "a.png", IMAGE)
+    with pytest.raises(FormatError, match=r"has no folder of masks \(the folder images/\); call it masks/"):
+        read(tmp_path)
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "a.xml").write_text("<a/>")
+    with pytest.raises(FormatError, match=r"masks holds no image \(1 .xml\); images end in .png"):
+        read(tmp_path)
+    save(tmp_path / "masks" / "a.png", MASK)
+    save(tmp_path / "labels" / "a.png", MASK)
+    with pytest.raises(FormatError, match="several folders of masks, labels and masks; move or rename all but one"):
+        read(tmp_path)
+
+
+def test_partners_that_are_missing(tmp_path):
+    folder_of(tmp_path, "a", "b", "c", "d", "e")
+    for name in "abcd":
+        (tmp_path / "masks" / f"{name}.png").unlink()
+    with pytest.raises(FormatError, match=r"4 \(a.png, b.png, c.png, ...\) of 5 images in .* have no mask; add the missing"):
+        read(tmp_path)
+    (tmp_path / "images" / "e.png").rename(tmp_path / "images" / "f.png")
+    with pytest.raises(FormatError, match="no mask in .* belongs to an image .*called like a.png, masks like e.png"):
+        read(tmp_path)
+    save(tmp_path / "masks" / "f.png", MASK)
+    with pytest.raises(FormatError, match=r"have no mask; 1 \(e.png\) of 2 masks in .* have no image"):
+        read(tmp_path)
+
+
+def test_two_files_of_one_name(tmp_path):
+    folder_of(tmp_path, "a")
+    save(tmp_path / "images" / "a.bmp", IMAGE)
+    with pytest.raises(FormatError, match="have one name, so that their partner is not clear; rename or remove one"):
+        read(tmp_path)
+    folder_of(tmp_path / "deep", "a/b", "a__b")
+    with pytest.raises(FormatError, match="would both be called a__b; rename one"):
+        read(tmp_path / "deep")
+
+
+def test_files_of_zero_bytes(tmp_path):
+    folder_of(tmp_path, "a", "b")
+    (tmp_path / "masks" / "b.png").write_bytes(b"")
+    with pytest.raises(FormatError, match=r"1 \(b.png\) of 2 files in .*masks hold 0 bytes; copy them again or remove"):
+        read(tmp_path)
+
+
+def test_sizes_that_differ(tmp_path):
+    folder_of(tmp_path, "a", mask=MASK[:2])
+    with pytest.raises(FormatError, match=r"a.png is 2 x 4, its image .*a.png is 3 x 4 .*export the mask again"):
+        read(tmp_path)[0]
+
+
+def test_a_truncated_image_is_named(tmp_path):
+    folder_of(tmp_path, "a")
+    path = tmp_path / "images" / "a.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(FormatError, match="a.png is damaged or cut short"):
+        read(tmp_path)[0]
+
+
+def test_a_number_outside_the_classes(tmp_path):
+    folder_of(tmp_path, "a")
+    (tmp_path / "classes.json").write_text(json.dumps(["x", "y"]))
+    with pytest.raises(FormatError, match="masks/a.png holds the number 2 at 2 of 12 pixels, but .* 2 classes"):
+        read(tmp_path)[0]
+
+
+def test_no_images_to_predict(tmp_path):
+    with pytest.raises(FormatError, match="gone does not exist; give an image file or a folder"):
+        read_images(tmp_path / "gone")
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(FormatError, match=r"holds no image \(1 .txt\); images end in"):
+        read_images(tmp_path)
+
+
+def test_what_cannot_be_written(tmp_path):
+    image = np.zeros((1, 2, 2), np.uint8)
+    good = Sample.of("one", image, Segmentation.semantic(np.zeros((2, 2), int), THREE))
+    with pytest.raises(OutputError, match="no sample was given"):
+        write(tmp_path / "none", [])
+    with pytest.raises(OutputError, match="'two' has no truth"):
+        write(tmp_path / "bare", [Sample.of("two", image)])
+    with pytest.raises(OutputError, match="'a/b' cannot be a file name; use 'a__b'"):
+        write(tmp_path / "key", [Sample.of("a/b", image, good.truth)])
+    other = Sample.of("two", image, Segmentation.semantic(np.zeros((2, 2), int), CELLS))
+    with pytest.raises(OutputError, match="'two' has other classes"):
+        write(tmp_path / "mixed", [good, other])
+    write(tmp_path / "twice", [good])
+    with pytest.raises(OutputError, match="images is already there .*give a new folder"):
+        write(tmp_path / "twice", [good])
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write(tmp_path / "file" / "data", [good])
+
+
+def test_objects_that_a_mask_cannot_hold(tmp_path, caplog):
+    image, square = np.zeros((1, 2, 2), np.uint8), np.ones((1, 2, 2), bool)
+    numbered = Sample.of("one", image, Segmentation.instances(square, [1], classes=CELLS))
+    bare = Sample.of("two", image, Segmentation.semantic(np.ones((2, 2), int), CELLS))
+    with pytest.raises(OutputError, match="'two': its objects must be numbered 1..65534"):
+        write(tmp_path / "mixed", [numbered, bare])
+    write(tmp_path / "bare", [bare])
+    assert read(tmp_path / "bare")[0].truth.class_map().tolist() == [[1, 1], [1, 1]]
+    things = Classes.of(["ground", "car", "cat"], is_thing=[False, True, True])
+    with caplog.at_level(logging.WARNING):
+        write(tmp_path / "things", [Sample.of("one", image, Segmentation.instances(square, [2], classes=things))])
+    assert "single objects are not kept" in caplog.text and read(tmp_path / "things")[0].truth.class_ids.tolist() == [2]
+
+
+def test_names_for_messages_and_files(tmp_path):
+    assert found(tmp_path) == "it is empty"
+    for name in ("a.txt", "b.txt", "c"):
+        (tmp_path / name).touch()
+    for name in "pqrs":
+        (tmp_path / name).mkdir()
+    assert found(tmp_path) == "2 .txt, 1 files without suffix and 4 folders p/, q/, r/, ..."
+    assert safe_key("a/b:c?.d") == "a__b_c_.d" and safe_key("..") == "_"
+
+
+# On real data
+
+
+def test_camvid(shared):
+    data = read(shared / "camvid" / "train")
+    assert len(data) == 367 and len(data.classes) == 11 and data.classes.colors[0] == (128, 128, 128)
+    sample = data[0]
+    assert sample.image.shape == (3, 360, 480) and sample.truth.class_map().min() == VOID
+
+
+def test_membrane(shared):
+    data = read(shared / "membrane")
+    assert data.classes.names == ("background", "foreground") and data.keys[:2] == ("00", "01")
+    cells = sum(int((sample.truth.class_map() == 1).sum()) for sample in data)
+    assert cells == json.loads((shared / "expected.json").read_text())["membrane"]["cell_pixels"]
+
+
+def test_nuclei(shared):
+    data = read(shared / "nuclei" / "val")
+    assert data.classes.names == ("background", "object") and len(data) == 93
+    objects = sum(int((sample.truth.class_ids == 1).sum()) for sample in data)
+    assert objects == json.loads((shared / "expected.json").read_text())["nuclei"]["val"]["instances"]
+
+
+def test_videos_and_photos(shared):
+    assert read_images(shared / "video_bedroom")[59].image.shape == (3, 540, 960)
+    assert read_images(shared / "photos" / "truck.jpg").keys == ("truck",)
