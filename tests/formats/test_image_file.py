@@ -336,7 +336,7 @@ def test_colours_and_fractions_are_no_masks(tmp_path):
 
 
 def test_time_and_stacks_of_colours_are_refused(tmp_path):
-    tifffile.imwrite(tmp_path / "time.tif", random_image(4, 6, 7), metadata={"axes": "TYX"})
+    tifffile.imwrite(tmp_path / "time.tif", random_image(4, 6, 7), photometric="minisblack", metadata={"axes": "TYX"})
     with pytest.raises(FormatError, match="time.tif holds axes TYX .*save one file per time point"):
         read_image(tmp_path / "time.tif")
     tifffile.imwrite(tmp_path / "pages.tif", random_image(4, 6, 7, 3), photometric="rgb", planarconfig="contig")
@@ -378,8 +378,8 @@ def test_writing_replaces_and_makes_folders(tmp_path):
 # On real files
 
 
-def test_real_files(shared):
-    truck = read_image(shared / "photos" / "truck.jpg")
+def test_real_files(shared_data):
+    truck = read_image(shared_data / "photos" / "truck.jpg")
     assert truck.shape == (3, 1200, 1800) and truck.dtype == np.uint8
-    nuclei = sorted((shared / "nuclei" / "val" / "masks").iterdir())[0]
+    nuclei = sorted((shared_data / "nuclei" / "val" / "masks").iterdir())[0]
     assert read_mask(nuclei).dtype == np.uint16

@@ -304,27 +304,27 @@ def test_names_for_messages_and_files(tmp_path):
 # On real data
 
 
-def test_camvid(shared):
-    data = read(shared / "camvid" / "train")
+def test_camvid(shared_data):
+    data = read(shared_data / "camvid" / "train")
     assert len(data) == 367 and len(data.classes) == 11 and data.classes.colors[0] == (128, 128, 128)
     sample = data[0]
     assert sample.image.shape == (3, 360, 480) and sample.truth.class_map().min() == VOID
 
 
-def test_membrane(shared):
-    data = read(shared / "membrane")
+def test_membrane(shared_data):
+    data = read(shared_data / "membrane")
     assert data.classes.names == ("background", "foreground") and data.keys[:2] == ("00", "01")
     cells = sum(int((sample.truth.class_map() == 1).sum()) for sample in data)
-    assert cells == json.loads((shared / "expected.json").read_text())["membrane"]["cell_pixels"]
+    assert cells == json.loads((shared_data / "expected.json").read_text())["membrane"]["cell_pixels"]
 
 
-def test_nuclei(shared):
-    data = read(shared / "nuclei" / "val")
+def test_nuclei(shared_data):
+    data = read(shared_data / "nuclei" / "val")
     assert data.classes.names == ("background", "object") and len(data) == 93
     objects = sum(int((sample.truth.class_ids == 1).sum()) for sample in data)
-    assert objects == json.loads((shared / "expected.json").read_text())["nuclei"]["val"]["instances"]
+    assert objects == json.loads((shared_data / "expected.json").read_text())["nuclei"]["val"]["instances"]
 
 
-def test_videos_and_photos(shared):
-    assert read_images(shared / "video_bedroom")[59].image.shape == (3, 540, 960)
-    assert read_images(shared / "photos" / "truck.jpg").keys == ("truck",)
+def test_videos_and_photos(shared_data):
+    assert read_images(shared_data / "video_bedroom")[59].image.shape == (3, 540, 960)
+    assert read_images(shared_data / "photos" / "truck.jpg").keys == ("truck",)

@@ -1,4 +1,4 @@
-"""A folder of images and a folder of masks with the same file names.
+"""A folder with images/ and masks/ (or folders named alike) whose files have the same names.
 
     ROOT/images/NAME.jpg     also image, img, imgs, JPEGImages, ...; subfolders allowed
     ROOT/masks/NAME.png      also mask, labels, annotations, SegmentationClass, gt, ...; also NAME_mask, NAME_label, ...
@@ -31,11 +31,10 @@ from segwright.formats.mask_meaning import VOID_16_BIT, Meaning, guess_meaning, 
 
 log = logging.getLogger(__name__)
 
-LAYOUT = "a folder with images/ and masks/ (equal file names) and optionally classes.json"
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "jpgimages", "photos", "frames", "pictures")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "jpegimages", "jpgimages", "photos", "frames", "pictures")
 MASK_FOLDERS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "segmentationclass", "segmentations"),
-    *("segmentation", "gt", "gts", "ground_truth", "groundtruth", "ground-truth", "targets", "target", "label_maps"),
+    *("segmentation", "gt", "gts", "ground_truth", "groundtruth", "ground-truth", "targets", "target", "label_maps", "ann_dir"),
 )
 IMAGE_ENDING = re.compile(r"[_\-. ](image|img|im|rgb)$", re.IGNORECASE)
 MASK_ENDING = re.compile(
