@@ -214,7 +214,7 @@ def optimise(net, images, targets, statistics, arguments, *, is_strong: bool, st
     batches = drawn(images, targets, arguments.crop, generator)
     seconds, steps = 60 * arguments.minutes, 0
     net.train()
-    while (elapsed := time.perf_counter() - start) < seconds:
+    while (elapsed := time.perf_counter() - start) < seconds or not steps:
         if is_strong:
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * elapsed / seconds))

@@ -62,6 +62,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mappin
     temporary = path.with_name(f".{path.name}.writing")
     try:
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata=dict(facts))
+        temporary.chmod(0o644)  # safetensors makes files for their owner alone
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

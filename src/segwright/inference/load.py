@@ -1,12 +1,14 @@
 """From a run's folder to a predictor."""
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core import Classes
 from segwright.core.errors import FormatError
+from segwright.inference.engine import TorchEngine
 from segwright.inference.predictor import Predictor
 from segwright.plans import Plan
 
@@ -32,9 +34,23 @@ def load(run: str | Path, *, own_modules: bool = False) -> Predictor:
     return predictor_of(network, content.plan, content.classes)
 
 
-def predictor_of(network: nn.Module, plan: Plan, classes: Classes, *, quick: bool = False) -> Predictor:
-    """The predictor of a network under a plan."""
-    return Predictor(
+def predictor_of(network: nn.Module, plan: Plan, classes: Classes) -> Predictor:
+    """The predictor of a trained network under a plan."""
+    return Predictor(**settings_of(network, plan, classes))
+
+
+def training_predictor(network: nn.Module, plan: Plan, classes: Classes) -> Predictor:
+    """The predictor of a network that goes on learning: on the device and in the precision in which it learns."""
+    training = plan.training
+    engine = TorchEngine(
+        network, training.device, channels_last=training.channels_last, bfloat16=training.precision == "bf16-mixed"
+    )
+    return Predictor(**settings_of(network, plan, classes), engine=engine)
+
+
+def settings_of(network: nn.Module, plan: Plan, classes: Classes) -> dict[str, Any]:
+    """What a predictor takes over from a plan."""
+    return dict(
         network=network,
         classes=classes,
         channels=plan.data.channels,

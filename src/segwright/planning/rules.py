@@ -71,8 +71,9 @@ def off_centre(found: Fingerprint) -> list[float]:
 
 
 def free_axes(found: Fingerprint) -> tuple[int, ...]:
-    """The axes without a direction, counted from the end."""
-    return tuple(axis - found.axes for axis, offset in enumerate(off_centre(found)) if offset < CENTRED)
+    """The axes without a direction, counted from the end; an image may always be mirrored left to right."""
+    free = {axis - found.axes for axis, offset in enumerate(off_centre(found)) if offset < CENTRED}
+    return tuple(sorted(free | {-1} if found.axes == 2 else free))
 
 
 def loss_rules(found: Fingerprint) -> tuple[Loss, dict[str, str]]:

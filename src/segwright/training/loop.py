@@ -13,7 +13,7 @@ from segwright.core import Dataset
 from segwright.core.errors import TrainingError, UsageError
 from segwright.evaluation.scores import evaluate
 from segwright.formats import open_splits
-from segwright.inference.load import predictor_of
+from segwright.inference.load import training_predictor
 from segwright.plans import Plan
 from segwright.training.batches import Batch, Crops, batches
 from segwright.training.folder import MODEL_FILE, Journal, check_resumable, start_folder
@@ -160,7 +160,7 @@ def check_finite(loss: float, state: State, batch: Batch, run: Path) -> None:
 
 def validate(learner: Learner, val_set: Dataset, state: State, journal: Journal, run: Path) -> None:
     """Score the averaged weights on the validation samples, and keep them if they are the best so far."""
-    predictor = predictor_of(learner.average, learner.plan, val_set.classes, quick=True)
+    predictor = training_predictor(learner.average, learner.plan, val_set.classes)
     scores = evaluate(predictor, val_set, resamples=0).values
     mean_iou = scores["mIoU"]
     is_best = mean_iou > state.best_score
