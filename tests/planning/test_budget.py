@@ -1,12 +1,14 @@
 """A budget is checked, and a step is timed as it is."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
 from segwright.core.errors import SettingError
-from segwright.planning.budget import Budget, PeakMemory, measure
+from segwright.planning.budget import Budget, KeptForBackward, measure
 
 
 def test_what_is_granted():
@@ -35,13 +37,35 @@ def test_a_gpu_that_is_not_there_is_named():
         Budget(device="cuda")
 
 
-def test_peak_memory_sees_what_was_freed_again():
-    with PeakMemory("cpu") as memory:
-        block = torch.ones(64 << 20, dtype=torch.uint8)
-        for _ in range(20):
-            block += 1
-        del block
-    assert 48 << 20 < memory.peak < 512 << 20
+def test_what_a_forward_pass_keeps_by_hand():
+    kept = KeptForBackward()
+    image = torch.ones(10, 100, requires_grad=True)
+    with kept.counting():
+        (image.exp() * 2).sum()
+    assert kept.total == 10 * 100 * 4  # exp keeps its result; times two keeps nothing
+
+
+MEMORY = """
+import resource, sys, torch
+from pathlib import Path
+from segwright.planning.budget import measure
+from segwright.plans import Plan
+plan = Plan.read(Path(sys.argv[1]))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+cost = measure(plan)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, cost.memory_bytes)
+"""
+
+
+def test_the_memory_that_is_told_is_what_a_fresh_process_takes(tiny_plan, tmp_path):
+    training = replace(tiny_plan.training, batch_size=8, crop=(192, 192))
+    plan = replace(tiny_plan, model=replace(tiny_plan.model, width=16), training=training)
+    (tmp_path / "plan.toml").write_text(plan.to_toml())
+    result = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path / "plan.toml")], capture_output=True, text=True, check=True
+    )
+    taken, told = map(int, result.stdout.split())
+    assert 0.5 * taken < told < 2 * taken, result.stdout
 
 
 def test_a_larger_batch_costs_more(tiny_plan):

@@ -24,7 +24,9 @@ def costs(monkeypatch):
     def measure(candidate: Plan) -> Cost:
         seen.append(candidate)
         encoder = getattr(candidate.model, "encoder", None)
-        unit = {"regnetx_002": 1e-6, "regnetx_004": 2e-6, "regnetx_008": 4e-6, "regnetx_016": 8e-6}.get(getattr(encoder, "name", ""), 1e-6)
+        unit = {"regnetx_002": 1e-6, "regnetx_004": 2e-6, "regnetx_008": 4e-6, "regnetx_016": 8e-6}.get(
+            getattr(encoder, "name", ""), 1e-6
+        )
         pixels = candidate.training.batch_size * np.prod(candidate.training.crop)
         slow = 1.0 if candidate.training.precision == "bf16-mixed" and candidate.training.channels_last else 2.0
         return Cost(seconds=float(unit * pixels * slow), memory_bytes=int(pixels) * 1000)

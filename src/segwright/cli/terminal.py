@@ -49,23 +49,36 @@ def working(title: str) -> Iterator[None]:
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout: words to the left, numbers to the right."""
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, header_style="dim")
     for index, name in enumerate(header):
         is_number = bool(rows) and rows[0][index][:1].isdigit()
         table.add_column(name, justify="right" if is_number else "left")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console().print(table, "")
 
 
 def print_scores(scores: Scores) -> None:
-    """Scores with their 95 % intervals and the convention that they follow."""
-    rows = []
-    for name, value in scores.values.items():
-        low, high = scores.intervals.get(name, (float("nan"), float("nan")))
-        rows.append([name, f"{value:.4f}", f"{low:.4f} to {high:.4f}" if low == low else "one image: no interval"])
-    print_table(["score", "value", "95 % interval"], rows)
+    """Scores with their 95 % intervals, a row per class, and the convention that they follow."""
+    means = [name for name in scores.values if "/" not in name]
+    print_table(
+        ["score", "value", "95 % interval"], [[name, number(scores.values[name]), interval(scores, name)] for name in means]
+    )
+    per_class = list(dict.fromkeys(name.partition("/")[0] for name in scores.values if "/" in name))
+    rows = [[name, *(number(scores.values[f"{score}/{name}"]) for score in per_class)] for name in scores.classes.names]
+    print_table(["class", *per_class], rows)
     Console().print(f"[dim]{scores.count} images. {scores.convention}[/dim]")
+
+
+def number(value: float) -> str:
+    """A score with four digits; a dash where nothing could be measured."""
+    return f"{value:.4f}" if value == value else "-"
+
+
+def interval(scores: Scores, name: str) -> str:
+    """The 95 % interval of a score; a dash where there is none."""
+    low, high = scores.intervals.get(name, (float("nan"), float("nan")))
+    return f"{low:.4f} to {high:.4f}" if low == low else "-"
 
 
 def write_text(path: Path, text: str) -> None:

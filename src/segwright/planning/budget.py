@@ -1,7 +1,7 @@
 """What a run may cost, and what a step of it does cost on this machine. Axes: B batch, C channels, *S spatial axes."""
 
-import threading
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,8 @@ from segwright.training.learner import Learner, launch
 
 MEMORY_SHARE = 0.8  # of what is free when planning starts: the rest is for the data, and for others on the machine
 TIMED_STEPS = 2
+WEIGHT_COPIES = 5  # weights, gradients, two moments of AdamW, the average
+WORKSPACE = 1.5  # of what is kept for the backward pass: gradients on their way, and what convolutions need
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one training step took: `seconds`, and the `memory_bytes` that it needed at its peak above what there was."""
+    """What a training step takes: `seconds`, and `memory_bytes` beside the data and the program itself."""
 
     seconds: float
     memory_bytes: int
@@ -65,43 +67,38 @@ def measure(plan: Plan) -> Cost:
     image = torch.randn(shape, generator=generator)
     target = torch.randint(plan.model.num_classes, (shape[0], *shape[2:]), generator=generator)
     batch = Batch([], image, target)
-    with PeakMemory(plan.training.device) as memory:
+    kept = KeptForBackward()
+    with kept.counting():
         learner.step(batch, 0, 0.0)
-        started = time.perf_counter()
-        for step in range(TIMED_STEPS):
-            learner.step(batch, step + 1, 0.0)
-        seconds = (time.perf_counter() - started) / TIMED_STEPS
-    return Cost(seconds=seconds, memory_bytes=memory.peak)
+    started = time.perf_counter()
+    for step in range(TIMED_STEPS):
+        learner.step(batch, step + 1, 0.0)
+    seconds = (time.perf_counter() - started) / TIMED_STEPS
+    weights = sum(value.nbytes for value in learner.network.parameters())
+    return Cost(seconds=seconds, memory_bytes=int(WEIGHT_COPIES * weights + WORKSPACE * kept.total))
 
 
-class PeakMemory:
-    """The most memory that was in use inside a `with` block, in bytes above its start; on a CPU looked at every few ms."""
+class KeptForBackward:
+    """Counts the bytes that a forward pass keeps for its backward pass: nearly all that training takes, on any device.
 
-    def __init__(self, device: str) -> None:
-        """Watch the memory of a device."""
-        self.device = device
-        self.peak = 0
+    What the process as a whole holds tells less: an allocator keeps what an earlier measurement freed.
+    """
 
-    def __enter__(self) -> "PeakMemory":
-        if self.device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            self.start = torch.cuda.memory_allocated()
-        else:
-            self.start = psutil.Process().memory_info().rss
-            self.over = threading.Event()
-            self.thread = threading.Thread(target=self.look, daemon=True)
-            self.thread.start()
-        return self
+    def __init__(self) -> None:
+        """Nothing is counted yet."""
+        self.storages: dict[int, int] = {}
 
-    def __exit__(self, *_: object) -> None:
-        if self.device == "cuda":
-            self.peak = torch.cuda.max_memory_allocated() - self.start
-        else:
-            self.over.set()
-            self.thread.join()
+    def counting(self) -> AbstractContextManager:
+        """A context in which kept tensors are counted, each storage once."""
 
-    def look(self) -> None:
-        """Note the process's memory until the block ends."""
-        process = psutil.Process()
-        while not self.over.wait(0.005):  # 5 ms: an activation lives longer than that in any step worth planning
-            self.peak = max(self.peak, process.memory_info().rss - self.start)
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            self.storages[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        return torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+
+    @property
+    def total(self) -> int:
+        """The bytes that were counted."""
+        return sum(self.storages.values())

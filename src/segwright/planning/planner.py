@@ -27,7 +27,13 @@ VALIDATION_SHARE = 0.08  # of the time for looking at the validation samples on 
 REPORT_SECONDS = 8.0  # to score once more image by image, to draw the pages and to write them, beside the network's own time
 MEASURED_CROPS = 4
 MOST_VALIDATIONS = 10  # more would only crowd the curve
-ENCODERS = ("regnetx_002", "regnetx_004", "regnetx_008", "regnetx_016", "regnetx_032")  # of timm; twice the speed of ResNets here
+ENCODERS = (
+    "regnetx_002",
+    "regnetx_004",
+    "regnetx_008",
+    "regnetx_016",
+    "regnetx_032",
+)  # of timm; twice the speed of ResNets here
 UNET_WIDTHS = {2: (16, 32, 64), 3: (8, 16, 32)}
 BATCH = {"cpu": 8, "cuda": 16}  # to start from; halved where it leaves too few steps or does not fit
 LEARNING_RATE = 2e-3  # AdamW with warm-up: half and double of it learn no faster on road scenes

@@ -14,6 +14,8 @@ from segwright.transforms.normalise import Normalise
 
 LARGEST_CROP = {2: 512, 3: 128}  # pixels a side: small networks hardly use more context, and a step stays short
 CROP_SHARE = 0.9  # of the image: a little less than all, so that crops differ
+LARGEST_BEND = 4.0  # pixels: what sections and cells show anyway
+BENDS = 60  # of a side: at a 40th of a crop the image begins to fold, and crops are smaller than images
 ALIKE = 0.5  # of the spread inside an image: image means closer than that allow one normalisation for all
 CENTRED = 0.08  # of a side: how far a class's mean place may lie from the middle before that axis has a direction
 RARE = 0.02  # of the pixels: below, a class is found by looking for it
@@ -51,7 +53,7 @@ def augmentation_rules(found: Fingerprint, channels: int) -> tuple[Geometric, In
         scale=(0.7, 1.5) if found.axes == 2 else (0.85, 1.2),
         rotate_deg=8.0 if has_direction or found.axes == 3 else 180.0,
         flip_axes=free,
-        elastic_px=0.0 if has_direction else 4.0,
+        elastic_px=0.0 if has_direction else round(min(LARGEST_BEND, min(found.size_median) / BENDS), 2),
         focus=0.3 if rare else 0.0,
     )
     intensity = Intensity(saturation=0.3 if channels == 3 else 0.0)
