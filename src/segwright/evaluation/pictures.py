@@ -1,0 +1,49 @@
+"""Pictures of images and masks inside a page. Axes: C channels, *S spatial axes, H, W."""
+
+from base64 import b64encode
+from html import escape
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from segwright.core import VOID
+from segwright.core.picture import as_rgb
+
+WIDTH = 480  # pixels: sharp in four columns on a large screen and in two on a phone, some 40 KB each
+JPEG_QUALITY = 85  # class borders stay clean, as colours keep their full resolution (subsampling 0)
+WRONG = (226, 74, 22)  # an orange that is rare in photographs, and plain to colour-blind eyes beside grey
+NOT_SCORED = (150, 160, 170)
+
+
+def figure(picture: np.ndarray, caption: str) -> str:
+    """HTML of an RGB picture uint8 (H, W, 3), shrunk to WIDTH; a click or the tab key makes it large."""
+    image = Image.fromarray(picture)
+    if image.width > WIDTH:
+        image = image.resize((WIDTH, max(1, round(image.height * WIDTH / image.width))), Image.Resampling.LANCZOS)
+    buffer = BytesIO()
+    image.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
+    data = b64encode(buffer.getvalue()).decode()
+    return (
+        f'<figure><div style="--shape:{image.width}/{image.height}"><img tabindex="0" alt="{escape(caption)}" '
+        f'src="data:image/jpeg;base64,{data}"></div><figcaption>{escape(caption)}</figcaption></figure>'
+    )
+
+
+def drawable(image: np.ndarray, *class_maps: np.ndarray) -> tuple[np.ndarray, ...]:
+    """An image (C, *S) as (C, H, W) and its class maps (*S) as (H, W): a volume's middle slice, every n-th pixel if large."""
+    while image.ndim > 3:
+        middle = image.shape[1] // 2
+        image, class_maps = image[:, middle], tuple(each[middle] for each in class_maps)
+    step = max(1, image.shape[2] // (2 * WIDTH))  # leaves twice what is shown: the rest is left to a good filter
+    return image[:, ::step, ::step], *(each[::step, ::step] for each in class_maps)
+
+
+def disagreement(image: np.ndarray, truth: np.ndarray, guess: np.ndarray) -> np.ndarray:
+    """RGB picture uint8 (H, W, 3) of an image (C, H, W) turned pale, its wrong pixels in colour and the void ones hatched."""
+    pale = 128 + 0.45 * as_rgb(image).mean(axis=2, keepdims=True)  # 128..243: the errors stand out, the scene is still seen
+    picture = np.repeat(pale, 3, axis=2).astype(np.uint8)
+    picture[(truth != guess) & (truth != VOID)] = WRONG
+    rows, columns = np.indices(truth.shape)
+    picture[(truth == VOID) & ((rows + columns) // 3 % 2 == 0)] = NOT_SCORED  # stripes of 3 pixels, 3 apart
+    return picture
