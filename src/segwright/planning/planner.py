@@ -21,7 +21,7 @@ from segwright.tasks.semantic import Semantic
 from segwright.training.batches import Crops
 
 PASSES = 12  # looks at each training pixel, from scratch: with fewer, a cheaper network has learnt more in the same time
-FEWEST_STEPS = 300  # with fewer, half the batch and twice the steps learn more
+FEWEST_STEPS = 1000  # with fewer, half the batch and twice the steps learn more
 SMALLEST_SIDE = 96  # pixels after the zoom: with less, objects vanish
 VALIDATION_SHARE = 0.08  # of the time for looking at the validation samples on the way
 REPORT_SECONDS = 8.0  # to score once more image by image, to draw the pages and to write them, beside the network's own time
