@@ -3,14 +3,16 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from segwright.core.errors import OutputError
-from segwright.evaluation.scores import Scores
+
+if TYPE_CHECKING:  # loading the scores takes longer than `segwright --help` may
+    from segwright.evaluation.scores import Scores
 
 
 @contextmanager
@@ -58,7 +60,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console().print(table, "")
 
 
-def print_scores(scores: Scores) -> None:
+def print_scores(scores: "Scores") -> None:
     """Scores with their 95 % intervals, a row per class, and the convention that they follow."""
     means = [name for name in scores.values if "/" not in name]
     print_table(
@@ -75,7 +77,7 @@ def number(value: float) -> str:
     return f"{value:.4f}" if value == value else "-"
 
 
-def interval(scores: Scores, name: str) -> str:
+def interval(scores: "Scores", name: str) -> str:
     """The 95 % interval of a score; a dash where there is none."""
     low, high = scores.intervals.get(name, (float("nan"), float("nan")))
     return f"{low:.4f} to {high:.4f}" if low == low else "-"
