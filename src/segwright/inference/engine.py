@@ -1,0 +1,292 @@
+"""Engines: the ways to run a network, and the choice between them by timing.
+
+An engine takes images float32 (B, C, *S) and gives logits float32 (B, K, *s), both numpy, valid until its next call.
+Axes: B batch, C channels, K classes, *S spatial axes of the image, *s of the logits.
+"""
+
+import copy
+import logging
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import torch
+from torch import nn
+
+from segwright.inference.labels import labels
+from segwright.inference.memory import Memory
+
+log = logging.getLogger(__name__)
+
+Engine = Callable[[np.ndarray], np.ndarray]
+
+AGREEMENT = 0.999  # of the pixels must get the label that float32 eager gives them, or an engine is out
+PATIENCE_S = 10.0  # about what it takes to try all engines; a choice is made once plain PyTorch would cost as much
+RUNS = 3  # timed runs of a candidate, of which the fastest counts: what else the machine does only ever adds time
+HOPELESS = 1.5  # a candidate this much slower than the best one in its first run gets no second
+COMPILED_SHAPES = 4  # OpenVINO networks kept ready, each with weights of its own
+
+
+class TorchEngine:
+    """PyTorch on one device, channels first or last, in float32 or with bfloat16 where autocast finds it safe."""
+
+    def __init__(
+        self, network: nn.Module, device: str | None = None, *, channels_last: bool = False, bfloat16: bool = False
+    ) -> None:
+        parameter = next(network.parameters(), torch.empty(0))
+        device = device or parameter.device.type  # where the network lies
+        if channels_last or parameter.device.type != device:
+            network = copy.deepcopy(network).to(device)  # the caller's network stays as it is
+        if channels_last:
+            for parameter in network.parameters():
+                parameter.data = arranged(parameter.data)
+        self.network, self.device, self.channels_last, self.bfloat16 = network, device, channels_last, bfloat16
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        """Logits float32 (B, K, *s) of images float32 (B, C, *S)."""
+        images = torch.from_numpy(batch).to(self.device)
+        images = arranged(images) if self.channels_last else images
+        in_training = [module for module in self.network.modules() if module.training]
+        self.network.eval()
+        try:
+            with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
+                logits = self.network(images)
+        finally:
+            for module in in_training:
+                module.training = True
+        return logits.float().cpu().contiguous().numpy()
+
+
+def arranged(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of 4 or 5 axes with its channels innermost in memory; others as they are."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return tensor.contiguous(memory_format=layouts[tensor.ndim]) if tensor.ndim in layouts else tensor
+
+
+class OpenVINOEngine:
+    """OpenVINO on the CPU: the network compiled for each shape of images, in float32 or bfloat16.
+
+    Fixed shapes run up to twice as fast as a network compiled for any shape, and compiling takes a fraction of a second. What
+    was converted and compiled is kept in `folder`, if there is one, so that the next process starts at once.
+    """
+
+    def __init__(self, network: nn.Module, *, bfloat16: bool = False, folder: Path | None = None) -> None:
+        self.network, self.folder = network, folder
+        self.core = openvino.Core()
+        self.settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+            "PERFORMANCE_HINT": "LATENCY",  # one image after the other, with all threads on each
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        if folder is not None:
+            self.settings["CACHE_DIR"] = str(folder)
+        self.model: Any = None  # the network in OpenVINO's form, for any shape
+        self.requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()  # compiled, by shape, used last at the end
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        """Logits float32 (B, K, *s) of images float32 (B, C, *S)."""
+        if batch.shape not in self.requests:
+            self.model = self.model or self.converted(batch)
+            self.model.reshape(list(batch.shape))
+            compiled = self.core.compile_model(self.model, "CPU", self.settings)
+            self.requests[batch.shape] = compiled.create_infer_request()
+            if len(self.requests) > COMPILED_SHAPES:
+                self.requests.popitem(last=False)
+        self.requests.move_to_end(batch.shape)
+        return self.requests[batch.shape].infer({0: np.ascontiguousarray(batch)}, share_inputs=True, share_outputs=True)[0]
+
+    def converted(self, batch: np.ndarray) -> Any:
+        """The network in OpenVINO's form; from the folder if it was converted before."""
+        path = self.folder / "network.xml" if self.folder is not None else None
+        if path is not None and path.exists():
+            return self.core.read_model(path)
+        network = self.network if not self.network.training else copy.deepcopy(self.network).eval()
+        with undisturbed(), torch.no_grad():
+            model = openvino.convert_model(network, example_input=torch.from_numpy(batch))
+        if path is not None:
+            unfinished = path.with_name(f".{time.time_ns()}.xml")
+            openvino.save_model(model, unfinished, compress_to_fp16=False)
+            unfinished.with_suffix(".bin").replace(path.with_suffix(".bin"))
+            unfinished.replace(path)
+        return model
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Warnings and the root logger stay as they were: converting changes both.
+
+    Tracing warns of each check of a shape in Python (labels are compared later anyway), and OpenVINO silences the root logger,
+    and leaves it silent when it fails.
+    """
+    root = logging.getLogger()
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)
+        root.filters[:], root.handlers[:] = filters, handlers
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to run a network, by a name that is remembered."""
+
+    name: str
+    make: Callable[[nn.Module, str, Path | None], Engine]
+
+
+PLAIN = Kind("torch float32", lambda network, device, _: TorchEngine(network, device))
+LAST = Kind("torch float32 channels-last", lambda network, device, _: TorchEngine(network, device, channels_last=True))
+HALF = Kind(
+    "torch bfloat16 channels-last", lambda network, device, _: TorchEngine(network, device, channels_last=True, bfloat16=True)
+)
+VINO = Kind("openvino float32", lambda network, _, folder: OpenVINOEngine(network, folder=folder))
+VINO_HALF = Kind("openvino bfloat16", lambda network, _, folder: OpenVINOEngine(network, bfloat16=True, folder=folder))
+KINDS = {kind.name: kind for kind in (PLAIN, LAST, HALF, VINO, VINO_HALF)}
+
+
+def candidates(device: str) -> list[Kind]:
+    """What may beat plain PyTorch on a device, the likeliest first, so that the others are given up early."""
+    if device != "cpu":
+        return [HALF, LAST]
+    has_bfloat16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return [VINO_HALF, VINO, HALF, LAST] if has_bfloat16 else [VINO, LAST]  # without it bfloat16 is emulated
+
+
+def pick_engine(network: nn.Module, example: np.ndarray, memory: Memory | None = None) -> Engine:
+    """The fastest engine for images of the shape of `example`, float32 (1, C, *S), whose labels on it are right.
+
+    Right means that they equal the labels of float32 PyTorch on at least 99.9 % of the pixels. What fails, or cannot run the
+    network, is out. The choice is remembered for this network, this shape and this machine.
+    """
+    memory = memory or Memory.of(network)
+    device = fastest_device()
+    plain = TorchEngine(network, device)
+    truth = labels(plain(example)[0], example.shape[2:])
+    chosen, fastest = PLAIN, seconds(plain, example)
+    found = {PLAIN.name: f"{1000 * fastest:.1f} ms"}
+    for kind in candidates(device):
+        try:
+            engine = kind.make(network, device, memory.folder)
+            agreement = agree(engine, example, truth)
+            took = seconds(engine, example, give_up=HOPELESS * fastest) if agreement >= AGREEMENT else np.inf
+        except Exception as error:  # a compiler may fail on a network in any way; plain PyTorch has just run it
+            found[kind.name] = f"cannot run it ({first_line(error)})"
+            continue
+        found[kind.name] = f"{1000 * took:.1f} ms" if took < np.inf else f"out, {100 * agreement:.2f} % of the labels agree"
+        if took < fastest:
+            chosen, fastest = kind, took
+    log.info("engine for %s: %s (%s)", name_of(example.shape), chosen.name, "; ".join(f"{k}: {v}" for k, v in found.items()))
+    memory.remember(name_of(example.shape), {"engine": chosen.name, "found": found})
+    return chosen.make(network, device, memory.folder)
+
+
+def fastest_device() -> str:
+    """The graphics card if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def agree(engine: Engine, example: np.ndarray, truth: np.ndarray) -> float:
+    """The part of the pixels of an image float32 (1, C, *S) to which an engine gives the labels `truth` (*S)."""
+    return float(np.mean(labels(engine(example)[0], example.shape[2:]) == truth))
+
+
+def seconds(engine: Engine, example: np.ndarray, give_up: float = np.inf) -> float:
+    """The time of the fastest of a few runs, or of the first one if that takes longer than `give_up`."""
+    times: list[float] = []
+    while len(times) < RUNS and (not times or times[0] <= give_up):
+        start = time.perf_counter()
+        engine(example)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def name_of(shape: tuple[int, ...]) -> str:
+    """A shape as a key of the memory, such as "1x3x512x512"."""
+    return "x".join(map(str, shape))
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+class AutoEngine:
+    """The engine of one network, picked once that pays.
+
+    A choice remembered from an earlier run is used at once. Else plain PyTorch answers until it has taken as long as picking
+    takes, or until so many images are known to lie ahead (`ahead`) that it would. On a graphics card picking takes a second,
+    and is done at once. Other shapes then get the engine that was picked for the first, from their second image on and if
+    their labels agree too. The network must not be trained any further meanwhile.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network, self.ahead, self.spent_s = network, 0, 0.0
+        self.plain = TorchEngine(network, fastest_device())
+        self.picked: Engine | None = None  # for the shape that came first
+        self.engines: dict[tuple[int, ...], Engine] = {}
+        self.recalled: dict[str, Engine] = {}  # by kind
+        self.seen: set[tuple[int, ...]] = set()
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        """Logits float32 (B, K, *s) of images float32 (B, C, *S)."""
+        shape = batch.shape
+        if shape not in self.engines and shape not in self.seen:
+            self.recall(shape)
+        if shape in self.engines:
+            return self.answer(batch)
+        start = time.perf_counter()
+        logits = self.plain(batch)
+        took = time.perf_counter() - start
+        self.spent_s += took
+        if self.picked is not None and shape in self.seen:
+            self.engines[shape] = self.confirmed(batch, logits)
+        elif self.picked is None and (self.plain.device != "cpu" or self.spent_s + took * self.ahead > PATIENCE_S):
+            self.engines[shape] = self.picked = pick_engine(self.network, batch, self.memory)
+        self.seen.add(shape)
+        return logits
+
+    @cached_property
+    def memory(self) -> Memory:
+        """What is known of the network; looked up when it is first run, since that reads all weights."""
+        return Memory.of(self.network)
+
+    def recall(self, shape: tuple[int, ...]) -> None:
+        """Take the engine that an earlier run picked for this shape."""
+        fact = self.memory.recall().get(name_of(shape))
+        kind = KINDS.get(str(fact.get("engine"))) if isinstance(fact, dict) else None
+        if kind is not None:
+            if kind.name not in self.recalled:
+                self.recalled[kind.name] = kind.make(self.network, self.plain.device, self.memory.folder)
+            self.engines[shape] = self.recalled[kind.name]
+            self.picked = self.picked or self.engines[shape]
+
+    def answer(self, batch: np.ndarray) -> np.ndarray:
+        """Logits of the engine for this shape, or of PyTorch from now on if that engine fails."""
+        engine = self.engines[batch.shape]
+        try:
+            return engine(batch)
+        except Exception as error:  # what was kept may be damaged; if the images are at fault, PyTorch says so
+            log.warning("the engine for %s fails (%s); going on with PyTorch", name_of(batch.shape), first_line(error))
+            self.engines[batch.shape] = self.plain
+            return self.plain(batch)
+
+    def confirmed(self, batch: np.ndarray, logits: np.ndarray) -> Engine:
+        """The engine picked for another shape if its labels agree with `logits` of PyTorch on this one, else PyTorch."""
+        assert self.picked is not None, "the caller has checked it"
+        try:
+            agreement = agree(self.picked, batch, labels(logits[0], batch.shape[2:]))
+        except Exception as error:  # traced for another shape, it may not fit this one
+            log.info("the engine for other shapes cannot run %s (%s)", name_of(batch.shape), first_line(error))
+            return self.plain
+        return self.picked if agreement >= AGREEMENT else self.plain

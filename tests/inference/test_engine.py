@@ -1,0 +1,228 @@
+import copy
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from segwright.inference import engine
+from segwright.inference.engine import (
+    HALF,
+    KINDS,
+    PLAIN,
+    VINO,
+    VINO_HALF,
+    AutoEngine,
+    Kind,
+    OpenVINOEngine,
+    TorchEngine,
+    pick_engine,
+)
+from segwright.inference.labels import labels
+from segwright.inference.memory import Memory
+
+
+class Net(nn.Module):
+    """Two classes that differ clearly, at half the size."""
+
+    def __init__(self, axes: int = 2) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        convolution, norm = ((nn.Conv2d, nn.BatchNorm2d), (nn.Conv3d, nn.BatchNorm3d))[axes - 2]
+        self.layers = nn.Sequential(convolution(3, 8, 3, stride=2, padding=1), norm(8), nn.ReLU(), convolution(8, 2, 1))
+        self.calls = 0
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if image.shape[-1] % 2:
+            raise ValueError("odd side")
+        return self.layers(image)
+
+
+class Refusing(nn.Module):
+    """A network that cannot be traced."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_tracing():
+            raise RuntimeError("not with me\nat all")
+        return torch.cat([image[:, :1], -image[:, :1]], dim=1)
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def eager(network: nn.Module, batch: np.ndarray) -> np.ndarray:
+    network = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        return network(torch.from_numpy(batch)).numpy()
+
+
+EXAMPLE = noise(1, 3, 16, 24)
+
+
+# By hand: each engine says what float32 eager says
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("axes", [2, 3])
+def test_all_engines_agree(name, axes):
+    network, batch = Net(axes).eval(), noise(2, 3, *(8, 16, 24)[-axes:])
+    found, wanted = KINDS[name].make(network, "cpu", None)(batch), eager(network, batch)
+    assert found.dtype == np.float32 and found.shape == wanted.shape and found.flags.c_contiguous
+    np.testing.assert_allclose(found, wanted, atol=0.05 if "bfloat16" in name else 1e-5)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_network_stays_as_it_is(name):
+    network = Net().train()
+    network.layers[2].eval()
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
+    KINDS[name].make(network, "cpu", None)(EXAMPLE)
+    assert [module.training for module in network.layers] == [True, True, False, True] and network.training
+    assert all((weights[name] == value).all() for name, value in network.state_dict().items())
+    assert network.layers[0].weight.is_contiguous() and next(network.parameters()).requires_grad
+
+
+def test_openvino_takes_one_shape_after_the_other():
+    network = Net().eval()
+    run = OpenVINOEngine(network)
+    for shape in [(16, 24), (8, 8), (32, 16), (8, 24), (64, 8), (16, 24)]:
+        batch = noise(1, 3, *shape, seed=sum(shape))
+        np.testing.assert_allclose(run(batch), eager(network, batch), atol=1e-5)
+    assert len(run.requests) == engine.COMPILED_SHAPES
+
+
+def test_openvino_starts_from_what_was_kept(tmp_path):
+    first = OpenVINOEngine(Net().eval(), folder=tmp_path)(EXAMPLE).copy()
+    untouched = Net().eval()
+    found = OpenVINOEngine(untouched, folder=tmp_path)(EXAMPLE)
+    assert untouched.calls == 0
+    np.testing.assert_array_equal(found, first)
+
+
+# The choice
+
+
+def test_the_fastest_is_picked_and_remembered(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(engine, "candidates", lambda device: [VINO, HALF])
+    monkeypatch.setattr(engine, "seconds", lambda run, *_, **__: 0.002 if isinstance(run, OpenVINOEngine) else 0.005)
+    network = Net().eval()
+    picked = pick_engine(network, EXAMPLE)
+    assert isinstance(picked, OpenVINOEngine)
+    fact = Memory.of(network).recall()["1x3x16x24"]
+    assert fact["engine"] == VINO.name
+    assert fact["found"][VINO.name] == "2.0 ms" and fact["found"][PLAIN.name] == "5.0 ms"
+    assert "engine for 1x3x16x24: openvino float32" in caplog.text
+    json.dumps(fact)
+
+
+def test_an_engine_with_other_labels_is_out(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    wrong = Kind("wrong", lambda network, device, folder: lambda batch: -TorchEngine(network)(batch))
+    monkeypatch.setattr(engine, "candidates", lambda device: [wrong])
+    monkeypatch.setattr(engine, "seconds", lambda run, *_, **__: 1.0)
+    picked = pick_engine(Net().eval(), EXAMPLE)
+    assert isinstance(picked, TorchEngine) and not picked.channels_last
+    assert "wrong: out, 0.00 % of the labels agree" in caplog.text
+
+
+def test_an_engine_that_cannot_run_the_network_is_out(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(engine, "candidates", lambda device: [VINO])
+    assert isinstance(pick_engine(Refusing(), EXAMPLE), TorchEngine)
+    assert "openvino float32: cannot run it (" in caplog.text
+
+
+def test_a_hopeless_engine_is_run_once():
+    runs = []
+    engine.seconds(runs.append, EXAMPLE, give_up=-1.0)
+    assert len(runs) == 1
+    engine.seconds(runs.append, EXAMPLE)
+    assert len(runs) == 1 + engine.RUNS
+
+
+def test_the_real_choice_has_the_right_labels():
+    network = Net().eval()
+    found = pick_engine(network, EXAMPLE)(EXAMPLE)
+    agreement = labels(found[0], (16, 24)) == labels(eager(network, EXAMPLE)[0], (16, 24))
+    assert agreement.mean() >= engine.AGREEMENT
+
+
+# When to choose
+
+
+def test_a_few_images_are_not_worth_a_choice(empty_cache):
+    network = Net().eval()
+    auto = AutoEngine(network)
+    for seed in range(5):
+        batch = noise(1, 3, 16, 24, seed=seed)
+        np.testing.assert_allclose(auto(batch), eager(network, batch), atol=1e-5)
+    assert auto.picked is None and not list(empty_cache.rglob("*.json"))
+
+
+def test_many_images_ahead_are(monkeypatch):
+    monkeypatch.setattr(engine, "PATIENCE_S", 1.0)
+    auto = AutoEngine(Net().eval())
+    auto.ahead = 10**6
+    auto(EXAMPLE)
+    assert auto.picked is not None and auto.engines == {EXAMPLE.shape: auto.picked}
+
+
+def test_what_an_earlier_run_picked_is_used_at_once():
+    network = Net().eval()
+    Memory.of(network).remember("1x3x16x24", {"engine": VINO.name})
+    auto = AutoEngine(network)
+    np.testing.assert_allclose(auto(EXAMPLE), eager(network, EXAMPLE), atol=1e-5)
+    assert isinstance(auto.picked, OpenVINOEngine)
+
+
+@pytest.mark.parametrize("fact", [{"engine": "from another version"}, {}, "text", None, {"engine": ["x"]}])
+def test_what_is_not_understood_is_passed_over(fact):
+    network = Net().eval()
+    Memory.of(network).remember("1x3x16x24", fact)
+    np.testing.assert_allclose(AutoEngine(network)(EXAMPLE), eager(network, EXAMPLE), atol=1e-5)
+
+
+def test_a_damaged_cache_falls_back_to_pytorch(caplog):
+    network = Net().eval()
+    memory = Memory.of(network)
+    memory.remember("1x3x16x24", {"engine": VINO_HALF.name})
+    (memory.folder / "network.xml").write_text("<xml")
+    auto = AutoEngine(network)
+    for _ in range(2):
+        np.testing.assert_allclose(auto(EXAMPLE), eager(network, EXAMPLE), atol=1e-5)
+    assert "going on with PyTorch" in caplog.text
+
+
+def test_other_shapes_get_the_same_engine_once_they_repeat(monkeypatch):
+    network = Net().eval()
+    Memory.of(network).remember("1x3x16x24", {"engine": VINO.name})
+    auto = AutoEngine(network)
+    auto(EXAMPLE)
+    other = noise(1, 3, 32, 8)
+    for count in range(4):
+        np.testing.assert_allclose(auto(other), eager(network, other), atol=1e-5)
+        assert (other.shape in auto.engines) == (count >= 1)
+    assert auto.engines[other.shape] is auto.picked
+
+
+def test_an_engine_that_fails_at_another_shape_is_not_used_for_it():
+    network = Net().eval()
+    auto = AutoEngine(network)
+    auto.picked = lambda batch: np.zeros((1, 2, 3, 3), np.float32)  # the wrong labels
+    for _ in range(3):
+        np.testing.assert_allclose(auto(EXAMPLE), eager(network, EXAMPLE), atol=1e-5)
+    assert auto.engines[EXAMPLE.shape] is auto.plain
+
+
+# By its messages
+
+
+def test_the_error_of_the_network_reaches_the_caller():
+    auto = AutoEngine(Net().eval())
+    with pytest.raises(ValueError, match="odd side"):
+        auto(noise(1, 3, 16, 23))

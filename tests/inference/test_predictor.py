@@ -1,0 +1,207 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from segwright.core import Classes, Grid, Sample
+from segwright.core.errors import SegwrightError, SettingError, ShapeError
+from segwright.inference.engine import TorchEngine
+from segwright.inference.predictor import Predictor
+from segwright.transforms.normalise import Normalise
+
+TWO, THREE = Classes.of(["dark", "bright"]), Classes.of(["dark", "middle", "bright"])
+AS_IT_IS = Normalise(mean=(0.0,), std=(1.0,))
+
+
+class Bright(nn.Module):
+    """Logits of "at least half as bright as 200", averaged over blocks; refuses sides that its divisor does not divide."""
+
+    def __init__(self, stride: int = 1, divisor: int = 1) -> None:
+        super().__init__()
+        self.stride, self.divisor = stride, divisor
+        self.shapes: list[tuple[int, ...]] = []
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        assert all(side % self.divisor == 0 for side in image.shape[2:]), image.shape
+        self.shapes.append(tuple(image.shape[2:]))
+        pool = nn.functional.avg_pool2d if image.ndim == 4 else nn.functional.avg_pool3d
+        bright = pool(image[:, :1], self.stride) - 100
+        return torch.cat([-bright, bright], dim=1)
+
+
+def predictor_of(network: nn.Module, **changes) -> Predictor:
+    settings = {"classes": TWO, "channels": 1, "normalise": AS_IT_IS, "engine": TorchEngine(network)} | changes
+    return Predictor(network=network, **settings)
+
+
+def square(shape: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ...]) -> np.ndarray:
+    """A dark uint8 image (1, *S) with a bright box."""
+    image = np.zeros((1, *shape), np.uint8)
+    image[0, *(slice(a, b) for a, b in zip(low, high, strict=True))] = 200
+    return image
+
+
+# By hand
+
+
+def test_the_class_of_each_pixel():
+    image = np.array([[[0, 200, 200], [0, 0, 200]]], np.uint8)
+    found = predictor_of(Bright())(image)
+    assert found.class_map().tolist() == [[0, 1, 1], [0, 0, 1]]
+    assert found.classes is TWO
+
+
+def test_a_sample_and_its_image_give_the_same():
+    image = square((9, 11), (2, 3), (5, 8))
+    sample = Sample("a", image, Grid((9, 11), (0.5, 0.5)))
+    predictor = predictor_of(Bright())
+    assert (predictor(sample).planes == predictor(image).planes).all()
+
+
+def test_one_pixel():
+    assert predictor_of(Bright(4, 32))(np.full((1, 1, 1), 200, np.uint8)).class_map().tolist() == [[1]]
+
+
+def test_colours_go_to_a_network_for_grey_and_back():
+    colour = np.repeat(square((8, 8), (0, 0), (4, 8)), 3, axis=0)
+    assert predictor_of(Bright())(colour).class_map().sum() == 32
+    to_colours = Predictor(network=Bright(), classes=TWO, channels=3, normalise=Normalise(mean=(0.0,) * 3, std=(1.0,) * 3))
+    assert to_colours(colour[:1]).class_map().sum() == 32
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile", "expected"),
+    [
+        ((100, 100), None, ((128, 128), (128, 128))),  # the next multiples of the divisor
+        ((100, 300), (512, 512), ((128, 320), (128, 320))),  # the next of 8 sizes per tile
+        ((100, 600), (512, 512), ((128, 512), (128, 608))),
+        ((500, 512), (512, 512), ((512, 512), (512, 512))),
+        ((100, 100), (100, 100), ((96, 96), (128, 128))),  # a tile is at most what was asked for
+        ((3, 3), (512, 512), ((64, 64), (64, 64))),
+    ],
+)
+def test_the_sizes_of_tiles_and_padded_images(shape, tile, expected):
+    assert predictor_of(Bright(4, 32), tile=tile).sizes(shape) == expected
+
+
+def test_the_deepest_stage_gets_more_than_one_pixel():
+    assert predictor_of(Bright(4, 32)).sizes((3, 3)) == ((32, 64), (32, 64))
+
+
+# By a law
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("zoom", [0.5, 1, 2])
+@pytest.mark.parametrize("tile", [None, (32, 32)])
+def test_what_is_seen_lands_where_it_was(stride, zoom, tile):
+    """An edge shifted by half a pixel of the logits would be seen; corners may be cut by what is smaller than a block."""
+    image = square((64, 96), (16, 24), (48, 72))  # on borders of blocks, whatever the stride and the zoom
+    found = predictor_of(Bright(stride, 8), zoom=zoom, tile=tile)(image).class_map()
+    wrong = found != (image[0] > 0)
+    assert not wrong[32].any() and not wrong[:, 48].any()
+    assert wrong.sum() <= 4 * (stride / zoom) ** 2
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.tuples(st.integers(20, 70), st.integers(20, 70)),
+    zoom=st.sampled_from([0.5, 0.7, 1.0, 1.5, 2.0]),
+    stride=st.sampled_from([1, 2, 4]),
+    tile=st.sampled_from([None, (32, 48)]),
+)
+def test_the_middle_of_a_ramp_stays_at_any_size(shape, zoom, stride, tile):
+    """Of a ramp from dark to bright, the line half-way stays where it is, to the pixel that it cuts, also with padding."""
+    ramp = np.linspace(0, 200, shape[1])[None, None] * np.ones((1, shape[0], 1))
+    found = predictor_of(Bright(stride, 8), zoom=zoom, tile=tile)(ramp.astype(np.float32)).class_map()
+    assert found.shape == shape
+    assert (abs(found.sum(axis=1) - shape[1] / 2) <= 1).all()
+
+
+def test_in_3d():
+    image = square((20, 24, 28), (4, 8, 12), (12, 16, 20))
+    for tile in (None, (8, 16, 16)):
+        found = predictor_of(Bright(1, 8), tile=tile)(image).class_map()
+        assert (found == (image[0] > 0)).all()
+    halved = predictor_of(Bright(2, 8), zoom=0.5)(image).class_map()  # blocks of 4 pixels: the corners of the box are lost
+    for line in ((slice(None), 12, 16), (8, slice(None), 16), (8, 12, slice(None))):
+        assert (halved[line] == (image[0][line] > 0)).all()
+
+
+def test_flips_of_a_network_without_sides_change_nothing():
+    image = np.random.default_rng(0).integers(0, 200, (1, 40, 33), dtype=np.uint8)
+    plain = predictor_of(Bright(2, 8))(image)
+    network = Bright(2, 8)
+    flipped = predictor_of(network, flips=(-2, -1))(image)
+    assert len(network.shapes) == 4
+    assert (plain.class_map() == flipped.class_map()).mean() > 0.99  # padding lies elsewhere
+
+
+def test_only_few_shapes_reach_the_network():
+    network = Bright(4, 8)
+    predictor = predictor_of(network, tile=(64, 64))
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        height, width = generator.integers(1, 200, 2)
+        assert predictor(np.zeros((1, height, width), np.uint8)).shape == (height, width)
+    assert len({shape for shape in network.shapes if shape == (64, 64)}) == 1
+    assert {side for shape in network.shapes for side in shape} <= set(range(8, 65, 8))
+
+
+def test_input_and_network_stay_as_they_are():
+    image = square((10, 10), (2, 2), (5, 5))
+    network = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(), nn.Conv2d(1, 2, 1)).train()
+    network[1].eval()
+    before, weights = image.copy(), {name: value.clone() for name, value in network.state_dict().items()}
+    predictor_of(network, zoom=0.5)(image)
+    assert (image == before).all()
+    assert [module.training for module in network] == [True, False, True] and network.training
+    assert all((weights[name] == value).all() for name, value in network.state_dict().items())
+
+
+def test_the_engine_is_found_without_being_given():
+    image = square((9, 11), (2, 3), (5, 8))
+    found = Predictor(network=Bright(), classes=TWO, channels=1, normalise=AS_IT_IS)(image)
+    assert (found.class_map() == (image[0] > 0)).all()
+
+
+# By its messages
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((8, 8), np.uint8), r"\(8, 8\).*grey image as image\[None\]"),
+        (np.zeros((8, 8, 3), np.uint8), r"channels come first: give np.moveaxis\(image, -1, 0\)"),
+        (np.zeros((1, 0, 3), np.uint8), "without empty axes"),
+        (np.zeros((2, 8, 8), np.uint8), "2 channels, 1 are needed"),
+        (np.zeros((1, 8, 8, 8), np.uint8), "3 spatial axes, but tile is"),
+    ],
+)
+def test_other_images_are_refused(image, message):
+    with pytest.raises(ShapeError, match=message):
+        predictor_of(Bright(), tile=(32, 32))(image)
+
+
+@pytest.mark.parametrize("flips", [(0,), (-4,), (-1, -1)])
+def test_flips_are_checked(flips):
+    with pytest.raises(SettingError, match="count axes from the end, each once"):
+        predictor_of(Bright(), flips=flips)
+
+
+def test_flips_that_the_image_lacks_are_refused():
+    with pytest.raises(ShapeError, match="flip only axes that it has"):
+        predictor_of(Bright(), flips=(-3,))(np.zeros((1, 8, 8), np.uint8))
+
+
+def test_another_number_of_classes_is_refused():
+    with pytest.raises(ShapeError, match="gives 2 classes, but there are names for 3"):
+        predictor_of(Bright(), classes=THREE)(np.zeros((1, 8, 8), np.uint8))
+
+
+def test_nan_is_not_an_answer():
+    image = np.full((1, 8, 8), np.nan, np.float32)
+    with pytest.raises(SegwrightError, match="answers NaN"):
+        predictor_of(Bright())(image)
