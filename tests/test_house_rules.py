@@ -9,6 +9,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ PUBLIC_NAMES = {
 UNTESTED: dict[str, str] = {}  # a module without a test file of its own, and the reason; best left empty
 
 NAMED_PARTS = ("losses", "metrics", "tasks", "transforms")  # their classes are settings too, found by the name of the file
+IMPORT_NAMES = {"connected-components-3d": "cc3d", "opencv-python-headless": "cv2", "pillow": "PIL"}  # where they differ
 MAX_FUNCTION, WARN_FILE, MAX_FILE = 60, 400, 600  # lines
 
 
@@ -275,6 +277,27 @@ def asserts(modules: Sequence[Module]) -> list[str]:
     ]
 
 
+def undeclared(modules: Sequence[Module], declared: set[str]) -> list[str]:
+    """Imports of packages that the installation does not bring along."""
+    found = []
+    for module in modules:
+        for node in ast.walk(module.tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for name in (name.split(".")[0] for name in names):
+                if name not in {*sys.stdlib_module_names, *declared, "segwright"}:
+                    found.append(f"{module.path}:{node.lineno} imports {name}, which pyproject.toml does not name")
+    return found
+
+
+def declared_packages() -> set[str]:
+    """The import names of the dependencies and extras in pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *project.get("optional-dependencies", {}).values()]
+    names = {re.match(r"[\w.-]+", entry).group().lower() for entries in lists for entry in entries}
+    return {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in names}
+
+
 # Each [x] keeps a pattern from finding itself in this file.
 OF_ONE_MACHINE = re.compile(
     r"(?<![\w./-])/(wor[k]|hom[e]|roo[t]|Use[r]s|op[t]|mn[t])/\w|fil[e]:///|[A-Z]:\\Use[r]s"
@@ -321,6 +344,11 @@ def test_each_module_has_its_test():
     assert not found, "\n" + "\n".join(found)
     gone = set(UNTESTED) - {module.path for module in package()}
     assert not gone, f"UNTESTED names files that are gone: {gone}"
+
+
+def test_each_imported_package_is_declared():
+    found = undeclared(package(), declared_packages())
+    assert not found, "\n" + "\n".join(found)
 
 
 def test_long_files_are_pointed_at():
@@ -438,6 +466,11 @@ def test_the_rule_about_tests_can_fail():
         "models/new.py has no tests/models/test_new.py",
         "top.py has no tests/test_top.py",
     ]
+
+
+def test_the_rule_about_declared_packages_can_fail():
+    assert len(undeclared([Module("core/a.py", "def f():\n    import skimage.io")], {"numpy"})) == 1
+    assert undeclared([Module("core/a.py", "import os.path\nfrom numpy import linalg\nfrom . import b")], {"numpy"}) == []
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,12 @@ def test_the_values_load_numpy_only():
     assert foreign - set(sys.stdlib_module_names) == {"segwright", "numpy"}
 
 
+def test_the_list_of_commands_loads_nothing_heavy():
+    """If help is late, this names what made it so."""
+    heavy = {"cv2", "numba", "openvino", "pandas", "pydantic", "safetensors", "scipy", "timm", "torch", "transformers"}
+    assert not loaded_after("from segwright.cli.app import application; application()") & heavy
+
+
 @pytest.mark.parametrize("command", [["--help"], ["fit", "--help"]])
 def test_help_takes_less_than_0_5_s(command):
     if not COMMAND.exists():
