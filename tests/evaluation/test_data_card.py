@@ -25,7 +25,7 @@ def test_by_hand_everything_is_there(truths, tmp_path, read_html):
         "Only 6 images",
         "Classes",
         "Intensity",
-        "s0, 12 × 16",
+        "12 × 16, s0",
         "Source",
     ):
         assert part in text, part
@@ -38,7 +38,7 @@ def test_by_hand_everything_is_there(truths, tmp_path, read_html):
 def test_examples_are_chosen_or_given(truths, tmp_path, read_html):
     many = replace(truths, keys=tuple(f"s{i}" for i in range(40)))
     tags = read_html(card(many, tmp_path / "card.html"))
-    assert tags.seen.count("img") == 8 and {"s0, 12 × 16", "s39, 12 × 16"} <= set(tags.text)
+    assert tags.seen.count("img") == 8 and {"12 × 16, s0", "12 × 16, s39"} <= set(tags.text)
     assert read_html(card(many, tmp_path / "card.html", examples=[truths[2]])).seen.count("img") == 1
     assert "Samples" not in card(many, tmp_path / "card.html", examples=[])
 
@@ -52,7 +52,7 @@ def test_a_large_set_says_how_much_was_looked_at(truths, tmp_path, read_html):
 def test_volumes_without_truth(classes, tmp_path, read_html):
     sample = Sample("v", np.random.default_rng(0).normal(size=(1, 4, 5, 6)), Grid((4, 5, 6), spacing_mm=(3.0, 1.0, 1.0)))
     text = "".join(read_html(card(Dataset("scans", classes, ("v",), lambda key: sample), tmp_path / "card.html")).text)
-    assert "1 volume," in text and "4 × 5 × 6" in text and "3 × 1 × 1" in text and "v, 4 × 5 × 6, without a mask" in text
+    assert "1 volume," in text and "4 × 5 × 6" in text and "3 × 1 × 1" in text and "4 × 5 × 6, v, without a mask" in text
     assert "Share of pixels" not in text
 
 

@@ -84,6 +84,13 @@ def test_no_truth_and_all_void():
     assert void.void_fraction == 1 and void.class_fractions == (0, 0, 0) and void.intensity[0].mean == 4
 
 
+def test_centres_tell_where_a_class_lies():
+    class_map = np.zeros((40, 80), int)
+    class_map[20:] = 1
+    found = fingerprint(dataset([semantic("a", np.zeros((1, 40, 80), np.uint8), class_map)]))
+    assert np.allclose(found.class_centres, [[0.25, 0.5], [0.75, 0.5], [0.5, 0.5]])  # a class not seen lies in the middle
+
+
 def test_volumes_and_spacing():
     class_map = np.zeros((4, 5, 6), int)
     class_map[1:3, 2, 3:6] = 1

@@ -156,7 +156,7 @@ def gallery(dataset: Dataset, examples: Sequence[Sample]) -> str:
         return ""
     shown = []
     for sample in examples:
-        caption = f"{sample.key}, {size_text(sample.grid.shape)}"
+        caption = f"{size_text(sample.grid.shape)}, {sample.key}"
         if sample.truth is None:
             (image,) = drawable(sample.image)
             shown.append(figure(as_rgb(image), f"{caption}, without a mask"))

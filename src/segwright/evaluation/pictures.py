@@ -23,10 +23,10 @@ def figure(picture: np.ndarray, caption: str) -> str:
         image = image.resize((WIDTH, max(1, round(image.height * WIDTH / image.width))), Image.Resampling.LANCZOS)
     buffer = BytesIO()
     image.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
-    data = b64encode(buffer.getvalue()).decode()
+    data, caption = b64encode(buffer.getvalue()).decode(), escape(caption)
     return (
-        f'<figure><div style="--shape:{image.width}/{image.height}"><img tabindex="0" alt="{escape(caption)}" '
-        f'src="data:image/jpeg;base64,{data}"></div><figcaption>{escape(caption)}</figcaption></figure>'
+        f'<figure><div style="--shape:{image.width}/{image.height}"><img tabindex="0" alt="{caption}" '
+        f'src="data:image/jpeg;base64,{data}"></div><figcaption title="{caption}">{caption}</figcaption></figure>'
     )
 
 
