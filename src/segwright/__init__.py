@@ -12,7 +12,7 @@ HOME = {
     "Budget": "segwright.planning.budget",
     "Classes": "segwright.core",
     "Dataset": "segwright.core",
-    "Plan": "segwright.plan",
+    "Plan": "segwright.plans",
     "Prompt": "segwright.core",
     "Sample": "segwright.core",
     "Segmentation": "segwright.core",

@@ -95,6 +95,7 @@ class Clock:
         self.started = time.monotonic() - self.state.seconds
 
     def progress(self) -> float:
+        """The share that is done, 0 to 1; past 1 when the last step took longer than was left."""
         self.state.seconds = time.monotonic() - self.started
         by_steps = self.state.step / self.steps
         if self.minutes is None:
