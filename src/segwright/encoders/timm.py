@@ -1,0 +1,111 @@
+"""Any network of timm (PyTorch Image Models, Wightman 2019) that gives maps at strides 4, 8, 16 and 32, as an encoder.
+
+timm is imported when a network is built: it takes a second, and plans that only name an encoder do not need it.
+
+Axes: B batch, C channels, H, W sides of the image.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segwright.core.errors import SettingError, UnknownNameError
+from segwright.core.find import nearest
+from segwright.encoders.mit import STRIDES
+
+PROBE_SIDES = (96, 160)  # multiples of 32 but of no power of two above it, and unequal: what works here works at any multiple
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A network by timm's name for it, such as "resnet18" or "convnext_tiny.in12k"; `pretrained` fetches timm's weights."""
+
+    name: str = "resnet18"
+    pretrained: bool = False
+
+    def build(self, in_channels: int = 3) -> "TimmEncoder":
+        """The encoder. On the meta device no weights are fetched: whoever builds there brings them.
+
+        Raises:
+            UnknownNameError: timm has no network of that name.
+            SettingError: the network gives no maps at strides 4, 8, 16 and 32, works at one image size only, or its weights
+                cannot be fetched.
+        """
+        import timm
+
+        if not timm.is_model(self.name):
+            raise UnknownNameError(
+                f"timm has no network '{self.name}'{nearest(self.name, timm.list_models())}; "
+                "timm.list_models() lists all that it has"
+            )
+        return TimmEncoder(self, in_channels)
+
+
+class TimmEncoder(nn.Module):
+    """Image (B, C, H, W) to four maps (B, channels[i], H / strides[i], W / strides[i])."""
+
+    def __init__(self, config: Config, in_channels: int) -> None:
+        super().__init__()
+        self.strides = STRIDES
+        self.channels, levels, self.is_channels_last = probe(config.name, in_channels)
+        pretrained = config.pretrained and torch.get_default_device().type != "meta"
+        try:
+            self.network = create(config.name, in_channels, pretrained=pretrained, out_indices=levels)
+        except OSError as error:
+            raise SettingError(
+                f"the weights of timm's '{config.name}' could not be fetched ({error}); "
+                "connect to the internet, or set pretrained = false"
+            ) from error
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """The maps at strides 4, 8, 16 and 32."""
+        maps = self.network(image)
+        return [level.permute(0, 3, 1, 2) for level in maps] if self.is_channels_last else list(maps)
+
+
+def create(name: str, in_channels: int, **options: Any) -> nn.Module:
+    """timm's network, reduced to what its maps need."""
+    import timm
+
+    if name.startswith("swin"):
+        options["strict_img_size"] = False  # Swin can take any size, but refuses all but one by default
+    return timm.create_model(name, features_only=True, in_chans=in_channels, **options)
+
+
+def probe(name: str, in_channels: int) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
+    """What a network puts out: channels of the maps at STRIDES, timm's indices of these maps, and whether channels are last.
+
+    It runs on the meta device, which knows shapes and computes nothing.
+
+    Raises:
+        SettingError: it lacks one of the maps, or cannot run on an image of any size.
+    """
+    try:
+        with torch.device("meta"), torch.no_grad():
+            network = create(name, in_channels).eval()
+            maps = network(torch.zeros(1, in_channels, *PROBE_SIDES))
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise SettingError(
+            f"timm's '{name}' does not work as an encoder of images of any size ({error}); "
+            "take a network that does, such as 'resnet18' or 'convnext_tiny'"
+        ) from error
+    info: Any = network.feature_info
+    places = {stride: place for place, stride in enumerate(info.reduction())}  # of two maps at one stride, the later
+    chosen = [(maps[places[stride]], info.out_indices[places[stride]]) for stride in STRIDES if stride in places]
+    wanted = [tuple(side // stride for side in PROBE_SIDES) for stride in STRIDES]
+    for channels_axis in (1, -1):
+        if [tuple(level.movedim(channels_axis, 1).shape[2:]) for level, _ in chosen] == wanted:
+            channels = tuple(level.shape[channels_axis] for level, _ in chosen)
+            return channels, tuple(index for _, index in chosen), channels_axis == -1
+    raise SettingError(
+        f"timm's '{name}' turns an image {shown(1, in_channels, *PROBE_SIDES)} into maps "
+        f"{', '.join(shown(*level.shape) for level in maps)}, but sides of exactly 1/4, 1/8, 1/16 and 1/32 are needed; "
+        "take a network of four stages, such as 'resnet18' or 'convnext_tiny'"
+    )
+
+
+def shown(*sides: int) -> str:
+    """A shape as people write it: 1 x 3 x 96 x 160."""
+    return " x ".join(map(str, sides))

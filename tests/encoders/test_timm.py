@@ -1,0 +1,75 @@
+"""timm's networks as encoders. Axes: B, C, H, W."""
+
+import pytest
+import timm as library
+import torch
+
+from segwright.core.errors import SettingError, UnknownNameError
+from segwright.encoders import timm
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("resnet18", (64, 128, 256, 512)),  # has a map at stride 2 as well
+        ("convnext_atto", (40, 80, 160, 320)),  # has these four only
+        ("swin_tiny_patch4_window7_224", (96, 192, 384, 768)),  # channels last, and one image size by default
+        ("mobilenetv3_small_050", (8, 16, 24, 288)),  # its own kind of feature extractor
+    ],
+)
+def test_four_maps_at_strides_4_to_32(name, channels):
+    encoder = timm.Config(name=name).build(in_channels=2).eval()
+    assert encoder.channels == channels
+    with torch.no_grad():
+        maps = encoder(torch.randn(1, 2, 64, 96))
+    assert [tuple(level.shape) for level in maps] == [
+        (1, count, 64 // stride, 96 // stride) for count, stride in zip(channels, encoder.strides, strict=True)
+    ]
+
+
+def test_equals_timm_itself():
+    torch.manual_seed(0)
+    encoder = timm.Config(name="resnet18").build().eval()
+    theirs = library.create_model("resnet18", features_only=True).eval()
+    theirs.load_state_dict(encoder.network.state_dict())
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for ours, wanted in zip(encoder(image), theirs(image)[1:], strict=True):
+            assert torch.equal(ours, wanted)
+
+
+def test_misspelt_names_are_answered_with_the_nearest():
+    with pytest.raises(UnknownNameError, match="timm has no network 'resnet-18', did you mean 'resnet18'"):
+        timm.Config(name="resnet-18").build()
+    with pytest.raises(UnknownNameError, match="no network 'hf-hub:somebody/something'"):  # never fetches code or settings
+        timm.Config(name="hf-hub:somebody/something").build()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vit_tiny_patch16_224", r"does not work as an encoder .*Input height.*take a network that does, such as 'resnet18'"),
+        ("convmixer_768_32", r"maps 1 x 768 x 13 x 22, .* exactly 1/4, 1/8, 1/16 and 1/32 are needed; take .*'resnet18'"),
+        ("resnet18.nobody", r"Invalid pretrained tag"),
+    ],
+)
+def test_networks_without_a_pyramid_are_refused_and_the_remedy_works(name, message):
+    with pytest.raises(SettingError, match=message):
+        timm.Config(name=name).build()
+    with torch.device("meta"):
+        timm.Config(name="convnext_tiny").build()
+
+
+def test_weights_that_cannot_be_fetched_are_answered_with_a_remedy(monkeypatch):
+    def create(name, in_channels, *, pretrained=False, **options):
+        if pretrained:
+            raise OSError("no route to host")
+        return library.create_model(name, features_only=True, in_chans=in_channels, **options)
+
+    monkeypatch.setattr(timm, "create", create)
+    config = timm.Config(name="resnet18", pretrained=True)
+    with pytest.raises(SettingError, match=r"could not be fetched \(no route to host\); .* set pretrained = false"):
+        config.build()
+    timm.Config(name="resnet18", pretrained=False).build()
+    with torch.device("meta"):
+        config.build()  # who builds on the meta device brings the weights
