@@ -48,7 +48,7 @@ def test_each_by_hand(changes, sentence):
 def test_facts_that_are_no_warning():
     sizes = said(size_count=3, size_min=(8, 8), size_max=(20, 30), size_common=(8, 10))
     assert sizes == [(False, "3 sizes, sides from 8 × 8 to 20 × 30, most often 8 × 10.")]
-    assert said(has_instances=True) == [(False, "The masks tell objects apart: 190 objects in 100 images.")]
+    assert said(has_instances=True) == [(False, "The masks tell objects of one class apart, even where they touch.")]
 
 
 def test_without_truth_nothing_is_said_of_classes():
