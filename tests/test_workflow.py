@@ -3,9 +3,8 @@
 import time
 
 import segwright
-from segwright.evaluation.scores import Scores
 from segwright.planning.budget import Budget
-from segwright.workflow import fit, free_folder, shown
+from segwright.workflow import fit, free_folder
 
 
 def test_fit_in_python_ends_in_time_and_the_model_predicts(tiny_plan, tmp_path):
@@ -24,12 +23,3 @@ def test_folders_are_numbered(tmp_path, monkeypatch):
     (tmp_path / "runs" / "cells-1").mkdir(parents=True)
     assert free_folder("some/where/cells/").as_posix() == "runs/cells-2"
     assert free_folder("synthetic:streets?count=3").as_posix() == "runs/synthetic-streets-1"
-
-
-def test_best_and_worst_images_are_shown_once(tiny_plan):
-    per_image = {f"i{n}": {"mIoU": n / 10} for n in range(10)} | {"void": {"mIoU": float("nan")}}
-    scores = Scores(
-        count=11, classes=segwright.Classes.of(["a"]), values={}, intervals={}, per_image=per_image, matrix=(), convention=""
-    )
-    assert shown(scores) == ["i0", "i1", "i2", "i3", "i6", "i7", "i8", "i9"]
-    assert shown(Scores(**{**vars(scores), "per_image": {"i1": {"mIoU": 1.0}}})) == ["i1"]

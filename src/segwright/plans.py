@@ -84,7 +84,7 @@ class Plan:
     intensity: Intensity
     training: Training
     inference: Inference
-    reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
+    reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     def to_toml(self) -> str:
         """The plan as TOML text, with its reasons as comments; `Plan.from_toml` reads it back equal."""

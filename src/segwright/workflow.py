@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import segwright
+from segwright.evaluation.gallery import Gallery
 from segwright.evaluation.report import write_report
 from segwright.evaluation.scores import Scores, evaluate, write_scores
 from segwright.formats import open_splits
@@ -21,7 +22,6 @@ from segwright.training.folder import PLAN_FILE, check_free, read_journal
 from segwright.training.loop import train
 
 Watch = Callable[[dict[str, Any]], None]
-SHOWN = 4  # best and as many worst images in the report
 
 
 def fit(
@@ -56,30 +56,19 @@ def finish(run: Path) -> Scores:
     """Score the best model of a run on its validation samples, and write scores.json and report.html beside it."""
     plan = Plan.read(run)
     _, val_set = open_splits(plan.data.train, plan.data.val)
-    predictor = load(run)
-    scores = evaluate(predictor, val_set)
+    gallery = Gallery()
+    scores = evaluate(load(run), val_set, on_image=gallery)
     write_scores(run / "scores.json", scores)
-    examples = []
-    for key in shown(scores):
-        sample = val_set.load(key)
-        examples.append((sample, predictor(sample), scores.per_image[key]))
     write_report(
         run / "report.html",
         title=f"{Path(plan.data.train).name}: {run.name}",
         scores=scores,
         log=read_journal(run),
-        examples=examples,
+        examples=gallery.examples(),
         plan_text=(run / PLAN_FILE).read_text(encoding="utf-8"),
         footer=environment(),
     )
     return scores
-
-
-def shown(scores: Scores) -> list[str]:
-    """The keys of the best and the worst images by mean IoU, of which each appears once."""
-    ranked = sorted((values["mIoU"], key) for key, values in scores.per_image.items() if values["mIoU"] == values["mIoU"])
-    keys = [key for _, key in ranked]
-    return list(dict.fromkeys(keys[:SHOWN] + keys[-SHOWN:]))
 
 
 def environment() -> dict[str, str]:

@@ -16,8 +16,8 @@ def run(
     from dataclasses import asdict
 
     from segwright.cli.terminal import print_table, working
-    from segwright.evaluation.data_card import facts, write_data_card
     from segwright.formats import open_dataset
+    from segwright.planning.data_card import facts, write_data_card
     from segwright.planning.fingerprint import fingerprint
 
     with working(f"inspect {data}"):

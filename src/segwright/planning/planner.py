@@ -16,7 +16,7 @@ from segwright.models import preset, segformer, unet
 from segwright.planning.budget import Budget, Cost, measure
 from segwright.planning.fingerprint import Fingerprint, fingerprint
 from segwright.planning.rules import augmentation_rules, crop_for, data_rules, free_axes, loss_rules
-from segwright.plans import Inference, Plan, Training
+from segwright.plans import Inference, Plan, Precision, Training
 from segwright.tasks.semantic import Semantic
 from segwright.training.batches import Crops
 
@@ -126,7 +126,9 @@ def with_network(draft: Plan, network: Any, zoom: float, found: Fingerprint) -> 
 def fastest_precision(draft: Plan) -> Plan:
     """The draft with the precision and memory layout that take the least time here, found by timing half a batch."""
     small = replace(draft.training, batch_size=max(1, draft.training.batch_size // 2))
-    precisions = ("bf16-mixed", "32-true") if draft.training.device == "cpu" or has_bfloat16() else ("16-mixed", "32-true")
+    precisions: tuple[Precision, ...] = (
+        ("bf16-mixed", "32-true") if draft.training.device == "cpu" or has_bfloat16() else ("16-mixed", "32-true")
+    )
     options = [replace(small, precision=p, channels_last=c) for p in precisions for c in (True, False)]
     seconds = {(o.precision, o.channels_last): measure(replace(draft, training=o)).seconds for o in options}
     precision, layout = min(seconds, key=lambda option: seconds[option])

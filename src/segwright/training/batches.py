@@ -80,6 +80,6 @@ def collate(crops: list[tuple[str, np.ndarray, np.ndarray]]) -> Batch:
 def batches(crops: Crops, start: int, batch_size: int, *, rank: int, world: int) -> Iterator[Batch]:
     """The batches from position `start` of the row on: `batch_size` crops each, of which every process takes its share."""
     share = batch_size // world
-    positions = (range(first + rank * share, first + (rank + 1) * share) for first in count(start, batch_size))
+    positions = (list(range(first, first + share)) for first in count(start + rank * share, batch_size))
     workers = min(8, (os.cpu_count() or 1) // world - 1) if crops.plan.training.device == "cuda" else 0  # a CPU is busy already
     yield from DataLoader(crops, batch_sampler=positions, collate_fn=collate, num_workers=max(0, workers))

@@ -64,7 +64,7 @@ class Learner:
         loss = self.task.loss(self.parallel(image), target)
         self.fabric.backward(loss)
         self.fabric.clip_gradients(self.parallel, self.optimiser, max_norm=CLIP_NORM, error_if_nonfinite=False)
-        value = float(self.fabric.all_reduce(loss.detach()))
+        value = torch.as_tensor(self.fabric.all_reduce(loss.detach())).item()
         if value == value and abs(value) != float("inf"):  # weights stay good when the loss is not
             self.optimiser.step()
             self.follow(average_decay(step, self.plan.training.steps))

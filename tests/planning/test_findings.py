@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from segwright.evaluation.findings import findings, listed, plural, size_text
+from segwright.planning.findings import findings, listed, plural, size_text
 
 FINE = {
     "count": 100, "looked_at": 100, "with_truth": 100, "class_names": ("sky", "road"), "axes": 2, "size_min": (8, 8),

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from html import escape
 from math import log10
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from segwright.core import Dataset, Sample
 from segwright.core.picture import as_rgb, overlay
-from segwright.evaluation.findings import findings, plural, size_text
 from segwright.evaluation.page import legend, meter, page, section, small_percent, swatch
 from segwright.evaluation.pictures import drawable, figure
 from segwright.formats.image_file import replace_file
+from segwright.planning.findings import findings, plural, size_text
+from segwright.planning.fingerprint import Fingerprint
 
 STRENGTH = 0.5  # of class colours over the image
 DECADES = 4  # of the bars of class shares: from 0.01 % to 100 %
@@ -21,10 +21,10 @@ SHOWN = 8  # two rows on a wide screen
 MAX_LEGEND = 40  # names in a legend; beyond, the table says it
 
 
-def write_data_card(path: Path | str, dataset: Dataset, fingerprint: Any, examples: Sequence[Sample] | None = None) -> None:
+def write_data_card(path: Path | str, dataset: Dataset, found: Fingerprint, examples: Sequence[Sample] | None = None) -> None:
     """Write one HTML page on a data set that needs no other file and no network.
 
-    `fingerprint` is the `planning.fingerprint.Fingerprint` of the data set, `examples` are the samples to show; without them,
+    `found` is its fingerprint, `examples` are the samples to show; without them,
     some are taken at even distances.
 
     Raises:
@@ -33,19 +33,15 @@ def write_data_card(path: Path | str, dataset: Dataset, fingerprint: Any, exampl
     if examples is None:
         indices = np.unique(np.linspace(0, len(dataset) - 1, SHOWN).round().astype(int))
         examples = [dataset[int(index)] for index in indices]
-    lead = (
-        f"{plural(fingerprint.count, 'volume' if fingerprint.axes == 3 else 'image')}, {plural(len(dataset.classes), 'class')}."
-    )
-    if fingerprint.looked_at < fingerprint.count:
-        lead += f" Measured on {fingerprint.looked_at} of them, drawn at random."
-    notes = "".join(
-        f"<li{'' if is_warning else ' class=calm'}>{escape(text)}</li>" for is_warning, text in findings(fingerprint)
-    )
+    lead = f"{plural(found.count, 'volume' if found.axes == 3 else 'image')}, {plural(len(dataset.classes), 'class')}."
+    if found.looked_at < found.count:
+        lead += f" Measured on {found.looked_at} of them, drawn at random."
+    notes = "".join(f"<li{'' if is_warning else ' class=calm'}>{escape(text)}</li>" for is_warning, text in findings(found))
     sections = [
-        f'<section><div class="small">{headline(fingerprint)}</div></section>',
+        f'<section><div class="small">{headline(found)}</div></section>',
         section("Findings", "What stands out, and what to make of it.", f'<ul class="findings">{notes}</ul>', side=True),
-        section("Classes", CLASS_NOTE, class_table(dataset, fingerprint) if fingerprint.with_truth else "", side=True),
-        section("Intensity", INTENSITY_NOTE, intensity_table(fingerprint), side=True),
+        section("Classes", CLASS_NOTE, class_table(dataset, found) if found.with_truth else "", side=True),
+        section("Intensity", INTENSITY_NOTE, intensity_table(found), side=True),
         section("Samples", "Click a picture, or reach it with the tab key, to see it large.", gallery(dataset, examples)),
     ]
     title = "/".join(Path(dataset.source).parts[-2:]) or dataset.source
@@ -61,59 +57,57 @@ INTENSITY_NOTE = (
 )
 
 
-def facts(dataset: Dataset, fingerprint: Any) -> list[tuple[str, str]]:
+def facts(dataset: Dataset, found: Fingerprint) -> list[tuple[str, str]]:
     """The data set as rows of fact and value for a terminal: what the card shows, without its pictures."""
-    rows = [("source", dataset.source), *((name.lower(), value) for name, value in figures(fingerprint))]
-    if fingerprint.looked_at < fingerprint.count:
-        rows.append(("looked at", f"{fingerprint.looked_at}, drawn at random"))
-    for index, channel in enumerate(fingerprint.intensity):
+    rows = [("source", dataset.source), *((name.lower(), value) for name, value in figures(found))]
+    if found.looked_at < found.count:
+        rows.append(("looked at", f"{found.looked_at}, drawn at random"))
+    for index, channel in enumerate(found.intensity):
         rows.append(
             (f"channel {index}", f"{channel.mean:.4g} ± {channel.std:.4g}, from {channel.low:.4g} to {channel.high:.4g}")
         )
-    if fingerprint.with_truth:
-        for name, share, images in zip(
-            fingerprint.class_names, fingerprint.class_fractions, fingerprint.class_images, strict=True
-        ):
+    if found.with_truth:
+        for name, share, images in zip(found.class_names, found.class_fractions, found.class_images, strict=True):
             rows.append((f"class {name}", f"{small_percent(share)} of the pixels, in {plural(images, 'image')}"))
-    return rows + [("note" if is_warning else "fact", text) for is_warning, text in findings(fingerprint)]
+    return rows + [("note" if is_warning else "fact", text) for is_warning, text in findings(found)]
 
 
-def figures(fingerprint: Any) -> list[tuple[str, str]]:
+def figures(found: Fingerprint) -> list[tuple[str, str]]:
     """The facts that stand in large figures, by name."""
-    axes = "Depth × height × width" if fingerprint.axes == 3 else "Height × width"
+    axes = "Depth × height × width" if found.axes == 3 else "Height × width"
     result = [
-        ("Volumes" if fingerprint.axes == 3 else "Images", str(fingerprint.count)),
-        (axes if fingerprint.size_count == 1 else f"{axes}, most often", size_text(fingerprint.size_common)),
-        ("Channels", " or ".join(map(str, fingerprint.channels))),
-        ("Stored as", ", ".join(fingerprint.dtypes)),
-        ("Classes", str(len(fingerprint.class_names))),
-        ("Void", small_percent(fingerprint.void_fraction)),
+        ("Volumes" if found.axes == 3 else "Images", str(found.count)),
+        (axes if found.size_count == 1 else f"{axes}, most often", size_text(found.size_common)),
+        ("Channels", " or ".join(map(str, found.channels))),
+        ("Stored as", ", ".join(found.dtypes)),
+        ("Classes", str(len(found.class_names))),
+        ("Void", small_percent(found.void_fraction)),
     ]
-    if fingerprint.spacing_mm is not None:
-        result.append(("Spacing, mm", " × ".join(f"{value:.3g}" for value in fingerprint.spacing_mm)))
+    if found.spacing_mm is not None:
+        result.append(("Spacing, mm", " × ".join(f"{value:.3g}" for value in found.spacing_mm)))
     return result
 
 
-def headline(fingerprint: Any) -> str:
+def headline(found: Fingerprint) -> str:
     """The facts in large figures."""
     return "".join(
         f'<div><div class="label">{escape(name)}</div><div class="value">{escape(value)}</div></div>'
-        for name, value in figures(fingerprint)
+        for name, value in figures(found)
     )
 
 
-def class_table(dataset: Dataset, fingerprint: Any) -> str:
+def class_table(dataset: Dataset, found: Fingerprint) -> str:
     """A table of the classes, most frequent first: share of pixels, images, objects and their sizes."""
     rows = []
-    for k in sorted(range(len(dataset.classes)), key=lambda k: -fingerprint.class_fractions[k]):
-        share, images, objects = fingerprint.class_fractions[k], fingerprint.class_images[k], fingerprint.objects[k]
+    for k in sorted(range(len(dataset.classes)), key=lambda k: -found.class_fractions[k]):
+        share, images, objects = found.class_fractions[k], found.class_images[k], found.objects[k]
         length = max(0.0, 1 + log10(share) / DECADES) if share > 0 else 0.0
         sizes = (objects.area_median, objects.area_5th, objects.extent_median) if objects.count else ()
         numbers = [f"{objects.count}", *(f"{value:.0f}" for value in sizes), *["–"] * (3 - len(sizes))]
         rows.append(
             f"<tr><td>{swatch(dataset.classes.colors[k])}{escape(dataset.classes.names[k])}</td>"
             f'<td class="long">{meter(small_percent(share), length)}</td>'
-            f"<td>{meter(str(images), images / max(fingerprint.with_truth, 1))}</td>"
+            f"<td>{meter(str(images), images / max(found.with_truth, 1))}</td>"
             + "".join(f'<td class="num">{number}</td>' for number in numbers)
             + "</tr>"
         )
@@ -124,12 +118,12 @@ def class_table(dataset: Dataset, fingerprint: Any) -> str:
     )
 
 
-def intensity_table(fingerprint: Any) -> str:
+def intensity_table(found: Fingerprint) -> str:
     """A table of the channels: mean, standard deviation and percentiles, with the range drawn."""
-    lowest = min(min(channel.low for channel in fingerprint.intensity), 0)
-    span = max(max(channel.high for channel in fingerprint.intensity) - lowest, 1e-12)
+    lowest = min(min(channel.low for channel in found.intensity), 0)
+    span = max(max(channel.high for channel in found.intensity) - lowest, 1e-12)
     rows = []
-    for index, channel in enumerate(fingerprint.intensity):
+    for index, channel in enumerate(found.intensity):
         left, width, mark = (
             100 * value / span for value in (channel.low - lowest, channel.high - channel.low, channel.mean - lowest)
         )

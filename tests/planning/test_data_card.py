@@ -5,7 +5,7 @@ import pytest
 
 from segwright.core import Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import OutputError
-from segwright.evaluation.data_card import facts, write_data_card
+from segwright.planning.data_card import facts, write_data_card
 from segwright.planning.fingerprint import fingerprint
 
 
