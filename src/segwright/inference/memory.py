@@ -19,6 +19,8 @@ import openvino
 import torch
 from torch import nn
 
+import segwright
+
 log = logging.getLogger(__name__)
 
 FILE = "engines.json"
@@ -74,14 +76,16 @@ def cache_folder() -> Path:
 def fingerprint(network: nn.Module) -> str:
     """16 hexadecimal digits that change with the weights, the layers and the source code of a network.
 
-    Code counts with all files beside that of each layer's class, since a network's `forward` may call any of them.
+    Code counts with all of Segwright's own layers, and with all files beside those of the other layers' classes, since a
+    network's `forward` may call any of them.
     """
     digest = hashlib.sha256(repr(network).encode())
     for name, tensor in network.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     files = {inspect.getsourcefile(kind) for kind in {type(module) for module in network.modules()} if has_source(kind)}
-    for folder in sorted({Path(file).parent for file in files if file}):
+    own = {Path(segwright.__path__[0]) / name for name in ("layers", "encoders", "models")}
+    for folder in sorted({Path(file).parent for file in files if file} | own):
         for path in sorted(folder.glob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,0 +1,212 @@
+import logging
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from torch import nn
+
+from segwright.core import Classes
+from segwright.core.errors import FormatError, OutputError, UsageError
+from segwright.inference import files
+from segwright.inference.engine import AutoEngine, TorchEngine
+from segwright.inference.files import predict
+from segwright.inference.predictor import Predictor
+from segwright.transforms.normalise import Normalise
+
+CLASSES = Classes.of(["dark", "bright"], colors=[(10, 20, 30), (200, 100, 0)])
+
+
+class Bright(nn.Module):
+    """Dark or bright."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        bright = image.mean(dim=1, keepdim=True) - 100
+        return torch.cat([-bright, bright], dim=1)
+
+
+def predictor(**changes) -> Predictor:
+    network = Bright()
+    settings = {"classes": CLASSES, "channels": 3, "normalise": Normalise(mean=(0.0,) * 3, std=(1.0,) * 3)} | changes
+    return Predictor(network=network, **{"engine": TorchEngine(network)} | settings)
+
+
+def scene(seed: int, shape: tuple[int, int] = (20, 30)) -> np.ndarray:
+    """A dark picture uint8 (H, W) with a bright box somewhere."""
+    top, left = np.random.default_rng(seed).integers(1, 10, 2)
+    picture = np.full(shape, 10, np.uint8)
+    picture[top : top + 6, left : left + 12] = 240
+    return picture
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(7):
+        Image.fromarray(scene(number)).save(folder / f"{number}.png")
+    return folder
+
+
+# By hand
+
+
+def test_a_mask_for_each_image(photos, tmp_path):
+    written = predict(predictor(), photos, tmp_path / "new" / "masks")
+    assert written == [tmp_path / "new" / "masks" / f"{number}.png" for number in range(7)]
+    assert sorted(path.name for path in (tmp_path / "new" / "masks").iterdir()) == [f"{number}.png" for number in range(7)]
+    for number, path in enumerate(written):
+        assert (np.array(Image.open(path)) == (scene(number) > 100)).all()
+
+
+def test_files_of_all_kinds(tmp_path):
+    picture, out = scene(0), tmp_path / "masks"
+    Image.fromarray(picture).save(tmp_path / "grey.png")
+    Image.fromarray(picture).convert("RGB").save(tmp_path / "photo.JPG", quality=100)
+    cv2.imwrite(str(tmp_path / "deep.png"), picture.astype(np.uint16))
+    tifffile.imwrite(tmp_path / "stack.tif", np.stack([picture] * 3), photometric="minisblack", metadata={"axes": "CYX"})
+    names = ["grey.png", "photo.JPG", "deep.png", "stack.tif"]
+    written = predict(predictor(), [tmp_path / name for name in names], out, overlay=True)
+    assert [path.name for path in written] == [
+        *("grey.png", "grey_overlay.png", "photo.png", "photo_overlay.jpg"),
+        *("deep.png", "deep_overlay.png", "stack.tif", "stack_overlay.png"),
+    ]
+    for path in written[::2]:
+        found = tifffile.imread(path) if path.suffix == ".tif" else np.array(Image.open(path))
+        assert found.dtype == np.uint8 and (found == (picture > 100)).all()
+    shown = np.array(Image.open(out / "grey_overlay.png"))
+    inside, outside = shown[picture > 100].astype(int).mean(axis=0), shown[picture < 100].astype(int).mean(axis=0)
+    assert inside[0] > inside[2] + 50 and outside[2] > outside[0]
+
+
+def test_volumes(tmp_path):
+    volume = np.stack([scene(seed) for seed in range(5)])
+    tifffile.imwrite(tmp_path / "volume.tif", volume, metadata={"axes": "ZYX"})
+    [mask, picture] = predict(predictor(), tmp_path / "volume.tif", tmp_path / "masks", overlay=True)
+    assert (tifffile.imread(mask) == (volume > 100)).all()
+    assert Image.open(picture).size == (30, 20)
+
+
+def test_colours_that_other_tools_show(photos, tmp_path):
+    [path] = predict(predictor(), photos / "0.png", tmp_path / "masks", palette=True)
+    mask = Image.open(path)
+    assert mask.mode == "P" and set(np.unique(np.array(mask))) == {0, 1}
+    assert mask.convert("RGB").getpixel((0, 0)) == (10, 20, 30)
+
+
+def test_flips_are_those_of_the_call_or_of_the_model(photos, tmp_path):
+    seen = []
+    model = predictor(engine=lambda batch: seen.append(0) or TorchEngine(Bright())(batch), flips=(-1,))
+    predict(model, photos / "0.png", tmp_path / "a")
+    predict(model, photos / "0.png", tmp_path / "b", flips=(-2, -1))
+    predict(model, photos / "0.png", tmp_path / "c", flips=())
+    assert len(seen) == 2 + 4 + 1
+    assert model.flips == (-1,)
+
+
+def test_a_folder_of_a_run_is_a_model(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "load", lambda path: predictor() if path == "runs/a" else None)
+    assert len(predict("runs/a", str(photos), str(tmp_path / "masks"))) == 7
+
+
+def test_the_engine_hears_how_much_lies_ahead(photos, tmp_path):
+    network = Bright()
+    heard = []
+
+    class Listening(AutoEngine):
+        def __call__(self, batch: np.ndarray) -> np.ndarray:
+            heard.append(self.ahead)
+            return super().__call__(batch)
+
+    predict(predictor(engine=Listening(network)), photos, tmp_path / "masks")
+    assert heard == [7, 6, 5, 4, 3, 2, 1]
+
+
+# By a law
+
+
+def test_again_gives_the_same_and_takes_no_mask_for_an_image(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    first = predict(predictor(), ".", "masks", overlay=True)
+    before = [path.read_bytes() for path in first]
+    assert predict(predictor(), ".", "masks", overlay=True) == first
+    assert [path.read_bytes() for path in first] == before
+
+
+def test_the_same_image_twice_is_one(photos, tmp_path):
+    assert len(predict(predictor(), [photos, photos / "3.png", photos], tmp_path / "masks")) == 7
+
+
+# By its messages
+
+
+def test_the_good_ones_are_written_and_the_bad_ones_named(photos, tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    whole = (photos / "2.png").read_bytes()
+    (photos / "2.png").write_bytes(whole[:50])
+    tifffile.imwrite(photos / "5.tif", np.zeros((2, 9, 9), np.uint8), metadata={"axes": "CYX"})
+    with pytest.raises(UsageError, match=r"2 of 8 images could not be predicted, the others are in .*masks") as error:
+        predict(predictor(), photos, tmp_path / "masks")
+    assert f"{photos / '2.png'} is damaged" in str(error.value)
+    assert f"{photos / '5.tif'}: the image has 2 channels" in str(error.value)
+    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == [f"{n}.png" for n in (0, 1, 3, 4, "5_png", 6)]
+    assert "2.png is damaged" in caplog.text
+    (photos / "2.png").write_bytes(whole)
+    (photos / "5.tif").unlink()
+    assert len(predict(predictor(), photos, tmp_path / "masks")) == 7  # the remedy
+
+
+def test_many_bad_ones_are_counted(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "SHOWN", 2)
+    for path in photos.iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(UsageError, match="7 of 7 images") as error:
+        predict(predictor(), photos, tmp_path / "masks")
+    assert str(error.value).endswith("and 5 more") and str(error.value).count("is not an image") == 2
+
+
+def test_results_do_not_mix_with_images(photos, tmp_path):
+    with pytest.raises(OutputError, match="would lie among the images"):
+        predict(predictor(), photos, photos)
+    with pytest.raises(OutputError, match="would replace .*3.png; choose another folder"):
+        predict(predictor(), photos / "3.png", photos)
+    (tmp_path / "b").mkdir()
+    Image.fromarray(scene(3)).save(tmp_path / "b" / "3.png")
+    with pytest.raises(OutputError, match="would both be called 3"):
+        predict(predictor(), [photos, tmp_path / "b"], tmp_path / "masks")
+    Image.fromarray(scene(3)).save(photos / "3_overlay.png")
+    with pytest.raises(OutputError, match="would replace"):
+        predict(predictor(), photos, tmp_path / "masks", overlay=True)
+    assert not (tmp_path / "masks").exists()
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_work(photos, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        predict(predictor(engine=lambda batch: pytest.fail("work was done")), photos, tmp_path / "file")
+
+
+def test_too_many_colours_are_told_before_any_work(photos, tmp_path):
+    model = predictor(classes=Classes.of([str(k) for k in range(300)]))
+    with pytest.raises(OutputError, match="there are 300; write without a palette"):
+        predict(model, photos, tmp_path / "masks", palette=True)
+    assert not (tmp_path / "masks").exists()
+
+
+def test_a_full_disk_stops_at_once(photos, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OutputError("no space left")
+
+    monkeypatch.setattr(files, "write_class_map", full)
+    with pytest.raises(OutputError, match="no space left"):
+        predict(predictor(), photos, tmp_path / "masks")
+
+
+def test_no_image_is_told(tmp_path):
+    with pytest.raises(FormatError, match="does not exist"):
+        predict(predictor(), tmp_path / "nowhere", tmp_path / "masks")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FormatError, match="holds no image"):
+        predict(predictor(), tmp_path / "empty", tmp_path / "masks")
