@@ -76,4 +76,6 @@ def test_crops_are_nearly_the_image_in_multiples_of_the_divisor():
     found = looked_at()
     assert crop_for(found, 1.0, 8) == (32, 56)  # 40 x 60 times 0.9 is 36 x 54
     assert crop_for(found, 0.1, 32) == (32, 32)
-    assert crop_for(replace(found, size_median=(4000, 6000)), 1.0, 32) == (512, 512)
+    assert crop_for(replace(found, size_median=(4000, 6000)), 1.0, 32) == (256, 256)  # no up: texture
+    sky_over_road = replace(found, size_median=(4000, 6000), class_centres=((0.2, 0.5), (0.8, 0.5)))
+    assert crop_for(sky_over_road, 1.0, 32) == (512, 512)

@@ -31,6 +31,7 @@ def main() -> None:
     """Run the command line; results go to stdout, everything else to stderr."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("segwright").setLevel(logging.INFO)
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # it tells the precision at each timing
     try:
         application()()
     except SegwrightError as error:

@@ -15,15 +15,9 @@ def run(
     flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images: slower, a little better.")] = False,
 ) -> None:
     """Write one mask per image, at the image's own size, whose pixel values are class indices."""
-    from dataclasses import replace
-
     from segwright.cli.terminal import working
     from segwright.inference.files import predict
-    from segwright.inference.load import load
 
-    predictor = load(model)
-    if flips:
-        predictor = replace(predictor, flips=(-1,))
     with working(f"predict with {model}"):
-        written = predict(predictor, images, out, overlay=overlay, palette=palette)
+        written = predict(model, images, out, overlay=overlay, palette=palette, flips=(-1,) if flips else None)
     typer.echo(f"{len(written)} files in {out}")

@@ -15,13 +15,13 @@ from segwright.formats import open_splits
 from segwright.models import preset, segformer, unet
 from segwright.planning.budget import Budget, Cost, measure
 from segwright.planning.fingerprint import Fingerprint, fingerprint
-from segwright.planning.rules import augmentation_rules, crop_for, data_rules, free_axes, loss_rules
+from segwright.planning.rules import augmentation_rules, crop_for, data_rules, has_up, loss_rules
 from segwright.plans import Inference, Plan, Precision, Training
 from segwright.tasks.semantic import Semantic
 from segwright.training.batches import Crops
 
 PASSES = 12  # looks at each training pixel, from scratch: with fewer, a cheaper network has learnt more in the same time
-FEWEST_STEPS = 1000  # with fewer, half the batch and twice the steps learn more
+FEWEST_STEPS = 600  # the same for small data sets, whose pixels are soon seen
 SMALLEST_SIDE = 96  # pixels after the zoom: with less, objects vanish
 VALIDATION_SHARE = 0.08  # of the time for looking at the validation samples on the way
 REPORT_SECONDS = 8.0  # to score once more image by image, to draw the pages and to write them, beside the network's own time
@@ -35,7 +35,8 @@ ENCODERS = (
     "regnetx_032",
 )  # of timm; twice the speed of ResNets here
 UNET_WIDTHS = {2: (16, 32, 64), 3: (8, 16, 32)}
-BATCH = {"cpu": 8, "cuda": 16}  # to start from; halved where it leaves too few steps or does not fit
+BATCH = {"cpu": 4, "cuda": 16}  # in minutes on a CPU, more steps learn more than larger batches; halved where memory ends
+PROBE_SIDE = 192  # of the crops on which precisions are compared: their order is the same on larger ones
 LEARNING_RATE = 2e-3  # AdamW with warm-up: half and double of it learn no faster on road scenes
 TILE_CROPS = 2  # sides of a crop that inference looks at in one go: fewer seams, and no gradients to keep in memory
 
@@ -104,7 +105,7 @@ def networks(found: Fingerprint, model: str | None, channels: int) -> list[Any]:
     if found.axes == 3:
         network = unet.Config(axes=3, depth=4, max_width=256, norm="instance")
         known: list[Any] = [replace(network, width=width) for width in UNET_WIDTHS[3]]
-    elif len(free_axes(found)) == found.axes:  # sections and smears: texture and thin borders, so full resolution
+    elif not has_up(found):  # sections and smears: texture and thin borders, so full resolution
         known = [replace(unet.Config(max_width=512), width=width) for width in UNET_WIDTHS[2]]
     else:  # scenes: what a thing is depends on what is far around it
         known = [segformer.Config(encoder=timm.Config(name=name), decoder_width=128) for name in ENCODERS]
@@ -124,8 +125,9 @@ def with_network(draft: Plan, network: Any, zoom: float, found: Fingerprint) -> 
 
 
 def fastest_precision(draft: Plan) -> Plan:
-    """The draft with the precision and memory layout that take the least time here, found by timing half a batch."""
-    small = replace(draft.training, batch_size=max(1, draft.training.batch_size // 2))
+    """The draft with the precision and memory layout that take the least time here, found by timing two small crops."""
+    crop = tuple(min(side, PROBE_SIDE) for side in draft.training.crop)
+    small = replace(draft.training, batch_size=2, crop=crop)
     precisions: tuple[Precision, ...] = (
         ("bf16-mixed", "32-true") if draft.training.device == "cpu" or has_bfloat16() else ("16-mixed", "32-true")
     )
@@ -151,34 +153,41 @@ def choose(draft: Plan, candidates: Sequence[Any], found: Fingerprint, seconds: 
     """
     zoom = 1.0
     best = option(draft, candidates[0], zoom, found, seconds, memory)
-    while best.passes < PASSES and zoom / 2 * min(found.size_median) >= SMALLEST_SIDE:
+    while not best.learns and zoom / 2 * min(found.size_median) >= SMALLEST_SIDE:
         zoom /= 2
         best = option(draft, candidates[0], zoom, found, seconds, memory)
     for network in candidates[1:]:
         larger = option(draft, network, zoom, found, seconds, memory)
-        if larger.passes < PASSES:
+        if not larger.learns:
             break
         best = larger
     reason = (
-        f"{best.passes:.0f} looks at each training pixel in {seconds:.0f} s; from scratch, {PASSES} are needed to go larger"
+        f"{best.steps:.0f} steps and {best.passes:.0f} looks at each training pixel in {seconds:.0f} s; "
+        f"to go larger, {FEWEST_STEPS} and {PASSES} are needed"
     )
     return replace(best.plan, reasons=best.plan.reasons | {"model": reason, "data.zoom": reason}), best.cost
 
 
 @dataclass(frozen=True)
 class Option:
-    """A plan that could be chosen, the cost of its steps, and how often it would look at each training pixel."""
+    """A plan that could be chosen, the cost of its steps, how many there would be, and the looks at each training pixel."""
 
     plan: Plan
     cost: Cost
+    steps: float
     passes: float
+
+    @property
+    def learns(self) -> bool:
+        """Whether time is enough for this network, so that a cheaper one would learn no more."""
+        return self.passes >= PASSES and self.steps >= FEWEST_STEPS
 
 
 def option(draft: Plan, network: Any, zoom: float, found: Fingerprint, seconds: float, memory: int) -> Option:
-    """A network at a zoom, with the largest batch that fits the memory and leaves steps enough."""
+    """A network at a zoom, with the largest batch that fits the memory."""
     candidate = with_network(draft, network, zoom, found)
     cost = measure(candidate)
-    while candidate.training.batch_size > 1 and (cost.memory_bytes > memory or seconds / cost.seconds < FEWEST_STEPS):
+    while candidate.training.batch_size > 1 and cost.memory_bytes > memory:
         candidate = replace(candidate, training=replace(candidate.training, batch_size=candidate.training.batch_size // 2))
         cost = measure(candidate)
     if cost.memory_bytes > memory:
@@ -186,8 +195,9 @@ def option(draft: Plan, network: Any, zoom: float, found: Fingerprint, seconds: 
             f"one crop of {candidate.training.crop} takes {cost.memory_bytes / 2**30:.1f} GB in training and "
             f"{memory / 2**30:.1f} GB are granted; grant more with --memory-gb, or choose a smaller network with --model"
         )
-    looked_at = seconds / cost.seconds * candidate.training.batch_size * math.prod(candidate.training.crop)
-    return Option(candidate, cost, looked_at / (found.count * math.prod(found.size_median) * zoom**found.axes))
+    steps = seconds / cost.seconds
+    looked_at = steps * candidate.training.batch_size * math.prod(candidate.training.crop)
+    return Option(candidate, cost, steps, looked_at / (found.count * math.prod(found.size_median) * zoom**found.axes))
 
 
 def scheduled(chosen: Plan, cost: Cost, train_set: Dataset, val_count: int, found: Fingerprint, seconds: float) -> Planned:

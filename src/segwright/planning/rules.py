@@ -12,7 +12,9 @@ from segwright.transforms.geometric import Geometric
 from segwright.transforms.intensity import Intensity
 from segwright.transforms.normalise import Normalise
 
-LARGEST_CROP = {2: 512, 3: 128}  # pixels a side: small networks hardly use more context, and a step stays short
+LARGEST_CROP = 512  # pixels a side: small networks hardly use more context, and a step stays short
+LARGEST_CROP_TEXTURE = 256  # where there is no up, context is near, and a batch of several places learns more
+LARGEST_CROP_3D = 128
 CROP_SHARE = 0.9  # of the image: a little less than all, so that crops differ
 LARGEST_BEND = 4.0  # pixels: what sections and cells show anyway
 BENDS = 60  # of a side: at a 40th of a crop the image begins to fold, and crops are smaller than images
@@ -47,7 +49,7 @@ def augmentation_rules(found: Fingerprint, channels: int) -> tuple[Geometric, In
     turned by little; where no axis has one, as under a microscope, they are turned all the way.
     """
     free = free_axes(found)
-    has_direction = len(free) < found.axes
+    has_direction = has_up(found)
     rare = any(0 < share < RARE for share in found.class_fractions)
     geometric = Geometric(
         scale=(0.7, 1.5) if found.axes == 2 else (0.85, 1.2),
@@ -78,6 +80,11 @@ def free_axes(found: Fingerprint) -> tuple[int, ...]:
     return tuple(sorted(free | {-1} if found.axes == 2 else free))
 
 
+def has_up(found: Fingerprint) -> bool:
+    """Whether the scene has a direction: some class lies off the middle along an axis that may not be mirrored."""
+    return len(free_axes(found)) < found.axes
+
+
 def loss_rules(found: Fingerprint) -> tuple[Loss, dict[str, str]]:
     """Cross-entropy plus Dice; classes that are rare weigh more in the first, by the root of how rare they are."""
     shares = [max(share, 1e-5) for share in found.class_fractions]  # 1e-5: a class that was not seen gets no endless weight
@@ -90,5 +97,6 @@ def loss_rules(found: Fingerprint) -> tuple[Loss, dict[str, str]]:
 
 def crop_for(found: Fingerprint, zoom: float, divisor: int) -> tuple[int, ...]:
     """The spatial shape of a training crop: nearly the usual image, in multiples of what the network takes."""
-    sides = [min(LARGEST_CROP[found.axes], side * zoom * CROP_SHARE) for side in found.size_median]
+    largest = LARGEST_CROP_3D if found.axes == 3 else LARGEST_CROP if has_up(found) else LARGEST_CROP_TEXTURE
+    sides = [min(largest, side * zoom * CROP_SHARE) for side in found.size_median]
     return tuple(max(1, round(side / divisor)) * divisor for side in sides)
