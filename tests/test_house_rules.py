@@ -107,7 +107,7 @@ def imported_parts(module: Module) -> Iterator[tuple[str, int]]:
             targets = [f"segwright.{node.attr}"]
         for target in targets:
             first, *rest = target.split(".")
-            if first == "segwright" and rest and rest[0] != "__version__":
+            if first == "segwright" and rest and not rest[0].startswith("__"):  # such as __version__
                 home = segwright.HOME.get(rest[0], f"segwright.{rest[0]}")
                 yield home.split(".")[1], node.lineno
 
