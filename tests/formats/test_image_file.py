@@ -79,6 +79,12 @@ def test_16_bit_png_keeps_its_16_bits(tmp_path, color_type, channels):
     assert read.dtype == np.uint16 and np.array_equal(read, values.transpose(2, 0, 1))
 
 
+def test_16_bit_pgm(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P5 2 1 65535\n" + np.array([1, 60000], dtype=">u2").tobytes())
+    read = read_image(tmp_path / "a.pgm")
+    assert read.dtype == np.uint16 and read.tolist() == [[[1, 60000]]]
+
+
 def test_few_bits_of_grey_are_spread_for_images_and_kept_for_masks(tmp_path):
     (tmp_path / "four.png").write_bytes(png(4, 1, 4, 0, bytes([0, 0x01, 0xEF])))
     (tmp_path / "two.png").write_bytes(png(4, 1, 2, 0, bytes([0, 0b00011011])))
@@ -342,6 +348,16 @@ def test_time_and_stacks_of_colours_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "pages.tif", random_image(4, 6, 7, 3), photometric="rgb", planarconfig="contig")
     with pytest.raises(FormatError, match="one image is needed"):
         read_image(tmp_path / "pages.tif")
+
+
+def test_a_codec_that_is_not_installed(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    tifffile.imwrite(tmp_path / "a.tif", random_image(6, 7))
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", refuse)
+    with pytest.raises(FormatError, match="a.tif: .*: pip install imagecodecs, or save the file uncompressed"):
+        read_image(tmp_path / "a.tif")
 
 
 def test_what_cannot_be_written(tmp_path):

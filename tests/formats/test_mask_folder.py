@@ -228,6 +228,14 @@ def test_files_of_zero_bytes(tmp_path):
         read(tmp_path)
 
 
+def test_links_that_lead_nowhere(tmp_path):
+    folder_of(tmp_path, "a", "b")
+    (tmp_path / "images" / "a.png").unlink()
+    (tmp_path / "images" / "a.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(FormatError, match=r"1 \(a.png\) of 2 files in .*images hold 0 bytes"):
+        read(tmp_path)
+
+
 def test_sizes_that_differ(tmp_path):
     folder_of(tmp_path, "a", mask=MASK[:2])
     with pytest.raises(FormatError, match=r"a.png is 2 x 4, its image .*a.png is 3 x 4 .*export the mask again"):
@@ -286,7 +294,7 @@ def test_objects_that_a_mask_cannot_hold(tmp_path, caplog):
     write(tmp_path / "bare", [bare])
     assert read(tmp_path / "bare")[0].truth.class_map().tolist() == [[1, 1], [1, 1]]
     things = Classes.of(["ground", "car", "cat"], is_thing=[False, True, True])
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         write(tmp_path / "things", [Sample.of("one", image, Segmentation.instances(square, [2], classes=things))])
     assert "single objects are not kept" in caplog.text and read(tmp_path / "things")[0].truth.class_ids.tolist() == [2]
 

@@ -130,6 +130,14 @@ def test_classes_that_differ(tmp_path):
     assert open_splits(tmp_path)[0].classes.names == ("x", "y", "z")
 
 
+def test_classes_that_only_begin_alike_are_not_guessed_equal(tmp_path):
+    for part, names in (("train", ["a", "b", "c"]), ("val", ["a", "b", "c", "d"])):
+        folder_of(tmp_path / part, "one")
+        (tmp_path / part / "classes.json").write_text(json.dumps(names))
+    with pytest.raises(FormatError, match="put one classes.json"):
+        open_splits(tmp_path)
+
+
 def test_camvid(shared_data):
     train, val = open_splits(shared_data / "camvid")
     assert (len(train), len(val)) == (367, 101) and train.classes == val.classes

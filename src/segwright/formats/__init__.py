@@ -105,7 +105,8 @@ def _alike(train: Dataset, val: Dataset) -> tuple[Dataset, Dataset]:
     if train.classes == val.classes:
         return train, val
     fewer, more = sorted((train, val), key=lambda data: len(data.classes))
-    if fewer.classes.names != more.classes.names[: len(fewer.classes)]:
+    is_guessed = more.classes.names == tuple(f"class_{k}" for k in range(len(more.classes)))
+    if fewer.classes.names != (more.classes.names[: len(fewer.classes)] if is_guessed else more.classes.names):
         raise FormatError(
             f"{train.source} has the classes {', '.join(train.classes.names[:4])} ... ({len(train.classes)}), {val.source} "
             f"{', '.join(val.classes.names[:4])} ... ({len(val.classes)}); put one classes.json into the folder above both"

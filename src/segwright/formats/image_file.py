@@ -274,8 +274,8 @@ def _decode(path: Path) -> Stored:
     except Image.DecompressionBombError as error:
         raise _bomb(path, f"over {MAX_PIXELS:,}", len(data)) from error
     except Exception as error:  # damaged files make the decoders fail in any way, from struct.error to IndexError
-        if "imagecodecs" in str(error):
-            raise FormatError(f"{path}: {error}; pip install imagecodecs, or save the file uncompressed") from error
+        if "requires the 'imagecodecs' package" in str(error):
+            raise FormatError(f"{path}: {error}: pip install imagecodecs, or save the file uncompressed") from error
         raise FormatError(
             f"{path} is damaged or cut short ({error or type(error).__name__}); copy it again or remove it"
         ) from error
@@ -312,7 +312,7 @@ def _decode_with_pillow(data: bytes, path: Path) -> Stored:
 
 def _decoded(picture: Image.Image, orientation: int, grey_step: int = 1) -> Stored:
     values = np.atleast_3d(np.array(picture))  # (H, W, C)
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    values = values.astype(np.uint16 if picture.mode == "I" else values.dtype.newbyteorder("="), copy=False)  # I: 16-bit PNM
     return Stored(np.moveaxis(values, -1, 0), None, orientation, picture.mode in ("LA", "RGBA"), grey_step)
 
 

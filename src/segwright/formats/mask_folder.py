@@ -131,7 +131,7 @@ def write(path: Path | str, samples: Iterable[Sample]) -> None:
     Where there is one stuff class followed by one thing class, and the objects are numbered, the masks are 16-bit instance
     maps: they keep the objects and their numbers (up to 65534), but of overlapping objects the last covers the others, and
     pixels without any segment become the stuff class. In all other cases the masks are class maps: object numbers and
-    overlaps are lost (a warning says so), and pixels without a segment become void. Scores and pixel sizes are not kept.
+    overlaps are lost (the log says so), and pixels without a segment become void. Scores and pixel sizes are not kept.
 
     Raises:
         OutputError: the place is not writable or already holds samples, there is no sample, or one has no truth, an unsafe
@@ -149,7 +149,7 @@ def write(path: Path | str, samples: Iterable[Sample]) -> None:
             classes = truth.classes
             is_instances = classes.is_thing == (False, True) and _has_numbers(truth)
             if not is_instances and truth.instance_ids.any():
-                log.warning("%s: the masks hold classes only, so that single objects are not kept", root)
+                log.info("%s: the masks hold classes only, so that single objects are not kept", root)
         mask_path = root / "masks" / f"{sample.key}{'.png' if len(truth.shape) == 2 else '.tif'}"
         if is_instances:
             write_values(mask_path, _instance_map(truth, sample.key))
@@ -211,7 +211,7 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
             for name in names
             if name.lower().endswith(SUFFIXES) and not name.startswith(".")
         ]
-    empty = [file for _, file in files if file.stat().st_size == 0]
+    empty = [file for _, file in files if not file.exists() or file.stat().st_size == 0]  # links may lead nowhere
     if empty:
         raise FormatError(f"{_some(empty)} of {len(files)} files in {folder} hold 0 bytes; copy them again or remove them")
     return sorted(files, key=lambda entry: (natural(entry[0]), entry[1].name))

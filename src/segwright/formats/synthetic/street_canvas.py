@@ -102,13 +102,14 @@ class Canvas:
         """Sky and clouds, float32 (H, W, 3): from the colour at the top to the one at the horizon."""
         height, width = self.shape
         down = np.clip(np.arange(height, dtype=np.float32) / (height * self.street.horizon), 0, 1)[:, None, None] ** 1.3
-        sky = np.array(TOP_OF_SKY[self.street.sky]) * (1 - down) + np.array(EDGE_OF_SKY[self.street.sky]) * down
+        top, edge, cloud = np.array((TOP_OF_SKY[self.street.sky], EDGE_OF_SKY[self.street.sky], CLOUD), dtype=np.float32)
+        sky = top * (1 - down) + edge * down
         noise = np.random.default_rng([self.street.seed, 1])
         small = (max(2, height // 4), max(2, width // 4))  # clouds are soft: a quarter of the size is enough
         cover = smooth_noise(small, (small[0] / 8, small[1] / 4), noise) * 0.6
         cover += smooth_noise(small, (small[0] / 20, small[1] / 10), noise) * 0.36 - 0.1
-        clouds = cv2.resize(np.clip(cover, 0, 1), (width, height))[..., None] * 0.75
-        return (sky + (np.array(CLOUD) - sky) * clouds).astype(np.float32)
+        clouds = cv2.resize(np.clip(cover, 0, 1), (width, height))[..., None] * np.float32(0.75)
+        return sky + (cloud - sky) * clouds
 
     def _photographed(self, image: np.ndarray, class_map: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """The image uint8 (H, W, 3) with texture, uneven light, blur and noise; patches stay through a drive."""
