@@ -108,7 +108,7 @@ def test_bad_data_give_one_message_and_nothing_is_written(segwright, data, tmp_p
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model", "segformer_b9"], "did you mean 'segformer_b0'"),
+        (["--model", "segformer_b9"], "did you mean 'segformer_b"),
         (["--minutes", "0"], "minutes is 0"),
         (["--device", "tpu"], "device is 'tpu'"),
         (["--set", "training.stepps=3"], "did you mean 'steps'"),

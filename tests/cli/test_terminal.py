@@ -16,7 +16,7 @@ def test_progress_goes_to_stderr_and_tables_to_stdout(capsys):
     print_table(["name", "value"], [["a", "1.0"], ["b", "2.0"]])
     out, err = capsys.readouterr()
     assert "the batch is now 2" in err and "a run" in err and "mIoU 0.500" in err
-    assert [line.split() for line in out.splitlines()] == [["name", "value"], ["a", "1.0"], ["b", "2.0"]]
+    assert [line.split() for line in out.splitlines() if line] == [["name", "value"], ["a", "1.0"], ["b", "2.0"]]
 
 
 def test_an_unwritable_text_is_named(tmp_path):

@@ -1,6 +1,7 @@
 import copy
 import json
 import logging
+import time
 
 import numpy as np
 import pytest
@@ -106,27 +107,34 @@ def test_openvino_starts_from_what_was_kept(tmp_path):
 # The choice
 
 
+class Slow:
+    """An engine that waits."""
+
+    def __init__(self, wait_s: float, sign: float = 1.0) -> None:
+        self.run, self.wait_s, self.sign, self.calls = TorchEngine(Net().eval()), wait_s, sign, 0
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        time.sleep(self.wait_s)
+        return self.sign * self.run(batch)
+
+
 def test_the_fastest_is_picked_and_remembered(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(engine, "candidates", lambda device: [VINO, HALF])
-    monkeypatch.setattr(engine, "seconds", lambda run, *_, **__: 0.002 if isinstance(run, OpenVINOEngine) else 0.005)
+    monkeypatch.setattr(engine, "TorchEngine", lambda network, device: Slow(0.1))
+    kinds = [Kind("slow", lambda *_: Slow(0.2)), Kind("fast", lambda *_: Slow(0.001)), Kind("middle", lambda *_: Slow(0.05))]
+    monkeypatch.setattr(engine, "candidates", lambda device: kinds)
     network = Net().eval()
-    picked = pick_engine(network, EXAMPLE)
-    assert isinstance(picked, OpenVINOEngine)
-    fact = Memory.of(network).recall()["1x3x16x24"]
-    assert fact["engine"] == VINO.name
-    assert fact["found"][VINO.name] == "2.0 ms" and fact["found"][PLAIN.name] == "5.0 ms"
-    assert "engine for 1x3x16x24: openvino float32" in caplog.text
-    json.dumps(fact)
+    assert pick_engine(network, EXAMPLE).wait_s == 0.001
+    fact = json.loads(json.dumps(Memory.of(network).recall()["1x3x16x24"]))
+    assert fact["engine"] == "fast" and list(fact["found"]) == [PLAIN.name, "slow", "fast", "middle"]
+    assert "engine for 1x3x16x24: fast (torch float32: 1" in caplog.text
 
 
 def test_an_engine_with_other_labels_is_out(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    wrong = Kind("wrong", lambda network, device, folder: lambda batch: -TorchEngine(network)(batch))
-    monkeypatch.setattr(engine, "candidates", lambda device: [wrong])
-    monkeypatch.setattr(engine, "seconds", lambda run, *_, **__: 1.0)
-    picked = pick_engine(Net().eval(), EXAMPLE)
-    assert isinstance(picked, TorchEngine) and not picked.channels_last
+    monkeypatch.setattr(engine, "candidates", lambda device: [Kind("wrong", lambda *_: Slow(0, sign=-1.0))])
+    assert isinstance(pick_engine(Net().eval(), EXAMPLE), TorchEngine)
     assert "wrong: out, 0.00 % of the labels agree" in caplog.text
 
 
@@ -137,12 +145,18 @@ def test_an_engine_that_cannot_run_the_network_is_out(monkeypatch, caplog):
     assert "openvino float32: cannot run it (" in caplog.text
 
 
-def test_a_hopeless_engine_is_run_once():
-    runs = []
-    engine.seconds(runs.append, EXAMPLE, give_up=-1.0)
-    assert len(runs) == 1
-    engine.seconds(runs.append, EXAMPLE)
-    assert len(runs) == 1 + engine.RUNS
+def test_hopeless_engines_leave_the_race():
+    engines = {"fast": Slow(0.001), "close": Slow(0.001), "slow": Slow(0.1)}
+    seconds = engine.race(engines, EXAMPLE)
+    assert engines["fast"].calls == engine.TURNS and engines["slow"].calls == 2
+    assert seconds["slow"] >= 0.1 > seconds["fast"]
+
+
+def test_a_race_ends(monkeypatch):
+    monkeypatch.setattr(engine, "RACE_S", 0.0)
+    engines = {"a": Slow(0.001), "b": Slow(0.001)}
+    engine.race(engines, EXAMPLE)
+    assert [run.calls for run in engines.values()] == [1, 1]
 
 
 def test_the_real_choice_has_the_right_labels():

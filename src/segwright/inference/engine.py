@@ -29,9 +29,10 @@ log = logging.getLogger(__name__)
 Engine = Callable[[np.ndarray], np.ndarray]
 
 AGREEMENT = 0.999  # of the pixels must get the label that float32 eager gives them, or an engine is out
-PATIENCE_S = 10.0  # about what it takes to try all engines; a choice is made once plain PyTorch would cost as much
-RUNS = 3  # timed runs of a candidate, of which the fastest counts: what else the machine does only ever adds time
-HOPELESS = 1.5  # a candidate this much slower than the best one in its first run gets no second
+PATIENCE_S = 10.0  # about what it takes to convert a network and try all engines, so that picking costs no more than waiting
+TURNS = 5  # timed runs of each engine, of which the fastest counts: what else the machine does only ever adds time
+HOPELESS = 1.5  # an engine that much slower than the best after two turns gets no third
+RACE_S = 10.0  # after that the turn is the last; runs that long tell enough
 COMPILED_SHAPES = 4  # OpenVINO networks kept ready, each with weights of its own
 
 
@@ -173,22 +174,25 @@ def pick_engine(network: nn.Module, example: np.ndarray, memory: Memory | None =
     device = fastest_device()
     plain = TorchEngine(network, device)
     truth = labels(plain(example)[0], example.shape[2:])
-    chosen, fastest = PLAIN, seconds(plain, example)
-    found = {PLAIN.name: f"{1000 * fastest:.1f} ms"}
+    engines: dict[str, Engine] = {PLAIN.name: plain}
+    found: dict[str, str] = {}
     for kind in candidates(device):
         try:
             engine = kind.make(network, device, memory.folder)
             agreement = agree(engine, example, truth)
-            took = seconds(engine, example, give_up=HOPELESS * fastest) if agreement >= AGREEMENT else np.inf
         except Exception as error:  # a compiler may fail on a network in any way; plain PyTorch has just run it
             found[kind.name] = f"cannot run it ({first_line(error)})"
             continue
-        found[kind.name] = f"{1000 * took:.1f} ms" if took < np.inf else f"out, {100 * agreement:.2f} % of the labels agree"
-        if took < fastest:
-            chosen, fastest = kind, took
-    log.info("engine for %s: %s (%s)", name_of(example.shape), chosen.name, "; ".join(f"{k}: {v}" for k, v in found.items()))
-    memory.remember(name_of(example.shape), {"engine": chosen.name, "found": found})
-    return chosen.make(network, device, memory.folder)
+        if agreement >= AGREEMENT:
+            engines[kind.name] = engine
+        else:
+            found[kind.name] = f"out, {100 * agreement:.2f} % of the labels agree"
+    seconds = race(engines, example)
+    chosen = min(seconds, key=lambda name: seconds[name])
+    found |= {name: f"{1000 * took:.1f} ms" for name, took in seconds.items()}
+    log.info("engine for %s: %s (%s)", name_of(example.shape), chosen, "; ".join(f"{k}: {v}" for k, v in found.items()))
+    memory.remember(name_of(example.shape), {"engine": chosen, "found": found})
+    return engines[chosen]
 
 
 def fastest_device() -> str:
@@ -201,14 +205,21 @@ def agree(engine: Engine, example: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean(labels(engine(example)[0], example.shape[2:]) == truth))
 
 
-def seconds(engine: Engine, example: np.ndarray, give_up: float = np.inf) -> float:
-    """The time of the fastest of a few runs, or of the first one if that takes longer than `give_up`."""
-    times: list[float] = []
-    while len(times) < RUNS and (not times or times[0] <= give_up):
-        start = time.perf_counter()
-        engine(example)
-        times.append(time.perf_counter() - start)
-    return min(times)
+def race(engines: dict[str, Engine], example: np.ndarray) -> dict[str, float]:
+    """Seconds of the fastest run of each engine. They take turns, so that what else the machine does strikes all alike."""
+    fastest = dict.fromkeys(engines, np.inf)
+    running = list(engines)
+    start = time.perf_counter()
+    for turn in range(TURNS):
+        for name in running:
+            begin = time.perf_counter()
+            engines[name](example)
+            fastest[name] = min(fastest[name], time.perf_counter() - begin)
+        if turn > 0:
+            running = [name for name in running if fastest[name] <= HOPELESS * min(fastest.values())]
+        if len(running) == 1 or time.perf_counter() - start > RACE_S:
+            break
+    return fastest
 
 
 def name_of(shape: tuple[int, ...]) -> str:
@@ -250,7 +261,7 @@ class AutoEngine:
         took = time.perf_counter() - start
         self.spent_s += took
         if self.picked is not None and shape in self.seen:
-            self.engines[shape] = self.confirmed(batch, logits)
+            self.engines[shape] = self.confirmed(self.picked, batch, logits)
         elif self.picked is None and (self.plain.device != "cpu" or self.spent_s + took * self.ahead > PATIENCE_S):
             self.engines[shape] = self.picked = pick_engine(self.network, batch, self.memory)
         self.seen.add(shape)
@@ -281,12 +292,11 @@ class AutoEngine:
             self.engines[batch.shape] = self.plain
             return self.plain(batch)
 
-    def confirmed(self, batch: np.ndarray, logits: np.ndarray) -> Engine:
+    def confirmed(self, picked: Engine, batch: np.ndarray, logits: np.ndarray) -> Engine:
         """The engine picked for another shape if its labels agree with `logits` of PyTorch on this one, else PyTorch."""
-        assert self.picked is not None, "the caller has checked it"
         try:
-            agreement = agree(self.picked, batch, labels(logits[0], batch.shape[2:]))
+            agreement = agree(picked, batch, labels(logits[0], batch.shape[2:]))
         except Exception as error:  # traced for another shape, it may not fit this one
             log.info("the engine for other shapes cannot run %s (%s)", name_of(batch.shape), first_line(error))
             return self.plain
-        return self.picked if agreement >= AGREEMENT else self.plain
+        return picked if agreement >= AGREEMENT else self.plain

@@ -44,6 +44,7 @@ class Job:
 
     @property
     def outputs(self) -> list[Path]:
+        """The files to write."""
         return [self.mask] if self.overlay is None else [self.mask, self.overlay]
 
 

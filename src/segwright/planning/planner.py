@@ -1,9 +1,11 @@
 """Fingerprint and budget to a Plan whose training ends inside the time and the memory; each choice notes its reason."""
 
+import logging
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -26,6 +28,7 @@ SMALLEST_SIDE = 96  # pixels after the zoom: with less, objects vanish
 VALIDATION_SHARE = 0.08  # of the time for looking at the validation samples on the way
 REPORT_SECONDS = 8.0  # to score once more image by image, to draw the pages and to write them, beside the network's own time
 MEASURED_CROPS = 4
+CHECK_SHARE = 0.05  # of the time for reading all samples before training
 MOST_VALIDATIONS = 10  # more would only crowd the curve
 ENCODERS = (
     "regnetx_002",
@@ -39,6 +42,8 @@ BATCH = {"cpu": 4, "cuda": 16}  # in minutes on a CPU, more steps learn more tha
 PROBE_SIDE = 192  # of the crops on which precisions are compared: their order is the same on larger ones
 LEARNING_RATE = 2e-3  # AdamW with warm-up: half and double of it learn no faster on road scenes
 TILE_CROPS = 2  # sides of a crop that inference looks at in one go: fewer seams, and no gradients to keep in memory
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,10 +96,30 @@ def planned(data: str, *, val: str | None, budget: Budget, model: str | None, se
         reasons=reasons | more | why_loss,
     )
     draft = fastest_precision(with_network(draft, candidates[0], 1.0, found))
+    look_through((train_set, val_set), CHECK_SHARE * 60 * budget.minutes)
     left = 60 * budget.minutes - (time.monotonic() - started)
     chosen, cost = choose(draft, candidates, found, left, budget.memory_bytes)
-    chosen = chosen.with_settings(settings) if settings else chosen
-    return scheduled(chosen, cost, train_set, len(val_set), found, 60 * budget.minutes - (time.monotonic() - started))
+    if settings:
+        chosen = chosen.with_settings(settings)
+        cost = measure(chosen)
+    left = 60 * budget.minutes - (time.monotonic() - started)
+    made = scheduled(chosen, cost, train_set, len(val_set), found, left)
+    return replace(made, plan=made.plan.with_settings(settings)) if settings else made
+
+
+def look_through(datasets: Sequence[Dataset], seconds: float) -> None:
+    """Read the samples once, so that a damaged file is named now and not after an hour of training; as many as time allows.
+
+    Raises:
+        UsageError: a sample cannot be used; the message names its file.
+    """
+    end, total = time.monotonic() + seconds, sum(map(len, datasets))
+    for number, sample in enumerate(chain.from_iterable(datasets)):
+        if time.monotonic() > end:
+            log.info("looked through %d of %d samples for damage; the others are read while training", number, total)
+            return
+        if sample.truth is None:
+            raise UsageError(f"sample {sample.key!r} has no mask to learn from; add it, or take the image out")
 
 
 def networks(found: Fingerprint, model: str | None, channels: int) -> list[Any]:
@@ -114,7 +139,8 @@ def networks(found: Fingerprint, model: str | None, channels: int) -> list[Any]:
 
 def with_network(draft: Plan, network: Any, zoom: float, found: Fingerprint) -> Plan:
     """A draft with another network and zoom, and with the crop that goes with them."""
-    crop = crop_for(found, zoom, network.build().divisor)
+    with torch.device("meta"):  # no weights are drawn, or fetched, to learn what sides the network takes
+        crop = crop_for(found, zoom, network.build().divisor)
     return replace(
         draft,
         model=network,
@@ -216,7 +242,7 @@ def scheduled(chosen: Plan, cost: Cost, train_set: Dataset, val_count: int, foun
     validations = max(1, min(MOST_VALIDATIONS, int(VALIDATION_SHARE * seconds / val_seconds)))
     steps = max(1, int((seconds - after - validations * val_seconds) / step_seconds))
     reasons = {
-        "training.steps": f"a step takes {step_seconds:.2f} s here, {seconds:.0f} s are left, {after:.0f} s of them for scores",
+        "training.steps": f"a step takes {step_seconds:.3g} s here, {seconds:.0f} s are left, {after:.0f} s of them for scores",
         "training.batch_size": f"a step takes {cost.memory_bytes / 2**30:.1f} GB",
         "training.validations": f"{val_count} images take {val_seconds:.0f} s each time",
     }

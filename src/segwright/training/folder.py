@@ -1,9 +1,9 @@
 """A run on disk: its plan, its journal, and the rule that one run never writes over another."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from segwright.core.errors import FormatError, OutputError
@@ -40,10 +40,10 @@ def check_free(run: Path) -> None:
             f"{run} holds a run already; go on with it by: segwright train --resume {run}, or choose another folder with --out"
         )
     there = next(place for place in (run, *run.absolute().parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise OutputError(
-            f"{run} cannot be made, since {there} is not a folder that you may write into; choose another with --out"
-        )
+    try:
+        TemporaryFile(dir=there).close()  # only trying tells: rights are not all that can be in the way
+    except OSError as error:
+        raise OutputError(f"{run} cannot be made ({error}); choose another folder with --out") from error
 
 
 def check_resumable(run: Path) -> None:
