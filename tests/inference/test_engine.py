@@ -10,7 +10,6 @@ from torch import nn
 
 from segwright.inference import engine
 from segwright.inference.engine import (
-    HALF,
     KINDS,
     PLAIN,
     VINO,
