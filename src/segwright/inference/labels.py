@@ -17,7 +17,7 @@ from segwright.core.errors import ShapeError
 
 Span = tuple[float, float]
 
-BAND_PIXELS = 2**18  # a band this large takes about a millisecond, twenty times what starting a thread costs
+BAND_PIXELS = 2**16  # a band this large takes about a millisecond, ten times what starting a thread costs
 
 
 def labels(logits: np.ndarray, shape: tuple[int, ...], spans: tuple[Span, ...] | None = None) -> np.ndarray:

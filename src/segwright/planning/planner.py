@@ -39,7 +39,6 @@ ENCODERS = (
 )  # of timm; twice the speed of ResNets here
 UNET_WIDTHS = {2: (16, 32, 64), 3: (8, 16, 32)}
 BATCH = {"cpu": 4, "cuda": 16}  # in minutes on a CPU, more steps learn more than larger batches; halved where memory ends
-PROBE_SIDE = 192  # of the crops on which precisions are compared: their order is the same on larger ones
 LEARNING_RATE = 2e-3  # AdamW with warm-up: half and double of it learn no faster on road scenes
 TILE_CROPS = 2  # sides of a crop that inference looks at in one go: fewer seams, and no gradients to keep in memory
 
@@ -151,13 +150,11 @@ def with_network(draft: Plan, network: Any, zoom: float, found: Fingerprint) -> 
 
 
 def fastest_precision(draft: Plan) -> Plan:
-    """The draft with the precision and memory layout that take the least time here, found by timing two small crops."""
-    crop = tuple(min(side, PROBE_SIDE) for side in draft.training.crop)
-    small = replace(draft.training, batch_size=2, crop=crop)
+    """The draft with the precision and memory layout that take the least time here, found by timing them."""
     precisions: tuple[Precision, ...] = (
         ("bf16-mixed", "32-true") if draft.training.device == "cpu" or has_bfloat16() else ("16-mixed", "32-true")
     )
-    options = [replace(small, precision=p, channels_last=c) for p in precisions for c in (True, False)]
+    options = [replace(draft.training, precision=p, channels_last=c) for p in precisions for c in (True, False)]
     seconds = {(o.precision, o.channels_last): measure(replace(draft, training=o)).seconds for o in options}
     precision, layout = min(seconds, key=lambda option: seconds[option])
     timings = ", ".join(f"{p}{' channels-last' if c else ''} {s:.2f} s" for (p, c), s in seconds.items())
