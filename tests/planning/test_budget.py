@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from segwright.core.errors import SettingError
+from segwright.planning import budget
 from segwright.planning.budget import Budget, KeptForBackward, measure
 
 
@@ -48,6 +49,7 @@ def test_what_a_forward_pass_keeps_by_hand():
 MEMORY = """
 import resource, sys, torch
 from pathlib import Path
+from segwright.planning import budget
 from segwright.planning.budget import measure
 from segwright.plans import Plan
 plan = Plan.read(Path(sys.argv[1]))
@@ -74,3 +76,11 @@ def test_a_larger_batch_costs_more(tiny_plan):
         return min(measure(plan).seconds for _ in range(3))
 
     assert seconds(8) > 1.5 * seconds(1)
+
+
+def test_a_step_that_runs_out_of_memory_costs_without_end(tiny_plan, monkeypatch):
+    def starved(*_):
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(budget.Learner, "step", starved)
+    assert measure(tiny_plan).seconds == float("inf")

@@ -62,7 +62,7 @@ def costs_of(made: Plan) -> float:
 def test_memory_is_kept(data, costs):
     made = plan(data, budget=Budget(minutes=1, memory_gb=0.004, device="cpu"))
     assert made.training.batch_size * np.prod(made.training.crop) * 1000 <= 0.004 * 2**30
-    with pytest.raises(UsageError, match=r"one crop of .* takes .* GB in training .*--memory-gb"):
+    with pytest.raises(UsageError, match=r"one crop of .* takes .* in training .*--memory-gb"):
         plan(data, budget=Budget(minutes=1, memory_gb=1e-5, device="cpu"))
 
 
@@ -93,4 +93,11 @@ def test_a_damaged_file_is_named_before_training_even_among_the_validation_sampl
     path = next((Path(data) / "val" / "images").iterdir())
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UsageError, match=path.name):
+        plan(data, budget=Budget(minutes=1, device="cpu"))
+
+
+def test_masks_of_one_class_are_refused(data, costs):
+    for path in Path(data).rglob("masks/*"):
+        Image.fromarray(np.zeros((48, 64), np.uint8)).save(path)
+    with pytest.raises(UsageError, match="hold only the class .*two classes are needed"):
         plan(data, budget=Budget(minutes=1, device="cpu"))

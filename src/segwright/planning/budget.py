@@ -1,5 +1,6 @@
 """What a run may cost, and what a step of it does cost on this machine. Axes: B batch, C channels, *S spatial axes."""
 
+import sys
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from segwright.core.errors import SettingError
 from segwright.plans import Plan
 from segwright.training.batches import Batch
-from segwright.training.learner import Learner, launch
+from segwright.training.learner import Learner, is_out_of_memory, launch
 
 MEMORY_SHARE = 0.8  # of what is free when planning starts: the rest is for the data, and for others on the machine
 TIMED_STEPS = 2
@@ -60,7 +61,17 @@ class Cost:
 
 
 def measure(plan: Plan) -> Cost:
-    """The cost of a step of a plan, by taking a few on random input after one that warms up."""
+    """The cost of a step of a plan, by taking a few on random input after one that warms up; endless if memory runs out."""
+    try:
+        return measured(plan)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return Cost(seconds=float("inf"), memory_bytes=sys.maxsize)
+
+
+def measured(plan: Plan) -> Cost:
+    """As `measure`, where memory suffices."""
     learner = Learner.new(plan, launch(plan.training))
     shape = (plan.training.batch_size, plan.data.channels, *plan.training.crop)
     generator = torch.Generator().manual_seed(0)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,16 +31,10 @@ REPORT_SECONDS = 8.0  # to score once more image by image, to draw the pages and
 MEASURED_CROPS = 4
 CHECK_SHARE = 0.05  # of the time for reading all samples before training
 MOST_VALIDATIONS = 10  # more would only crowd the curve
-ENCODERS = (
-    "regnetx_002",
-    "regnetx_004",
-    "regnetx_008",
-    "regnetx_016",
-    "regnetx_032",
-)  # of timm; twice the speed of ResNets here
+ENCODERS = tuple(f"regnetx_{size}" for size in ("002", "004", "008", "016", "032"))  # of timm: half a ResNet-18's time at 004
 UNET_WIDTHS = {2: (16, 32, 64), 3: (8, 16, 32)}
-BATCH = {"cpu": 4, "cuda": 16}  # in minutes on a CPU, more steps learn more than larger batches; halved where memory ends
-LEARNING_RATE = 2e-3  # AdamW with warm-up: half and double of it learn no faster on road scenes
+BATCH = {"cpu": 4, "cuda": 16}  # larger ones save a CPU no time, and cost it steps; halved where memory ends
+LEARNING_RATE = 2e-3  # high for AdamW, since runs from scratch are short
 TILE_CROPS = 2  # sides of a crop that inference looks at in one go: fewer seams, and no gradients to keep in memory
 
 log = logging.getLogger(__name__)
@@ -72,8 +67,7 @@ def planned(data: str, *, val: str | None, budget: Budget, model: str | None, se
     started = time.monotonic()
     train_set, val_set = open_splits(data, val)
     found = fingerprint(train_set)
-    if found.with_truth < found.looked_at:
-        raise UsageError(f"{train_set.source} has images without masks; add the masks, or use segwright predict on them")
+    check_truth(found, train_set.source)
     data_part, reasons = data_rules(found, data, val)
     geometric, intensity, more = augmentation_rules(found, data_part.channels)
     loss, why_loss = loss_rules(found)
@@ -104,6 +98,22 @@ def planned(data: str, *, val: str | None, budget: Budget, model: str | None, se
     left = 60 * budget.minutes - (time.monotonic() - started)
     made = scheduled(chosen, cost, train_set, len(val_set), found, left)
     return replace(made, plan=made.plan.with_settings(settings)) if settings else made
+
+
+def check_truth(found: Fingerprint, source: str) -> None:
+    """See that there is something to learn.
+
+    Raises:
+        UsageError: images have no masks, or the masks do not hold two classes.
+    """
+    if found.with_truth < found.looked_at:
+        raise UsageError(f"{source} has images without masks; add the masks, or use segwright predict on them")
+    present = [name for name, share in zip(found.class_names, found.class_fractions, strict=True) if share > 0]
+    if len(present) < 2:
+        raise UsageError(
+            f"the masks in {source} hold {f'only the class {present[0]!r}' if present else 'void alone'}; "
+            "two classes are needed to tell apart: look at the masks with segwright inspect"
+        )
 
 
 def look_through(datasets: Sequence[Dataset], seconds: float) -> None:
@@ -207,15 +217,20 @@ class Option:
 
 
 def option(draft: Plan, network: Any, zoom: float, found: Fingerprint, seconds: float, memory: int) -> Option:
-    """A network at a zoom, with the largest batch that fits the memory."""
+    """A network at a zoom, with the largest batch that fits the memory.
+
+    Raises:
+        UsageError: not even one crop does.
+    """
     candidate = with_network(draft, network, zoom, found)
     cost = measure(candidate)
     while candidate.training.batch_size > 1 and cost.memory_bytes > memory:
         candidate = replace(candidate, training=replace(candidate.training, batch_size=candidate.training.batch_size // 2))
         cost = measure(candidate)
     if cost.memory_bytes > memory:
+        needed = f"{cost.memory_bytes / 2**30:.1f} GB" if cost.memory_bytes < sys.maxsize else "more than there is"
         raise UsageError(
-            f"one crop of {candidate.training.crop} takes {cost.memory_bytes / 2**30:.1f} GB in training and "
+            f"one crop of {candidate.training.crop} takes {needed} in training and "
             f"{memory / 2**30:.1f} GB are granted; grant more with --memory-gb, or choose a smaller network with --model"
         )
     steps = seconds / cost.seconds

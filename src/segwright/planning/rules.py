@@ -27,7 +27,7 @@ def data_rules(found: Fingerprint, train: str, val: str | None) -> tuple[Data, d
     """Channels and normalisation, with reasons."""
     kinds = sorted(found.channels)
     channels = 3 if set(kinds) <= {1, 3, 4} and kinds != [1] and kinds != [4] else kinds[-1]
-    reasons = {"data.channels": f"the images have {', '.join(f'{n} x {c}' for c, n in found.channels.items())} channels"}
+    reasons = {"data.channels": ", ".join(f"{count} images have {channels}" for channels, count in found.channels.items())}
     fixed = set(found.dtypes) == {"uint8"} and found.mean_shift < ALIKE and len(kinds) == 1
     reasons["data.normalise"] = (
         f"8-bit images alike in brightness (their means differ by {found.mean_shift:.2f} of the spread inside one)"
