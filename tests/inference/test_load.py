@@ -7,7 +7,9 @@ import torch
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core import Classes
 from segwright.core.errors import FormatError, SettingError
-from segwright.inference.load import load, predictor_of, training_predictor
+from segwright.encoders import timm
+from segwright.inference.load import load, predictor_of, training_predictor, without_fetching
+from segwright.models import segformer, unet
 
 
 @pytest.fixture
@@ -52,3 +54,9 @@ def test_a_file_may_name_a_module_of_ones_own_only_where_that_is_allowed(saved, 
     with pytest.raises(SettingError, match="a file may not name one"):
         load(tmp_path)
     assert load(tmp_path, own_modules=True).network.state_dict().keys() == saved.state_dict().keys()
+
+
+def test_opening_a_run_fetches_nothing():
+    model = segformer.Config(encoder=timm.Config(name="resnet10t", pretrained=True))
+    assert without_fetching(model) == segformer.Config(encoder=timm.Config(name="resnet10t"))
+    assert without_fetching(unet.Config()) == unet.Config()

@@ -22,9 +22,17 @@ def test_a_journal_drops_what_a_kill_cut_off(tmp_path):
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
     assert [record["step"] for record in read_journal(tmp_path)] == [1, 2, 3] == [record["step"] for record in seen]
-    journal.drop_after(2)
+    journal.drop_after(2, 0)
     journal.add(step=3, loss=0.25)
     assert [record["loss"] for record in read_journal(tmp_path)] == [0.5, 0.5, 0.25]
+
+
+def test_a_journal_drops_scores_that_were_not_saved(tmp_path):
+    journal = Journal(tmp_path, None)
+    for record in ({"step": 1, "loss": 0.5}, {"step": 1, "mIoU": 0.1}, {"step": 2, "loss": 0.5}, {"step": 2, "mIoU": 0.2}):
+        journal.add(**record)
+    journal.drop_after(2, 1)
+    assert [record.get("mIoU") for record in read_journal(tmp_path)] == [None, 0.1, None]
 
 
 def test_places_that_cannot_hold_a_run_are_named(tiny_plan, tmp_path):

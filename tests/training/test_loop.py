@@ -17,7 +17,7 @@ from segwright.checkpoints.model_file import read_tensors
 from segwright.core.errors import FormatError, OutputError, TrainingError, UsageError
 from segwright.training import loop
 from segwright.training.folder import read_journal
-from segwright.training.loop import is_due, train
+from segwright.training.loop import train
 from segwright.training.state import STATE_FILE
 
 TRAIN = """
@@ -65,10 +65,28 @@ def test_a_run_repeats_to_the_bit_and_another_seed_differs(tiny_plan, tmp_path):
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
-def test_validation_moments_are_evenly_spaced_and_end_at_one():
-    moments = [step for step in range(10) if is_due(step / 10, (step + 1) / 10, 3)]
-    assert moments == [3, 6, 9]
-    assert is_due(0.9, 1.3, 5) and not is_due(0.41, 0.59, 5)
+def test_validations_are_evenly_spaced_and_the_last_is_at_the_end(tiny_plan, tmp_path):
+    train(with_training(tiny_plan, steps=10, validations=3), tmp_path / "run")
+    assert [record["step"] for record in read_journal(tmp_path / "run") if "mIoU" in record] == [4, 7, 10]
+
+
+def test_killed_before_a_validation_it_is_made_up_for(tiny_plan, tmp_path, monkeypatch):
+    train(tiny_plan, tmp_path / "whole")
+    validate = loop.Keeper.validate
+
+    def killed(keeper, learner, state):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Keeper, "validate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_plan, tmp_path / "killed")
+    monkeypatch.setattr(loop.Keeper, "validate", validate)
+    train(tiny_plan, tmp_path / "killed", resume=True)
+    scores = [
+        [(record["step"], record["mIoU"]) for record in read_journal(tmp_path / name) if "mIoU" in record]
+        for name in ("whole", "killed")
+    ]
+    assert scores[0] == scores[1] and same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
 def test_killed_at_random_moments_it_ends_as_if_never_stopped(tiny_plan, tmp_path):

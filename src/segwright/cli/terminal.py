@@ -39,6 +39,7 @@ def training_progress(title: str) -> Iterator[Callable[[dict[str, Any]], None]]:
             progress.update(bar, completed=min(1.0, record.get("progress", progress.tasks[0].completed)), facts=facts)
 
         yield watch
+        progress.update(bar, completed=1.0)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """From a run's folder to a predictor."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def load(run: str | Path, *, own_modules: bool = False) -> Predictor:
     path = Path(run)
     path = path / "model.safetensors" if path.is_dir() else path
     content = ModelFile.read(path, own_modules=own_modules)
-    network = content.plan.model.build()
+    network = without_fetching(content.plan.model).build()
     try:
         network.load_state_dict(content.weights)
     except RuntimeError as error:
@@ -32,6 +33,12 @@ def load(run: str | Path, *, own_modules: bool = False) -> Predictor:
             f"{path} does not fit its own plan ({error}); it was written by another version or changed"
         ) from error
     return predictor_of(network, content.plan, content.classes)
+
+
+def without_fetching(model: Any) -> Any:
+    """The settings of a network whose encoder starts from random weights: the file brings its own."""
+    encoder = getattr(model, "encoder", None)
+    return replace(model, encoder=replace(encoder, pretrained=False)) if getattr(encoder, "pretrained", False) else model
 
 
 def predictor_of(network: nn.Module, plan: Plan, classes: Classes) -> Predictor:

@@ -66,9 +66,11 @@ class Journal:
         self.run = run
         self.watch = watch
 
-    def drop_after(self, step: int) -> None:
-        """Drop what a run wrote after `step` before it was killed, since it will be written again."""
-        kept = [record for record in read_journal(self.run) if record["step"] <= step]
+    def drop_after(self, step: int, validations: int) -> None:
+        """Drop what a run wrote after its last save, at `step` with so many validations done: it will be written again."""
+        records = read_journal(self.run)
+        scores = [record for record in records if "mIoU" in record]
+        kept = [record for record in records if record["step"] <= step and record not in scores[validations:]]
         whole = self.run / f".{JOURNAL_FILE}.writing"  # put in place as a whole: this moment too may be the last
         whole.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
         whole.replace(self.run / JOURNAL_FILE)

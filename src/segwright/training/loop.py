@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,36 +50,66 @@ def train(
     state = learner.restore(run) if resume else State(batch_size=plan.training.batch_size)
     crops = Crops(train_set, plan, learner.task)
     clock = Clock(state, plan.training.steps, minutes, fabric)
-    journal = Journal(run, watch)
+    keeper = Keeper(run, plan, val_set, Journal(run, watch))
     if fabric.is_global_zero:
-        journal.drop_after(state.step)
-    before, saved = clock.progress(), time.monotonic()
+        keeper.journal.drop_after(state.step, state.validations)
     feed = feed_from(state, crops, fabric)
-    while before < 1:
+    while True:
+        progress = clock.progress()
+        if fabric.is_global_zero:
+            keeper.keep(learner, state, progress)
+        fabric.barrier()
+        if progress >= 1:
+            return run / MODEL_FILE
         batch = next(feed)
+        rate = plan.training.learning_rate * learning_rate_factor(progress)
         try:
-            rate = plan.training.learning_rate * learning_rate_factor(before)
             loss = learner.step(batch, state.step, rate)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            halve_batch(state, fabric, journal)
+            halve_batch(state, fabric, keeper.journal)
             feed = feed_from(state, crops, fabric)
             continue
         check_finite(loss, state, batch, run)
         state.step += 1
         state.position += state.batch_size
-        after = clock.progress()
         if fabric.is_global_zero:
-            journal.add(step=state.step, seconds=state.seconds, progress=after, loss=loss, learning_rate=rate)
-            if is_due(before, after, plan.training.validations):
-                validate(learner, val_set, state, journal, run)
-            if time.monotonic() - saved > SAVE_EVERY_S or after >= 1:
-                state.write(run, learner)
-                saved = time.monotonic()
-        fabric.barrier()
-        before = after
-    return run / MODEL_FILE
+            seconds = clock.seconds()
+            keeper.journal.add(step=state.step, seconds=seconds, progress=progress, loss=loss, learning_rate=rate)
+
+
+@dataclass
+class Keeper:
+    """Saves the state of a run, scores its averaged weights at even moments, and keeps the best of them."""
+
+    run: Path
+    plan: Plan
+    val_set: Dataset
+    journal: Journal
+    saved: float = field(default_factory=time.monotonic)
+
+    def keep(self, learner: Learner, state: State, progress: float) -> None:
+        """Do what is due at this progress, 0 to 1. What was learnt is saved before it is scored, which may take long."""
+        due = int(min(progress, 1.0) * self.plan.training.validations)
+        if due > state.validations or time.monotonic() - self.saved > SAVE_EVERY_S:
+            state.write(self.run, learner)
+            self.saved = time.monotonic()
+        if due > state.validations:
+            self.validate(learner, state)
+            state.validations = due
+            if progress >= 1:
+                state.write(self.run, learner)
+
+    def validate(self, learner: Learner, state: State) -> None:
+        """Score the averaged weights on the validation samples, and keep them if they are the best so far."""
+        predictor = training_predictor(learner.average, self.plan, self.val_set.classes)
+        scores = evaluate(predictor, self.val_set, resamples=0).values
+        figures = {name: scores[name] for name in ("mIoU", "pixel accuracy")}
+        self.journal.add(step=state.step, seconds=state.seconds, **figures)
+        if scores["mIoU"] > state.best_score or not (self.run / MODEL_FILE).exists():
+            state.best_score = scores["mIoU"]
+            ModelFile(learner.average.state_dict(), self.plan, self.val_set.classes).write(self.run / MODEL_FILE)
 
 
 @dataclass
@@ -94,18 +124,17 @@ class Clock:
     def __post_init__(self) -> None:
         self.started = time.monotonic() - self.state.seconds
 
+    def seconds(self) -> float:
+        """Time that the run has taken so far, over all its starts."""
+        return time.monotonic() - self.started
+
     def progress(self) -> float:
         """The share that is done, 0 to 1; past 1 when the last step took longer than was left."""
-        self.state.seconds = time.monotonic() - self.started
+        self.state.seconds = self.seconds()
         by_steps = self.state.step / self.steps
         if self.minutes is None:
             return by_steps
         return self.fabric.broadcast(max(by_steps, self.state.seconds / (60 * self.minutes)))
-
-
-def is_due(before: float, after: float, times: int) -> bool:
-    """Whether one of `times` evenly spaced moments, the last at 1, lies in (before, after]."""
-    return int(min(after, 1.0) * times) > int(before * times)
 
 
 def checked_splits(plan: Plan) -> tuple[Dataset, Dataset]:
@@ -157,15 +186,3 @@ def check_finite(loss: float, state: State, batch: Batch, run: Path) -> None:
             f"the last good model is {best if best.exists() else 'none yet'}; look at these samples, or lower "
             "training.learning_rate, and go on with: segwright train --resume " + str(run)
         )
-
-
-def validate(learner: Learner, val_set: Dataset, state: State, journal: Journal, run: Path) -> None:
-    """Score the averaged weights on the validation samples, and keep them if they are the best so far."""
-    predictor = training_predictor(learner.average, learner.plan, val_set.classes)
-    scores = evaluate(predictor, val_set, resamples=0).values
-    mean_iou = scores["mIoU"]
-    is_best = mean_iou > state.best_score
-    journal.add(step=state.step, seconds=state.seconds, **{"mIoU": mean_iou, "pixel accuracy": scores["pixel accuracy"]})
-    if is_best or not (run / MODEL_FILE).exists():
-        state.best_score = mean_iou
-        ModelFile(learner.average.state_dict(), learner.plan, val_set.classes).write(run / MODEL_FILE)

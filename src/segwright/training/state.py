@@ -27,6 +27,7 @@ class State:
     step: int = 0
     position: int = 0
     seconds: float = 0.0
+    validations: int = 0
     best_score: float = -1.0
 
     def write(self, run: Path, learner: "Learner") -> None:
