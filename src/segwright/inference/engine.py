@@ -109,7 +109,8 @@ class OpenVINOEngine:
         path = self.folder / "network.xml" if self.folder is not None else None
         if path is not None and path.exists():
             return self.core.read_model(path)
-        network = self.network if not self.network.training else copy.deepcopy(self.network).eval()
+        in_training = any(module.training for module in self.network.modules())
+        network = copy.deepcopy(self.network).eval() if in_training else self.network
         with undisturbed(), torch.no_grad():
             model = openvino.convert_model(network, example_input=torch.from_numpy(batch))
         if path is not None:

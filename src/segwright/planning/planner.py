@@ -250,9 +250,9 @@ def scheduled(chosen: Plan, cost: Cost, train_set: Dataset, val_count: int, foun
     size = math.prod(found.size_median) * chosen.data.zoom**found.axes
     look_seconds = 0.02 + cost.seconds / (batch * math.prod(crop)) * size / 2  # a forward pass is about a third of a step
     val_seconds = val_count * look_seconds
-    after = REPORT_SECONDS + val_seconds
+    after = REPORT_SECONDS + 2 * val_seconds  # the last validation of training comes when its time is over; then the scores
     validations = max(1, min(MOST_VALIDATIONS, int(VALIDATION_SHARE * seconds / val_seconds)))
-    steps = max(1, int((seconds - after - validations * val_seconds) / step_seconds))
+    steps = max(1, int((seconds - after - (validations - 1) * val_seconds) / step_seconds))
     reasons = {
         "training.steps": f"a step takes {step_seconds:.3g} s here, {seconds:.0f} s are left, {after:.0f} s of them for scores",
         "training.batch_size": f"a step takes {cost.memory_bytes / 2**30:.1f} GB",
