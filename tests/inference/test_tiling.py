@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from segwright.core.errors import ShapeError
 from segwright.inference.labels import labels
-from segwright.inference.tiling import OVERLAP, Axis, bands, tiled_labels
+from segwright.inference.tiling import OVERLAP, Axis, bands, smallest_tile, tiled_labels
 
 
 def pooled(image: np.ndarray, stride: int) -> np.ndarray:
@@ -89,6 +89,14 @@ def test_weights_sum_to_one_and_tiles_overlap(tile, more):
     assert axis.starts[0] == 0 and axis.starts[-1] == size - tile
     assert (np.diff(axis.starts) <= np.ceil(tile * (1 - OVERLAP))).all()
     assert (np.diff(axis.starts) > 0).all()
+
+
+@given(most=st.integers(4, 60).map(lambda n: 4 * n), more=st.integers(1, 900))
+def test_smaller_tiles_are_not_more(most, more):
+    small = smallest_tile(most + more, most)
+    assert most / 2 < small <= most
+    rounded = min(-(-small // 4) * 4, most)  # so that a quarter of it is whole
+    assert len(Axis.over(most + more, rounded).starts) == len(Axis.over(most + more, most).starts)
 
 
 @settings(max_examples=15, deadline=None)

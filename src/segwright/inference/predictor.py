@@ -12,7 +12,7 @@ from segwright.core import Classes, Sample, Segmentation
 from segwright.core.errors import SegwrightError, SettingError, ShapeError
 from segwright.inference.engine import AutoEngine, Engine
 from segwright.inference.flips import mirrored
-from segwright.inference.tiling import tiled_labels
+from segwright.inference.tiling import smallest_tile, tiled_labels
 from segwright.transforms.channels import match_channels
 from segwright.transforms.normalise import Normalise
 from segwright.transforms.pad import pad
@@ -26,10 +26,10 @@ class Predictor:
     """Images of any size to segmentations of the same size.
 
     An image is brought to `channels`, resized by `zoom`, normalised and padded; beyond the spatial shape `tile` (after the
-    zoom; None for never) it is seen in overlapping tiles. `flips` are axes, counted from the end, over whose mirror images
-    the logits are averaged: (-1,) takes twice the time, (-2, -1) four times. `engine` runs the network; without one it is
-    picked by timing when that pays (`AutoEngine`), and the network must not be trained any further. For a network in training
-    give `TorchEngine(network)`.
+    zoom; None for never) it is seen in overlapping tiles, as few as possible and at most that large. `flips` are axes, counted
+    from the end, over whose mirror images the logits are averaged: (-1,) takes twice the time, (-2, -1) four times. `engine`
+    runs the network; without one it is picked by timing when that pays (`AutoEngine`), and the network must not be trained
+    any further. For a network in training give `TorchEngine(network)`.
     """
 
     network: nn.Module
@@ -95,8 +95,12 @@ class Predictor:
         for side, most in zip(shape, self.tile or shape, strict=True):
             most = max(most // divisor, 1) * divisor if self.tile else up(side, divisor)
             step = max(most // divisor // SIZES_PER_TILE, 1) * divisor if self.tile else divisor
-            padded.append(min(up(side, step), most) if side <= most else up(side, divisor))
-            tile.append(min(padded[-1], most))
+            if side <= most:
+                padded.append(min(up(side, step), most))
+                tile.append(padded[-1])
+            else:
+                padded.append(up(side, divisor))
+                tile.append(min(up(smallest_tile(side, most), step), most))
         if divisor > 1 and set(padded) == {divisor}:  # one pixel at the deepest stage, which instance norm cannot work on
             tile[-1] = padded[-1] = 2 * divisor
         return tuple(tile), tuple(padded)

@@ -7,6 +7,7 @@ a tile, never (K, *S).
 Axes: C channels, K classes, *S spatial axes of the image, *T of a tile, *s and *t of their logits.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -55,6 +56,15 @@ class Band:
     first: int
     stop: int
     total: tuple[int, ...]
+
+
+def smallest_tile(side: int, most: int) -> int:
+    """The side of the smallest tiles of which no more are needed than of tiles of `most` pixels, which is below `side`.
+
+    One pixel too many then costs a second tile of 4/7 of the side, and not one as large as the first.
+    """
+    count = math.ceil((side - most) / (most * (1 - OVERLAP))) + 1
+    return math.ceil(side / (count - (count - 1) * OVERLAP))
 
 
 def tiled_labels(
