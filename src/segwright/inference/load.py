@@ -37,8 +37,9 @@ def load(run: str | Path, *, own_modules: bool = False) -> Predictor:
 
 def without_fetching(model: Any) -> Any:
     """The settings of a network whose encoder starts from random weights: the file brings its own."""
-    encoder = getattr(model, "encoder", None)
-    return replace(model, encoder=replace(encoder, pretrained=False)) if getattr(encoder, "pretrained", False) else model
+    if not getattr(getattr(model, "encoder", None), "pretrained", False):
+        return model
+    return replace(model, encoder=replace(model.encoder, pretrained=False))
 
 
 def predictor_of(network: nn.Module, plan: Plan, classes: Classes) -> Predictor:
