@@ -4,21 +4,24 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import segwright
+from segwright.checkpoints.model_file import ModelFile
 from segwright.evaluation.gallery import Gallery
 from segwright.evaluation.report import write_report
 from segwright.evaluation.scores import Scores, evaluate, write_scores
 from segwright.formats import open_splits
+from segwright.formats.image_file import replace_file
 from segwright.inference.load import load
 from segwright.planning.budget import Budget
 from segwright.planning.planner import planned
 from segwright.plans import Plan
-from segwright.training.folder import PLAN_FILE, check_free, read_journal
+from segwright.training.folder import MODEL_FILE, PLAN_FILE, check_free, read_journal
 from segwright.training.loop import train
 
 Watch = Callable[[dict[str, Any]], None]
@@ -49,7 +52,16 @@ def fit(
     made = planned(str(data), val=None if val is None else str(val), budget=budget, model=model, settings=settings)
     minutes = budget.minutes - (time.monotonic() - started + made.seconds_after) / 60
     train(made.plan, run, minutes=max(minutes, 0.02), watch=watch)  # 0.02: at least one step, whatever the budget
+    write_steps(run, made.plan)
     return finish(run)
+
+
+def write_steps(run: Path, plan: Plan) -> None:
+    """Write how many steps a run by the clock took into its plan, in the folder and in the model file."""
+    reasons = plan.reasons | {"training.steps": "as many as the minutes had room for"}
+    done = replace(plan, training=replace(plan.training, steps=read_journal(run)[-1]["step"]), reasons=reasons)
+    replace_file(run / PLAN_FILE, done.to_toml().encode())
+    replace(ModelFile.read(run / MODEL_FILE, own_modules=True), plan=done).write(run / MODEL_FILE)
 
 
 def finish(run: Path) -> Scores:

@@ -32,8 +32,8 @@ def train(
     """Train what a plan describes into the folder `run`, and return the path of the best model found.
 
     With `resume` a run that was stopped or killed goes on from its last save; on a CPU it ends with the same weights, to the
-    bit, as if it had never stopped. With `minutes` the learning rate decays by the clock where that is ahead of the steps, and
-    the run ends then: such a run fits its time and cannot be repeated to the bit. `watch` is called with each log record.
+    bit, as if it had never stopped. With `minutes` the clock decides and not the plan's steps: the learning rate decays with it
+    and the run ends by it, which fills the time, and cannot be repeated to the bit. `watch` is called with each log record.
     Started by torchrun, all processes train together; `batch_size` counts over all of them.
 
     Raises:
@@ -114,7 +114,7 @@ class Keeper:
 
 @dataclass
 class Clock:
-    """How far a run is, 0 to 1: by its steps, or by the time it may take where that is ahead. All processes read the same."""
+    """How far a run is, 0 to 1: by its steps, or by the time it may take if that is given. All processes read the same."""
 
     state: State
     steps: int
@@ -131,10 +131,9 @@ class Clock:
     def progress(self) -> float:
         """The share that is done, 0 to 1; past 1 when the last step took longer than was left."""
         self.state.seconds = self.seconds()
-        by_steps = self.state.step / self.steps
         if self.minutes is None:
-            return by_steps
-        return self.fabric.broadcast(max(by_steps, self.state.seconds / (60 * self.minutes)))
+            return self.state.step / self.steps
+        return self.fabric.broadcast(self.state.seconds / (60 * self.minutes))
 
 
 def checked_splits(plan: Plan) -> tuple[Dataset, Dataset]:
