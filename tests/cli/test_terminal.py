@@ -19,6 +19,21 @@ def test_progress_goes_to_stderr_and_tables_to_stdout(capsys):
     assert [line.split() for line in out.splitlines() if line] == [["name", "value"], ["a", "1.0"], ["b", "2.0"]]
 
 
+def test_names_that_look_like_markup_are_shown_as_they_are(capsys):
+    with training_progress("fit [/]") as watch:
+        watch({"step": 1, "event": "an [/] event"})
+    with working("inspect [red]"):
+        pass
+    print_table(["[/]", "value"], [["class [/]", "[red]"], ["[/red]", ":smile:"]])
+    out, err = capsys.readouterr()
+    assert "an [/] event" in err and "fit [/]" in err
+    assert [line.split() for line in out.splitlines() if line] == [
+        ["[/]", "value"],
+        ["class", "[/]", "[red]"],
+        ["[/red]", ":smile:"],
+    ]
+
+
 def test_an_unwritable_text_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from segwright.core.errors import OutputError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:  # loading the scores takes longer than `segwright --help` may
 def training_progress(title: str) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A bar with time left, loss and mIoU; it is fed with the records of a run's log."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # names of files and classes may look like markup, [red] or [/]
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
@@ -34,7 +35,7 @@ def training_progress(title: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         def watch(record: dict[str, Any]) -> None:
             latest.update({name: record[name] for name in ("loss", "mIoU") if name in record})
             if "event" in record:
-                progress.console.print(record["event"])
+                progress.console.print(record["event"], markup=False)
             facts = "  ".join(f"{name} {value:.3f}" for name, value in latest.items())
             progress.update(bar, completed=min(1.0, record.get("progress", progress.tasks[0].completed)), facts=facts)
 
@@ -45,7 +46,8 @@ def training_progress(title: str) -> Iterator[Callable[[dict[str, Any]], None]]:
 @contextmanager
 def working(title: str) -> Iterator[None]:
     """A spinner while something of unknown length is done."""
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         progress.add_task(title)
         yield
 
@@ -55,9 +57,9 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for index, name in enumerate(header):
         is_number = bool(rows) and rows[0][index][:1].isdigit()
-        table.add_column(name, justify="right" if is_number else "left")
+        table.add_column(Text(name), justify="right" if is_number else "left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     Console().print(table, "")
 
 
@@ -70,7 +72,7 @@ def print_scores(scores: "Scores") -> None:
     per_class = list(dict.fromkeys(name.partition("/")[0] for name in scores.values if "/" in name))
     rows = [[name, *(number(scores.values[f"{score}/{name}"]) for score in per_class)] for name in scores.classes.names]
     print_table(["class", *per_class], rows)
-    Console().print(f"[dim]{scores.count} images. {scores.convention}[/dim]")
+    Console().print(Text(f"{scores.count} images. {scores.convention}", style="dim"))
 
 
 def number(value: float) -> str:
