@@ -1,5 +1,6 @@
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -339,6 +340,15 @@ def test_colours_and_fractions_are_no_masks(tmp_path):
     tifffile.imwrite(tmp_path / "half.tif", np.full((3, 3), 0.5, np.float32))
     with pytest.raises(FormatError, match="half.tif: the mask holds fractions .*argmax"):
         read_mask(tmp_path / "half.tif")
+    tifffile.imwrite(tmp_path / "nan.tif", np.full((3, 3), np.nan, np.float32))
+    with warnings.catch_warnings(action="error"), pytest.raises(FormatError, match="nan.tif: the mask holds fractions"):
+        read_mask(tmp_path / "nan.tif")
+
+
+def test_complex_numbers_are_no_image(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((3, 3), 1j, np.complex64))
+    with pytest.raises(FormatError, match="a.tif holds complex numbers, real ones are needed; .*as two channels"):
+        read_image(tmp_path / "a.tif")
 
 
 def test_time_and_stacks_of_colours_are_refused(tmp_path):

@@ -92,7 +92,8 @@ def read_mask(path: Path | str) -> np.ndarray:
         )
     mask = values[0]
     if not np.issubdtype(mask.dtype, np.integer):
-        whole = mask.astype(np.int32)
+        with np.errstate(invalid="ignore"):  # NaN becomes some number, and is refused as it equals none
+            whole = mask.astype(np.int32)
         if not (whole == mask).all():
             raise FormatError(
                 f"{path}: the mask holds fractions (dtype {mask.dtype}), whole class numbers are needed; "
@@ -348,6 +349,8 @@ def _decode_tiff(data: bytes, path: Path) -> Stored:
         colors = page.colormap if page.photometric == tifffile.PHOTOMETRIC.PALETTE else None  # uint16 (3, N)
         alpha = page.photometric == tifffile.PHOTOMETRIC.RGB and len(page.extrasamples) == 1 and page.extrasamples[0] in (1, 2)
     values = _channels_first(array, axes, path)
+    if np.iscomplexobj(values):
+        raise FormatError(f"{path} holds complex numbers, real ones are needed; save real and imaginary part as two channels")
     if values.dtype == bool:
         return Stored(values.astype(np.uint8) * np.uint8(255), None, orientation, grey_step=255)
     values = values.astype(values.dtype.newbyteorder("="), copy=False)

@@ -147,7 +147,8 @@ def read_classes(path: Path) -> Meaning:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        json.dumps(content, ensure_ascii=False).encode()  # half a character, such as "\\ud800", could not be saved or shown
+    except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path} cannot be read as JSON ({error}); correct it or remove it") from error
     if isinstance(content, dict) and "classes" not in content:
         content = {"classes": list(content), "palette": list(content.values())}
@@ -158,13 +159,18 @@ def read_classes(path: Path) -> Meaning:
     if len(names) > MAX_CLASSES:
         raise FormatError(f"{path} names {len(names)} classes; 16-bit masks hold up to {MAX_CLASSES}: merge some")
     colors, values = given.get("palette"), given.get("values") or range(len(names))
+    things, masks = given.get("is_thing"), given.get("masks", "classes")
     try:
-        if colors and any(not 0 <= value <= 255 for color in colors for value in color):
+        if colors and any(not isinstance(value, int | float) or not 0 <= value <= 255 for color in colors for value in color):
             raise ValueError("colours are numbers 0..255")
+        if things and any(flag not in (True, False) for flag in things):
+            raise ValueError(f"is_thing is {things!r}")
+        if masks not in ("classes", "instances"):
+            raise SettingError(f'"masks" is {masks!r}; write "instances" if each number is one object, else leave it out')
         if len(values) != len(names):
             raise ValueError(f"{len(names)} classes, but {len(values)} values")
-        classes = Classes.of(names, colors=colors[: len(names)] if colors else None, is_thing=given.get("is_thing"))
-        if given.get("masks") == "instances":
+        classes = Classes.of(names, colors=colors[: len(names)] if colors else None, is_thing=things)
+        if masks == "instances":
             return _of_instances(classes, VOID_16_BIT if ignore_index is None else ignore_index, str(path))
         return Meaning(classes, _lookup(values, ignore_index), source=str(path))
     except SettingError as error:
@@ -218,8 +224,12 @@ def _of_instances(classes: Classes, ignore_index: int, source: str = "the rule f
 def _lookup(values: Iterable[int], ignore_index: int | None = None) -> np.ndarray:
     """Class of each number, int32 (65536,), from the number of each class."""
     numbers = [*values]
-    if any(not 0 <= value <= MAX_VALUE for value in (*numbers, ignore_index or 0)):
-        raise ValueError(f"numbers of masks are 0..{MAX_VALUE}")
+    for value in (*numbers, ignore_index or 0):
+        if not isinstance(value, int | np.integer) or not 0 <= value <= MAX_VALUE:
+            raise ValueError(f"numbers of masks are 0..{MAX_VALUE}, not {value!r}")
+    if len(set(numbers)) < len(numbers):
+        value, count = Counter(numbers).most_common(1)[0]
+        raise ValueError(f"the number {value} stands for {count} classes")
     class_of = np.full(MAX_VALUE + 1, UNKNOWN, dtype=np.int32)
     class_of[numbers] = np.arange(len(numbers))
     if ignore_index is not None:
