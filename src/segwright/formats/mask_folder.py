@@ -72,6 +72,12 @@ def matches(path: Path | str) -> bool:
     return path.is_dir() and bool(_subfolders(path, IMAGE_FOLDERS)) and bool(_subfolders(path, MASK_FOLDERS))
 
 
+def is_mask_folder(path: Path | str) -> bool:
+    """Whether a path is the folder of masks of a data set: called like one, with one of images beside it."""
+    path = Path(path).resolve()
+    return path.name.lower() in MASK_FOLDERS and matches(path.parent)
+
+
 def read(path: Path | str) -> Dataset:
     """The samples of a folder in name order (numbers in names count as numbers); each is read when it is asked for.
 

@@ -23,7 +23,7 @@ from segwright.formats.image_file import (
     write_class_map,
     write_picture,
 )
-from segwright.formats.mask_folder import image_files
+from segwright.formats.mask_folder import image_files, is_mask_folder
 from segwright.inference.engine import AutoEngine
 from segwright.inference.load import load
 from segwright.inference.predictor import Predictor
@@ -62,7 +62,7 @@ def predict(
     `model` is a predictor or a run's folder. `images` are files, or folders with everything below them. A mask is called
     KEY.png, or KEY.tif for a TIFF: class numbers at the image's own size, with the classes' colours if `palette`. `overlay`
     adds pictures for people, KEY_overlay.jpg for a JPEG, else .png. `flips` replaces those of the model. Masks of an earlier
-    run are replaced, images never. An image that cannot be read or predicted is left out, and named when all others are done.
+    run are replaced, images and the masks of a data set (images/ and masks/ side by side) never. An image that cannot be read or predicted is left out, and named when all others are done.
 
     Raises:
         FormatError: there is no image, or two would have one name; nothing was written.
@@ -88,8 +88,8 @@ def predict(
             try:
                 class_map = predictor.class_map(image.result())
             except SegwrightError as error:
-                log.warning("%s: %s", job.image, error)
-                failed[job.image] = str(error)
+                failed[job.image] = str(error) if str(job.image) in str(error) else f"{job.image}: {error}"
+                log.warning("%s", failed[job.image])
                 continue
             waiting.append(writer.submit(write, job, image.result(), class_map, predictor, palette=palette))
             written += job.outputs
@@ -98,7 +98,8 @@ def predict(
         for future in waiting:
             future.result()
     if failed:
-        raise UsageError(f"{len(failed)} of {len(jobs)} images could not be predicted, the others are in {out}: {some(failed)}")
+        rest = f"the others are in {out}" if written else "nothing was written"
+        raise UsageError(f"{len(failed)} of {len(jobs)} images could not be predicted, {rest}: {some([*failed.values()])}")
     return written
 
 
@@ -107,15 +108,16 @@ def planned(images: Sequence[str | Path], out: Path, *, overlay: bool) -> list[J
 
     Raises:
         FormatError: there is no image.
-        OutputError: results would lie among the images or replace one, or two would have one name.
+        OutputError: results would lie among the images, replace one or a mask of a data set, or two would have one name.
     """
     keys: dict[str, Path] = {}
     for place in map(Path, images):
-        if place.is_dir() and place.resolve() == out.resolve():
+        files = image_files(place)
+        results = {key for key, image in files.items() if place.is_dir() and image.resolve().is_relative_to(out.resolve())}
+        if place.is_dir() and (place.resolve() == out.resolve() or len(results) == len(files)):
             raise OutputError(f"masks in {out} would lie among the images there; choose another folder with out")
-        for key, image in image_files(place).items():
-            is_result = place.is_dir() and image.resolve().is_relative_to(out.resolve())
-            if not is_result and keys.setdefault(key, image).resolve() != image.resolve():
+        for key, image in files.items():
+            if key not in results and keys.setdefault(key, image).resolve() != image.resolve():
                 raise OutputError(f"the masks of {image} and {keys[key]} would both be called {key}; rename one of the images")
     jobs = []
     for key, image in keys.items():
@@ -128,6 +130,11 @@ def planned(images: Sequence[str | Path], out: Path, *, overlay: bool) -> list[J
             other = taken.setdefault(path.resolve(), path)
             if other is not path:
                 raise OutputError(f"{path}, a result for {job.image}, would replace {other}; choose another folder with out")
+            if path.exists() and is_mask_folder(out):
+                raise OutputError(
+                    f"{path}, a result for {job.image}, would replace a mask of the data set in {out.absolute().parent}, which may "
+                    "be its truth; choose another folder with out"
+                )
     return jobs
 
 
@@ -163,8 +170,7 @@ def write(job: Job, image: np.ndarray, class_map: np.ndarray, predictor: Predict
         write_picture(job.overlay, laid_over(image, class_map, predictor.classes.palette))
 
 
-def some(failed: dict[Path, str]) -> str:
-    """Some reasons, one a line. They name their files themselves where reading failed."""
-    reasons = [reason if str(path) in reason else f"{path}: {reason}" for path, reason in failed.items()]
+def some(reasons: list[str]) -> str:
+    """Some reasons, one a line."""
     more = [f"and {len(reasons) - SHOWN} more"] if len(reasons) > SHOWN else []
     return "\n  ".join(["", *reasons[:SHOWN], *more])
