@@ -34,6 +34,14 @@ def test_names_that_look_like_markup_are_shown_as_they_are(capsys):
     ]
 
 
+@pytest.mark.parametrize(("rank", "is_shown"), [("0", True), ("1", False)])
+def test_of_several_processes_the_first_shows_its_progress(capsys, monkeypatch, rank, is_shown):
+    monkeypatch.setenv("RANK", rank)
+    with training_progress("a run") as watch:
+        watch({"step": 1, "progress": 0.5, "loss": 1.25})
+    assert ("a run" in capsys.readouterr().err) == is_shown
+
+
 def test_an_unwritable_text_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):

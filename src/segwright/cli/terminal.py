@@ -1,5 +1,6 @@
 """What the commands show on a terminal: results on stdout, progress on stderr."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,11 @@ if TYPE_CHECKING:  # loading the scores takes longer than `segwright --help` may
     from segwright.evaluation.scores import Scores
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that shows, scores and reports, where torchrun has started several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def training_progress(title: str) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A bar with time left, loss and mIoU; it is fed with the records of a run's log."""
@@ -28,7 +34,7 @@ def training_progress(title: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[facts]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True), disable=not is_first_process()) as progress:
         bar = progress.add_task(title, total=1.0, facts="")
         latest: dict[str, float] = {}
 

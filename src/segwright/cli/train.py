@@ -1,6 +1,5 @@
 """`segwright train`: carry out a plan, or go on with a run."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ def run(
     settings: Annotated[list[str] | None, typer.Option("--set", help="path=value, replaces a setting of the plan.")] = None,
 ) -> None:
     """Train what a plan says, then measure it. A killed run goes on with --resume RUN as if nothing had happened."""
-    from segwright.cli.terminal import print_scores, training_progress
+    from segwright.cli.terminal import is_first_process, print_scores, training_progress
     from segwright.core.errors import UsageError
     from segwright.plans import Plan
     from segwright.training.loop import train
@@ -31,7 +30,7 @@ def run(
     folder = resume or out or free_folder(chosen.data.train)
     with training_progress(f"train {folder}") as watch:
         train(chosen, folder, resume=resume is not None, watch=watch)
-        if int(os.environ.get("RANK", "0")) > 0:  # under torchrun the first process alone scores and reports
+        if not is_first_process():
             return
         scores = finish(folder)
     print_scores(scores)
