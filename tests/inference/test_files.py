@@ -43,7 +43,7 @@ def scene(seed: int, shape: tuple[int, int] = (20, 30)) -> np.ndarray:
 
 @pytest.fixture
 def photos(tmp_path):
-    folder = tmp_path / "photos"
+    folder = tmp_path / "holiday"
     folder.mkdir()
     for number in range(7):
         Image.fromarray(scene(number)).save(folder / f"{number}.png")
@@ -162,7 +162,7 @@ def test_many_bad_ones_are_counted(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "SHOWN", 2)
     for path in photos.iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(UsageError, match="7 of 7 images") as error:
+    with pytest.raises(UsageError, match="7 of 7 images could not be predicted, nothing was written") as error:
         predict(predictor(), photos, tmp_path / "masks")
     assert str(error.value).endswith("and 5 more") and str(error.value).count("is not an image") == 2
 
@@ -180,6 +180,20 @@ def test_results_do_not_mix_with_images(photos, tmp_path):
     with pytest.raises(OutputError, match="would replace"):
         predict(predictor(), photos, tmp_path / "masks", overlay=True)
     assert not (tmp_path / "masks").exists()
+    with pytest.raises(OutputError, match="would lie among the images"):  # not "nothing to do, these are my results"
+        predict(predictor(), photos, tmp_path)
+
+
+def test_the_truth_of_a_data_set_is_not_replaced(photos, tmp_path):
+    photos.rename(tmp_path / "images")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "3.png").write_bytes(b"truth")
+    for images in (tmp_path, tmp_path / "images", tmp_path / "images" / "3.png"):
+        with pytest.raises(OutputError, match="3.png, would replace a mask .* its truth; choose another folder with out"):
+            predict(predictor(), images, tmp_path / "masks")
+    assert (tmp_path / "masks" / "3.png").read_bytes() == b"truth" and len([*(tmp_path / "masks").iterdir()]) == 1
+    (tmp_path / "masks" / "3.png").unlink()
+    assert len(predict(predictor(), tmp_path / "images", tmp_path / "masks")) == 7  # the remedy
 
 
 def test_a_place_that_cannot_be_written_is_told_before_any_work(photos, tmp_path):

@@ -62,7 +62,8 @@ def predict(
     `model` is a predictor or a run's folder. `images` are files, or folders with everything below them. A mask is called
     KEY.png, or KEY.tif for a TIFF: class numbers at the image's own size, with the classes' colours if `palette`. `overlay`
     adds pictures for people, KEY_overlay.jpg for a JPEG, else .png. `flips` replaces those of the model. Masks of an earlier
-    run are replaced, images and the masks of a data set (images/ and masks/ side by side) never. An image that cannot be read or predicted is left out, and named when all others are done.
+    run are replaced, images and the masks of a data set (images/ and masks/ side by side) never. An image that cannot be read
+    or predicted is left out, and named when all others are done.
 
     Raises:
         FormatError: there is no image, or two would have one name; nothing was written.
@@ -132,8 +133,8 @@ def planned(images: Sequence[str | Path], out: Path, *, overlay: bool) -> list[J
                 raise OutputError(f"{path}, a result for {job.image}, would replace {other}; choose another folder with out")
             if path.exists() and is_mask_folder(out):
                 raise OutputError(
-                    f"{path}, a result for {job.image}, would replace a mask of the data set in {out.absolute().parent}, which may "
-                    "be its truth; choose another folder with out"
+                    f"{path}, a result for {job.image}, would replace a mask that lies beside the images of a data set and "
+                    "may be its truth; choose another folder with out, or remove the masks if an earlier prediction wrote them"
                 )
     return jobs
 
