@@ -24,6 +24,8 @@ def test_what_is_granted():
         ({"minutes": 0}, "minutes is 0; give a positive number"),
         ({"minutes": float("nan")}, "minutes is nan"),
         ({"memory_gb": -1}, "memory_gb is -1"),
+        ({"memory_gb": float("nan")}, "memory_gb is nan; give a positive number"),
+        ({"memory_gb": float("inf")}, "memory_gb is inf; .*leave it out to use what is free"),
         ({"device": "tpu"}, "device is 'tpu'; known are"),
     ],
 )

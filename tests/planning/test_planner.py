@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segwright.core.errors import SettingError, UnknownNameError, UsageError
+from segwright.core.errors import SettingError, ShapeError, UnknownNameError, UsageError
 from segwright.planning import planner
 from segwright.planning.budget import Budget, Cost
 from segwright.planning.planner import plan, planned
@@ -62,7 +62,9 @@ def costs_of(made: Plan) -> float:
 def test_memory_is_kept(data, costs):
     made = plan(data, budget=Budget(minutes=1, memory_gb=0.004, device="cpu"))
     assert made.training.batch_size * np.prod(made.training.crop) * 1000 <= 0.004 * 2**30
-    with pytest.raises(UsageError, match=r"one crop of .* takes .* in training .*--memory-gb"):
+    with pytest.raises(
+        UsageError, match=r"one crop of .* takes 0.00\d+ GB in training and 1e-05 GB are granted; .*--memory-gb"
+    ):
         plan(data, budget=Budget(minutes=1, memory_gb=1e-5, device="cpu"))
 
 
@@ -93,6 +95,13 @@ def test_a_damaged_file_is_named_before_training_even_among_the_validation_sampl
     path = next((Path(data) / "val" / "images").iterdir())
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UsageError, match=path.name):
+        plan(data, budget=Budget(minutes=1, device="cpu"))
+
+
+def test_channels_that_do_not_fit_are_named_before_training_even_among_the_validation_samples(data, costs):
+    path = next((Path(data) / "val" / "images").iterdir())
+    Image.fromarray(np.zeros((48, 64, 2), np.uint8), mode="LA").save(path)
+    with pytest.raises(ShapeError, match=f"'{path.stem}': the image has 2 channels, 3 are needed"):
         plan(data, budget=Budget(minutes=1, device="cpu"))
 
 

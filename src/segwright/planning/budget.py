@@ -31,7 +31,7 @@ class Budget:
     def __post_init__(self) -> None:
         if not 0 < self.minutes < float("inf"):
             raise SettingError(f"minutes is {self.minutes}; give a positive number, for example --minutes 10")
-        if self.memory_gb is not None and self.memory_gb <= 0:
+        if self.memory_gb is not None and not 0 < self.memory_gb < float("inf"):
             raise SettingError(f"memory_gb is {self.memory_gb}; give a positive number, or leave it out to use what is free")
         if self.device not in ("auto", "cpu", "cuda"):
             raise SettingError(f"device is '{self.device}'; known are auto, cpu and cuda")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from segwright.core import Dataset
-from segwright.core.errors import UsageError
+from segwright.core.errors import ShapeError, UsageError
 from segwright.encoders import timm
 from segwright.formats import open_splits
 from segwright.models import preset, segformer, unet
@@ -22,6 +22,7 @@ from segwright.planning.rules import augmentation_rules, crop_for, data_rules, h
 from segwright.plans import Inference, Plan, Precision, Training
 from segwright.tasks.semantic import Semantic
 from segwright.training.batches import Crops
+from segwright.transforms.channels import match_channels
 
 PASSES = 12  # looks at each training pixel, from scratch: with fewer, a cheaper network has learnt more in the same time
 FEWEST_STEPS = 600  # the same for small data sets, whose pixels are soon seen
@@ -89,7 +90,7 @@ def planned(data: str, *, val: str | None, budget: Budget, model: str | None, se
         reasons=reasons | more | why_loss,
     )
     draft = fastest_precision(with_network(draft, candidates[0], 1.0, found))
-    look_through((train_set, val_set), CHECK_SHARE * 60 * budget.minutes)
+    look_through((train_set, val_set), draft.with_settings(settings).data.channels, CHECK_SHARE * 60 * budget.minutes)
     left = 60 * budget.minutes - (time.monotonic() - started)
     chosen, cost = choose(draft, candidates, found, left, budget.memory_bytes)
     if settings:
@@ -116,8 +117,8 @@ def check_truth(found: Fingerprint, source: str) -> None:
         )
 
 
-def look_through(datasets: Sequence[Dataset], seconds: float) -> None:
-    """Read the samples once, so that a damaged file is named now and not after an hour of training; as many as time allows.
+def look_through(datasets: Sequence[Dataset], channels: int, seconds: float) -> None:
+    """Read the samples once, so that one that cannot be used is named now and not after an hour of training; as time allows.
 
     Raises:
         UsageError: a sample cannot be used; the message names its file.
@@ -129,6 +130,10 @@ def look_through(datasets: Sequence[Dataset], seconds: float) -> None:
             return
         if sample.truth is None:
             raise UsageError(f"sample {sample.key!r} has no mask to learn from; add it, or take the image out")
+        try:
+            match_channels(sample.image[(slice(None), *[slice(1)] * (sample.image.ndim - 1))], channels)  # one pixel tells
+        except ShapeError as error:
+            raise ShapeError(f"sample {sample.key!r}: {error}") from error
 
 
 def networks(found: Fingerprint, model: str | None, channels: int) -> list[Any]:
@@ -228,10 +233,10 @@ def option(draft: Plan, network: Any, zoom: float, found: Fingerprint, seconds: 
         candidate = replace(candidate, training=replace(candidate.training, batch_size=candidate.training.batch_size // 2))
         cost = measure(candidate)
     if cost.memory_bytes > memory:
-        needed = f"{cost.memory_bytes / 2**30:.1f} GB" if cost.memory_bytes < sys.maxsize else "more than there is"
+        needed = f"{cost.memory_bytes / 2**30:.2g} GB" if cost.memory_bytes < sys.maxsize else "more than there is"
         raise UsageError(
             f"one crop of {candidate.training.crop} takes {needed} in training and "
-            f"{memory / 2**30:.1f} GB are granted; grant more with --memory-gb, or choose a smaller network with --model"
+            f"{memory / 2**30:.2g} GB are granted; grant more with --memory-gb, or choose a smaller network with --model"
         )
     steps = seconds / cost.seconds
     looked_at = steps * candidate.training.batch_size * math.prod(candidate.training.crop)
