@@ -21,6 +21,7 @@ from segwright.transforms.normalise import Normalise
 
 FOLDER_OF = {"model": "models", "encoder": "encoders", "loss": "losses", "terms": "losses"}  # where a setting's kind is found
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+MAX_SEED = 2**32 - 1  # of numpy's older generators; torch's 64 bits leave room for the step that is added
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,10 @@ class Training:
         for name in ("steps", "batch_size", "validations"):
             if getattr(self, name) < 1:
                 raise SettingError(f"training.{name} is {getattr(self, name)}; give at least 1")
+        if len(self.crop) not in (2, 3) or min(self.crop) < 1:
+            raise SettingError(f"training.crop is {list(self.crop)}; give one side per axis, such as [192, 256]")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise SettingError(f"training.seed is {self.seed}; give a number from 0 to {MAX_SEED}")
         if not self.learning_rate > 0:
             raise SettingError(f"training.learning_rate is {self.learning_rate}; give a positive number, for example 0.001")
 
@@ -85,6 +90,16 @@ class Plan:
     training: Training
     inference: Inference
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        axes, tile = len(self.training.crop), self.inference.tile
+        if len(tile) != axes or min(tile) < 1:
+            raise SettingError(f"inference.tile is {list(tile)}; give one side for each of the {axes} axes of the crop")
+        for name, flips in (("geometric", self.geometric.flip_axes), ("inference", self.inference.flip_axes)):
+            if not set(flips) <= set(range(-axes, 0)):
+                raise SettingError(
+                    f"{name}.flip_axes is {list(flips)}, the crop has {axes} axes; count them from the end: -1 columns, -2 rows"
+                )
 
     def to_toml(self) -> str:
         """The plan as TOML text, with its reasons as comments; `Plan.from_toml` reads it back equal."""
@@ -174,9 +189,16 @@ def kind_of(value: object) -> str:
 
 
 def class_of(module: ModuleType) -> type:
-    """The class that a module offers by its name: `Config`, or the file name in camel case."""
+    """The class that a module offers by its name: `Config`, or the file name in camel case.
+
+    Raises:
+        SettingError: it offers none.
+    """
     name = "".join(word.capitalize() for word in module.__name__.rsplit(".", maxsplit=1)[-1].split("_"))
-    return getattr(module, "Config", None) or getattr(module, name)
+    found = getattr(module, "Config", None) or getattr(module, name, None)
+    if not is_dataclass(found) or not isinstance(found, type):
+        raise SettingError(f"module '{module.__name__}' has no dataclass Config or {name}; add one, or choose another kind")
+    return found
 
 
 def build(cls: type, table: dict[str, Any], path: str, *, own_modules: bool) -> Any:
@@ -198,6 +220,8 @@ def build(cls: type, table: dict[str, Any], path: str, *, own_modules: bool) -> 
             values[name] = tuple(
                 build_kind(one, f"{where}[{i}]", FOLDER_OF[name], own_modules=own_modules) for i, one in enumerate(content)
             )
+        elif name in FOLDER_OF:
+            raise SettingError(f"'{where}' is {content!r}, a group of settings is needed; choose one by '{where}.kind'")
         elif isinstance(content, dict) and is_dataclass(types[name]):
             values[name] = build(types[name], content, where, own_modules=own_modules)
         else:
@@ -225,8 +249,10 @@ def checked(content: Any, expected: Any, path: str) -> Any:
     Raises:
         SettingError: it does not fit.
     """
+    if is_dataclass(expected):
+        raise SettingError(f"'{path}' is {content!r}, a group of settings is needed; replace one of them: '{path}.NAME'")
     try:
-        return TypeAdapter(expected).validate_python(content)
+        return TypeAdapter(expected, config={"allow_inf_nan": False}).validate_python(content)
     except ValidationError as error:
         raise SettingError(f"setting '{path}' is {content!r}: {error.errors()[0]['msg']}; correct it in the plan") from error
 

@@ -68,6 +68,14 @@ def test_memory_is_kept(data, costs):
         plan(data, budget=Budget(minutes=1, memory_gb=1e-5, device="cpu"))
 
 
+def test_settings_beyond_all_memory_are_named(data, costs, monkeypatch):
+    endless = Cost(seconds=float("inf"), memory_bytes=10**15)
+    timed = planner.measure
+    monkeypatch.setattr(planner, "measure", lambda made: endless if made.training.batch_size > 1000 else timed(made))
+    with pytest.raises(UsageError, match="a step with training.batch_size=100000 takes more memory than there is; choose a sm"):
+        plan(data, budget=Budget(minutes=1, device="cpu"), settings=["training.batch_size=100000"])
+
+
 def test_a_network_by_name_and_settings_by_hand(data, costs):
     made = plan(data, budget=Budget(minutes=1, device="cpu"), model="unet_small", settings=["training.steps=7"])
     assert type(made.model).__module__ == "segwright.models.unet" and made.training.steps == 7
@@ -101,7 +109,7 @@ def test_a_damaged_file_is_named_before_training_even_among_the_validation_sampl
 def test_channels_that_do_not_fit_are_named_before_training_even_among_the_validation_samples(data, costs):
     path = next((Path(data) / "val" / "images").iterdir())
     Image.fromarray(np.zeros((48, 64, 2), np.uint8), mode="LA").save(path)
-    with pytest.raises(ShapeError, match=f"'{path.stem}': the image has 2 channels, 3 are needed"):
+    with pytest.raises(ShapeError, match=f"'{path.stem}': the image has 2 channels, 1 are needed"):
         plan(data, budget=Budget(minutes=1, device="cpu"))
 
 

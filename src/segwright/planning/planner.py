@@ -96,6 +96,10 @@ def planned(data: str, *, val: str | None, budget: Budget, model: str | None, se
     if settings:
         chosen = chosen.with_settings(settings)
         cost = measure(chosen)
+        if math.isinf(cost.seconds):
+            raise UsageError(
+                f"a step with {', '.join(settings)} takes more memory than there is; choose a smaller crop, batch or network"
+            )
     left = 60 * budget.minutes - (time.monotonic() - started)
     made = scheduled(chosen, cost, train_set, len(val_set), found, left)
     return replace(made, plan=made.plan.with_settings(settings)) if settings else made
