@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from segwright.checkpoints.model_file import ModelFile, read_tensors, write_tensors
+from segwright.checkpoints.model_file import LAYOUT, ModelFile, read_tensors, write_tensors
 from segwright.core import Classes
 from segwright.core.errors import FormatError, OutputError
 
@@ -35,6 +35,10 @@ def test_broken_and_foreign_files_are_named(tmp_path):
     save_file({"a": torch.zeros(2)}, path)
     with pytest.raises(FormatError, match="no model that segwright saved"):
         ModelFile.read(path)
+    for facts in ({}, {"plan": "", "classes": "[]"}, {"plan": "", "classes": "{"}):
+        write_tensors(path, {"a": torch.zeros(1)}, {"layout": LAYOUT, **facts})
+        with pytest.raises(FormatError, match="lacks its plan or its classes .*put back the file"):
+            ModelFile.read(path)
 
 
 def test_an_unwritable_place_is_named(tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from segwright.checkpoints.model_file import write_tensors
 from segwright.core.errors import FormatError
 from segwright.training.batches import Batch
 from segwright.training.learner import Learner, launch
@@ -34,4 +35,11 @@ def test_a_state_of_another_network_is_named(tiny_plan, tmp_path):
         learner_of(wider).restore(tmp_path)
     (tmp_path / STATE_FILE).write_bytes(b"short")
     with pytest.raises(FormatError, match="cannot read"):
+        learner_of(tiny_plan).restore(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["weight", "optimiser/first/exp_avg", "network/weight"])
+def test_a_foreign_file_is_named(tiny_plan, tmp_path, name):
+    write_tensors(tmp_path / STATE_FILE, {name: torch.zeros(1)}, {})
+    with pytest.raises(FormatError, match=f"{STATE_FILE} is not the state of a run .*start the run again"):
         learner_of(tiny_plan).restore(tmp_path)

@@ -45,12 +45,12 @@ class ModelFile:
         weights, facts = read_tensors(path)
         if facts.get("layout") != LAYOUT:
             raise FormatError(f"{path} is a safetensors file, but no model that segwright saved; give the folder of a run")
-        classes = json.loads(facts["classes"])
-        return cls(
-            weights=weights,
-            plan=Plan.from_toml(facts["plan"], source=str(path), own_modules=own_modules),
-            classes=Classes.of(classes["names"], colors=classes["colors"], is_thing=classes["is_thing"]),
-        )
+        try:
+            text, known = facts["plan"], json.loads(facts["classes"])
+            classes = Classes.of(known["names"], colors=known["colors"], is_thing=known["is_thing"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{path} lacks its plan or its classes ({error!r}); put back the file that was saved") from error
+        return cls(weights, Plan.from_toml(text, source=str(path), own_modules=own_modules), classes)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> None:

@@ -47,13 +47,20 @@ class State:
         """
         tensors, facts = read_tensors(run / STATE_FILE)
         parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "average": {}, "optimiser": {}}
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition("/")
-            parts[part][rest] = tensor
         moments: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in parts["optimiser"].items():
-            index, _, moment = name.partition("/")
-            moments.setdefault(int(index), {})[moment] = tensor
+        try:
+            for name, tensor in tensors.items():
+                part, _, rest = name.partition("/")
+                parts[part][rest] = tensor
+            for name, tensor in parts["optimiser"].items():
+                index, _, moment = name.partition("/")
+                moments.setdefault(int(index), {})[moment] = tensor
+            state = cls(**json.loads(facts["state"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(
+                f"{run / STATE_FILE} is not the state of a run ({error!r}); put back the file that was there, or start the run "
+                f"again: segwright train {run / 'plan.toml'} --out FOLDER"
+            ) from error
         try:
             learner.network.load_state_dict(parts["network"])
             learner.average.load_state_dict(parts["average"])
@@ -63,4 +70,4 @@ class State:
             raise FormatError(
                 f"{run / STATE_FILE} does not fit the network of its plan.toml ({error}); undo the changes to either"
             ) from error
-        return cls(**json.loads(facts["state"]))
+        return state
