@@ -1,6 +1,12 @@
 """Errors become one message and an exit code."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+import typer
 
 from segwright.cli import app
 from segwright.core.errors import FormatError, TrainingError
@@ -28,9 +34,32 @@ def test_ctrl_c_names_the_way_back(segwright, monkeypatch):
     def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(app, "application", lambda: interrupted)
-    code, _, err = segwright("train")
-    assert code == 130 and "segwright train --resume RUN" in err
+    through_typer = typer.Typer()
+    through_typer.command()(interrupted)
+    for application in (interrupted, through_typer):
+        monkeypatch.setattr(app, "application", lambda chosen=application: chosen)
+        code, _, err = segwright()
+        assert code == 130 and "segwright train --resume RUN" in err
+
+
+def run_with(stdout, **environment) -> subprocess.CompletedProcess:
+    """`segwright inspect` in a process of its own."""
+    command = [sys.executable, "-c", "from segwright.cli.app import main; main()", "inspect", "synthetic:cells?count=2"]
+    surroundings = os.environ | environment
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, env=surroundings, text=True, check=False)
+
+
+def test_a_terminal_without_the_characters_is_no_failure():
+    done = run_with(subprocess.PIPE, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and "height ? width" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_line():
+    with Path("/dev/full").open("w") as full:
+        done = run_with(full)
+    assert done.returncode == 1 and "error: " in done.stderr and "check free space" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_unknown_option_is_bad_use(segwright):

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from io import TextIOWrapper
 
 import typer
 
@@ -32,11 +33,19 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("segwright").setLevel(logging.INFO)
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # it tells the precision at each timing
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a name that the terminal cannot show must not end the work
     try:
         application()()
     except SegwrightError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(BAD_USE if isinstance(error, UsageError) else FAILURE)
-    except KeyboardInterrupt:
+    except OSError as error:
+        sys.stderr.write(f"error: {error}; check free space, and that all places can be read and written\n")
+        sys.exit(FAILURE)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:  # typer turns a Ctrl-C into this exit
+            raise
         sys.stderr.write("stopped; go on with a run by: segwright train --resume RUN\n")
         sys.exit(INTERRUPTED)
