@@ -1,5 +1,6 @@
 """The main job: plan, train, measure, report. One call from a folder of images and masks to a run that explains itself."""
 
+import logging
 import os
 import platform
 import time
@@ -24,6 +25,9 @@ from segwright.plans import Plan
 from segwright.training.folder import MODEL_FILE, PLAN_FILE, check_free, read_journal
 from segwright.training.loop import train
 
+SHORTEST = 0.02  # minutes: at least one step, whatever the budget
+
+log = logging.getLogger(__name__)
 Watch = Callable[[dict[str, Any]], None]
 
 
@@ -51,7 +55,9 @@ def fit(
     check_free(run)
     made = planned(str(data), val=None if val is None else str(val), budget=budget, model=model, settings=settings)
     minutes = budget.minutes - (time.monotonic() - started + made.seconds_after) / 60
-    train(made.plan, run, minutes=max(minutes, 0.02), watch=watch)  # 0.02: at least one step, whatever the budget
+    if minutes < SHORTEST:
+        log.warning("planning and scoring take nearly all of %g minutes here; grant more with --minutes", budget.minutes)
+    train(made.plan, run, minutes=max(minutes, SHORTEST), watch=watch)
     write_steps(run, made.plan)
     return finish(run)
 

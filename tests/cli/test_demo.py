@@ -10,6 +10,6 @@ def test_it_ends_with_the_path_of_the_report(segwright, tmp_path, monkeypatch):
     code, out, err = segwright("demo", "--out", tmp_path / "demo")
     assert code == 0, err
     assert out.replace("\n", "").endswith(str(tmp_path / "demo" / "run" / "report.html"))
-    assert len(list((tmp_path / "demo" / "masks").iterdir())) == 4
+    assert len(list((tmp_path / "demo" / "predictions").iterdir())) == 4
     code, _, err = segwright("demo", "--out", tmp_path / "demo")
     assert code == 2 and "exists already" in err

@@ -6,7 +6,7 @@ import pytest
 
 from segwright.core import errors
 
-ALL = [value for value in vars(errors).values() if inspect.isclass(value)]
+ALL = [value for value in vars(errors).values() if inspect.isclass(value) and value.__module__ == errors.__name__]
 
 
 @pytest.mark.parametrize("error", ALL)
@@ -20,3 +20,8 @@ def test_bad_use_and_failure_are_told_apart():
     assert issubclass(errors.FormatError, errors.UsageError)
     assert issubclass(errors.MissingExtraError, errors.UsageError)
     assert not issubclass(errors.TrainingError, errors.UsageError)
+
+
+def test_an_error_keeps_its_type_when_it_learns_what_was_worked_on():
+    with pytest.raises(errors.FormatError, match="sample 'a': it is damaged"), errors.naming("sample 'a'"):
+        raise errors.FormatError("it is damaged")

@@ -39,6 +39,7 @@ def test_column_and_numbers_by_hand():
     assert column([{"step": 1, "loss": None}, {"step": 2, "loss": "x"}], "loss")[0].tolist() == []
     assert [duration(seconds) for seconds in (5, 89, 600, 9000)] == ["5 s", "89 s", "10 min", "2.5 h"]
     assert [short(value, 0.2) for value in (0, 0.2, 1.0)] == ["0", "0.2", "1.0"]
+    assert [short(value, 0.0005) for value in (0.0015, 0.002, 0.001)] == ["1.5e-3", "2e-3", "1e-3"]
     assert short(40, 20) == "40" and short(20_000, 5000) == "20k" and short(0.0005, 0.0005) == "5e-4"
 
 

@@ -90,6 +90,12 @@ def test_messages(truths, guess, classes, tmp_path):
         evaluate(lambda sample: Segmentation.semantic(sample.truth.class_map(), swapped), truths)
     with pytest.raises(UsageError, match="the model has 2 classes and memory has 3; class 2 is no class there and 'car' here"):
         evaluate(lambda sample: Segmentation.semantic(np.zeros((12, 16), int), Classes.of(["sky", "road"])), truths)
+
+    def holey(sample):
+        raise UsageError("the image holds NaN")
+
+    with pytest.raises(UsageError, match="sample 's0': the image holds NaN"):
+        evaluate(holey, truths)
     for text in ("no json", "[1]", '{"count": 1}'):
         with pytest.raises(FormatError, match="a.json hold no scores of segwright.*make them with: segwright evaluate"):
             Scores.from_json(text, source="a.json")

@@ -147,14 +147,16 @@ def test_the_good_ones_are_written_and_the_bad_ones_named(photos, tmp_path, capl
     whole = (photos / "2.png").read_bytes()
     (photos / "2.png").write_bytes(whole[:50])
     tifffile.imwrite(photos / "5.tif", np.zeros((2, 9, 9), np.uint8), metadata={"axes": "CYX"})
-    with pytest.raises(UsageError, match=r"2 of 8 images could not be predicted, the others are in .*masks") as error:
+    (photos / "7.png").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"3 of 9 images could not be predicted, the others are in .*masks") as error:
         predict(predictor(), photos, tmp_path / "masks")
     assert f"{photos / '2.png'} is damaged" in str(error.value)
     assert f"{photos / '5.tif'}: the image has 2 channels" in str(error.value)
     assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == [f"{n}.png" for n in (0, 1, 3, 4, "5_png", 6)]
-    assert "2.png is damaged" in caplog.text
+    assert "7.png is empty" in str(error.value) and "2.png is damaged" in caplog.text
     (photos / "2.png").write_bytes(whole)
     (photos / "5.tif").unlink()
+    (photos / "7.png").unlink()
     assert len(predict(predictor(), photos, tmp_path / "masks")) == 7  # the remedy
 
 

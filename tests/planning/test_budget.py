@@ -82,6 +82,16 @@ def test_a_larger_batch_costs_more(tiny_plan):
     assert seconds(8) > 1.5 * seconds(1)
 
 
+def test_a_long_step_is_not_repeated(tiny_plan, monkeypatch):
+    taken = []
+    monkeypatch.setattr(budget.Learner, "step", lambda self, batch, step, rate: taken.append(step))
+    measure(tiny_plan)
+    assert taken == [0, 1, 2]
+    monkeypatch.setattr(budget, "LONG_STEP_S", -1.0)
+    measure(tiny_plan)
+    assert taken == [0, 1, 2, 0]
+
+
 def test_a_step_that_runs_out_of_memory_costs_without_end(tiny_plan, monkeypatch):
     def starved(*_):
         raise torch.OutOfMemoryError("no memory")

@@ -1,9 +1,13 @@
 """A plan fits its minutes and its memory, and says why it is as it is."""
 
+import itertools
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from segwright.core.errors import SettingError, ShapeError, UnknownNameError, UsageError
@@ -76,6 +80,35 @@ def test_settings_beyond_all_memory_are_named(data, costs, monkeypatch):
         plan(data, budget=Budget(minutes=1, device="cpu"), settings=["training.batch_size=100000"])
 
 
+@pytest.mark.parametrize(
+    ("crop", "remedy"),
+    [
+        ("[33,47]", "multiples of 32 .* --set training.crop=[32,32]"),
+        ("[4096,64]", "the largest image: --set training.crop=[96,64]"),
+    ],
+)
+def test_crops_that_no_step_should_try_are_named(data, costs, crop, remedy):
+    facts = {"budget": Budget(minutes=1, device="cpu"), "model": "segformer_b0"}
+    with pytest.raises(SettingError, match=remedy.replace("[", r"\[").replace("]", r"\]")):
+        plan(data, settings=[f"training.crop={crop}"], **facts)
+    fitting = plan(data, settings=["training.crop=[64,64]"], **facts)
+    assert fitting.training.crop == (64, 64)
+
+
+def test_a_crop_with_other_axes_than_the_images_is_named(data, costs):
+    settings = ["training.crop=[8,8,8]", "inference.tile=[8,8,8]"]
+    with pytest.raises(SettingError, match="2 sides are needed"):
+        plan(data, budget=Budget(minutes=1, device="cpu"), settings=settings)
+
+
+def test_slow_steps_leave_the_first_precision_untimed_against_others(data, costs, monkeypatch):
+    seconds = itertools.count(0.0, 30.0)
+    monkeypatch.setattr(planner, "time", SimpleNamespace(monotonic=lambda: next(seconds), perf_counter=time.perf_counter))
+    made = plan(data, budget=Budget(minutes=1, device="cpu"))
+    assert made.reasons["training.precision"].count(" s") == 1
+    assert made.training.steps == 1 and "-" not in made.reasons["model"]
+
+
 def test_a_network_by_name_and_settings_by_hand(data, costs):
     made = plan(data, budget=Budget(minutes=1, device="cpu"), model="unet_small", settings=["training.steps=7"])
     assert type(made.model).__module__ == "segwright.models.unet" and made.training.steps == 7
@@ -110,6 +143,16 @@ def test_channels_that_do_not_fit_are_named_before_training_even_among_the_valid
     path = next((Path(data) / "val" / "images").iterdir())
     Image.fromarray(np.zeros((48, 64, 2), np.uint8), mode="LA").save(path)
     with pytest.raises(ShapeError, match=f"'{path.stem}': the image has 2 channels, 1 are needed"):
+        plan(data, budget=Budget(minutes=1, device="cpu"))
+
+
+def test_a_hole_in_an_image_is_named_before_training(data, costs):
+    path = next((Path(data) / "train" / "images").iterdir())
+    image = np.zeros((48, 64), np.float32)
+    image[3] = np.nan
+    tifffile.imwrite(path.with_suffix(".tif"), image)
+    path.unlink()
+    with pytest.raises(UsageError, match=f"'{path.stem}': the image holds NaN or infinity in 2.08% of its values"):
         plan(data, budget=Budget(minutes=1, device="cpu"))
 
 

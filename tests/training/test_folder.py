@@ -27,6 +27,11 @@ def test_a_journal_drops_what_a_kill_cut_off(tmp_path):
     assert [record["loss"] for record in read_journal(tmp_path)] == [0.5, 0.5, 0.25]
 
 
+def test_an_empty_line_in_a_journal_cuts_nothing_off(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n\n{"step": 2}\n')
+    assert read_journal(tmp_path) == [{"step": 1}, {"step": 2}]
+
+
 def test_a_journal_drops_scores_that_were_not_saved(tmp_path):
     journal = Journal(tmp_path, None)
     for record in ({"step": 1, "loss": 0.5}, {"step": 1, "mIoU": 0.1}, {"step": 2, "loss": 0.5}, {"step": 2, "mIoU": 0.2}):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segwright.core.errors import SettingError, ShapeError
+from segwright.core.errors import SettingError, ShapeError, UsageError
 from segwright.transforms.channels import match_channels
 from segwright.transforms.normalise import Normalise, channel_statistics
 
@@ -69,3 +69,14 @@ def test_another_number_of_channels_is_refused_with_a_remedy_that_works():
     with pytest.raises(ShapeError, match="1 channels.*match_channels"):
         normalise(grey)
     assert normalise(match_channels(grey, 3)).shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("normalise", [Normalise(), Normalise(mean=(1.0,), std=(2.0,))])
+def test_an_image_with_holes_is_refused_with_a_remedy_that_works(normalise, bad):
+    image = np.arange(100, dtype=np.float32).reshape(1, 10, 10)
+    image[0, 3, 4] = bad
+    with pytest.raises(UsageError, match=r"NaN or infinity in 1\.00% of its values; put numbers there, such as the mean"):
+        normalise(image)
+    image[~np.isfinite(image)] = image[np.isfinite(image)].mean()
+    assert np.isfinite(normalise(image)).all()

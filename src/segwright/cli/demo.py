@@ -9,7 +9,7 @@ TRAIN_SCENES, VAL_SCENES = 80, 16
 MINUTES = 1.7  # with imports, drawing and predicting this stays well under three minutes on two cores
 
 
-def run(out: Annotated[Path, typer.Option(help="Folder for data, run and masks.")] = Path("segwright-demo")) -> None:
+def run(out: Annotated[Path, typer.Option(help="Folder for data, run and predictions.")] = Path("segwright-demo")) -> None:
     """Draw street scenes, fit a model to them in under two minutes, and segment scenes that it has never seen."""
     from segwright.cli.terminal import print_scores, training_progress
     from segwright.core.errors import OutputError
@@ -25,7 +25,7 @@ def run(out: Annotated[Path, typer.Option(help="Folder for data, run and masks."
         mask_folder.write(out / "data" / part, synthetic.streets(count, seed=seed))
     with training_progress("demo") as watch:
         scores = fit(str(out / "data"), budget=Budget(minutes=MINUTES), out=out / "run", watch=watch)
-    predict(load(out / "run"), [out / "data" / "val" / "images"], out / "masks", overlay=True)
+    predict(load(out / "run"), [out / "data" / "val" / "images"], out / "predictions", overlay=True)
     print_scores(scores)
-    typer.echo(f"masks    {out / 'masks'}")
+    typer.echo(f"masks    {out / 'predictions'}")
     typer.echo(f"report   {out / 'run' / 'report.html'}")

@@ -27,4 +27,4 @@ def run(
         scores = fit(data, val=val, budget=budget, model=model, out=out, settings=settings or [], watch=watch)
     print_scores(scores)
     typer.echo(f"report   {out / 'report.html'}")
-    typer.echo(f"predict  segwright predict {out} IMAGES --out masks")
+    typer.echo(f"predict  segwright predict {out} IMAGES")

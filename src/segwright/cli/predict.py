@@ -9,7 +9,7 @@ import typer
 def run(
     model: Annotated[Path, typer.Argument(help="Folder of a run, or its model.safetensors.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    out: Annotated[Path, typer.Option(help="Folder for the masks.")] = Path("masks"),
+    out: Annotated[Path, typer.Option(help="Folder for the masks.")] = Path("predictions"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with the mask over the image.")] = False,
     palette: Annotated[bool, typer.Option("--palette", help="Masks with the colours of the classes (palette PNG).")] = False,
     flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images: slower, a little better.")] = False,

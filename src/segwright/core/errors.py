@@ -1,8 +1,20 @@
 """Every error that Segwright raises on purpose. A message says what was given, what is needed and what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class SegwrightError(Exception):
     """Base of all errors below; the command line prints its text without a traceback."""
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """A context in which errors say what was worked on: a sample, a file."""
+    try:
+        yield
+    except SegwrightError as error:
+        raise type(error)(f"{what}: {error}") from error
 
 
 class UsageError(SegwrightError):

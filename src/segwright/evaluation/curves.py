@@ -145,7 +145,8 @@ def short(value: float, spacing: float) -> str:
     if abs(value) >= 10_000 or (spacing >= 1000 and abs(value) >= 1000):
         return f"{value / 1000:g}k"
     if spacing < 0.001:
-        return f"{value:.0e}".replace("e-0", "e-")
+        power = floor(log10(abs(value)) + 1e-9)  # 1e-9: rounding
+        return f"{value / 10.0**power:.1f}".removesuffix(".0") + f"e{power}"
     return f"{value:.{max(0, -floor(log10(spacing) + 1e-9))}f}"
 
 

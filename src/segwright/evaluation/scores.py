@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
-from segwright.core.errors import FormatError, UsageError
+from segwright.core.errors import FormatError, UsageError, naming
 from segwright.evaluation.bootstrap import bootstrap
 from segwright.formats.image_file import replace_file
 from segwright.metrics.confusion import Confusion
@@ -91,7 +91,8 @@ def evaluate(
             raise UsageError(
                 f"{dataset.source}: sample {sample.key!r} has no truth to compare with; add its mask or leave it out"
             )
-        prediction = predict(sample)
+        with naming(f"sample {sample.key!r}"):
+            prediction = predict(sample)
         check_classes(prediction, dataset)
         state = metric.count(prediction, sample.truth)
         total = state if total is None else total + state

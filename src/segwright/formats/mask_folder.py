@@ -217,9 +217,6 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
             for name in names
             if name.lower().endswith(SUFFIXES) and not name.startswith(".")
         ]
-    empty = [file for _, file in files if not file.exists() or file.stat().st_size == 0]  # links may lead nowhere
-    if empty:
-        raise FormatError(f"{_some(empty)} of {len(files)} files in {folder} hold 0 bytes; copy them again or remove them")
     return sorted(files, key=lambda entry: (natural(entry[0]), entry[1].name))
 
 
@@ -228,8 +225,12 @@ def _has_images(folder: Path) -> bool:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
+    entries = _files(folder)
+    empty = [file for _, file in entries if not file.exists() or file.stat().st_size == 0]  # links may lead nowhere
+    if empty:
+        raise FormatError(f"{_some(empty)} of {len(entries)} files in {folder} hold 0 bytes; copy them again or remove them")
     files: dict[str, Path] = {}
-    for stem, file in _files(folder):
+    for stem, file in entries:
         other = files.setdefault(stem, file)
         if other is not file:
             raise FormatError(

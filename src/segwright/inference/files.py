@@ -117,6 +117,8 @@ def planned(images: Sequence[str | Path], out: Path, *, overlay: bool) -> list[J
         results = {key for key, image in files.items() if place.is_dir() and image.resolve().is_relative_to(out.resolve())}
         if place.is_dir() and (place.resolve() == out.resolve() or len(results) == len(files)):
             raise OutputError(f"masks in {out} would lie among the images there; choose another folder with out")
+        if results:
+            log.info("%d images below %s are taken for results of an earlier run, and left out", len(results), out)
         for key, image in files.items():
             if key not in results and keys.setdefault(key, image).resolve() != image.resolve():
                 raise OutputError(f"the masks of {image} and {keys[key]} would both be called {key}; rename one of the images")

@@ -118,7 +118,7 @@ class Predictor:
                 "build it with num_classes equal to the number of classes"
             )
         if np.isnan(logits.max()):
-            raise SegwrightError("the network answers NaN; its weights or the image hold NaN or infinity: look at both")
+            raise SegwrightError("the network answers NaN; its weights hold NaN or values that overflow: take an earlier model")
         return logits
 
 

@@ -16,6 +16,7 @@ from segwright.training.learner import Learner, is_out_of_memory, launch
 
 MEMORY_SHARE = 0.8  # of what is free when planning starts: the rest is for the data, and for others on the machine
 TIMED_STEPS = 2
+LONG_STEP_S = 3.0  # a first step that takes longer is not repeated to time it: its warming up hardly counts
 WEIGHT_COPIES = 5  # weights, gradients, two moments of AdamW, the average
 WORKSPACE = 1.5  # of what is kept for the backward pass: gradients on their way, and what convolutions need
 
@@ -61,7 +62,10 @@ class Cost:
 
 
 def measure(plan: Plan) -> Cost:
-    """The cost of a step of a plan, by taking a few on random input after one that warms up; endless if memory runs out."""
+    """The cost of a step of a plan, by taking a few on random input after one that warms up; endless if memory runs out.
+
+    Of long steps the first alone is taken.
+    """
     try:
         return measured(plan)
     except (MemoryError, RuntimeError) as error:
@@ -79,12 +83,15 @@ def measured(plan: Plan) -> Cost:
     target = torch.randint(plan.model.num_classes, (shape[0], *shape[2:]), generator=generator)
     batch = Batch([], image, target)
     kept = KeptForBackward()
+    started = time.perf_counter()
     with kept.counting():
         learner.step(batch, 0, 0.0)
-    started = time.perf_counter()
-    for step in range(TIMED_STEPS):
-        learner.step(batch, step + 1, 0.0)
-    seconds = (time.perf_counter() - started) / TIMED_STEPS
+    seconds = time.perf_counter() - started
+    if seconds <= LONG_STEP_S:
+        started = time.perf_counter()
+        for step in range(TIMED_STEPS):
+            learner.step(batch, step + 1, 0.0)
+        seconds = (time.perf_counter() - started) / TIMED_STEPS
     weights = sum(value.nbytes for value in learner.network.parameters())
     return Cost(seconds=seconds, memory_bytes=int(WEIGHT_COPIES * weights + WORKSPACE * kept.total))
 

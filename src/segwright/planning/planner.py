@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from segwright.core import Dataset
-from segwright.core.errors import ShapeError, UsageError
+from segwright.core.errors import SettingError, UsageError, naming
 from segwright.encoders import timm
 from segwright.formats import open_splits
 from segwright.models import preset, segformer, unet
@@ -23,6 +23,7 @@ from segwright.plans import Inference, Plan, Precision, Training
 from segwright.tasks.semantic import Semantic
 from segwright.training.batches import Crops
 from segwright.transforms.channels import match_channels
+from segwright.transforms.normalise import check_finite
 
 PASSES = 12  # looks at each training pixel, from scratch: with fewer, a cheaper network has learnt more in the same time
 FEWEST_STEPS = 600  # the same for small data sets, whose pixels are soon seen
@@ -30,7 +31,9 @@ SMALLEST_SIDE = 96  # pixels after the zoom: with less, objects vanish
 VALIDATION_SHARE = 0.08  # of the time for looking at the validation samples on the way
 REPORT_SECONDS = 8.0  # to score once more image by image, to draw the pages and to write them, beside the network's own time
 MEASURED_CROPS = 4
+LARGEST_CROP = 2  # of the sides of the largest image: beyond, a crop is mostly padding
 CHECK_SHARE = 0.05  # of the time for reading all samples before training
+PRECISION_SHARE = 0.1  # of the time for timing precisions: where a step is that slow, the first of them must do
 MOST_VALIDATIONS = 10  # more would only crowd the curve
 ENCODERS = tuple(f"regnetx_{size}" for size in ("002", "004", "008", "016", "032"))  # of timm: half a ResNet-18's time at 004
 UNET_WIDTHS = {2: (16, 32, 64), 3: (8, 16, 32)}
@@ -89,18 +92,19 @@ def planned(data: str, *, val: str | None, budget: Budget, model: str | None, se
         inference=Inference(tile=(1,) * found.axes),
         reasons=reasons | more | why_loss,
     )
-    draft = fastest_precision(with_network(draft, candidates[0], 1.0, found))
+    draft = fastest_precision(with_network(draft, candidates[0], 1.0, found), PRECISION_SHARE * 60 * budget.minutes)
     look_through((train_set, val_set), draft.with_settings(settings).data.channels, CHECK_SHARE * 60 * budget.minutes)
-    left = 60 * budget.minutes - (time.monotonic() - started)
+    left = max(0.0, 60 * budget.minutes - (time.monotonic() - started))
     chosen, cost = choose(draft, candidates, found, left, budget.memory_bytes)
     if settings:
         chosen = chosen.with_settings(settings)
+        check_crop(chosen, found)
         cost = measure(chosen)
         if math.isinf(cost.seconds):
             raise UsageError(
                 f"a step with {', '.join(settings)} takes more memory than there is; choose a smaller crop, batch or network"
             )
-    left = 60 * budget.minutes - (time.monotonic() - started)
+    left = max(0.0, 60 * budget.minutes - (time.monotonic() - started))
     made = scheduled(chosen, cost, train_set, len(val_set), found, left)
     return replace(made, plan=made.plan.with_settings(settings)) if settings else made
 
@@ -134,10 +138,9 @@ def look_through(datasets: Sequence[Dataset], channels: int, seconds: float) -> 
             return
         if sample.truth is None:
             raise UsageError(f"sample {sample.key!r} has no mask to learn from; add it, or take the image out")
-        try:
+        with naming(f"sample {sample.key!r}"):
             match_channels(sample.image[(slice(None), *[slice(1)] * (sample.image.ndim - 1))], channels)  # one pixel tells
-        except ShapeError as error:
-            raise ShapeError(f"sample {sample.key!r}: {error}") from error
+            check_finite(sample.image)
 
 
 def networks(found: Fingerprint, model: str | None, channels: int) -> list[Any]:
@@ -157,8 +160,7 @@ def networks(found: Fingerprint, model: str | None, channels: int) -> list[Any]:
 
 def with_network(draft: Plan, network: Any, zoom: float, found: Fingerprint) -> Plan:
     """A draft with another network and zoom, and with the crop that goes with them."""
-    with torch.device("meta"):  # no weights are drawn, or fetched, to learn what sides the network takes
-        crop = crop_for(found, zoom, network.build().divisor)
+    crop = crop_for(found, zoom, divisor_of(network))
     return replace(
         draft,
         model=network,
@@ -168,13 +170,40 @@ def with_network(draft: Plan, network: Any, zoom: float, found: Fingerprint) -> 
     )
 
 
-def fastest_precision(draft: Plan) -> Plan:
-    """The draft with the precision and memory layout that take the least time here, found by timing them."""
+def divisor_of(network: Any) -> int:
+    """What the sides of images must be multiples of for a network; no weights are drawn, or fetched, to learn it."""
+    with torch.device("meta"):
+        return network.build().divisor
+
+
+def check_crop(plan: Plan, found: Fingerprint) -> None:
+    """See that the network can take the crop, and that images can fill it.
+
+    Raises:
+        SettingError: it cannot, or they cannot.
+    """
+    crop, divisor = plan.training.crop, divisor_of(plan.model)
+    most = [math.ceil(LARGEST_CROP * side * plan.data.zoom / divisor) * divisor for side in found.size_max]
+    sides = crop if len(crop) == found.axes else most
+    fitting = [min(max(round(side / divisor), 1) * divisor, limit) for side, limit in zip(sides, most, strict=True)]
+    if list(crop) != fitting:
+        raise SettingError(
+            f"training.crop is {list(crop)}; {found.axes} sides are needed, multiples of {divisor} and at most {most}, "
+            f"{LARGEST_CROP} times the largest image: --set training.crop=[{','.join(map(str, fitting))}]"
+        )
+
+
+def fastest_precision(draft: Plan, limit: float) -> Plan:
+    """The draft with the precision and memory layout that take the least time here, found by `limit` seconds of timing."""
     precisions: tuple[Precision, ...] = (
         ("bf16-mixed", "32-true") if draft.training.device == "cpu" or has_bfloat16() else ("16-mixed", "32-true")
     )
     options = [replace(draft.training, precision=p, channels_last=c) for p in precisions for c in (True, False)]
-    seconds = {(o.precision, o.channels_last): measure(replace(draft, training=o)).seconds for o in options}
+    end = time.monotonic() + limit
+    seconds: dict[tuple[Precision, bool], float] = {}
+    for training in options:
+        if not seconds or time.monotonic() < end:
+            seconds[training.precision, training.channels_last] = measure(replace(draft, training=training)).seconds
     precision, layout = min(seconds, key=lambda option: seconds[option])
     timings = ", ".join(f"{p}{' channels-last' if c else ''} {s:.2f} s" for (p, c), s in seconds.items())
     training = replace(draft.training, precision=precision, channels_last=layout)

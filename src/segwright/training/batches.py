@@ -15,9 +15,11 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from segwright.core import Dataset, Sample
+from segwright.core.errors import naming
 from segwright.plans import Plan
 from segwright.tasks.semantic import Semantic
 from segwright.transforms.channels import match_channels
+from segwright.transforms.normalise import check_finite
 from segwright.transforms.resize import resize
 
 CACHE_BYTES = 2 << 30  # decoded samples kept in memory; with more data the rest is decoded again each time
@@ -57,7 +59,8 @@ class Crops(TorchDataset):
         """A sample with the plan's channels, at the plan's zoom; decoded once as long as the cache has room."""
         if key in self.cache:
             return self.cache[key]
-        sample = prepare(self.dataset.load(key), self.plan)
+        with naming(f"sample {key!r}"):
+            sample = prepare(self.dataset.load(key), self.plan)
         size = sample.image.nbytes + (sample.truth.planes.nbytes if sample.truth else 0)
         if self.cached_bytes + size <= CACHE_BYTES:
             self.cache[key] = sample
@@ -66,7 +69,12 @@ class Crops(TorchDataset):
 
 
 def prepare(sample: Sample, plan: Plan) -> Sample:
-    """A sample with the plan's number of channels, at the plan's zoom, normalised if that is measured on each image."""
+    """A sample with the plan's number of channels, at the plan's zoom, normalised if that is measured on each image.
+
+    Raises:
+        UsageError: the image has other channels, or holds NaN or infinity.
+    """
+    check_finite(sample.image)
     sample = resize(replace(sample, image=match_channels(sample.image, plan.data.channels)), plan.data.zoom)
     return replace(sample, image=plan.data.normalise(sample.image)) if plan.data.normalise.mean is None else sample
 

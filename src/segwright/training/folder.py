@@ -88,7 +88,7 @@ def read_journal(run: Path) -> list[dict[str, Any]]:
     path = run / JOURNAL_FILE
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     records = []
-    for line in lines:
+    for line in filter(str.strip, lines):
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from segwright.core.errors import SettingError, ShapeError
+from segwright.core.errors import SettingError, ShapeError, UsageError
 
 FLAT = 1e-6  # of the mean: a channel that deviates less is constant but for rounding, and is only shifted to 0
 
@@ -34,7 +34,9 @@ class Normalise:
 
         Raises:
             ShapeError: the image has another number of channels than mean and std.
+            UsageError: it holds NaN or infinity.
         """
+        check_finite(image)
         if self.mean is None or self.std is None:
             mean, std, _, _ = channel_statistics(image)
             scale = np.divide(1.0, std, out=np.ones_like(std), where=std > FLAT * np.abs(mean))
@@ -49,6 +51,19 @@ class Normalise:
         result = np.subtract(image, mean.reshape(each).astype(np.float32), dtype=np.float32)
         result *= scale.reshape(each).astype(np.float32)
         return result
+
+
+def check_finite(image: np.ndarray) -> None:
+    """See that an image (C, *S) holds numbers alone: one NaN would spread through a network over the whole image.
+
+    Raises:
+        UsageError: it holds NaN or infinity.
+    """
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        share = 1 - np.isfinite(image).mean()
+        raise UsageError(
+            f"the image holds NaN or infinity in {share:.2%} of its values; put numbers there, such as the mean of the channel"
+        )
 
 
 def channel_statistics(image: np.ndarray) -> np.ndarray:
