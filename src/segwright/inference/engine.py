@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 Engine = Callable[[np.ndarray], np.ndarray]
 
 AGREEMENT = 0.999  # of the pixels must get the label that float32 eager gives them, or an engine is out
-PATIENCE_S = 10.0  # about what it takes to convert a network and try all engines, so that picking costs no more than waiting
+PATIENCE_S = 3.0  # half of what it takes to convert a network and try all engines: the choice serves later runs too
 TURNS = 5  # timed runs of each engine, of which the fastest counts: what else the machine does only ever adds time
 HOPELESS = 1.5  # an engine that much slower than the best after two turns gets no third
 RACE_S = 10.0  # after that the turn is the last; runs that long tell enough
