@@ -123,8 +123,7 @@ def reference(network: Any) -> Any:
             values[places.flatten()] = weights[name].flatten().double()
         filled = {name: values[places].to(tensors[name].dtype) for name, places in shaped.items()}
         save_file(filled, f"{folder}/model.safetensors", metadata={"format": "pt"})
-        built = SegformerForSemanticSegmentation.from_pretrained(folder).eval()
-    return built
+        return SegformerForSemanticSegmentation.from_pretrained(folder).eval()
 
 
 def theirs(network: Any, normalise: Any, files: list[Path], out: Path) -> None:
