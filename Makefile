@@ -15,7 +15,7 @@ define install
 Python 3.11, which Segwright needs; install one and name it: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
 @echo "Installing Segwright$(1) into $(VENV), some minutes the first time" >&2
 @$(PYTHON) -m venv $(VENV)
-@$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt -e '.$(1)'
+@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.$(1)'
 @touch $@
 endef
 
