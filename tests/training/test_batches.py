@@ -4,8 +4,10 @@ from dataclasses import replace
 from itertools import islice
 
 import numpy as np
+import pytest
 import torch
 
+from segwright.core.errors import UsageError
 from segwright.formats import open_splits
 from segwright.tasks.semantic import Semantic
 from segwright.training.batches import Crops, batches, prepare
@@ -59,3 +61,13 @@ def test_preparing_sets_channels_zoom_and_the_normalisation_of_each_image(tiny_p
     assert sample.image.shape == (3, 24, 32) and abs(sample.image.mean()) < 1e-3
     fixed = replace(plan, data=replace(plan.data, normalise=Normalise(mean=(1.0,) * 3, std=(2.0,) * 3)))
     assert prepare(crops_of(tiny_plan).dataset[0], fixed).image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("normalise", [Normalise(), Normalise(mean=(1.0,), std=(2.0,))])
+def test_a_sample_with_holes_is_named(tiny_plan, normalise):
+    crops = crops_of(replace(tiny_plan, data=replace(tiny_plan.data, normalise=normalise)))
+    whole = crops.dataset
+    holey = replace(whole[0], image=np.full(whole[0].image.shape, np.nan, np.float32))
+    crops.dataset = replace(whole, load=lambda key: replace(holey, key=key))
+    with pytest.raises(UsageError, match=rf"sample '{crops_of(tiny_plan)[0][0]}': the image holds NaN or infinity"):
+        crops[0]

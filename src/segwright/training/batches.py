@@ -19,7 +19,6 @@ from segwright.core.errors import naming
 from segwright.plans import Plan
 from segwright.tasks.semantic import Semantic
 from segwright.transforms.channels import match_channels
-from segwright.transforms.normalise import check_finite
 from segwright.transforms.resize import resize
 
 CACHE_BYTES = 2 << 30  # decoded samples kept in memory; with more data the rest is decoded again each time
@@ -48,19 +47,19 @@ class Crops(TorchDataset):
         epoch, place = divmod(position, len(self.dataset))
         seed, shape = self.plan.training.seed, self.plan.training.crop
         order = np.random.default_rng([seed, 0, epoch]).permutation(len(self.dataset))
-        sample = self.prepared(self.dataset.keys[order[place]])
+        key = self.dataset.keys[order[place]]
         generator = np.random.default_rng([seed, 1, position])
-        crop = self.plan.intensity(self.plan.geometric(sample, shape, generator), generator)
-        per_image = self.plan.data.normalise.mean is None  # then the whole image was measured, as inference does
-        image = crop.image if per_image else self.plan.data.normalise(crop.image)
-        return sample.key, image, self.task.target(crop)
+        with naming(f"sample {key!r}"):
+            crop = self.plan.intensity(self.plan.geometric(self.prepared(key), shape, generator), generator)
+            per_image = self.plan.data.normalise.mean is None  # then the whole image was measured, as inference does
+            image = crop.image if per_image else self.plan.data.normalise(crop.image)
+            return key, image, self.task.target(crop)
 
     def prepared(self, key: str) -> Sample:
         """A sample with the plan's channels, at the plan's zoom; decoded once as long as the cache has room."""
         if key in self.cache:
             return self.cache[key]
-        with naming(f"sample {key!r}"):
-            sample = prepare(self.dataset.load(key), self.plan)
+        sample = prepare(self.dataset.load(key), self.plan)
         size = sample.image.nbytes + (sample.truth.planes.nbytes if sample.truth else 0)
         if self.cached_bytes + size <= CACHE_BYTES:
             self.cache[key] = sample
@@ -72,9 +71,8 @@ def prepare(sample: Sample, plan: Plan) -> Sample:
     """A sample with the plan's number of channels, at the plan's zoom, normalised if that is measured on each image.
 
     Raises:
-        UsageError: the image has other channels, or holds NaN or infinity.
+        UsageError: the image has other channels, or holds NaN or infinity where it is normalised.
     """
-    check_finite(sample.image)
     sample = resize(replace(sample, image=match_channels(sample.image, plan.data.channels)), plan.data.zoom)
     return replace(sample, image=plan.data.normalise(sample.image)) if plan.data.normalise.mean is None else sample
 
