@@ -31,7 +31,7 @@ SMALLEST_SIDE = 96  # pixels after the zoom: with less, objects vanish
 VALIDATION_SHARE = 0.08  # of the time for looking at the validation samples on the way
 REPORT_SECONDS = 8.0  # to score once more image by image, to draw the pages and to write them, beside the network's own time
 MEASURED_CROPS = 4
-LARGEST_CROP = 2  # of the sides of the largest image: beyond, a crop is mostly padding
+CROP_LIMIT = 2  # of the sides of the largest image: beyond, a crop is mostly padding
 CHECK_SHARE = 0.05  # of the time for reading all samples before training
 PRECISION_SHARE = 0.1  # of the time for timing precisions: where a step is that slow, the first of them must do
 MOST_VALIDATIONS = 10  # more would only crowd the curve
@@ -183,13 +183,13 @@ def check_crop(plan: Plan, found: Fingerprint) -> None:
         SettingError: it cannot, or they cannot.
     """
     crop, divisor = plan.training.crop, divisor_of(plan.model)
-    most = [math.ceil(LARGEST_CROP * side * plan.data.zoom / divisor) * divisor for side in found.size_max]
+    most = [math.ceil(CROP_LIMIT * side * plan.data.zoom / divisor) * divisor for side in found.size_max]
     sides = crop if len(crop) == found.axes else most
     fitting = [min(max(round(side / divisor), 1) * divisor, limit) for side, limit in zip(sides, most, strict=True)]
     if list(crop) != fitting:
         raise SettingError(
             f"training.crop is {list(crop)}; {found.axes} sides are needed, multiples of {divisor} and at most {most}, "
-            f"{LARGEST_CROP} times the largest image: --set training.crop=[{','.join(map(str, fitting))}]"
+            f"{CROP_LIMIT} times the largest image: --set training.crop=[{','.join(map(str, fitting))}]"
         )
 
 
@@ -201,9 +201,9 @@ def fastest_precision(draft: Plan, limit: float) -> Plan:
     options = [replace(draft.training, precision=p, channels_last=c) for p in precisions for c in (True, False)]
     end = time.monotonic() + limit
     seconds: dict[tuple[Precision, bool], float] = {}
-    for training in options:
+    for tried in options:
         if not seconds or time.monotonic() < end:
-            seconds[training.precision, training.channels_last] = measure(replace(draft, training=training)).seconds
+            seconds[tried.precision, tried.channels_last] = measure(replace(draft, training=tried)).seconds
     precision, layout = min(seconds, key=lambda option: seconds[option])
     timings = ", ".join(f"{p}{' channels-last' if c else ''} {s:.2f} s" for (p, c), s in seconds.items())
     training = replace(draft.training, precision=precision, channels_last=layout)
