@@ -296,6 +296,15 @@ def test_damage_ends_in_a_format_error_or_a_picture(tmp_path_factory, kind, data
 # By its messages
 
 
+def test_a_tiff_without_its_pixels(tmp_path):
+    content = bytearray(encoded("tiff"))
+    content[194] = 0  # beyond the 256 bytes that are kept, the file says where its pixels are
+    (tmp_path / "a.tif").write_bytes(content[:256])
+    for read in (read_image, read_mask):
+        with pytest.raises(FormatError, match="a.tif is damaged or cut short .*; copy it again or remove it"):
+            read(tmp_path / "a.tif")
+
+
 def test_missing_empty_and_foreign_files(tmp_path):
     with pytest.raises(FormatError, match="nothing.png does not exist; check the spelling"):
         read_image(tmp_path / "nothing.png")

@@ -344,6 +344,8 @@ def _decode_tiff(data: bytes, path: Path) -> Stored:
         if page.compression != tifffile.COMPRESSION.NONE and pixels > MAX_PIXELS:
             raise _bomb(path, " x ".join(map(str, series.shape)), len(data))
         array, axes = series.asarray(), series.axes
+        if array.shape != series.shape or not array.size:  # tifffile only logs that pixels are missing
+            raise ValueError(f"{array.size} values are there, {series.size} are announced")
         tag = page.tags.get(EXIF_ORIENTATION)
         orientation = int(tag.value) if tag is not None else 1
         colors = page.colormap if page.photometric == tifffile.PHOTOMETRIC.PALETTE else None  # uint16 (3, N)
