@@ -39,7 +39,7 @@ def compare(folder: Path) -> None:
     import numpy as np
     import torch
 
-    from segwright.formats.image_file import read_image
+    from segwright.codecs.image_file import read_image
     from segwright.inference.files import predict
 
     torch.set_num_threads(THREADS)
@@ -74,8 +74,8 @@ def write_images(folder: Path) -> list[list[Path]]:
     """JPEG files of SIDE x SIDE, for each turn its own."""
     import numpy as np
 
+    from segwright.codecs.image_file import write_picture
     from segwright.formats import synthetic
-    from segwright.formats.image_file import write_picture
 
     paths = [folder / f"{number}.jpg" for number in range(TURNS * IMAGES)]
     for path, sample in zip(paths, synthetic.streets(len(paths), shape=(SIDE, SIDE), seed=0), strict=True):

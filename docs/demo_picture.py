@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 import segwright
+from segwright.codecs.image_file import write_picture
 from segwright.core.picture import as_rgb, overlay
-from segwright.formats.image_file import write_picture
 
 SCENES = (0, 3, 7)
 GAP = 6  # white pixels between pictures

@@ -27,6 +27,7 @@ SOURCE = ROOT / "src" / "segwright"
 # training saves and predicts, planning times training steps, the workflow calls them all.
 FLOORS = {
     "core": 0,
+    "codecs": 0.5,
     "formats": 1,
     "metrics": 1,
     "transforms": 1,

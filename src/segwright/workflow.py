@@ -13,11 +13,11 @@ import torch
 
 import segwright
 from segwright.checkpoints.model_file import ModelFile
+from segwright.core.files import replace_file
 from segwright.evaluation.gallery import Gallery
 from segwright.evaluation.report import write_report
 from segwright.evaluation.scores import Scores, evaluate, write_scores
 from segwright.formats import open_splits
-from segwright.formats.image_file import replace_file
 from segwright.inference.load import load
 from segwright.planning.budget import Budget
 from segwright.planning.planner import planned

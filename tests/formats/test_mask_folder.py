@@ -11,7 +11,8 @@ from PIL import Image
 
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
-from segwright.formats.mask_folder import found, image_files, matches, natural, read, read_images, safe_key, write
+from segwright.formats.image_tree import found, natural, safe_key
+from segwright.formats.mask_folder import image_files, matches, read, read_images, write
 
 THREE = Classes.of(["a", "b", "c"])
 CELLS = Classes.of(["background", "cell"], is_thing=[False, True])
@@ -278,7 +279,7 @@ def test_what_cannot_be_written(tmp_path):
     with pytest.raises(OutputError, match="'two' has other classes"):
         write(tmp_path / "mixed", [good, other])
     write(tmp_path / "twice", [good])
-    with pytest.raises(OutputError, match="images is already there .*give a new folder"):
+    with pytest.raises(OutputError, match="is not empty .*give a new folder"):
         write(tmp_path / "twice", [good])
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):

@@ -1,7 +1,8 @@
 """Samples that are read when they are asked for."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from segwright.core.classes import Classes
 from segwright.core.errors import UsageError
@@ -10,12 +11,16 @@ from segwright.core.sample import Sample
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A sequence of samples with one meaning of the classes. `load(key)` reads one sample; `source` says where they lie."""
+    """A sequence of samples with one meaning of the classes. `load(key)` reads one sample; `source` says where they lie.
+
+    `image_files` names the file of an image where one file holds it, so that a writer may copy it.
+    """
 
     source: str
     classes: Classes
     keys: tuple[str, ...]
     load: Callable[[str], Sample]
+    image_files: Mapping[str, Path] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)

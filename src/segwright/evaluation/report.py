@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from segwright.core import VOID
+from segwright.core.files import replace_file
 from segwright.core.picture import as_rgb, overlay
 from segwright.evaluation.curves import learning_curves
 from segwright.evaluation.gallery import Example
@@ -19,7 +20,6 @@ from segwright.evaluation.heat_map import confusion_map, mistakes
 from segwright.evaluation.page import legend, meter, page, percent, section, small_percent, swatch, track
 from segwright.evaluation.pictures import NOT_SCORED, WRONG, disagreement, drawable, figure
 from segwright.evaluation.scores import Scores
-from segwright.formats.image_file import replace_file
 
 HEADLINES = ("pixel accuracy", "mean accuracy", "Dice")
 STRENGTH = 0.6  # of class colours over the image: classes are told apart, and what they cover is still seen

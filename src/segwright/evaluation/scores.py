@@ -11,8 +11,8 @@ import numpy as np
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, UsageError, naming
+from segwright.core.files import replace_file
 from segwright.evaluation.bootstrap import bootstrap
-from segwright.formats.image_file import replace_file
 from segwright.metrics.confusion import Confusion
 
 SEED = 0  # of the resampling: the same images give the same interval

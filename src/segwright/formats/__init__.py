@@ -8,12 +8,11 @@ from types import ModuleType
 from segwright.core import Classes, Dataset, Sample
 from segwright.core.errors import FormatError, UnknownNameError
 from segwright.core.find import find, names, nearest
-from segwright.formats.mask_folder import found, image_files, read_images
+from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, found, split_of
+from segwright.formats.mask_folder import image_files, read_images
 
 __all__ = ["image_files", "open_dataset", "open_splits", "read_images", "readers"]
 
-TRAIN_NAMES = ("train", "training")
-VAL_NAMES = ("val", "valid", "validation", "test", "testing")
 HELD_OUT = 6  # the last sixth: enough to see a trend in 24 images, without losing much of them
 
 
@@ -97,7 +96,7 @@ def _subfolder(path: Path | str, options: Sequence[str]) -> Path | None:
 
 
 def _keys_below(data: Dataset, options: Sequence[str]) -> list[str]:
-    return [key for key in data.keys if key.partition("__")[0].lower() in options and "__" in key]
+    return [key for key in data.keys if split_of(key)[0].lower() in options]
 
 
 def _alike(train: Dataset, val: Dataset) -> tuple[Dataset, Dataset]:

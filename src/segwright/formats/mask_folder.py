@@ -17,31 +17,26 @@ from pathlib import Path
 
 import numpy as np
 
-from segwright.core import Classes, Dataset, Sample, Segmentation
-from segwright.core.errors import FormatError, OutputError
-from segwright.formats.image_file import (
+from segwright.codecs.image_file import (
     SUFFIXES,
     fit_mask,
     read_image,
     write_class_map,
-    write_image,
     write_values,
 )
+from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.core.errors import FormatError, OutputError
+from segwright.formats.image_tree import MASK_FOLDERS, SHOWN, found, images_below, safe_key
+from segwright.formats.journal import Journal, truth_of
 from segwright.formats.mask_meaning import VOID_16_BIT, Meaning, guess_meaning, read_classes, read_numbers, write_classes
 
 log = logging.getLogger(__name__)
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "jpegimages", "jpgimages", "photos", "frames", "pictures")
-MASK_FOLDERS = (
-    *("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "segmentationclass", "segmentations"),
-    *("segmentation", "gt", "gts", "ground_truth", "groundtruth", "ground-truth", "targets", "target", "label_maps", "ann_dir"),
-)
 IMAGE_ENDING = re.compile(r"[_\-. ](image|img|im|rgb)$", re.IGNORECASE)
 MASK_ENDING = re.compile(
     r"[_\-. ](masks?|labels?|gt|seg|segmentation|annotation|ground_?truth|instances?|manual|l)$", re.IGNORECASE
 )
-UNSAFE = re.compile(r'[<>:"|?*\\\x00-\x1f]')  # characters that some file system refuses
-SHOWN = 3  # examples in a message; the count tells the rest
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +86,8 @@ def read(path: Path | str) -> Dataset:
     files = _pair(_only_subfolder(root, "images", IMAGE_FOLDERS), _only_subfolder(root, "masks", MASK_FOLDERS))
     named = next((file for file in (root / "classes.json", root.absolute().parent / "classes.json") if file.is_file()), None)
     meaning = read_classes(named) if named else guess_meaning([mask for _, mask in files.values()])
-    return Dataset(str(root), meaning.classes, tuple(files), Reader(dict(files), meaning))
+    images = {key: image for key, (image, _) in files.items()}
+    return Dataset(str(root), meaning.classes, tuple(files), Reader(dict(files), meaning), images)
 
 
 def read_images(path: Path | str) -> Dataset:
@@ -118,7 +114,7 @@ def image_files(path: Path | str) -> dict[str, Path]:
     if not path.is_dir():
         raise FormatError(f"{path} does not exist; give an image file or a folder of images")
     folder = _only_subfolder(path, "images", IMAGE_FOLDERS) if matches(path) else path
-    files = _files(folder)
+    files = images_below(folder)
     if not files:
         raise FormatError(f"{path} holds no image ({found(path)}); images end in {', '.join(SUFFIXES)}")
     stems = Counter(stem for stem, _ in files)
@@ -131,7 +127,7 @@ def image_files(path: Path | str) -> dict[str, Path]:
     return keyed
 
 
-def write(path: Path | str, samples: Iterable[Sample]) -> None:
+def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
     """Write samples as images/, masks/ and classes.json, so that `read` gives them back. Images are written without loss.
 
     Where there is one stuff class followed by one thing class, and the objects are numbered, the masks are 16-bit instance
@@ -144,48 +140,22 @@ def write(path: Path | str, samples: Iterable[Sample]) -> None:
             key or other classes than the first.
     """
     root = Path(path)
-    for name in ("images", "masks"):
-        if (root / name).exists() and not ((root / name).is_dir() and not any((root / name).iterdir())):
-            raise OutputError(f"{root / name} is already there and would be mixed with new files; give a new folder")
-    classes: Classes | None = None
-    is_instances = False
-    for sample in samples:
-        truth = _checked(sample, classes)
-        if classes is None:
-            classes = truth.classes
-            is_instances = classes.is_thing == (False, True) and _has_numbers(truth)
-            if not is_instances and truth.instance_ids.any():
-                log.info("%s: the masks hold classes only, so that single objects are not kept", root)
-        mask_path = root / "masks" / f"{sample.key}{'.png' if len(truth.shape) == 2 else '.tif'}"
-        if is_instances:
-            write_values(mask_path, _instance_map(truth, sample.key))
-        else:
-            write_class_map(mask_path, truth.class_map(), classes, palette=False)
-        write_image(root / "images" / sample.key, sample.image)
-    if classes is None:
-        raise OutputError(f"no sample was given, so nothing was written to {root}; give at least one")
-    write_classes(root / "classes.json", classes, is_instances=is_instances)
-
-
-def found(path: Path) -> str:
-    """What lies in a folder, for messages: "20 .jpg, 3 .txt and the folders a/, b/"."""
-    entries = sorted(path.iterdir())
-    kinds = Counter(entry.suffix.lower() or "files without suffix" for entry in entries if entry.is_file())
-    folders = [f"{entry.name}/" for entry in entries if entry.is_dir()]
-    files = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(SHOWN))
-    shown = f"{len(folders)} folders {', '.join(folders[:SHOWN])}{', ...' if len(folders) > SHOWN else ''}" if folders else ""
-    return " and ".join(part for part in (files, shown.replace("1 folders", "the folder")) if part) or "it is empty"
-
-
-def safe_key(name: str) -> str:
-    """A relative path without its suffix as a key: a/b becomes a__b, and characters that file systems refuse become _."""
-    return UNSAFE.sub("_", name.replace("/", "__")).strip(". ") or "_"
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """A sort key under which frame_9 comes before frame_10."""
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), part) if part.isdecimal() else (-1, part.lower()) for part in parts] + [(0, name)]
+    with Journal(root, "mask_folder", samples) as journal:
+        is_instances: bool | None = next((record["is_instances"] for record in journal.records()), None)
+        for sample in journal.samples():
+            truth = truth_of(sample)
+            if is_instances is None:
+                is_instances = truth.classes.is_thing == (False, True) and _has_numbers(truth)
+                if not is_instances and truth.instance_ids.any():
+                    log.info("%s: the masks hold classes only, so that single objects are not kept", root)
+            mask_path = root / "masks" / f"{sample.key}{'.png' if len(truth.shape) == 2 else '.tif'}"
+            if is_instances:
+                write_values(mask_path, _instance_map(truth, sample.key))
+            else:
+                write_class_map(mask_path, truth.class_map(), truth.classes, palette=False)
+            journal.write_image(sample, root / "images" / sample.key)
+            journal.add(sample, {"is_instances": is_instances})
+        write_classes(root / "classes.json", journal.classes, is_instances=bool(is_instances))
 
 
 def _subfolders(root: Path, names: Sequence[str]) -> list[Path]:
@@ -205,27 +175,12 @@ def _only_subfolder(root: Path, what: str, names: Sequence[str]) -> Path:
     return filled[0]
 
 
-def _files(folder: Path) -> list[tuple[str, Path]]:
-    """Stem (path below the folder without suffix) and path of all images below a folder in name order, but hidden ones."""
-    files = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]  # os.walk enters what is left here
-        below = Path(place).relative_to(folder).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        files += [
-            (prefix + name.rpartition(".")[0], Path(place, name))
-            for name in names
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
-    return sorted(files, key=lambda entry: (natural(entry[0]), entry[1].name))
-
-
 def _has_images(folder: Path) -> bool:
     return any(name.lower().endswith(SUFFIXES) for _, _, names in os.walk(folder) for name in names)
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    entries = _files(folder)
+    entries = images_below(folder)
     empty = [file for _, file in entries if not file.exists() or file.stat().st_size == 0]  # links may lead nowhere
     if empty:
         raise FormatError(f"{_some(empty)} of {len(entries)} files in {folder} hold 0 bytes; copy them again or remove them")
@@ -279,16 +234,6 @@ def _some(files: Sequence[Path]) -> str:
 
 def _size(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _checked(sample: Sample, classes: Classes | None) -> Segmentation:
-    if sample.truth is None:
-        raise OutputError(f"sample {sample.key!r} has no truth; masks can only be written for samples that have one")
-    if safe_key(sample.key) != sample.key:
-        raise OutputError(f"sample key {sample.key!r} cannot be a file name; use {safe_key(sample.key)!r}")
-    if classes is not None and sample.truth.classes != classes:
-        raise OutputError(f"sample {sample.key!r} has other classes than those before it; write it to another folder")
-    return sample.truth
 
 
 def _has_numbers(truth: Segmentation) -> bool:

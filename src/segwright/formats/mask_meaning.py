@@ -27,10 +27,11 @@ from typing import Any
 
 import numpy as np
 
+from segwright.codecs.image_file import JPEG_SUFFIXES, MAX_8_BIT_CLASSES, read_mask
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.classes import MAX_CLASSES
 from segwright.core.errors import FormatError, SettingError
-from segwright.formats.image_file import JPEG_SUFFIXES, MAX_8_BIT_CLASSES, read_mask, replace_file
+from segwright.core.files import replace_file
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from segwright.core.errors import OutputError, SegwrightError, UsageError
-from segwright.core.picture import overlay as laid_over
-from segwright.formats.image_file import (
+from segwright.codecs.image_file import (
     JPEG_SUFFIXES,
     MAX_8_BIT_CLASSES,
     TIFF_SUFFIXES,
@@ -23,6 +21,8 @@ from segwright.formats.image_file import (
     write_class_map,
     write_picture,
 )
+from segwright.core.errors import OutputError, SegwrightError, UsageError
+from segwright.core.picture import overlay as laid_over
 from segwright.formats.mask_folder import image_files, is_mask_folder
 from segwright.inference.engine import AutoEngine
 from segwright.inference.load import load

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from segwright.core import Dataset, Sample
+from segwright.core.files import replace_file
 from segwright.core.picture import as_rgb, overlay
 from segwright.evaluation.page import legend, meter, page, section, small_percent, swatch
 from segwright.evaluation.pictures import drawable, figure
-from segwright.formats.image_file import replace_file
 from segwright.planning.findings import findings, plural, size_text
 from segwright.planning.fingerprint import Fingerprint
 

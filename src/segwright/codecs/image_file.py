@@ -7,14 +7,12 @@ are dropped. The names come from the file (ImageJ, OME, tifffile's own, samples 
 names, as plain `tifffile.imwrite(path, array)` makes it, holds its channels in the shorter of the first and the last axis.
 """
 
-import os
 import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -23,6 +21,7 @@ from PIL import Image
 
 from segwright.core import VOID, Classes
 from segwright.core.errors import FormatError, OutputError, SegwrightError
+from segwright.core.files import replace_file
 from segwright.core.picture import VOID_COLOR
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -207,24 +206,6 @@ def write_picture(path: Path | str, rgb: np.ndarray) -> None:
     else:
         _check_png(path, bgr[..., 0])
         replace_file(path, cv2.imencode(".png", bgr, LABEL_PNG)[1].tobytes())
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Put these bytes at a path, whole or not at all; folders on the way are made.
-
-    Raises:
-        OutputError: the place is not writable; nothing is left behind.
-    """
-    unfinished = path.with_name(f".{path.name[:100]}.{uuid4().hex}")  # 100: names longer than 255 bytes are refused
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(data)
-        os.replace(unfinished, path)  # noqa: PTH105  (one step on every system)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}); choose a writable place with free space") from error
-    finally:
-        if unfinished.parent.is_dir():
-            unfinished.unlink(missing_ok=True)
 
 
 def _check_png(path: Path, values: np.ndarray) -> None:

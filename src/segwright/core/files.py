@@ -1,0 +1,40 @@
+"""Files that are whole or not there: what is written appears under its name only when it is complete."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from segwright.core.errors import OutputError
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put these bytes at a path, whole or not at all; folders on the way are made.
+
+    Raises:
+        OutputError: the place is not writable; nothing is left behind.
+    """
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write piece by piece; it takes its place at the end of the context, and never if that ends with an error.
+
+    Raises:
+        OutputError: the place is not writable; nothing is left behind.
+    """
+    unfinished = path.with_name(f".{path.name[:100]}.{uuid4().hex}")  # 100: names longer than 255 bytes are refused
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            yield file
+        os.replace(unfinished, path)  # noqa: PTH105  (one step on every system)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}); choose a writable place with free space") from error
+    finally:
+        if unfinished.parent.is_dir():
+            unfinished.unlink(missing_ok=True)

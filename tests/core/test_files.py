@@ -1,0 +1,36 @@
+import pytest
+
+from segwright.core.errors import OutputError
+from segwright.core.files import replace_file, replacing
+
+
+def test_writing_replaces_and_makes_folders(tmp_path):
+    for content in (b"old", b"new"):
+        replace_file(tmp_path / "deep" / "er" / "a.txt", content)
+    assert (tmp_path / "deep" / "er" / "a.txt").read_bytes() == b"new"
+    assert len(list((tmp_path / "deep" / "er").iterdir())) == 1
+
+
+def test_a_file_appears_only_when_it_is_complete(tmp_path):
+    with replacing(tmp_path / "a") as file:
+        file.write(b"1")
+        assert not (tmp_path / "a").exists()
+        file.write(b"2")
+    assert (tmp_path / "a").read_bytes() == b"12"
+
+
+def test_an_error_on_the_way_leaves_what_was_there(tmp_path):
+    replace_file(tmp_path / "a", b"old")
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a") as file:
+        file.write(b"new")
+        file.write(bytes([1 // 0]))
+    assert (tmp_path / "a").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_unwritable_place_leaves_nothing_behind(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "a.png", tmp_path / "folder"):
+        with pytest.raises(OutputError, match="cannot be written .*choose a writable place with free space"):
+            replace_file(path, b"x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
