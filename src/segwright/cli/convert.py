@@ -1,0 +1,56 @@
+"""`segwright convert`: a data set from one format to another, and what was lost on the way."""
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SHOWN = 10  # of the samples that lost something; --report has all
+
+
+def run(
+    source: Annotated[str, typer.Argument(help="Data set: a folder, or the file that describes it.")],
+    target: Annotated[Path, typer.Argument(help="New folder for the converted data set.")],
+    to: Annotated[
+        str, typer.Option(help="Format to write, such as coco, voc or mask_folder; a wrong name is answered with all.")
+    ],
+    format: Annotated[str | None, typer.Option(help="Format of SOURCE, where it is not to be recognised.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a data set at TARGET.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Also write what became of each sample into this CSV file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
+) -> None:
+    """Write a data set in another format, read it back, and report the IoU of what came back with what was there."""
+    from contextlib import ExitStack
+    from dataclasses import asdict
+
+    from segwright.cli.terminal import counting, print_table
+    from segwright.conversion import Change, convert
+    from segwright.core.files import replacing
+
+    lossy: list[Change] = []
+    with ExitStack() as stack:
+        file = stack.enter_context(replacing(report)) if report is not None else None
+        if file:
+            file.write(b"key,iou,reasons,notes\n")
+
+        def note(change: Change) -> None:
+            if file:
+                line = f'{change.key},{change.iou:.6f},"{"; ".join(change.reasons)}","{"; ".join(change.notes)}"\n'
+                file.write(line.encode())
+            if change.reasons and len(lossy) < SHOWN:
+                lossy.append(change)
+
+        watch = stack.enter_context(counting(f"convert {source}"))
+        result = convert(source, target, to, format=format, force=force, watch=watch, on_change=note)
+    if json:
+        typer.echo(json_module.dumps(asdict(result)))
+        return
+    if lossy:
+        print_table(["sample", "IoU", "what differs"], [[c.key, f"{c.iou:.6f}", "; ".join(c.reasons)] for c in lossy])
+    more = {**result.reasons, **result.notes}
+    if more:
+        print_table(["what differs", "samples"], [[text, str(count)] for text, count in more.items()])
+    typer.echo(f"{result.count} samples in {target}, {result.lossless} without loss; mean IoU {result.iou:.6f}")
+    if result.loses:
+        typer.echo(f"{to}: {result.loses}")

@@ -1,0 +1,307 @@
+"""From one data format to another, with a measured account of what was lost. Axes: P planes, N segments, *S spatial axes."""
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+
+from segwright.core import VOID, Dataset, Grid, Sample, Segmentation
+from segwright.core.errors import FormatError, OutputError, UnknownNameError
+from segwright.core.find import nearest
+from segwright.formats import open_dataset, readers
+from segwright.formats.journal import UNFINISHED
+
+Watch = Callable[[str, int, int], None]
+
+SAME_PLACE = 1e-3  # of a pixel: float32, which NIfTI stores, is 100 times finer; people and networks are coarser
+TALLIED = 1 << 22  # pairs of segments counted in a table of 32 MB; more are sorted instead
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one sample: `iou` is 1 where each segment came back as it was, and `reasons` says what differs.
+
+    Segments are matched one to one, within their class, objects with objects; void counts as a segment, and what is not an
+    object (stuff, crowds) is one segment per class. `iou` is the sum of the IoU of the pairs over the larger number of
+    segments. `notes` tells of differences that are not in the pixels: object numbers, scores, pixel sizes, the image.
+    """
+
+    key: str
+    iou: float
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a data set: the number of samples, those that came back as they were, and the mean IoU of all.
+
+    `reasons` counts the samples by what differs, `loses` is what the format cannot hold.
+    """
+
+    source: str
+    target: str
+    format: str
+    count: int
+    lossless: int
+    iou: float
+    reasons: dict[str, int]
+    notes: dict[str, int]
+    loses: str
+
+
+def convert(
+    source: Path | str,
+    target: Path | str,
+    to: str,
+    *,
+    format: str | None = None,
+    force: bool = False,
+    watch: Watch | None = None,
+    on_change: Callable[[Change], None] | None = None,
+) -> Report:
+    """Write the data set at `source` to `target` in the format `to`, read it back, and report what differs.
+
+    One sample is in memory at a time. A conversion that was stopped goes on where it was. `format` names that of the source
+    where it is not to be recognised. With `force` a data set at `target` is replaced, once the new one is complete.
+    `watch` is called with "write" or "check", the number of samples done and of all, `on_change` with what became of each.
+
+    Raises:
+        UsageError: the source cannot be read, or the target not written; an earlier target is as it was.
+    """
+    module = writer(to)
+    data = open_dataset(source, format)
+    target = Path(target)
+    _check_apart(Path(source), target)
+    tell = watch or (lambda step, done, total: None)
+    started = itertools.count()
+
+    def load(key: str) -> Sample:
+        tell("write", next(started), len(data))
+        return data.load(key)
+
+    with _replacing(target, force):
+        module.write(target, replace(data, load=load))
+        return _check(data, module.read(target), to, module.LOSES, tell, on_change or (lambda change: None))
+
+
+def writers() -> list[str]:
+    """Names of the formats that can be written."""
+    return [name for name, module in readers().items() if hasattr(module, "write")]
+
+
+def writer(name: str):  # noqa: ANN201  (a module)
+    """The module that writes a format.
+
+    Raises:
+        UnknownNameError: there is none of that name; the message offers the nearest.
+    """
+    known = writers()
+    if name not in known:
+        raise UnknownNameError(f"no format '{name}' can be written{nearest(name, known)}; known are {', '.join(known)}")
+    return readers()[name]
+
+
+def compare(before: Sample, after: Sample) -> Change:
+    """What differs between a sample and the sample that came back."""
+    notes = []
+    if not _same_image(before.image, after.image):
+        notes.append("the image differs" if len(after.image) else "the image is not kept")
+    if not _same_grid(before.grid, after.grid):
+        notes.append("pixel size or position is not kept")
+    if before.truth is None or after.truth is None:
+        is_same = before.truth is after.truth
+        reasons = [] if is_same else ["a sample without truth came back with one, or the reverse"]
+        return Change(before.key, float(is_same), tuple(reasons), tuple(notes))
+    if before.truth.shape != after.truth.shape:
+        raise FormatError(f"sample {before.key!r} is {before.truth.shape}, and came back as {after.truth.shape}")
+    iou, reasons, more = _compare(before.truth, after.truth)
+    return Change(before.key, iou, tuple(reasons), tuple(notes + more))
+
+
+def _check(
+    data: Dataset,
+    back: Dataset,
+    to: str,
+    loses: str,
+    tell: Watch,
+    on_change: Callable[[Change], None],
+) -> Report:
+    missing = sorted(set(data.keys) - set(back.keys))
+    if missing or len(back) != len(data):
+        raise FormatError(
+            f"{back.source} reads back with {len(back)} of {len(data)} samples (missing: {', '.join(missing[:3]) or 'none'}); "
+            f"this is a mistake of the format {to}: please report it"
+        )
+    lossless, total = 0, 0.0
+    reasons: dict[str, int] = {}
+    notes: dict[str, int] = {}
+    for done, key in enumerate(data.keys):
+        tell("check", done, len(data))
+        change = compare(data.load(key), back.load(key))
+        on_change(change)
+        total += change.iou
+        lossless += change.iou == 1 and not change.reasons
+        for text in change.reasons:
+            reasons[text] = reasons.get(text, 0) + 1
+        for text in change.notes:
+            notes[text] = notes.get(text, 0) + 1
+    return Report(
+        data.source, back.source, to, len(data), lossless, total / max(len(data), 1), reasons, notes, loses if reasons else ""
+    )
+
+
+def _compare(before: Segmentation, after: Segmentation) -> tuple[float, list[str], list[str]]:
+    """IoU, reasons and notes; see Change."""
+    names = sorted({*before.classes.names, *after.classes.names})
+    first, second = _groups(before, names), _groups(after, names)
+    pairs = _matches(first, second)
+    count = max(len(first.areas), len(second.areas))
+    total = sum(iou for *_, iou in pairs)
+    lost, new, changed = len(first.areas) - len(pairs), len(second.areas) - len(pairs), sum(iou < 1 for *_, iou in pairs)
+    reasons = [
+        *(["segments are gone"] if lost else []),
+        *(["segments are new"] if new else []),
+        *(["segments have other pixels"] if changed else []),
+        *(["void is not the same"] if not np.array_equal(before.planes[0] == VOID, after.planes[0] == VOID) else []),
+        *(["pixels of several objects keep one of them"] if _depth(before) > _depth(after) else []),
+    ]
+    notes = []
+    if {*before.classes.names} != {*after.classes.names}:
+        notes.append("the list of classes differs")
+    if any(first.numbers[i] != second.numbers[j] for i, j, _ in pairs):
+        notes.append("objects have other numbers")
+    if any(abs(first.scores[i] - second.scores[j]) > 1e-4 for i, j, _ in pairs):  # 1e-4: some formats write four digits
+        notes.append("scores are not kept")
+    return (total / count if count else 1.0), reasons, notes
+
+
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """Segments by what must stay together: `planes` (P, *S) with 0 for none and i + 1 for group i, and per group its kind
+    (class number and whether it is an object; void is -1), its area, its object number and its score."""
+
+    planes: np.ndarray
+    kinds: list[tuple[int, bool]]
+    areas: np.ndarray
+    numbers: list[int]
+    scores: list[float]
+
+
+def _groups(segmentation: Segmentation, names: list[str]) -> _Groups:
+    kinds: list[tuple[int, bool]] = []
+    numbers, scores = [], []
+    group_of = np.zeros(len(segmentation) + 2, np.int64)  # index 0 is void, 1 nothing, i + 2 segment i
+    regions: dict[int, int] = {}
+    is_present = np.bincount((segmentation.planes + 1).ravel(), minlength=len(segmentation) + 2) > 0
+    class_number = [names.index(name) for name in segmentation.classes.names]
+    for index in np.flatnonzero(is_present).tolist():
+        if index == 1:
+            continue
+        kind = (VOID, False)
+        if index > 1:
+            kind = class_number[segmentation.class_ids[index - 2]], bool(segmentation.instance_ids[index - 2] > 0)
+        if kind[1] or kind[0] not in regions:
+            kinds.append(kind)
+            numbers.append(int(segmentation.instance_ids[index - 2]) if index > 1 else 0)
+            scores.append(float(segmentation.scores[index - 2]) if index > 1 else 1.0)
+            group_of[index] = len(kinds)
+            if not kind[1]:
+                regions[kind[0]] = len(kinds)
+        else:
+            group_of[index] = regions[kind[0]]
+    planes = group_of[segmentation.planes + 1]
+    for upper in range(1, len(planes)):
+        for lower in range(upper):  # a region that covers itself counts once
+            planes[upper][planes[upper] == planes[lower]] = 0
+    areas = np.bincount(planes.ravel(), minlength=len(kinds) + 1)[1:]
+    return _Groups(planes, kinds, areas, numbers, scores)
+
+
+def _matches(first: _Groups, second: _Groups) -> list[tuple[int, int, float]]:
+    """Pairs of groups of one kind and their IoU, each group in one pair at most, the best pairs first."""
+    width = len(second.kinds) + 1
+    candidates: dict[tuple[int, int], int] = {}
+    for mine in first.planes:
+        for other in second.planes:
+            for code, count in _joint(mine * width + other, (len(first.kinds) + 1) * width):
+                pair = code // width - 1, code % width - 1
+                if min(pair) >= 0 and first.kinds[pair[0]] == second.kinds[pair[1]]:
+                    candidates[pair] = candidates.get(pair, 0) + count
+    ious = [(count / (first.areas[i] + second.areas[j] - count), i, j) for (i, j), count in candidates.items()]
+    used_first, used_second = set(), set()
+    pairs = []
+    for iou, i, j in sorted(ious, key=lambda entry: (-entry[0], entry[1] - entry[2], entry[1])):
+        if i not in used_first and j not in used_second:
+            used_first.add(i)
+            used_second.add(j)
+            pairs.append((i, j, float(iou)))
+    return pairs
+
+
+def _joint(codes: np.ndarray, limit: int) -> list[tuple[int, int]]:
+    """The codes that occur in an array of codes below a limit, and how often."""
+    if limit <= TALLIED:
+        counts = np.bincount(codes.ravel(), minlength=limit)
+        present = np.flatnonzero(counts)
+        return list(zip(present.tolist(), counts[present].tolist(), strict=True))
+    values, counts = np.unique(codes, return_counts=True)
+    return list(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _depth(segmentation: Segmentation) -> int:
+    return int((segmentation.planes > 0).sum(axis=0).max(initial=0))
+
+
+def _same_image(first: np.ndarray, second: np.ndarray) -> bool:
+    equal_nan = np.issubdtype(first.dtype, np.inexact)
+    return first.dtype == second.dtype and np.array_equal(first, second, equal_nan=equal_nan)
+
+
+def _same_grid(first: Grid, second: Grid) -> bool:
+    for mine, other in ((first.affine, second.affine), (first.spacing_mm, second.spacing_mm)):
+        if mine is None:
+            continue
+        smallest = np.abs(np.asarray(first.spacing_mm or 1.0)).min()
+        if other is None or not np.allclose(mine, other, rtol=0, atol=SAME_PLACE * smallest):
+            return False
+    return True
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    here, there = source.resolve(), target.resolve()
+    if source.exists() and (here == there or here in there.parents or there in here.parents):
+        raise OutputError(f"{target} and the source {source} lie in each other; choose a folder apart from the source")
+
+
+@contextmanager
+def _replacing(target: Path, force: bool):  # noqa: ANN202
+    """With `force`, put an earlier data set aside, and remove it when the context ends well, or bring it back."""
+    is_unfinished = (target / UNFINISHED).exists()
+    if not force or is_unfinished or not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        yield
+        return
+    if target.is_dir() and not any(module.matches(target) for module in readers().values()):
+        raise OutputError(f"{target} is no data set, so that --force does not remove it; give another folder")
+    aside = target.with_name(f".{target.name[:100]}.{uuid4().hex}")
+    os.replace(target, aside)  # noqa: PTH105
+    try:
+        yield
+    except BaseException:
+        _remove(target)
+        os.replace(aside, target)  # noqa: PTH105
+        raise
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

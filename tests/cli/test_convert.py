@@ -1,0 +1,34 @@
+import json
+
+import numpy as np
+from typer.testing import CliRunner
+
+from segwright.cli.app import application
+from segwright.core import Classes, Sample, Segmentation
+from segwright.formats import coco
+
+
+def call(*arguments):
+    return CliRunner().invoke(application(), ["convert", *map(str, arguments)])
+
+
+def test_a_data_set_without_loss(tmp_path):
+    result = call(
+        "synthetic:cells?count=2&shape=16x16", tmp_path / "new", "--to", "mask_folder", "--report", tmp_path / "a.csv"
+    )
+    assert result.exit_code == 0, result.output
+    assert f"2 samples in {tmp_path / 'new'}, 2 without loss; mean IoU 1.000000" in result.stdout
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    assert lines[0] == "key,iou,reasons,notes" and len(lines) == 3 and ",1.000000," in lines[1]
+
+
+def test_what_is_lost_is_told(tmp_path):
+    masks = np.array([[[True, True, False]], [[False, True, True]]])
+    truth = Segmentation.instances(masks, [0, 0], classes=Classes.of(["car"], is_thing=[True]))
+    coco.write(tmp_path / "coco", [Sample.of("a", np.zeros((1, 1, 3), np.uint8), truth)])
+    result = call(tmp_path / "coco", tmp_path / "new", "--to", "mask_folder")
+    assert result.exit_code == 0, result.output
+    assert "1 samples in" in result.stdout and "0 without loss; mean IoU 0.75" in result.stdout
+    assert "pixels of several objects keep one of them" in result.stdout and "mask_folder: " in result.stdout
+    result = call(tmp_path / "coco", tmp_path / "new", "--to", "mask_folder", "--force", "--json")
+    assert json.loads(result.stdout)["lossless"] == 0

@@ -1,0 +1,212 @@
+"""Conversion, with formats that lie in this file as well as real ones."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segwright.conversion import compare, convert, writers
+from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
+from segwright.core.errors import FormatError, OutputError, UnknownNameError
+from segwright.formats import mask_folder, open_dataset, synthetic
+
+TWO = Classes.of(["road", "car"], is_thing=[False, True])
+ROW = np.array([[True, True, False, False]])
+
+
+def sample(planes, class_ids, instance_ids, classes=TWO, scores=None):
+    planes = np.array(planes, np.int32)
+    count = len(class_ids)
+    scores = np.ones(count, np.float32) if scores is None else np.array(scores, np.float32)
+    truth = Segmentation(planes, np.array(class_ids, np.int32), np.array(instance_ids, np.int32), scores, classes)
+    return Sample.of("a", np.zeros((1, *planes.shape[1:]), np.uint8), truth)
+
+
+# By hand
+
+
+def test_a_sample_that_came_back():
+    before = sample([[[1, 1, 2, -1]]], [0, 1], [0, 1])
+    change = compare(before, sample([[[2, 2, 1, -1]]], [1, 0], [1, 0]))  # another order is no difference
+    assert (change.iou, change.reasons, change.notes) == (1.0, (), ())
+
+
+def test_objects_that_were_joined():
+    before = sample([[[1, 1, 2, 2]]], [1, 1], [1, 2])
+    change = compare(before, sample([[[1, 1, 1, 1]]], [1], [1]))
+    assert change.iou == 0.25  # half of one pair, none of the other
+    assert change.reasons == ("segments are gone", "segments have other pixels")
+
+
+def test_an_object_is_no_region():
+    before = sample([[[1, 1, 0, 0]]], [1], [1])
+    assert compare(before, sample([[[1, 1, 0, 0]]], [1], [0])).iou == 0
+
+
+def test_void_counts():
+    before = sample([[[1, 1, -1, -1]]], [0], [0])
+    change = compare(before, sample([[[1, 1, 0, 0]]], [0], [0]))
+    assert change.iou == 0.5 and change.reasons == ("segments are gone", "void is not the same")
+
+
+def test_a_hole_that_was_filled():
+    before = sample([[[1, 0, 1, 1]]], [1], [1])
+    change = compare(before, sample([[[1, 1, 1, 1]]], [1], [1]))
+    assert change.iou == 0.75 and change.reasons == ("segments have other pixels",)
+
+
+def test_overlaps():
+    before = sample([[[1, 1, 0, 0]], [[0, 2, 2, 0]]], [1, 1], [1, 2])
+    assert compare(before, sample([[[0, 1, 1, 0]], [[2, 2, 0, 0]]], [1, 1], [2, 1])).iou == 1
+    change = compare(before, sample([[[1, 2, 2, 0]]], [1, 1], [1, 2]))
+    assert change.iou == 0.75 and "pixels of several objects keep one of them" in change.reasons
+
+
+def test_two_objects_of_the_same_pixels():
+    twins = sample([[[1, 1, 0, 0]], [[2, 2, 0, 0]]], [1, 1], [1, 2])
+    assert compare(twins, twins).iou == 1
+    assert compare(twins, sample([[[1, 1, 0, 0]]], [1], [1])).iou == 0.5
+
+
+def test_regions_of_a_class_are_one():
+    before = sample([[[1, 0, 2, 2]]], [1, 1], [0, 0])  # two crowds
+    assert compare(before, sample([[[1, 0, 1, 1]]], [1], [0])).iou == 1
+
+
+def test_classes_are_compared_by_name():
+    other = Classes.of(["car", "road"], is_thing=[True, False])
+    before = sample([[[1, 1, 2, 2]]], [0, 1], [0, 1])
+    assert compare(before, sample([[[1, 1, 2, 2]]], [1, 0], [0, 1], other)).iou == 1
+
+
+def test_differences_that_are_not_in_the_masks():
+    before = sample([[[1, 1, 2, 2]]], [0, 1], [0, 7], scores=[1, 0.5])
+    after = sample([[[1, 1, 2, 2]]], [0, 1], [0, 1], Classes.of(["road", "car", "sky"]))
+    after = Sample("a", after.image[:0], Grid((1, 4)), after.truth)
+    before = Sample("a", before.image, Grid((1, 4), spacing_mm=(1.0, 2.0)), before.truth)
+    change = compare(before, after)
+    assert change.iou == 1 and change.reasons == ()
+    assert set(change.notes) == {
+        "the image is not kept",
+        "pixel size or position is not kept",
+        "the list of classes differs",
+        "objects have other numbers",
+        "scores are not kept",
+    }
+
+
+def test_samples_without_truth():
+    bare = Sample.of("a", np.zeros((1, 1, 4), np.uint8))
+    assert compare(bare, bare).iou == 1 and compare(bare, sample([[[1, 1, 0, 0]]], [1], [1])).iou == 0
+
+
+# By a slow twin
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_iou_of_one_object_each(seed):
+    generator = np.random.default_rng(seed)
+    first, second = generator.random((2, 5, 6)) < 0.5
+    before, after = (
+        Sample.of("a", np.zeros((1, 5, 6)), Segmentation.instances(mask[None], [0], classes=Classes.of(["a"])))
+        for mask in (first, second)
+    )
+    union = (first | second).sum()
+    slow = (first & second).sum() / union if union else 1.0
+    assert compare(before, after).iou == pytest.approx(slow if first.any() or second.any() else 1.0)
+
+
+# Whole data sets
+
+
+def test_a_data_set_is_converted_and_checked(tmp_path):
+    steps, changes = [], []
+    report = convert(
+        "synthetic:streets?count=3&shape=32x48",
+        tmp_path / "new",
+        "mask_folder",
+        watch=lambda *step: steps.append(step),
+        on_change=changes.append,
+    )
+    assert steps == [(name, done, 3) for name in ("write", "check") for done in range(3)]
+    assert [change.key for change in changes] == list(open_dataset("synthetic:streets?count=3").keys)
+    assert report.count == 3 and report.iou == pytest.approx(np.mean([change.iou for change in changes]))
+    assert len(open_dataset(tmp_path / "new")) == 3
+
+
+def test_a_killed_conversion_goes_on(tmp_path):
+    """Killed at some moment of writing, and finished by a second call: the files are those of a call that was not killed."""
+    source, code = tmp_path / "source", "import sys; from segwright.conversion import convert; convert(*sys.argv[1:4])"
+    mask_folder.write(source, synthetic.streets(40, shape=(64, 96)))
+    process = subprocess.Popen([sys.executable, "-c", code, source, tmp_path / "killed", "mask_folder"])
+    while len(list((tmp_path / "killed").glob("masks/*"))) < 3 and process.poll() is None:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed" / "masks").iterdir()}
+    assert convert(source, tmp_path / "killed", "mask_folder").lossless == 40
+    assert sum(path.stat().st_mtime_ns == time_ns for path, time_ns in written.items()) >= len(written) - 1
+    convert(source, tmp_path / "whole", "mask_folder")
+    names = [path.relative_to(tmp_path / "whole") for path in sorted((tmp_path / "whole").rglob("*")) if path.is_file()]
+    assert names == [
+        path.relative_to(tmp_path / "killed") for path in sorted((tmp_path / "killed").rglob("*")) if path.is_file()
+    ]
+    for name in names:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+
+
+def test_an_earlier_data_set_is_replaced_only_when_asked(tmp_path):
+    convert("synthetic:cells?count=2&shape=16x16", tmp_path / "new", "mask_folder")
+    with pytest.raises(OutputError, match="is not empty .*--force"):
+        convert("synthetic:cells?count=3&shape=16x16", tmp_path / "new", "mask_folder")
+    convert("synthetic:cells?count=3&shape=16x16", tmp_path / "new", "mask_folder", force=True)
+    assert len(open_dataset(tmp_path / "new")) == 3 and [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_an_earlier_data_set_comes_back_after_a_mistake(tmp_path, monkeypatch):
+    convert("synthetic:cells?count=2&shape=16x16", tmp_path / "new", "mask_folder")
+    before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+
+    def fail(path, samples):
+        path.mkdir()
+        raise FormatError("broken")
+
+    monkeypatch.setattr(mask_folder, "write", fail)
+    with pytest.raises(FormatError, match="broken"):
+        convert("synthetic:cells?count=3&shape=16x16", tmp_path / "new", "mask_folder", force=True)
+    assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+
+
+# By its messages
+
+
+def test_what_cannot_be_converted(tmp_path):
+    with pytest.raises(
+        UnknownNameError, match="no format 'mask_foldr' can be written, did you mean 'mask_folder'.; known are .*"
+    ):
+        convert("synthetic:cells", tmp_path / "new", "mask_foldr")
+    assert "synthetic" not in writers()
+    mask_folder.write(tmp_path / "data", synthetic.cells(1, shape=(16, 16)))
+    for target in (tmp_path / "data", tmp_path / "data" / "new", tmp_path):
+        with pytest.raises(OutputError, match="lie in each other; choose a folder apart from the source"):
+            convert(tmp_path / "data", target, "mask_folder", force=True)
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").touch()
+    with pytest.raises(OutputError, match="is no data set, so that --force does not remove it"):
+        convert(tmp_path / "data", tmp_path / "letters", "mask_folder", force=True)
+    assert (tmp_path / "letters" / "dear.txt").exists()
+
+
+def test_a_format_that_loses_samples_is_found_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(mask_folder, "read", lambda path: Dataset(str(path), TWO, (), lambda key: None))
+    with pytest.raises(FormatError, match="reads back with 0 of 2 samples .*mistake of the format mask_folder"):
+        convert("synthetic:cells?count=2&shape=16x16", tmp_path / "new", "mask_folder")
+    with pytest.raises(FormatError, match=r"'a' is \(1, 4\), and came back as \(1, 5\)"):
+        compare(sample([[[1, 1, VOID, 0]]], [0], [0]), sample([[[1, 1, 0, 0, 0]]], [0], [0]))
