@@ -65,7 +65,19 @@ def read_image(path: Path | str) -> np.ndarray:
     Raises:
         FormatError: the file is missing, empty, damaged, no image, or larger than MAX_PIXELS.
     """
-    stored = _decode(Path(path))
+    return _seen(_decode(Path(path)))
+
+
+def decode_image(data: bytes, place: Path | str) -> np.ndarray:
+    """The image (C, *S), as `read_image` gives it, in the bytes of an image file; `place` is for the messages.
+
+    Raises:
+        FormatError: as `read_image`.
+    """
+    return _seen(_decode_bytes(data, Path(place)))
+
+
+def _seen(stored: Stored) -> np.ndarray:
     values, has_alpha = stored.values, stored.has_alpha
     if stored.palette is not None:
         values, has_alpha = np.moveaxis(stored.palette[values[0]], -1, 0), True
@@ -80,28 +92,42 @@ def read_mask(path: Path | str) -> np.ndarray:
     Raises:
         FormatError: as in `read_image`; or its channels differ, or its values are no integers.
     """
-    path = Path(path)
-    stored = _decode(path)
-    values = stored.values[:-1] if stored.has_alpha else stored.values
-    if len(values) > 1 and (values[1:] != values[:1]).any():
+    values = read_mask_channels(path)
+    if are_colors(values):
         raise FormatError(
             f"{path}: the mask has {len(values)} channels that differ (a picture of colours?), one number per pixel is needed; "
             "save class numbers as 8 or 16-bit greyscale or as a palette PNG; "
             "if its pages are the slices of a volume, name the axes ZYX in the TIFF"
         )
-    mask = values[0]
-    if not np.issubdtype(mask.dtype, np.integer):
+    return values[0]
+
+
+def read_mask_channels(path: Path | str) -> np.ndarray:
+    """The integers in a mask file (C, *S): one channel of indices or grey values, or several as stored, without alpha.
+
+    Raises:
+        FormatError: as in `read_image`; or its values are no integers.
+    """
+    path = Path(path)
+    stored = _decode(path)
+    values = stored.values[:-1] if stored.has_alpha else stored.values
+    if not np.issubdtype(values.dtype, np.integer):
         with np.errstate(invalid="ignore"):  # NaN becomes some number, and is refused as it equals none
-            whole = mask.astype(np.int32)
-        if not (whole == mask).all():
+            whole = values.astype(np.int32)
+        if not (whole == values).all():
             raise FormatError(
-                f"{path}: the mask holds fractions (dtype {mask.dtype}), whole class numbers are needed; "
+                f"{path}: the mask holds fractions (dtype {values.dtype}), whole class numbers are needed; "
                 "if these are probabilities, threshold them or take the argmax first"
             )
-        mask = whole
+        values = whole
     if stored.grey_step > 1:
-        mask = mask // stored.grey_step
-    return np.ascontiguousarray(upright(mask, stored.orientation))
+        values = values // stored.grey_step
+    return np.ascontiguousarray(upright(values, stored.orientation))
+
+
+def are_colors(values: np.ndarray) -> bool:
+    """Whether the channels of a mask (C, *S) differ, so that they are colours and no numbers."""
+    return len(values) > 1 and bool((values[1:] != values[:1]).any())
 
 
 def fit_mask(mask: np.ndarray, shape: tuple[int, ...], image_path: Path) -> np.ndarray | None:
@@ -152,27 +178,30 @@ def write_class_map(path: Path | str, class_map: np.ndarray, classes: Classes, *
             f"{path}: a palette holds {MAX_8_BIT_CLASSES} classes and void, there are {len(classes)}; write without a palette"
         )
     stored = class_map.astype(np.uint8 if len(classes) <= MAX_8_BIT_CLASSES else np.uint16)  # -1 wraps to 255 or 65535
-    if not palette:
-        write_values(path, stored)
-    elif path.suffix.lower() in TIFF_SUFFIXES:
-        replace_file(path, _tiff(stored, colormap=_colormap(classes).T.astype(np.uint16) * 257))  # 257: 255 to 65535
-    else:
-        _check_png(path, stored)
-        picture = Image.fromarray(stored)
-        picture.putpalette(_colormap(classes).tobytes())
-        buffer = BytesIO()
-        picture.save(buffer, format="PNG", compress_level=1)
-        replace_file(path, buffer.getvalue())
+    write_values(path, stored, _colormap(classes) if palette else None)
 
 
-def write_values(path: Path | str, values: np.ndarray) -> None:
-    """Write an integer map (*S), uint8 or uint16, bit by bit as PNG or, for a name ending in .tif, as TIFF."""
+def write_values(path: Path | str, values: np.ndarray, colormap: np.ndarray | None = None) -> None:
+    """Write an integer map (*S), uint8 or uint16, bit by bit as PNG or, for a name ending in .tif, as TIFF (uint32 too).
+
+    `colormap` uint8 (256, 3) gives the values of an uint8 map their colours; the values stay.
+
+    Raises:
+        OutputError: the place is not writable, the name ends otherwise, or the map does not fit a PNG.
+    """
     path = Path(path)
     if path.suffix.lower() in TIFF_SUFFIXES:
-        replace_file(path, _tiff(values))
-    else:
-        _check_png(path, values)
+        replace_file(path, _tiff(values, colormap=None if colormap is None else colormap.T.astype(np.uint16) * 257))  # 16 bits
+        return
+    _check_png(path, values)
+    if colormap is None:
         replace_file(path, cv2.imencode(".png", values, LABEL_PNG)[1].tobytes())
+        return
+    picture = Image.fromarray(values)
+    picture.putpalette(colormap.tobytes())
+    buffer = BytesIO()
+    picture.save(buffer, format="PNG", compress_level=1)
+    replace_file(path, buffer.getvalue())
 
 
 def write_image(path: Path | str, image: np.ndarray) -> Path:
@@ -243,6 +272,10 @@ def _decode(path: Path) -> Stored:
         raise FormatError(f"{path} does not exist; check the spelling") from error
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror}); check that it is a readable file") from error
+    return _decode_bytes(data, path)
+
+
+def _decode_bytes(data: bytes, path: Path) -> Stored:
     if not data:
         raise FormatError(f"{path} is empty (0 bytes); copy it again or remove it")
     decode: Callable[[bytes, Path], Stored] = _decode_tiff if data.startswith(TIFF_MAGIC) else _decode_with_pillow
