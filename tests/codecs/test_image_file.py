@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from segwright.codecs.image_file import (
     MAX_PIXELS,
+    decode_image,
     fit_mask,
     read_image,
     read_mask,
@@ -55,6 +56,14 @@ def test_grey_and_colour_come_back_as_they_were(tmp_path, suffix):
     read = read_image(path)
     assert read.dtype == np.uint8 and read.flags.c_contiguous and read.flags.writeable
     assert np.array_equal(read, np.array(colors.convert("RGB")).transpose(2, 0, 1))
+
+
+def test_bytes_as_they_stand_in_other_files(tmp_path):
+    Image.fromarray(random_image(5, 7, 3)).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    assert np.array_equal(decode_image(data, "b.json: imageData"), read_image(tmp_path / "a.png"))
+    with pytest.raises(FormatError, match="b.json: imageData is damaged or cut short"):
+        decode_image(data[:60], "b.json: imageData")
 
 
 def test_jpeg_grey_colour_and_cmyk(tmp_path):
