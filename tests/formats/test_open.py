@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,7 +53,8 @@ def test_subfolders_are_the_splits(tmp_path, name):
     folder_of(tmp_path / "train", "a", "b")
     folder_of(tmp_path / name, "c")
     train, val = open_splits(tmp_path)
-    assert train.keys == ("a", "b") and val.keys == ("c",)
+    assert train.keys == ("train__a", "train__b") and val.keys == (f"{name}__c",) == (val[0].key,)
+    assert open_dataset(tmp_path).keys == train.keys + val.keys
 
 
 def test_subfolders_below_images_and_masks_are_the_splits(tmp_path):
@@ -64,7 +66,7 @@ def test_subfolders_below_images_and_masks_are_the_splits(tmp_path):
 
 def test_a_train_folder_alone_and_a_val_elsewhere(tmp_path):
     folder_of(tmp_path / "data" / "train", "a", "b")
-    assert open_splits(tmp_path / "data")[1].keys == ("b",)
+    assert open_splits(tmp_path / "data")[1].keys == ("train__b",)
     folder_of(tmp_path / "other", "c")
     train, val = open_splits(tmp_path / "data" / "train", tmp_path / "other")
     assert train.keys == ("a", "b") and val.keys == ("c",)
@@ -100,17 +102,27 @@ def test_a_place_that_nothing_recognises(tmp_path):
         open_dataset(tmp_path / "notes.txt")
     with pytest.raises(FormatError, match=r"is not laid out as a data set \(1 .txt\). Segwright reads .*images/ and masks/"):
         open_dataset(tmp_path)
-    folder_of(tmp_path / "train", "a")
-    with pytest.raises(FormatError, match="holds the parts of a data set .*train/.*give one of them, or all to open_splits"):
-        open_dataset(tmp_path)
 
 
 def test_two_formats_that_recognise_a_place(tmp_path, monkeypatch):
     twin = types.SimpleNamespace(matches=lambda path: True, read=mask_folder.read)
-    known = readers()
-    monkeypatch.setattr("segwright.formats.readers", lambda: known | {"twin": twin})
-    with pytest.raises(FormatError, match="can be read as mask_folder and as twin; choose with format='mask_folder'"):
+    monkeypatch.setattr("segwright.formats.readers", lambda: {"left": twin, "right": twin, "mask_folder": mask_folder})
+    with pytest.raises(FormatError, match="can be read as left and as right; choose with --format left"):
         open_dataset(folder_of(tmp_path, "a"))
+
+
+def test_whatever_a_reader_fails_with_names_the_place(tmp_path, monkeypatch):
+    data = open_dataset(folder_of(tmp_path, "a", "b"))
+
+    def fail(path):
+        return replace(data, load=lambda key: [][1])
+
+    monkeypatch.setattr(mask_folder, "read", fail)
+    with pytest.raises(FormatError, match="sample 'a' cannot be read .IndexError: list index out of range.; it may be damaged"):
+        open_dataset(tmp_path)[0]
+    monkeypatch.setattr(mask_folder, "read", lambda path: {}["a"])
+    with pytest.raises(FormatError, match="cannot be read .KeyError: 'a'.; it may be damaged: copy or export it again"):
+        open_dataset(tmp_path)
 
 
 def test_one_sample_cannot_be_split(tmp_path):

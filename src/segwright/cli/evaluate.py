@@ -12,14 +12,18 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the scores, per image too, into this JSON file.")] = None,
 ) -> None:
-    """Print each score with its 95 % interval and its convention."""
+    """Print each score with its 95 % interval and its convention; where data have a train part, on the part to validate."""
     from segwright.cli.terminal import print_scores, working
     from segwright.evaluation.scores import evaluate, write_scores
-    from segwright.formats import open_dataset
+    from segwright.formats import open_dataset, open_splits
+    from segwright.formats.image_tree import TRAIN_NAMES, split_of
     from segwright.inference.load import load
 
+    dataset = open_dataset(data)
+    if any(split_of(key)[0].lower() in TRAIN_NAMES for key in dataset.keys):
+        _, dataset = open_splits(data)  # what was trained with measures nothing
     with working(f"evaluate {model} on {data}"):
-        scores = evaluate(load(model), open_dataset(data))
+        scores = evaluate(load(model), dataset)
     if out is not None:
         write_scores(out, scores)
     if json:

@@ -14,6 +14,7 @@ from segwright.core.errors import FormatError, UsageError, naming
 from segwright.core.files import replace_file
 from segwright.evaluation.bootstrap import bootstrap
 from segwright.metrics.confusion import Confusion
+from segwright.tasks.semantic import with_background
 
 SEED = 0  # of the resampling: the same images give the same interval
 FEW = 8  # images; below, fewer than 92 % of 95 % intervals hold the truth (simulated, see bootstrap)
@@ -83,6 +84,7 @@ def evaluate(
     """
     if not len(dataset):
         raise UsageError(f"{dataset.source} holds no samples, there is nothing to measure; check the path and its file names")
+    dataset = with_background(dataset)
     metric = Confusion(dataset.classes)
     sums, per_image = [], {}
     total: Any = None

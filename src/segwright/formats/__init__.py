@@ -1,71 +1,101 @@
 """Data on disk: one module per format, each with `matches(path)` and `read(path)`, most with `write(path, samples)`."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
 from segwright.core import Classes, Dataset, Sample
-from segwright.core.errors import FormatError, UnknownNameError
+from segwright.core.errors import FormatError, SegwrightError, UnknownNameError
 from segwright.core.find import find, names, nearest
+from segwright.formats import dataset_file
 from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, found, split_of
 from segwright.formats.mask_folder import image_files, read_images
 
 __all__ = ["image_files", "open_dataset", "open_splits", "read_images", "readers"]
 
+GENERAL = ("mask_folder",)  # also matches what a more special format is: then that one reads it
 HELD_OUT = 6  # the last sixth: enough to see a trend in 24 images, without losing much of them
 
 
 def open_dataset(path: Path | str, format: str | None = None) -> Dataset:
     """The samples at a path such as a folder or "synthetic:streets", read when asked for; the format is recognised.
 
-    `format` names a module of this folder, or a user's own as `package.module`, where recognising is not wanted.
+    A folder with data sets in train/, val/ and the like is one data set, whose keys begin with the name of the part, as in
+    "train__0001". `format` names a module of this folder, or a user's own as `package.module`, where recognising is not wanted.
 
     Raises:
         FormatError: no format or more than one recognises the path, or the files are not as their format demands.
         UnknownNameError: there is no format of that name; the message offers the nearest.
     """
-    if format is not None:
-        return _reader(format).read(path)
-    known = readers()
-    matching = [name for name, module in known.items() if module.matches(path)]
+    modules = {format: _reader(format)} if format is not None else readers()
+    matching = _matching(modules, path)
+    parts = {} if matching else {name: part for name, part in _parts(path).items() if _matching(modules, part)}
+    if parts:
+        return _joined(str(path), {name: open_dataset(part, format) for name, part in parts.items()})
+    matching = [name for name in matching if name not in GENERAL] or matching or [*filter(None, [format])]
     if len(matching) > 1:
-        raise FormatError(f"{path} can be read as {' and as '.join(matching)}; choose with format={matching[0]!r}")
+        raise FormatError(f"{path} can be read as {' and as '.join(matching)}; choose with --format {matching[0]}")
     if not matching:
-        raise FormatError(_unrecognised(Path(path), known))
-    return known[matching[0]].read(path)
+        raise FormatError(_unrecognised(Path(path), modules))
+    with _named(str(path)):
+        data = modules[matching[0]].read(path)
+    return dataset_file.apply(replace(data, load=_Named(data)), path)
 
 
 def open_splits(path: Path | str, val: Path | str | None = None, *, format: str | None = None) -> tuple[Dataset, Dataset]:
     """Two data sets of the same classes, to train with and to validate with.
 
-    From `val` where it is given; else from subfolders such as train/ and val/, above or below images/ and masks/; else the
-    last sixth of the samples in name order is held out, in one piece: neighbours in a stack or a video are alike, so that
-    a random choice would validate on what was trained.
+    From `val` where it is given; else from the parts that the data set has, such as train/ and val/; else the last sixth of
+    the samples in name order is held out, in one piece: neighbours in a stack or a video are alike, so that a random choice
+    would validate on what was trained. Groups of a dataset.toml stay together then.
 
     Raises:
         FormatError: as `open_dataset`; or there is one sample only, or the classes of both differ.
     """
-    path = Path(path) if Path(path).is_dir() else path
+    data = open_dataset(path, format)
     if val is not None:
-        return _alike(open_dataset(path, format), open_dataset(val, format))
-    train_folder, val_folder = _subfolder(path, TRAIN_NAMES), _subfolder(path, VAL_NAMES)
-    if train_folder and val_folder:
-        return _alike(open_dataset(train_folder, format), open_dataset(val_folder, format))
-    data = open_dataset(train_folder or path, format)
-    train_keys, val_keys = _keys_below(data, TRAIN_NAMES), _keys_below(data, VAL_NAMES)
-    if train_keys and val_keys:
-        return data.subset(train_keys), data.subset(val_keys)
+        return _alike(data, open_dataset(val, format))
+    in_train, in_val = _keys_of(data, TRAIN_NAMES), _keys_of(data, VAL_NAMES)
+    if in_train and in_val:
+        return data.subset(in_train), data.subset(in_val)
     if len(data) < 2:
         raise FormatError(f"{data.source} holds {len(data)} sample, two are needed to train and to validate; add more")
     held_out = max(1, len(data) // HELD_OUT)
-    return data.subset(data.keys[:-held_out]), data.subset(data.keys[-held_out:])
+    known = dataset_file.read(path)
+    groups = known.groups if known else ()
+    train_keys, val_keys = dataset_file.keep_together(data.keys[:-held_out], data.keys[-held_out:], groups)
+    return data.subset(train_keys), data.subset(val_keys)
 
 
 def readers() -> dict[str, ModuleType]:
     """The modules of this folder that read a format, by name."""
     modules = {name: find(__name__, name) for name in names(__name__)}
     return {name: module for name, module in modules.items() if hasattr(module, "matches")}
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """A context in which whatever a reader fails with becomes a FormatError: damaged files lead to any mistake."""
+    try:
+        yield
+    except (SegwrightError, MemoryError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise FormatError(f"{what} cannot be read ({reason}); it may be damaged: copy or export it again") from error
+
+
+@dataclass(frozen=True, eq=False)
+class _Named:
+    """Loads the samples of a data set; whatever goes wrong names the data set and the sample."""
+
+    data: Dataset
+
+    def __call__(self, key: str) -> Sample:
+        with _named(f"{self.data.source}: sample {key!r}"):
+            return self.data.load(key)
 
 
 def _reader(name: str) -> ModuleType:
@@ -83,20 +113,49 @@ def _unrecognised(path: Path, known: dict[str, ModuleType]) -> str:
         return f"{path} does not exist; check the spelling. Segwright reads {layouts}"
     if not path.is_dir():
         return f"{path} is a file; give the folder that it belongs to. Segwright reads {layouts}"
-    if _subfolder(path, TRAIN_NAMES) or _subfolder(path, VAL_NAMES):
-        return f"{path} holds the parts of a data set ({found(path)}); give one of them, or all to open_splits"
     return f"{path} is not laid out as a data set ({found(path)}). Segwright reads {layouts}"
 
 
-def _subfolder(path: Path | str, options: Sequence[str]) -> Path | None:
-    if not isinstance(path, Path):
-        return None
-    folders = {entry.name.lower(): entry for entry in path.iterdir() if entry.is_dir()}
-    return next((folders[name] for name in options if name in folders), None)
+def _matching(modules: dict[str, ModuleType], path: Path | str) -> list[str]:
+    return [name for name, module in modules.items() if not hasattr(module, "matches") or module.matches(path)]
 
 
-def _keys_below(data: Dataset, options: Sequence[str]) -> list[str]:
-    return [key for key in data.keys if split_of(key)[0].lower() in options]
+def _parts(path: Path | str) -> dict[str, Path]:
+    """The subfolders that are called like parts of a data set, those to train with first."""
+    if not Path(path).is_dir():
+        return {}
+    folders = {entry.name.lower(): entry for entry in Path(path).iterdir() if entry.is_dir()}
+    return {folders[name].name: folders[name] for name in TRAIN_NAMES + VAL_NAMES if name in folders}
+
+
+def _joined(source: str, parts: dict[str, Dataset]) -> Dataset:
+    """One data set of several, whose keys begin with the names of the parts."""
+    largest = max(parts.values(), key=lambda part: len(part.classes))
+    parts = {name: _alike(largest, part)[1] for name, part in parts.items()}
+    return Dataset(
+        source,
+        largest.classes,
+        tuple(f"{name}__{key}" for name, part in parts.items() for key in part.keys),
+        _OfParts(parts),
+        {f"{name}__{key}": file for name, part in parts.items() for key, file in part.image_files.items()},
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _OfParts:
+    """Loads the samples of a data set whose keys begin with the name of a part."""
+
+    parts: dict[str, Dataset]
+
+    def __call__(self, key: str) -> Sample:
+        name, _, rest = key.partition("__")
+        return replace(self.parts[name].load(rest), key=key)
+
+
+def _keys_of(data: Dataset, options: Sequence[str]) -> list[str]:
+    """The keys of the first part, of those options, that the data set has."""
+    parts = {name: [key for key in data.keys if split_of(key)[0].lower() == name] for name in options}
+    return next((keys for keys in parts.values() if keys), [])
 
 
 def _alike(train: Dataset, val: Dataset) -> tuple[Dataset, Dataset]:

@@ -40,7 +40,9 @@ class Journal:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if not self.path.exists() and any(self.root.iterdir()):
-                raise OutputError(f"{self.root} is not empty and would be mixed with new files; give a new folder, or convert with --force")
+                raise OutputError(
+                    f"{self.root} is not empty and would be mixed with new files; give a new folder, or convert with --force"
+                )
             self._file = self.path.open("a", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{self.root} cannot be written ({error.strerror}); choose a writable place") from error

@@ -20,7 +20,7 @@ from segwright.planning.budget import Budget, Cost, measure
 from segwright.planning.fingerprint import Fingerprint, fingerprint
 from segwright.planning.rules import augmentation_rules, crop_for, data_rules, has_up, loss_rules
 from segwright.plans import Inference, Plan, Precision, Training
-from segwright.tasks.semantic import Semantic
+from segwright.tasks.semantic import Semantic, with_background
 from segwright.training.batches import Crops
 from segwright.transforms.channels import match_channels
 from segwright.transforms.normalise import check_finite
@@ -69,7 +69,7 @@ def plan(
 def planned(data: str, *, val: str | None, budget: Budget, model: str | None, settings: Sequence[str]) -> Planned:
     """As `plan`, with the time that the run needs after its training."""
     started = time.monotonic()
-    train_set, val_set = open_splits(data, val)
+    train_set, val_set = map(with_background, open_splits(data, val))
     found = fingerprint(train_set)
     check_truth(found, train_set.source)
     data_part, reasons = data_rules(found, data, val)

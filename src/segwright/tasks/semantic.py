@@ -1,14 +1,51 @@
 """Semantic segmentation: one class per pixel. Axes: B batch, K classes, *S spatial axes, *s those of the network's output."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from segwright.core import Sample
+from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError
+from segwright.core.picture import VOID_COLOR
 from segwright.losses import Loss
+
+BACKGROUND = "background"
+
+
+def with_background(data: Dataset) -> Dataset:
+    """The data set with a class "background", number 0, for what lies around objects, where all its classes are things.
+
+    A dense network has to name every pixel. Data that also name stuff are returned as they are: there, nothing is void.
+    """
+    if not all(data.classes.is_thing) or BACKGROUND in data.classes.names:
+        return data
+    names, colors = (BACKGROUND, *data.classes.names), (VOID_COLOR, *data.classes.colors)
+    classes = Classes(names, colors, (False, *data.classes.is_thing))
+    return replace(data, classes=classes, load=_WithBackground(data, classes))
+
+
+@dataclass(frozen=True, eq=False)
+class _WithBackground:
+    data: Dataset
+    classes: Classes
+
+    def __call__(self, key: str) -> Sample:
+        sample = self.data.load(key)
+        if sample.truth is None:
+            return sample
+        truth = sample.truth
+        planes = truth.planes.copy()
+        planes[0][(planes == 0).all(axis=0)] = len(truth) + 1
+        around = Segmentation(
+            planes,
+            np.append(truth.class_ids + 1, 0).astype(np.int32),
+            np.append(truth.instance_ids, 0).astype(np.int32),
+            np.append(truth.scores, 1).astype(np.float32),
+            self.classes,
+        )
+        return replace(sample, truth=around)
 
 
 @dataclass(frozen=True)

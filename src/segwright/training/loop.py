@@ -15,6 +15,7 @@ from segwright.evaluation.scores import evaluate
 from segwright.formats import open_splits
 from segwright.inference.load import training_predictor
 from segwright.plans import Plan
+from segwright.tasks.semantic import with_background
 from segwright.training.batches import Batch, Crops, batches
 from segwright.training.folder import MODEL_FILE, Journal, check_resumable, start_folder
 from segwright.training.learner import Learner, is_out_of_memory, launch
@@ -142,7 +143,7 @@ def checked_splits(plan: Plan) -> tuple[Dataset, Dataset]:
     Raises:
         UsageError: the classes of the data are not as many as those of the network, or there is no truth.
     """
-    train_set, val_set = open_splits(plan.data.train, plan.data.val)
+    train_set, val_set = map(with_background, open_splits(plan.data.train, plan.data.val))
     if len(train_set.classes) != plan.model.num_classes:
         raise UsageError(
             f"{train_set.source} has {len(train_set.classes)} classes, the network of the plan {plan.model.num_classes}; "

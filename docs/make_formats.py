@@ -1,0 +1,151 @@
+"""Makes docs/formats.md: converts small sets of every kind between all formats, and writes down what came back.
+
+python docs/make_formats.py
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from segwright.conversion import convert, writers
+from segwright.core import Classes, Sample, Segmentation
+from segwright.core.errors import SegwrightError
+from segwright.formats import readers
+
+OUT = Path(__file__).with_name("formats.md")
+SAMPLES = 3
+SHAPES = {2: (48, 64), 3: (6, 24, 32)}
+THINGS = Classes.of(["car", "person", "dog"], is_thing=[True, True, True])
+STUFF = Classes.of(["road", "sky", "tree"])
+BOTH = Classes.of(["road", "car", "person"], is_thing=[False, True, True])
+
+KINDS = {
+    "objects": "objects of three classes, apart, with holes and several parts; the rest is nothing",
+    "overlaps": "the same, overlapping",
+    "crowds": "the same, apart, some of them crowds",
+    "classes": "a class map without void",
+    "classes and void": "a class map with void",
+    "panoptic": "stuff everywhere, objects on it, and void",
+    "volumes": "a class map of a volume, with pixel sizes",
+}
+
+
+def blob(generator: np.random.Generator, shape: tuple[int, ...], share: float) -> np.ndarray:
+    """A bool mask (*S) of several parts with holes that covers a share of the pixels."""
+    noise = gaussian_filter(generator.standard_normal(shape), 2.0, mode="nearest")
+    return noise > np.quantile(noise, 1 - share)
+
+
+def truth(kind: str, generator: np.random.Generator) -> Segmentation:
+    """A random truth of one kind."""
+    shape = SHAPES[3 if kind == "volumes" else 2]
+    if kind in ("objects", "overlaps", "crowds"):
+        masks = np.stack([blob(generator, shape, 0.2) for _ in range(6)])
+        if kind != "overlaps":
+            masks[1:] &= ~np.logical_or.accumulate(masks)[:-1]
+        instance_ids = [0, 0, 1, 2, 3, 4] if kind == "crowds" else None
+        return Segmentation.instances(masks, [0, 1, 2, 0, 1, 2], instance_ids=instance_ids, classes=THINGS)
+    class_map = np.argmax([gaussian_filter(generator.standard_normal(shape), 2.0) for _ in range(3)], axis=0)
+    if kind != "panoptic":
+        class_map[blob(generator, shape, 0.1) & (kind == "classes and void")] = -1
+        return Segmentation.semantic(class_map, STUFF)
+    segments = np.ones(shape, np.int32)
+    for number in range(2, 6):
+        segments[blob(generator, shape, 0.15)] = number
+    segments[blob(generator, shape, 0.1)] = -1
+    return Segmentation.panoptic(segments, [0, 1, 2, 1, 2], [0, 1, 2, 3, 4], classes=BOTH)
+
+
+def samples(kind: str) -> Iterator[Sample]:
+    """A few samples of one kind."""
+    generator = np.random.default_rng(0)
+    for index in range(SAMPLES):
+        answer = truth(kind, generator)
+        yield Sample.of(f"sample_{index}", generator.integers(0, 256, (1, *answer.shape), dtype=np.uint8), answer)
+
+
+def cell(source: Path, target: Path, to: str) -> str:
+    """What came back of a data set: "1" where all of it did, else the mean IoU; a dash where it cannot be written."""
+    try:
+        report = convert(source, target, to)
+    except SegwrightError:
+        return "–"
+    if report.lossless == report.count:
+        return "1"
+    return f"{min(report.iou, 0.999):.3f}"  # nothing is rounded to 1 that is not
+
+
+def matrix(kind: str, place: Path) -> list[str]:
+    """The table of one kind: a row per source, a column per target."""
+    names = writers()
+    rows = [f"| from \\ to | {' | '.join(names)} |", f"|---|{'--:|' * len(names)}"]
+    for name in names:
+        source = place / kind / name / "source"
+        try:
+            readers()[name].write(source, samples(kind))
+        except SegwrightError:
+            continue
+        cells = [cell(source, place / kind / name / to, to) for to in names]
+        rows.append(f"| **{name}** | {' | '.join(cells)} |")
+    return rows
+
+
+def page(place: Path) -> str:
+    """The whole page."""
+    parts = [OPENING]
+    for name, module in readers().items():
+        lines = (module.__doc__ or "").strip().splitlines()
+        parts.append(
+            f"| {name} | {'yes' if hasattr(module, 'write') else 'no'} | {lines[0]} | {getattr(module, 'LOSES', '')} |"
+        )
+    parts.append(MATRIX)
+    for kind, meaning in KINDS.items():
+        parts += [f"\n### {kind.capitalize()}: {meaning}\n", *matrix(kind, place)]
+    return "\n".join(parts) + "\n"
+
+
+OPENING = """# Formats
+
+Made by `python docs/make_formats.py`, which converts and measures; do not edit by hand.
+
+`segwright convert SRC DST --to FORMAT` writes a data set in another format, reads it back and reports the IoU between what was
+read and what came back, per image (`--report`) and in total. It streams, goes on where it was stopped, and replaces nothing
+without `--force`. `segwright inspect DATA` names what is wrong with a data set.
+
+## Where a pixel is
+
+* Pixel centres lie at +0.5: the pixel in column 3, row 5 covers x from 3 to 4 and y from 5 to 6, its centre is (3.5, 5.5).
+* A polygon holds the pixels whose centres lie inside it, by even-odd; coordinates are first rounded to a fifth of a pixel. This is
+  COCO's rule, and equals pycocotools bit by bit. In every format, polygons are rasterised by it.
+* Masks become polygons along the edges of their pixels, at whole coordinates: rasterised, they give the mask back exactly. Where
+  a format holds one ring per object, holes and parts are joined to it by cuts of no width, which enclose no pixel centre.
+* Volumes: arrays are (depth, height, width); `Grid.affine` leads from an index to millimetres in DICOM's axes, to the patient's
+  left, back and head. NIfTI's axes are converted.
+
+## What a truth is
+
+* A pixel belongs to segments, or to *nothing* (it is known that no class is there), or it is *void* (nobody knows).
+* A segment is an object (it has a number), or a region: stuff, or a crowd, which is a region of a thing class whose objects
+  nobody told apart. Regions of one class count as one.
+* Formats of objects (COCO, YOLO, labelme, ...) leave the pixels around objects to nothing; formats of class maps name them.
+* Keys of samples are the paths of their images without suffix, `/` written as `__`; parts such as train and val are their beginning.
+
+## Formats
+
+| format | written too | layout | cannot hold |
+|---|---|---|---|"""
+
+MATRIX = """
+## What came back
+
+The mean IoU over matched segments (void counts as one) of three small images with random shapes, after writing them in the format
+of the row and converting that to the format of the column. 1 means that every pixel of every segment came back, a dash that the
+target refuses such a set with a message. A row is missing where its format cannot hold such a set at all."""
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        OUT.write_text(page(Path(folder)), encoding="utf-8")
