@@ -3,7 +3,7 @@
     drop = ["train__a"]                    keys of samples to leave out
     groups = [["b", "c"], ["d", "e"]]      keys that belong together: tiles of one field, scans of one person
 
-    [masks]                                what the numbers in the masks mean, instead of classes.json
+    [masks]                                what the numbers in the masks mean; goes before classes.json, key by key
     classes = ["road", "car"]              the keys are those of classes.json; mask_meaning.py says what they hold
     values = [1, 2]
     ignore_index = 0
@@ -26,7 +26,7 @@ from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES
 NAME = "dataset.toml"
 KEYS = ("drop", "groups", "masks")
 MASK_KEYS = (
-    *("classes", "palette", "ignore_index", "is_thing", "values", "masks"),
+    *("classes", "palette", "ignore_index", "is_thing", "values", "nothing_index", "masks", "crowd_index"),
     *("ignore_name", "ignore_color"),  # what some classes.json say of void; nothing reads them
 )
 
@@ -150,8 +150,6 @@ def _read(path: Path) -> DatasetFile | None:
         if not isinstance(table, dict):
             raise FormatError(f"{path}: masks is {table!r:.80}; a table is needed: [masks] and its keys below it")
         _check_names(path, table, MASK_KEYS, "[masks] ")
-        if not isinstance(table.get("classes"), list):
-            raise FormatError(f'{path}: [masks] has no list of class names; add classes = ["road", "car"]')
     return DatasetFile(path, tuple(drop), table, tuple(map(tuple, groups)))
 
 
