@@ -1,0 +1,380 @@
+"""Label Studio: a JSON export, a list of tasks with brush strokes, polygons, rectangles and ellipses, and the images beside it.
+
+    ROOT/tasks.json          any name that ends in .json; as exported with the type JSON (not JSON_MIN)
+    ROOT/images/NAME.jpg     anywhere below; an uploaded file that the export calls 1a2b3c4d-NAME.jpg may be called NAME.jpg
+    ROOT/classes.json        optional: the classes with their order and colours (named_objects.py says more); `write` adds it
+
+    [{"data": {"image": "/data/upload/3/1a2b3c4d-NAME.jpg"},
+      "annotations": [{"was_cancelled": false, "result": [
+         {"type": "brushlabels", "original_width": 600, "original_height": 400,
+          "value": {"format": "rle", "rle": [...], "brushlabels": ["car"]}}, ...]}]}, ...]
+
+Of the annotations of a task the first that is not cancelled counts; tasks without one are left out. Polygons and others are
+in percent of the image. Regions without a label, and results that cover no pixel, are passed over. The key of a sample is the
+path of its image below images/, or its bare name where the export gives an address.
+
+Written are brush strokes, so that each pixel comes back; our own are `meta.instance_id` of a result and the `height` and
+`width` of the data. Lost are void (it becomes nothing) and the size of pixels.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+from pydantic import Field, FiniteFloat, TypeAdapter
+
+from segwright.codecs import brush_rle, rle
+from segwright.codecs.image_file import SUFFIXES
+from segwright.codecs.json_list import JsonFile
+from segwright.core import Classes, Dataset, Sample
+from segwright.core.errors import FormatError
+from segwright.core.files import replacing
+from segwright.formats.image_tree import ImageIndex, found
+from segwright.formats.journal import Journal
+from segwright.formats.named_objects import (
+    CLASSES_FILE,
+    Region,
+    check_size,
+    ellipse,
+    find_classes,
+    find_image,
+    place_of,
+    polygon,
+    read_picture,
+    regions_of,
+    segmentation,
+    truth_2d,
+    unique_keys,
+    write_classes_file,
+)
+
+log = logging.getLogger(__name__)
+
+LOSES = "void becomes nothing, and the size of pixels is not kept"
+HEAD = 1 << 16  # bytes of a file that are looked at, to recognise it
+IS_EXPORT = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\[\s*\{(?s:.*)"(?:annotations|completions)"\s*:\s*\[')
+UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of an uploaded file
+
+Point = Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]
+Names = list[str] | None
+
+
+@dataclass(slots=True)
+class _Labels:
+    brushlabels: Names = None
+    polygonlabels: Names = None
+    rectanglelabels: Names = None
+    ellipselabels: Names = None
+    labels: Names = None
+
+    def first(self) -> str | None:
+        """The first label, None where there is none."""
+        lists = (self.brushlabels, self.polygonlabels, self.rectanglelabels, self.ellipselabels, self.labels)
+        return next((names[0] for names in lists if names), None)
+
+
+@dataclass(slots=True)
+class _Value(_Labels):
+    rle: list[int] | None = None
+    points: list[Point] | None = None
+    x: FiniteFloat = 0.0
+    y: FiniteFloat = 0.0
+    width: FiniteFloat | None = None
+    height: FiniteFloat | None = None
+    radiusX: FiniteFloat | None = None  # noqa: N815  (the names in the file)
+    radiusY: FiniteFloat | None = None  # noqa: N815
+    rotation: FiniteFloat = 0.0
+
+
+@dataclass(slots=True)
+class _Meta:
+    instance_id: int | None = None
+
+
+@dataclass(slots=True)
+class _Result:
+    id: str | int | None = None
+    type: str = ""
+    value: _Value | None = None
+    original_width: int | None = None
+    original_height: int | None = None
+    score: FiniteFloat | None = None
+    meta: _Meta | None = None
+
+
+@dataclass(slots=True)
+class _Annotation:
+    result: list[_Result]
+    was_cancelled: bool = False
+    skipped: bool = False
+
+
+@dataclass(slots=True)
+class _Task:
+    data: dict[str, Any]
+    annotations: list[_Annotation] | None = None
+    completions: list[_Annotation] | None = None  # the name in exports of old
+
+
+@dataclass(slots=True)
+class _LabelsOfResult:
+    value: _Labels | None = None
+
+
+@dataclass(slots=True)
+class _LabelsOfAnnotation:
+    result: list[_LabelsOfResult]
+    was_cancelled: bool = False
+    skipped: bool = False
+
+
+@dataclass(slots=True)
+class _LabelsOfTask:
+    data: dict[str, Any]
+    annotations: list[_LabelsOfAnnotation] | None = None
+    completions: list[_LabelsOfAnnotation] | None = None
+
+
+TASK, LABELS = TypeAdapter(_Task), TypeAdapter(_LabelsOfTask)
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads one sample by its key: `entries` are the file and the position in it of each task."""
+
+    files: tuple[JsonFile, ...]
+    entries: dict[str, tuple[int, int]]
+    images: dict[str, Path]
+    classes: Classes
+    warned: set[str] = field(default_factory=set)
+
+    def __call__(self, key: str) -> Sample:
+        number, position = self.entries[key]
+        file = self.files[number]
+        place = f"{file.path}: [{position}]"
+        task = file.entry("", position, TASK)
+        annotation = _chosen(task.annotations or task.completions or [])
+        results = annotation.result if annotation else []
+        shape = _size_of(task, results, place)
+        name = _image_name(task.data, place)
+        image = read_picture(self.images.get(key), shape, place, name=name, is_needed=bool(self.images))
+        height, width = image.shape[1:]
+        regions = self._regions(results, (height, width), f"{place}.result")
+        return Sample.of(key, image, segmentation(regions, (height, width), self.classes, place))
+
+    def _regions(self, results: list[_Result], shape: tuple[int, int], place: str) -> list[Region]:
+        labels: dict[str | int, str] = {}
+        for result in results:
+            label = result.value.first() if result.value else None
+            if result.id is not None and label is not None:
+                labels.setdefault(result.id, label)
+        regions, drawn = [], set()
+        for number, result in enumerate(results):
+            if result.id is not None and result.id in drawn:  # a region and its label may be two results with one id
+                continue
+            counts = _draw(result, shape, f"{place}[{number}]")
+            name = (result.value.first() if result.value else None) or labels.get(result.id or "")
+            if counts is None or name is None:
+                what = "without label" if counts is not None else f"of type {result.type!r}"
+                self._warn(f"{place}[{number}]", what)
+                continue
+            if result.id is not None:
+                drawn.add(result.id)
+            score = 1.0 if result.score is None else result.score
+            regions.append(Region(name, counts, result.meta.instance_id if result.meta else None, score))
+        return regions
+
+    def _warn(self, place: str, what: str) -> None:
+        if what not in self.warned:
+            self.warned.add(what)
+            log.warning("%s: results %s are no objects and are passed over, here and wherever they are", place, what)
+
+
+def matches(path: Path | str) -> bool:
+    """Whether a path is a folder with a JSON file that is a list of tasks with annotations."""
+    return any(_exports(Path(path)))
+
+
+def read(path: Path | str) -> Dataset:
+    """The samples of a folder in the order of the tasks; each is read when it is asked for.
+
+    Raises:
+        FormatError: there is no export, a task is not as it should be, two images would have one key, or classes.json is
+            not as it should be.
+    """
+    root = Path(path)
+    exports = sorted(_exports(root))
+    if not exports:
+        there = found(root) if root.is_dir() else "it is no folder"
+        raise FormatError(f"{root} holds no JSON export of Label Studio ({there}); export with the type JSON")
+    files = tuple(map(JsonFile, exports))
+    names, entries, labels, left_out = [], [], set(), 0
+    for number, file in enumerate(files):
+        for position, task in enumerate(file.entries("", LABELS)):
+            annotation = _chosen(task.annotations or task.completions or [])
+            if annotation is None:
+                left_out += 1
+                continue
+            names.append(_image_name(task.data, f"{file.path}: [{position}]"))
+            entries.append((number, position))
+            labels |= {label for result in annotation.result if result.value and (label := result.value.first()) is not None}
+    if left_out:
+        log.warning("%s: %d tasks have no finished annotation and are left out", root, left_out)
+    if not names:
+        raise FormatError(f"{root}: no task has a finished annotation; annotate some, and export again")
+    keys = unique_keys((_bare(name) for name in names), root)
+    index = ImageIndex(root)
+    images = {key: image for key, name in zip(keys, names, strict=True) if (image := _image_of(index, name)) is not None}
+    if not images:
+        log.info("%s: no image lies beside the annotations", root)
+    classes = find_classes(root, labels)
+    reader = Reader(files, dict(zip(keys, entries, strict=True)), images, classes)
+    return Dataset(str(root), classes, tuple(keys), reader, images)
+
+
+def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
+    """Write samples as tasks.json, images/ and classes.json; the image of the key train__a goes to images/train/a.
+
+    Raises:
+        OutputError: the place is not writable or already holds something, there is no sample, or one has no truth, is a
+            volume, or has an unsafe key or other classes than the first.
+    """
+    root = Path(path)
+    with Journal(root, "label_studio", samples) as journal:
+        for sample in journal.samples():
+            height, width = truth_2d(sample, "label_studio").shape
+            place = f"images/{place_of(sample.key)}"
+            image = journal.write_image(sample, root / place)
+            name = image.relative_to(root).as_posix() if image else f"{place}.png"
+            results = [
+                _result(number, region, (height, width))
+                for number, region in enumerate(regions_of(sample, "label_studio"), start=1)
+            ]
+            journal.add(sample, {"image": name, "height": height, "width": width, "result": results})
+        with replacing(root / "tasks.json") as file:
+            for number, record in enumerate(journal.records(), start=1):
+                data = {name: record[name] for name in ("image", "height", "width")}
+                annotation = {"id": number, "was_cancelled": False, "ground_truth": True, "result": record["result"]}
+                task = {"id": number, "data": data, "annotations": [annotation]}
+                file.write((b",\n" if number > 1 else b"[\n") + json.dumps(task).encode())
+            file.write(b"\n]\n")
+        write_classes_file(root, journal.classes)
+
+
+def _exports(root: Path) -> Iterator[Path]:
+    """The exports in a folder."""
+    for file in root.glob("*.json") if root.is_dir() else ():
+        if file.name != CLASSES_FILE and not file.name.startswith(".") and file.is_file():
+            try:
+                with file.open("rb") as opened:
+                    head = opened.read(HEAD)
+            except OSError:
+                continue
+            if IS_EXPORT.match(head):
+                yield file
+
+
+def _chosen(annotations: list[Any]) -> Any:
+    """The first annotation that is not cancelled, None where there is none."""
+    return next((one for one in annotations if not one.was_cancelled and not one.skipped), None)
+
+
+def _size_of(task: _Task, results: list[_Result], place: str) -> tuple[int, int] | None:
+    sizes = {(one.original_height, one.original_width) for one in results if one.original_height and one.original_width}
+    height, width = task.data.get("height"), task.data.get("width")
+    if not sizes and isinstance(height, int) and isinstance(width, int):
+        sizes = {(height, width)}
+    if len(sizes) > 1:
+        raise FormatError(f"{place}: the results are about images of different sizes, {sorted(sizes)[:2]}; correct them")
+    return next((check_size(int(high or 0), int(wide or 0), place) for high, wide in sizes), None)
+
+
+def _image_name(data: dict[str, Any], place: str) -> str:
+    """What the data of a task call the image: "image", else what looks like the name of an image, else the first text."""
+    texts = {name: value for name, value in data.items() if isinstance(value, str) and value}
+    if "image" in texts:
+        return texts["image"]
+    for value in texts.values():
+        if _path_of(value).lower().endswith(SUFFIXES):
+            return value
+    if not texts:
+        raise FormatError(f"{place}.data names no image; export the tasks with their data")
+    return next(iter(texts.values()))
+
+
+def _path_of(name: str) -> str:
+    """The path in an address such as https://host/a%20b.jpg?x=1 or /data/local-files/?d=a/b.jpg; other names as they are."""
+    if "://" not in name and not name.startswith("/"):
+        return name
+    try:
+        address = urlsplit(name)
+    except ValueError:  # such as a host that is no address
+        return name
+    return parse_qs(address.query).get("d", [unquote(address.path)])[0]
+
+
+def _bare(name: str) -> str:
+    """The path below images/ without suffix; of an address the bare name."""
+    parts = PurePosixPath(_path_of(name).replace("\\", "/")).parts
+    if "://" in name or name.startswith("/"):
+        parts = parts[-1:]
+    parts = tuple(part for part in parts if part not in ("..", "/"))
+    parts = parts[1:] if len(parts) > 1 and parts[0] == "images" else parts
+    path = "/".join(parts)
+    return path.rpartition(".")[0] if path.lower().endswith(SUFFIXES) else path
+
+
+def _image_of(index: ImageIndex, name: str) -> Path | None:
+    path = _path_of(name)
+    image = find_image(index, ".", path)
+    if image is None and UPLOADED.match(PurePosixPath(path).name):
+        image = find_image(index, ".", UPLOADED.sub("", PurePosixPath(path).name))
+    return image
+
+
+def _draw(result: _Result, shape: tuple[int, int], place: str) -> np.ndarray | None:
+    """The run lengths (R,) of a result, None where it covers no pixel."""
+    value = result.value
+    height, width = shape
+    if value is None or result.type.startswith(("keypoint", "vector")):
+        return None
+    if value.rle is not None:
+        try:
+            data = np.frombuffer(bytes(value.rle), np.uint8)
+        except ValueError as error:
+            raise FormatError(f"{place}: the run lengths are no bytes 0..255; export the annotations again") from error
+        return rle.encode(brush_rle.decode(data, shape, place))
+    if value.points is not None:
+        return polygon([[(x * width / 100, y * height / 100) for x, y in value.points]], shape, place)
+    left, top = value.x * width / 100, value.y * height / 100
+    if value.radiusX is not None and value.radiusY is not None:
+        radii = (value.radiusX * width / 100, value.radiusY * height / 100)
+        return ellipse((left, top), radii, shape, value.rotation)
+    if value.width is None or value.height is None:
+        return None
+    across, down = value.width * width / 100, value.height * height / 100
+    angle = np.radians(value.rotation)  # clockwise, around the left upper corner
+    cos, sin = float(np.cos(angle)), float(np.sin(angle))
+    corners = [(0.0, 0.0), (across, 0.0), (across, down), (0.0, down)]
+    return polygon([[(left + x * cos - y * sin, top + x * sin + y * cos) for x, y in corners]], shape, place)
+
+
+def _result(number: int, region: Region, shape: tuple[int, int]) -> dict[str, Any]:
+    data = brush_rle.encode(rle.decode(region.counts, shape))
+    return {
+        "id": f"region{number}",
+        "type": "brushlabels",
+        "from_name": "label",
+        "to_name": "image",
+        "original_width": shape[1],
+        "original_height": shape[0],
+        "image_rotation": 0,
+        "value": {"format": "rle", "rle": data.tolist(), "brushlabels": [region.name]},
+        "meta": {"instance_id": region.instance_id},
+    } | ({} if region.score == 1 else {"score": region.score})

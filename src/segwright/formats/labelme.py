@@ -1,0 +1,302 @@
+"""labelme: one NAME.json of drawn shapes per image, beside it or in a folder of labels.
+
+    ROOT/NAME.jpg            the image; or images/NAME.jpg; or inside of the JSON (`imageData`, base64)
+    ROOT/NAME.json           {"shapes": [...], "imagePath": "NAME.jpg", "imageHeight": 400, "imageWidth": 600, ...}
+    ROOT/labels/NAME.json    as well; subfolders such as train/ and val/ become the first part of the keys
+    ROOT/classes.json        optional: the classes with their order and colours (named_objects.py says more); `write` adds it
+
+A shape has a `label`, the name of a class, and is a polygon, a rectangle, a circle (centre and a point of its edge) or a mask
+(a base64 PNG, its left upper corner the first of the points). Shapes of one label and one `group_id` are one object. Where no
+class is called so, "__ignore__" is void and "_background_" is nothing; both take away from the shapes before them. Points and
+lines cover no pixel and are passed over.
+
+Written are polygons for objects without holes, one per part, and masks for the others, so that each pixel comes back; the keys
+`instance_id` and `score` of a shape are ours. Lost are objects without a pixel and the size of pixels.
+"""
+
+import base64
+import binascii
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+import numpy as np
+from PIL import Image
+from pydantic import Field, FiniteFloat, TypeAdapter
+
+from segwright.codecs import polygons, rle
+from segwright.codecs.image_file import decode_image
+from segwright.codecs.json_list import JsonFile, top_keys, write_json
+from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.core.errors import FormatError, OutputError
+from segwright.formats.image_tree import MASK_FOLDERS, ImageIndex, found, natural
+from segwright.formats.journal import Journal
+from segwright.formats.named_objects import (
+    CLASSES_FILE,
+    Region,
+    check_size,
+    ellipse,
+    find_classes,
+    find_image,
+    numbers_of,
+    place_of,
+    polygon,
+    read_picture,
+    regions_of,
+    segmentation,
+    truth_2d,
+    unique_keys,
+    write_classes_file,
+)
+
+log = logging.getLogger(__name__)
+
+LOSES = "objects without a pixel and the size of pixels are not kept"
+VOID_NAME, NOTHING_NAME = "__ignore__", "_background_"
+LOOKED_AT = 20  # JSON files at most, to recognise a folder; those of other programs may lie among them
+VERSION = "5.4.1"  # of labelme, whose files these are like; from 5.3 on it knows masks
+
+Point = Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]
+
+
+@dataclass(slots=True)
+class _Shape:
+    label: str
+    points: list[Point]
+    shape_type: str | None = "polygon"
+    group_id: int | str | None = None
+    mask: str | None = None
+    instance_id: int | None = None
+    score: FiniteFloat = 1.0
+
+
+@dataclass(slots=True)
+class _Label:
+    label: str
+
+
+SHAPES, LABELS = TypeAdapter(list[_Shape]), TypeAdapter(list[_Label])
+TEXT, SIDE = TypeAdapter(str | None), TypeAdapter(int | None)
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads one sample by its key, from its JSON and, where there is one, its image file."""
+
+    root: Path
+    files: dict[str, Path]
+    images: dict[str, Path]
+    classes: Classes
+    warned: set[str] = field(default_factory=set)
+
+    def __call__(self, key: str) -> Sample:
+        path = self.files[key]
+        file = JsonFile(path)
+        given = [file.value(name, SIDE) if name in file.keys else None for name in ("imageHeight", "imageWidth")]
+        shape = None if given[0] is None or given[1] is None else check_size(given[0], given[1], str(path))
+        data = file.value("imageData", TEXT) if "imageData" in file.keys and key not in self.images else None
+        if data:
+            image = decode_image(_bytes(data, f"{path}: imageData"), f"{path}: imageData")
+            if image.ndim != 3 or shape is not None and image.shape[1:] != shape:
+                raise FormatError(
+                    f"{path}: imageData is {image.shape[1:]}, imageHeight and imageWidth say {shape}; correct them"
+                )
+        else:
+            name = str(file.value("imagePath", TEXT)) if "imagePath" in file.keys else ""
+            image = read_picture(self.images.get(key), shape, str(path), name=name, is_needed=bool(self.images))
+        height, width = image.shape[1:]
+        return Sample.of(key, image, self._truth(file.value("shapes", SHAPES), (height, width), path))
+
+    def _truth(self, shapes: list[_Shape], shape: tuple[int, int], path: Path) -> Segmentation:
+        objects: dict[Any, Region] = {}
+        void: np.ndarray | None = None
+        for number, drawn in enumerate(shapes):
+            counts = self._draw(drawn, shape, f"{path}: shapes[{number}]")
+            if counts is None:
+                continue
+            is_class = drawn.label in self.classes.names
+            if not is_class and drawn.label in (VOID_NAME, NOTHING_NAME):
+                objects = {name: _without(region, counts, shape) for name, region in objects.items()}
+                if drawn.label == VOID_NAME:
+                    void = counts if void is None else rle.union([void, counts], shape)
+                elif void is not None:
+                    void = _without(Region("", void), counts, shape).counts
+                continue
+            name = (drawn.label, number if drawn.group_id is None else f"group {drawn.group_id}", drawn.instance_id)
+            if name in objects:
+                counts = rle.union([objects[name].counts, counts], shape)
+            objects[name] = Region(drawn.label, counts, drawn.instance_id, drawn.score)
+        return segmentation(list(objects.values()), shape, self.classes, str(path), void=void)
+
+    def _draw(self, drawn: _Shape, shape: tuple[int, int], place: str) -> np.ndarray | None:
+        """The run lengths (R,) of a shape, None where it is of a kind that covers no pixel."""
+        points, kind = drawn.points, drawn.shape_type or "polygon"
+        if kind in ("rectangle", "circle") and len(points) != 2 or kind == "mask" and not points:
+            raise FormatError(f"{place}: a {kind} has {len(points)} points; two are needed: correct or remove it")
+        if kind == "polygon" or kind == "oriented_rectangle":
+            return polygon([points], shape, place)
+        if kind == "rectangle":
+            (left, top), (right, bottom) = points
+            return polygon([[(left, top), (right, top), (right, bottom), (left, bottom)]], shape, place)
+        if kind == "circle":
+            radius = float(np.hypot(points[1][0] - points[0][0], points[1][1] - points[0][1]))
+            return ellipse(points[0], (radius, radius), shape)
+        if kind == "mask" and drawn.mask:
+            mask = decode_image(_bytes(drawn.mask, place), place)
+            if mask.ndim != 3:
+                raise FormatError(f"{place}: the mask is a volume; save a flat PNG")
+            return _placed(mask[0] > 0, points, shape)
+        if kind not in self.warned:
+            self.warned.add(kind)
+            log.warning("%s: shapes of the kind %r cover no pixel and are passed over, here and wherever they are", place, kind)
+        return None
+
+
+def matches(path: Path | str) -> bool:
+    """Whether a path is a folder with JSON files of shapes in it or below."""
+    files = zip(range(LOOKED_AT), _label_files(Path(path)), strict=False)
+    return any({"shapes", "imagePath"} <= top_keys(file) for _, file in files)
+
+
+def read(path: Path | str) -> Dataset:
+    """The samples of a folder in name order; each is read when it is asked for.
+
+    Raises:
+        FormatError: there is no such file, one is no JSON, two would have one key, or classes.json is not as it should be.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise FormatError(f"{root} is not a folder; give the folder that holds the images and their JSON files")
+    files = [file for file in _label_files(root) if "shapes" in top_keys(file) or not top_keys(file)]
+    if not files:
+        raise FormatError(f"{root} holds no JSON file of labelme ({found(root)}); labelme saves one beside each image")
+    files.sort(key=lambda file: natural(_name(root, file)))
+    keys = unique_keys((_name(root, file) for file in files), root)
+    index = ImageIndex(root)
+    images = {}
+    for key, file in zip(keys, files, strict=True):
+        image = _image_of(index, file)
+        if image is not None:
+            images[key] = image
+    if not images:
+        log.info("%s: no image lies beside the annotations", root)
+    classes = find_classes(root, _names(files))
+    return Dataset(str(root), classes, tuple(keys), Reader(root, dict(zip(keys, files, strict=True)), images, classes), images)
+
+
+def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
+    """Write samples as images, one JSON beside each, and classes.json; the key train__a goes to train/a.
+
+    Raises:
+        OutputError: the place is not writable or already holds something, there is no sample, or one has no truth, is a
+            volume, or has an unsafe key or other classes than the first.
+    """
+    root = Path(path)
+    with Journal(root, "labelme", samples) as journal:
+        for sample in journal.samples():
+            truth = truth_2d(sample, "labelme")
+            place = place_of(sample.key)
+            if place.lower() == Path(CLASSES_FILE).stem:
+                raise OutputError(f"sample {sample.key!r} would overwrite {CLASSES_FILE}; give it another key")
+            image = journal.write_image(sample, root / place)
+            void = rle.of_void(truth.planes)
+            shapes = list(_shapes(Region(VOID_NAME, void), truth.shape, 0))
+            if shapes and VOID_NAME in truth.classes.names:
+                raise OutputError(f"sample {sample.key!r} has void, which labelme calls {VOID_NAME!r}; rename that class")
+            for number, region in enumerate(regions_of(sample, "labelme"), start=1):
+                shapes += [shape | numbers_of(region) for shape in _shapes(region, truth.shape, number)]
+            content: dict[str, Any] = {
+                "version": VERSION,
+                "flags": {},
+                "shapes": iter(shapes),
+                "imagePath": image.name if image else f"{PurePosixPath(place).name}.png",
+                "imageData": None,
+                "imageHeight": truth.shape[0],
+                "imageWidth": truth.shape[1],
+            }
+            write_json(root / f"{place}.json", content)
+            journal.add(sample)
+        write_classes_file(root, journal.classes)
+
+
+def _label_files(root: Path) -> Iterator[Path]:
+    """The JSON files below a folder, in no order; hidden folders and classes.json are passed over."""
+    for place, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.lower().endswith(".json") and not name.startswith(".") and name != CLASSES_FILE:
+                yield Path(place, name)
+
+
+def _name(root: Path, file: Path) -> str:
+    """The path of a file below the root without its suffix and without a first folder of labels."""
+    parts = file.relative_to(root).with_suffix("").parts
+    return "/".join(parts[1:] if len(parts) > 1 and parts[0].lower() in MASK_FOLDERS else parts)
+
+
+def _image_of(index: ImageIndex, file: Path) -> Path | None:
+    content = JsonFile(file)
+    name = content.value("imagePath", TEXT) if "imagePath" in content.keys else None
+    return find_image(index, file.parent.relative_to(index.root).as_posix(), name) if name else None
+
+
+def _names(files: Iterable[Path]) -> Iterator[str]:
+    for file in files:
+        for shape in JsonFile(file).value("shapes", LABELS):
+            if shape.label not in (VOID_NAME, NOTHING_NAME):
+                yield shape.label
+
+
+def _bytes(text: str, place: str) -> bytes:
+    try:
+        return base64.b64decode(text.encode("ascii"), validate=False)
+    except (binascii.Error, ValueError) as error:
+        raise FormatError(f"{place}: the base64 text is damaged ({error}); save the file again") from error
+
+
+def _placed(mask: np.ndarray, points: list[Point], shape: tuple[int, int]) -> np.ndarray:
+    """The run lengths (R,) of a mask bool (h, w) in an image, in the box of two points (x, y); what sticks out is cut off."""
+    far = float(2**31)
+    x, y = (round(min(max(min(values), -far), far)) for values in zip(*points, strict=True))
+    whole = np.zeros(shape, bool)
+    part = mask[max(0, -y) : max(0, shape[0] - y), max(0, -x) : max(0, shape[1] - x)]
+    if part.size:
+        top, left = max(0, y), max(0, x)
+        whole[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return rle.encode(whole)
+
+
+def _without(region: Region, counts: np.ndarray, shape: tuple[int, int]) -> Region:
+    left = rle.decode(region.counts, shape) & ~rle.decode(counts, shape)
+    return Region(region.name, rle.encode(left), region.instance_id, region.score)
+
+
+def _shapes(region: Region, shape: tuple[int, ...], group: int) -> Iterator[dict[str, Any]]:
+    """The shapes of one object as labelme has them: polygons, or a mask where there are holes; none without a pixel."""
+    parts = polygons.trace_counts(region.counts, shape)
+    if any(len(rings) > 1 for rings in parts):
+        mask, (left, top) = rle.crop(region.counts, shape)
+        png = BytesIO()
+        Image.fromarray(mask).save(png, format="PNG")
+        right, bottom = left + mask.shape[1] - 1, top + mask.shape[0] - 1  # the last pixels, as labelme has it
+        text = base64.b64encode(png.getvalue()).decode("ascii")
+        yield _shape(region.name, "mask", [[left, top], [right, bottom]], None, text)
+        return
+    for (ring,) in parts:
+        yield _shape(region.name, "polygon", ring.tolist(), group if len(parts) > 1 else None, None)
+
+
+def _shape(label: str, kind: str, points: list[list[int]], group: int | None, mask: str | None) -> dict[str, Any]:
+    return {
+        "label": label,
+        "points": [[float(x), float(y)] for x, y in points],
+        "group_id": group,
+        "description": "",
+        "shape_type": kind,
+        "flags": {},
+        "mask": mask,
+    }

@@ -1,0 +1,237 @@
+"""What the formats of drawn objects have in common: classes by name, images by name, regions that become a segmentation.
+
+These formats keep objects as regions with the name of a class, mostly without a list of the classes. Their classes are those
+of classes.json at the root, where it is there (mask_meaning.py says what it holds; all are things unless `is_thing` says
+otherwise), else the names that occur, in natural order, all of them things.
+
+Axes: C channels, (H, W) pixels, R run lengths.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from numba import njit
+
+from segwright.codecs import polygons, rle
+from segwright.codecs.image_file import MAX_PIXELS, SUFFIXES, read_image
+from segwright.core import Classes, Sample, Segmentation
+from segwright.core.classes import distinct_colors
+from segwright.core.errors import FormatError, OutputError, SettingError, naming
+from segwright.core.files import replace_file
+from segwright.formats.image_tree import ImageIndex, natural, safe_key, split_of
+from segwright.formats.journal import truth_of
+from segwright.formats.mask_meaning import read_classes
+
+CLASSES_FILE = "classes.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """One object: the name of its class, its pixels as run lengths (R,), its number, None for the next free one, its score."""
+
+    name: str
+    counts: np.ndarray
+    instance_id: int | None = None
+    score: float = 1.0
+
+
+def segmentation(
+    regions: Sequence[Region], shape: tuple[int, int], classes: Classes, place: str, *, void: np.ndarray | None = None
+) -> Segmentation:
+    """The segmentation of regions in the order given; `void` are the run lengths (R,) of pixels that nobody knows.
+
+    Regions without a number get the next that is free in this image, those of stuff 0.
+
+    Raises:
+        FormatError: a region is of an unknown class, or its number or score is impossible; `place` is for the message.
+    """
+    index_of = {name: index for index, name in enumerate(classes.names)}
+    taken = {region.instance_id for region in regions}
+    free = (number for number in count(1) if number not in taken)
+    class_ids, instance_ids = [], []
+    for region in regions:
+        if region.name not in index_of:
+            raise FormatError(f"{place}: {region.name!r} is no class of {CLASSES_FILE}; add it there")
+        class_ids.append(index_of[region.name])
+        number = region.instance_id
+        if number is None:
+            number = next(free) if classes.is_thing[class_ids[-1]] else 0
+        if not 0 <= number <= np.iinfo(np.int32).max:
+            raise FormatError(f"{place}: an object has the number {number}; numbers are 0..{np.iinfo(np.int32).max}")
+        instance_ids.append(number)
+    return Segmentation(
+        rle.paint([region.counts for region in regions], shape, void),
+        np.array(class_ids, np.int32),
+        np.array(instance_ids, np.int32),
+        np.array([region.score for region in regions], np.float32),
+        classes,
+    )
+
+
+def regions_of(sample: Sample, format: str) -> Iterator[Region]:
+    """The segments of the truth of a 2D sample that is to be written, with their numbers.
+
+    Raises:
+        OutputError: the sample has no truth, or is a volume.
+    """
+    truth = truth_2d(sample, format)
+    all_counts = rle.of_segments(truth.planes, len(truth))
+    for class_id, number, score, counts in zip(truth.class_ids, truth.instance_ids, truth.scores, all_counts, strict=True):
+        yield Region(truth.classes.names[class_id], counts, int(number), float(score))
+
+
+def truth_2d(sample: Sample, format: str) -> Segmentation:
+    """The truth of a sample of two axes.
+
+    Raises:
+        OutputError: it has none, or is a volume.
+    """
+    truth = truth_of(sample)
+    if len(truth.shape) != 2:
+        raise OutputError(
+            f"sample {sample.key!r} is a volume, {' x '.join(map(str, truth.shape))}, and {format} holds flat images; "
+            "write it as nnunet, volume or mask_folder"
+        )
+    return truth
+
+
+def numbers_of(region: Region) -> dict[str, float]:
+    """What the objects of a file say of a region's number and score, under our own keys; a score of 1 goes without saying."""
+    return {"instance_id": region.instance_id or 0} | ({} if region.score == 1 else {"score": region.score})
+
+
+def find_classes(root: Path, names: Iterable[str], colors: Mapping[str, Sequence[int]] | None = None) -> Classes:
+    """The classes of classes.json at the root, else the names in natural order, all things, in the colours given for them.
+
+    `names` is only gone through where there is no such file.
+
+    Raises:
+        FormatError: classes.json is not as it should be, or there are too many classes.
+    """
+    file = root / CLASSES_FILE
+    if file.is_file():
+        classes = read_classes(file).classes
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        says_things = isinstance(content, dict) and "classes" in content and content.get("is_thing") is not None
+        return classes if says_things else Classes.of(classes.names, colors=classes.colors, is_thing=[True] * len(classes))
+    found = sorted(set(names), key=natural) or ["object"]
+    given = colors or {}
+    palette = [given.get(name, color) for name, color in zip(found, distinct_colors(len(found)), strict=True)]
+    try:
+        return Classes.of(found, colors=palette, is_thing=[True] * len(found))
+    except SettingError as error:
+        raise FormatError(f"{root}: {error}") from error
+
+
+def check_size(height: int, width: int, place: str) -> tuple[int, int]:
+    """The size of an image that a file gives, (H, W).
+
+    Raises:
+        FormatError: it is no size, or one that no image may have.
+    """
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise FormatError(f"{place}: an image of {height} x {width} (rows x columns) is impossible; correct its size")
+    return height, width
+
+
+def polygon(rings: Sequence[Sequence[Sequence[float]]], shape: tuple[int, int], place: str) -> np.ndarray:
+    """The run lengths (R,) of what lies inside of rings of corners (x, y), by even-odd; a ring inside of another is a hole.
+
+    Raises:
+        FormatError: a ring has fewer than three corners, or more than can be drawn.
+    """
+    arrays = [np.array(ring, np.float64).reshape(-1, 2) for ring in rings]
+    for ring in arrays:
+        if len(ring) < 3:
+            raise FormatError(f"{place}: a polygon has {len(ring)} corners, three are needed; correct or remove it")
+    with naming(place):
+        return polygons.rasterise(arrays, shape)
+
+
+def ellipse(center: Sequence[float], radii: Sequence[float], shape: tuple[int, int], degrees: float = 0.0) -> np.ndarray:
+    """The run lengths (R,) of the pixels whose centre lies in an ellipse; centre and radii (x, y), turned clockwise."""
+    mask = np.zeros(shape, bool)
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    if min(radii) > 0:
+        _fill_ellipse(mask, *map(float, (*center, *radii, cos, sin)))
+    return rle.encode(mask)
+
+
+@njit(cache=True, nogil=True)
+def _fill_ellipse(mask: np.ndarray, center_x: float, center_y: float, a: float, b: float, cos: float, sin: float) -> None:
+    for row in range(mask.shape[0]):
+        for column in range(mask.shape[1]):
+            x, y = column + 0.5 - center_x, row + 0.5 - center_y
+            mask[row, column] = ((x * cos + y * sin) / a) ** 2 + ((y * cos - x * sin) / b) ** 2 <= 1
+
+
+def find_image(index: ImageIndex, folder: str, name: str) -> Path | None:
+    """The image file that a file in `folder`, a path below the root, calls `name`: from there, else wherever it lies.
+
+    Only files below the root are found.
+
+    Raises:
+        FormatError: several fit equally well.
+    """
+    below = os.path.normpath(f"{folder}/{name}".replace("\\", "/").lstrip("/"))
+    exact = index.root / below
+    if not below.startswith("..") and below.lower().endswith(SUFFIXES) and "\0" not in below and exact.is_file():
+        return exact
+    return index.find(below)
+
+
+def read_picture(path: Path | None, shape: tuple[int, int] | None, place: str, *, name: str, is_needed: bool) -> np.ndarray:
+    """The image (C, H, W) of a sample; without a file, one of no channels, (0, H, W), unless it is needed.
+
+    `shape` is the size that the annotations give, `name` what they call the file.
+
+    Raises:
+        FormatError: the image is missing where others are there, damaged, a volume, or of another size.
+    """
+    if path is None and is_needed:
+        raise FormatError(f"{place}: its image {name!r} is not there, others are; add it, or remove its annotations")
+    if path is None:
+        if shape is None:
+            raise FormatError(f"{place}: neither its image {name!r} nor the size of that is known; add the image")
+        return np.zeros((0, *shape), np.uint8)
+    image = read_image(path)
+    if image.ndim != 3:
+        raise FormatError(f"{path} is a volume, {place} is about a flat image; give the image that was annotated")
+    if shape is not None and image.shape[1:] != shape:
+        raise FormatError(
+            f"{path} is {image.shape[1]} x {image.shape[2]} (rows x columns), but {place} tells of {shape[0]} x {shape[1]}; "
+            "give the image that was annotated, not a resized or rotated one"
+        )
+    return image
+
+
+def unique_keys(names: Iterable[str], root: Path) -> dict[str, int]:
+    """The key of each name, a path without suffix, and its position.
+
+    Raises:
+        FormatError: two have one key.
+    """
+    keys: dict[str, int] = {}
+    for position, name in enumerate(names):
+        key = safe_key(name)
+        if keys.setdefault(key, position) != position:
+            raise FormatError(f"{root} holds two samples that would both be called {key!r}; rename or remove one")
+    return keys
+
+
+def write_classes_file(root: Path, classes: Classes) -> None:
+    """Write classes.json, so that classes without objects, colours and thing flags come back."""
+    content = {"classes": list(classes.names), "palette": classes.palette.tolist(), "is_thing": list(classes.is_thing)}
+    replace_file(root / CLASSES_FILE, json.dumps(content).encode())
+
+
+def place_of(key: str) -> str:
+    """Where the files of a sample go, without suffix: the key train__x becomes train/x."""
+    part, rest = split_of(key)
+    return f"{part}/{rest}" if part and not rest.startswith(".") else key
