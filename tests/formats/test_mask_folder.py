@@ -1,9 +1,9 @@
 import json
-import logging
 import pickle
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -13,6 +13,7 @@ from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats.image_tree import found, natural, safe_key
 from segwright.formats.mask_folder import image_files, matches, read, read_images, write
+from segwright.formats.object_maps import to_maps
 
 THREE = Classes.of(["a", "b", "c"])
 CELLS = Classes.of(["background", "cell"], is_thing=[False, True])
@@ -40,27 +41,6 @@ def test_a_folder_becomes_samples(tmp_path):
     assert data.keys == ("one", "two") and data.classes.names == ("class_0", "class_1", "class_2")
     assert data.source == str(tmp_path) and matches(tmp_path)
     assert np.array_equal(data[1].image[0], IMAGE) and np.array_equal(data[1].truth.class_map(), MASK)
-
-
-@pytest.mark.parametrize(
-    ("images", "masks"), [("JPEGImages", "SegmentationClass"), ("img", "labels"), ("Images", "ground_truth"), ("image", "mask")]
-)
-def test_common_names_of_folders(tmp_path, images, masks):
-    folder_of(tmp_path, "one", images=images, masks=masks)
-    (tmp_path / masks / "readme.txt").write_text("not an image")
-    save(tmp_path / masks / ".hidden.png", MASK)
-    (tmp_path / "labels").mkdir(exist_ok=True)  # an empty folder of the same kind does no harm
-    assert len(read(tmp_path)) == 1
-
-
-@pytest.mark.parametrize("ending", ["", "_mask", "-label", "_GT", "_seg", "_segmentation", "_ground_truth", "_L"])
-def test_endings_of_mask_names(tmp_path, ending):
-    for name in ("x", "x_1"):
-        save(tmp_path / "images" / f"{name}.png", IMAGE)
-        save(tmp_path / "masks" / f"{name}{ending}.png", MASK)
-    save(tmp_path / "images" / "y_image.png", IMAGE)
-    save(tmp_path / "masks" / f"y{ending}.png", MASK)
-    assert read(tmp_path).keys == ("x", "x_1", "y_image")
 
 
 def test_subfolders_are_part_of_the_key(tmp_path):
@@ -107,7 +87,82 @@ def test_a_data_set_travels_to_other_processes(tmp_path):
     assert np.array_equal(data[0].truth.class_map(), MASK)
 
 
+def test_object_numbers_beside_the_masks(tmp_path, caplog):
+    numbers = np.array([[0, 0, 7, 7], [0, 9, 9, 8], [0, 0, 0, 0]], dtype=np.uint16)
+    save(folder_of(tmp_path, "one", "two") / "instances" / "one.png", numbers)
+    data = read(tmp_path)
+    one = data[0].truth
+    assert list(zip(one.class_ids, one.instance_ids, one.areas(), strict=True)) == [(0, 0, 7), (1, 7, 2), (1, 8, 1), (2, 9, 2)]
+    assert data[1].truth.instance_ids.tolist() == [0, 0, 0]
+    (tmp_path / "instances" / "one.png").rename(tmp_path / "instances" / "other.png")
+    assert read(tmp_path)[0].truth.instance_ids.tolist() == [0, 0, 0] and "give both the same names" in caplog.text
+
+
+def test_pictures_of_colors(tmp_path):
+    picture = np.zeros((3, 4, 3), np.uint8)
+    picture[1] = 10, 20, 30
+    folder_of(tmp_path, "a", mask=picture)
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": ["x", "y"], "palette": [[10, 20, 30], [4, 5, 6]]}))
+    assert read(tmp_path)[0].truth.class_map().tolist() == [[VOID] * 4, [0] * 4, [VOID] * 4]
+
+
+def test_masks_without_images(tmp_path, caplog):
+    save(tmp_path / "masks" / "a.png", MASK)
+    assert not matches(tmp_path)
+    (tmp_path / "classes.json").write_text(json.dumps(["x", "y", "z"]))
+    assert matches(tmp_path)
+    sample = read(tmp_path)[0]
+    assert sample.image.shape == (0, 3, 4) and sample.truth.class_map().tolist() == MASK.tolist()
+    assert "holds masks and no images" in caplog.text
+    write(tmp_path / "again", read(tmp_path))
+    assert read(tmp_path / "again")[0].image.shape == (0, 3, 4)
+
+
+def test_samples_that_dataset_toml_drops_may_lack_files(tmp_path):
+    folder_of(tmp_path, "a", "b", "c")
+    (tmp_path / "masks" / "b.png").unlink()
+    (tmp_path / "dataset.toml").write_text('drop = ["b"]')
+    assert read(tmp_path).keys == ("a", "c")
+
+
+def test_what_is_on_disk(tmp_path):
+    things = Classes.of(["road", "car", "cat"], is_thing=[False, True, True])
+    planes = np.array([[1, 1, 2, 3], [0, 4, VOID, 5]])
+    truth = Segmentation.panoptic(planes, [0, 1, 1, 1, 2], [0, 5, 9, 0, 70_000], classes=things)
+    write(tmp_path, [Sample.of("one", np.zeros((1, 2, 4), np.uint8), truth)])
+    assert np.array(Image.open(tmp_path / "masks" / "one.png")).tolist() == [[0, 0, 1, 1], [3, 1, 255, 2]]
+    assert tifffile.imread(tmp_path / "instances" / "one.tif").tolist() == [[0, 0, 5, 9], [0, 0, 0, 70_000]]
+    assert json.loads((tmp_path / "classes.json").read_text())["nothing_index"] == 3
+    cells = Classes.of(["cell"], is_thing=[True])
+    truth = Segmentation.panoptic(planes, [0] * 5, [1, 2, 3, 0, 4], classes=cells)
+    write(tmp_path / "cells", [Sample.of("one", np.zeros((1, 2, 4), np.uint8), truth)])
+    assert np.array(Image.open(tmp_path / "cells" / "masks" / "one.png")).tolist() == [[1, 1, 2, 3], [0, 65534, 65535, 4]]
+
+
 # By a law
+
+
+segments = st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2, 300, 65532]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    maps=st.lists(arrays(np.int64, (4, 5), elements=st.integers(-1, 4)), min_size=1, max_size=3),
+    table=st.lists(segments, min_size=4, max_size=4, unique=True),
+    things=st.sampled_from([(True,), (False, True), (False, False, True, True), (False,)]),
+)
+def test_panoptic_truth_comes_back(tmp_path_factory, maps, table, things):
+    """Whatever does not overlap survives: void, nothing, crowds, objects, in samples that are not alike."""
+    classes = Classes.of([f"c{k}" for k in range(len(things))], is_thing=things)
+    table = sorted({(k % len(things), n if things[k % len(things)] else 0) for k, n in table})
+    truths = [Segmentation.panoptic(np.minimum(m, len(table)), *zip(*table, strict=True), classes=classes) for m in maps]
+    root = tmp_path_factory.mktemp("data")
+    write(root, [Sample.of(f"s{k}", np.zeros((1, 4, 5), np.uint8), truth) for k, truth in enumerate(truths)])
+    data = read(root)
+    assert data.classes == classes and len(data) == len(truths)
+    for sample, truth in zip(data, truths, strict=True):
+        for back, expected in zip(to_maps(sample.truth), to_maps(truth), strict=True):
+            assert np.array_equal(back, expected)
 
 
 def same(written, read_back):
@@ -139,7 +194,7 @@ def test_semantic_truth_comes_back(tmp_path_factory, class_map, many, channels, 
 
 @settings(deadline=None, max_examples=40)
 @given(
-    numbers=arrays(np.int64, (5, 6), elements=st.sampled_from([VOID, 0, 1, 2, 700, 65534])),
+    numbers=arrays(np.int64, (5, 6), elements=st.sampled_from([VOID, 0, 1, 2, 700, 65532])),
     only=st.sampled_from([None, 0, 1, VOID]),
 )
 def test_instance_truth_comes_back(tmp_path_factory, numbers, only):
@@ -198,45 +253,6 @@ def test_places_that_are_no_data_set(tmp_path):
         read(tmp_path)
 
 
-def test_partners_that_are_missing(tmp_path):
-    folder_of(tmp_path, "a", "b", "c", "d", "e")
-    for name in "abcd":
-        (tmp_path / "masks" / f"{name}.png").unlink()
-    with pytest.raises(FormatError, match=r"4 \(a.png, b.png, c.png, ...\) of 5 images in .* have no mask; add the missing"):
-        read(tmp_path)
-    (tmp_path / "images" / "e.png").rename(tmp_path / "images" / "f.png")
-    with pytest.raises(FormatError, match="no mask in .* belongs to an image .*called like a.png, masks like e.png"):
-        read(tmp_path)
-    save(tmp_path / "masks" / "f.png", MASK)
-    with pytest.raises(FormatError, match=r"have no mask; 1 \(e.png\) of 2 masks in .* have no image"):
-        read(tmp_path)
-
-
-def test_two_files_of_one_name(tmp_path):
-    folder_of(tmp_path, "a")
-    save(tmp_path / "images" / "a.bmp", IMAGE)
-    with pytest.raises(FormatError, match="have one name, so that their partner is not clear; rename or remove one"):
-        read(tmp_path)
-    folder_of(tmp_path / "deep", "a/b", "a__b")
-    with pytest.raises(FormatError, match="would both be called a__b; rename one"):
-        read(tmp_path / "deep")
-
-
-def test_files_of_zero_bytes(tmp_path):
-    folder_of(tmp_path, "a", "b")
-    (tmp_path / "masks" / "b.png").write_bytes(b"")
-    with pytest.raises(FormatError, match=r"1 \(b.png\) of 2 files in .*masks hold 0 bytes; copy them again or remove"):
-        read(tmp_path)
-
-
-def test_links_that_lead_nowhere(tmp_path):
-    folder_of(tmp_path, "a", "b")
-    (tmp_path / "images" / "a.png").unlink()
-    (tmp_path / "images" / "a.png").symlink_to(tmp_path / "gone.png")
-    with pytest.raises(FormatError, match=r"1 \(a.png\) of 2 files in .*images hold 0 bytes"):
-        read(tmp_path)
-
-
 def test_sizes_that_differ(tmp_path):
     folder_of(tmp_path, "a", mask=MASK[:2])
     with pytest.raises(FormatError, match=r"a.png is 2 x 4, its image .*a.png is 3 x 4 .*export the mask again"):
@@ -286,18 +302,27 @@ def test_what_cannot_be_written(tmp_path):
         write(tmp_path / "file" / "data", [good])
 
 
-def test_objects_that_a_mask_cannot_hold(tmp_path, caplog):
+def test_objects_that_a_mask_cannot_hold(tmp_path):
     image, square = np.zeros((1, 2, 2), np.uint8), np.ones((1, 2, 2), bool)
     numbered = Sample.of("one", image, Segmentation.instances(square, [1], classes=CELLS))
-    bare = Sample.of("two", image, Segmentation.semantic(np.ones((2, 2), int), CELLS))
-    with pytest.raises(OutputError, match="'two': its objects must be numbered 1..65534"):
-        write(tmp_path / "mixed", [numbered, bare])
-    write(tmp_path / "bare", [bare])
-    assert read(tmp_path / "bare")[0].truth.class_map().tolist() == [[1, 1], [1, 1]]
-    things = Classes.of(["ground", "car", "cat"], is_thing=[False, True, True])
-    with caplog.at_level(logging.INFO):
-        write(tmp_path / "things", [Sample.of("one", image, Segmentation.instances(square, [2], classes=things))])
-    assert "single objects are not kept" in caplog.text and read(tmp_path / "things")[0].truth.class_ids.tolist() == [2]
+    many = Sample.of("two", image, Segmentation.instances(square, [1], instance_ids=[65533], classes=CELLS))
+    with pytest.raises(OutputError, match="'two': its objects must be numbered 1..65532 .*number the objects again"):
+        write(tmp_path / "mixed", [numbered, many])
+    full = Classes.of([f"c{k}" for k in range(65535)])
+    nothing = Sample.of("one", image, Segmentation.panoptic(np.zeros((2, 2), int), [], classes=full))
+    with pytest.raises(OutputError, match="65535 classes leave no number for pixels of no segment; merge some"):
+        write(tmp_path / "full", [nothing])
+
+
+def test_object_numbers_of_another_size(tmp_path):
+    folder_of(tmp_path, "a")
+    save(tmp_path / "instances" / "a.png", MASK[:2])
+    with pytest.raises(FormatError, match="instances/a.png is 2 x 4, its image .*export the mask again"):
+        read(tmp_path)[0]
+    (tmp_path / "instances" / "a.png").unlink()
+    tifffile.imwrite(tmp_path / "instances" / "a.tif", np.full((3, 4), 2**31, np.uint32))
+    with pytest.raises(FormatError, match="object numbers are 0..2147483647; number the objects again"):
+        read(tmp_path)[0]
 
 
 def test_names_for_messages_and_files(tmp_path):

@@ -11,7 +11,15 @@ from PIL import Image
 
 from segwright.core import VOID, Classes
 from segwright.core.errors import FormatError
-from segwright.formats.mask_meaning import guess_meaning, present, read_classes, read_numbers, write_classes
+from segwright.formats.mask_meaning import (
+    guess_meaning,
+    meaning_of,
+    present,
+    read_classes,
+    read_numbers,
+    write_classes,
+    written_meaning,
+)
 
 HERE = Path("mask.png")
 
@@ -103,6 +111,62 @@ def test_values_ignored_classes_and_instances(tmp_path):
     assert meaning.classes.is_thing == (False, True)
 
 
+def test_one_class_of_objects_crowds_and_nothing(tmp_path):
+    content = {"classes": ["cell"], "masks": "instances", "crowd_index": 9}
+    truth = read_classes(classes_json(tmp_path, content)).truth(words_of(0, 3, 9, 65535, 0), HERE)
+    assert truth.classes.is_thing == (True,) and truth.instance_ids.tolist() == [0, 3] and truth.class_ids.tolist() == [0, 0]
+    assert truth.planes.tolist() == [[[0, 2, 1, VOID, 0]]]
+    content = {"classes": ["ground", "cell"], "masks": "instances", "nothing_index": 8, "ignore_index": 7}
+    truth = read_classes(classes_json(tmp_path, content)).truth(words_of(0, 3, 8, 7), HERE)
+    assert truth.planes.tolist() == [[[1, 2, 0, VOID]]]
+
+
+def test_pixels_of_nothing_are_not_void(tmp_path):
+    meaning = read_classes(classes_json(tmp_path, {"classes": ["a", "b"], "ignore_index": 255, "nothing_index": 2}))
+    assert meaning.truth(bytes_of(0, 1, 2, 255), HERE).planes.tolist() == [[[1, 2, 0, VOID]]]
+
+
+def colored(folder, *colors, suffix="png"):
+    (path,) = saved(folder, np.array([colors], dtype=np.uint8), suffix=suffix)
+    return path
+
+
+def test_colors_are_looked_up(tmp_path):
+    content = {"classes": ["road", "car"], "palette": [[128, 64, 128], [0, 0, 142]], "values": [7, 26]}
+    meaning = read_classes(classes_json(tmp_path, content))
+    path = colored(tmp_path / "m", (128, 64, 128), (0, 0, 142), (0, 0, 0))
+    class_map, numbers = meaning.maps(path)
+    assert class_map.tolist() == [[0, 1, VOID]] and numbers is None
+    listed = {"classes": ["road", "car"], "palette": [[128, 64, 128], [0, 0, 142], [9, 9, 9]], "ignore_index": 2}
+    meaning = read_classes(classes_json(tmp_path, listed))
+    assert meaning.maps(colored(tmp_path / "n", (9, 9, 9), (0, 0, 142)))[0].tolist() == [[VOID, 1]]
+
+
+def test_grey_pictures_are_colors_where_another_mask_is(tmp_path):
+    grey, blue = tmp_path / "grey", tmp_path / "blue"
+    paths = [colored(grey, (128, 128, 128), (0, 0, 0)), colored(blue, (128, 128, 128), (0, 0, 142))]
+    content = {"classes": ["sky", "car"], "palette": [[128, 128, 128], [0, 0, 142]]}
+    meaning = read_classes(classes_json(tmp_path, content)).looking_at(paths)
+    assert meaning.is_colors and meaning.maps(paths[0])[0].tolist() == [[0, VOID]]
+    assert meaning.maps(saved(tmp_path / "flat", bytes_of(128))[0])[0].tolist() == [[0]]
+    numbers = read_classes(classes_json(tmp_path, content)).looking_at(saved(tmp_path / "numbers", bytes_of(0, 1)))
+    assert not numbers.is_colors and not read_classes(classes_json(tmp_path, content)).looking_at(paths[:1]).is_colors
+    said = read_classes(classes_json(tmp_path, content | {"masks": "colors"}))
+    assert said.maps(paths[0])[0].tolist() == [[0, VOID]]
+
+
+def test_dataset_toml_goes_before_classes_json(tmp_path):
+    assert written_meaning(tmp_path) is None
+    classes_json(tmp_path, ["a", "b"])
+    assert written_meaning(tmp_path).classes.names == ("a", "b")
+    assert written_meaning(tmp_path / "train") is None
+    assert written_meaning(tmp_path / "train", is_above=True).classes.names == ("a", "b")
+    (tmp_path / "dataset.toml").write_text('[masks]\nclasses = ["x"]\nvalues = [5]\n')
+    meaning = written_meaning(tmp_path)
+    assert meaning.classes.names == ("x",) and meaning.source == str(tmp_path / "dataset.toml")
+    assert meaning_of({"classes": ["x"], "values": [5]}, "here").truth(bytes_of(5), HERE).class_map().tolist() == [[0]]
+
+
 # By a twin
 
 
@@ -153,6 +217,15 @@ def test_jpegs_of_class_numbers_and_of_pictures_are_refused(tmp_path):
             read_numbers(path)
 
 
+def test_colors_that_nobody_explained(tmp_path):
+    path = colored(tmp_path / "m", (1, 2, 3))
+    remedy = '.its channels differ.* write the classes and their colours .*"palette".*inspect --write-config proposes it'
+    for look in (read_numbers, lambda path: guess_meaning([path]), read_classes(classes_json(tmp_path, ["a"])).maps):
+        with pytest.raises(FormatError, match=f"0.png is a picture of colours {remedy}"):
+            look(path)
+    assert read_classes(classes_json(tmp_path, {"a": [1, 2, 3]})).maps(path)[0].tolist() == [[0]]
+
+
 def test_numbers_beyond_16_bits(tmp_path):
     Image.fromarray(np.array([[0, 70_000]], dtype=np.int32)).save(tmp_path / "a.tif")
     with pytest.raises(FormatError, match=r"a.tif holds the numbers 0..70000; renumber them 0..65535"):
@@ -185,7 +258,10 @@ def test_numbers_beyond_16_bits(tmp_path):
         ({"classes": ["a", "b"], "masks": "objects"}, '"masks" is \'objects\'; write "instances" if each number is one object'),
         ("[" * 100_000, "cannot be read as JSON .*correct it or remove it"),
         (["a", "\ud800"], "cannot be read as JSON .*surrogates not allowed"),
-        ({"classes": ["a", "b", "c"], "masks": "instances"}, "need two classes, the background and the object, not 3"),
+        ({"classes": ["a"], "masks": "colors"}, 'write the colours of the classes as "palette"'),
+        ({"classes": ["a"], "nothing_index": "x"}, "numbers of masks are 0..65535, not 'x'"),
+        ({"classes": ["a"], "masks": "instances", "crowd_index": -3}, "numbers of masks are 0..65535, not -3"),
+        ({"classes": ["a", "b", "c"], "masks": "instances"}, "two classes, the background and the object, not 3"),
         ([str(k) for k in range(65_536)], "names 65536 classes; 16-bit masks hold up to 65535: merge some"),
     ],
 )

@@ -2,14 +2,22 @@
 
     ROOT/images/NAME.jpg     also image, img, imgs, JPEGImages, ...; subfolders allowed
     ROOT/masks/NAME.png      also mask, labels, annotations, SegmentationClass, gt, ...; also NAME_mask, NAME_label, ...
+    ROOT/instances/NAME.png  optional: the number of the object at each pixel, 0 for none
     ROOT/classes.json        optional, here or in the folder above; mask_meaning.py says what it holds
 
-The key of a sample is the path of its image below images/ without the suffix, a/b written as a__b.
+The key of a sample is the path of its image below images/ without the suffix, a/b written as a__b. Samples are in name order
+(numbers in names count as numbers). Pixels of one class and one object number are one object; a thing without number is a
+crowd. Without any image, masks/ and classes.json alone are read too, with images of no channel.
+
+What is written: images without loss; masks in 8 bits, or 16 where there are many classes; void is the highest number, and
+pixels of no segment are the number after the last class, which classes.json then names ("nothing_index"). Objects and their
+numbers are in instances/, of those samples that have any. Where there is one class, a thing, or one of stuff and then a
+thing, the masks themselves are 16-bit maps of objects: 65535 void, 65534 crowd, 65533 nothing, where they occur.
+
+Lost: of overlapping segments the later covers the earlier; scores and the size of the pixels are not kept.
 """
 
 import logging
-import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,60 +25,95 @@ from pathlib import Path
 
 import numpy as np
 
-from segwright.codecs.image_file import (
-    SUFFIXES,
-    fit_mask,
-    read_image,
-    write_class_map,
-    write_values,
-)
-from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.codecs.image_file import SUFFIXES, fit_mask, read_image, read_mask, write_values
+from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
-from segwright.formats.image_tree import MASK_FOLDERS, SHOWN, found, images_below, safe_key
+from segwright.formats import dataset_file
+from segwright.formats.image_tree import MASK_FOLDERS, found, images_below, safe_key
 from segwright.formats.journal import Journal, truth_of
-from segwright.formats.mask_meaning import VOID_16_BIT, Meaning, guess_meaning, read_classes, read_numbers, write_classes
+from segwright.formats.mask_meaning import (
+    MAX_VALUE,
+    VOID_8_BIT,
+    VOID_16_BIT,
+    Meaning,
+    guess_meaning,
+    write_classes,
+    written_meaning,
+)
+from segwright.formats.mask_pairs import IMAGE_FOLDERS, masks_alone, only_subfolder, pairs, subfolders
+from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
 
 log = logging.getLogger(__name__)
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "jpegimages", "jpgimages", "photos", "frames", "pictures")
-IMAGE_ENDING = re.compile(r"[_\-. ](image|img|im|rgb)$", re.IGNORECASE)
-MASK_ENDING = re.compile(
-    r"[_\-. ](masks?|labels?|gt|seg|segmentation|annotation|ground_?truth|instances?|manual|l)$", re.IGNORECASE
-)
+LOSES = "of overlapping segments the later covers the earlier"
+NUMBER_FOLDER = "instances"
+CROWD_16_BIT, NOTHING_16_BIT = 65_534, 65_533  # in maps of objects, below 65535 for void
+IS_INSTANCES, HAS_NOTHING, HAS_CROWD = "is_instances", "has_nothing", "has_crowd"  # what the journal notes of a sample
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one sample, None where there is none."""
+
+    image: Path | None
+    mask: Path | None = None
+    numbers: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Reader:
     """Reads one sample of a folder by its key; without a meaning of the masks, the image alone."""
 
-    files: dict[str, tuple[Path, Path | None]]
+    files: dict[str, Files]
     meaning: Meaning | None
 
     def __call__(self, key: str) -> Sample:
-        image_path, mask_path = self.files[key]
-        image = read_image(image_path)
-        if self.meaning is None or mask_path is None:
-            return Sample.of(key, image)
-        mask = read_numbers(mask_path)
-        fitting = fit_mask(mask, image.shape[1:], image_path)
-        if fitting is None:
-            raise FormatError(
-                f"{mask_path} is {_size(mask.shape)}, its image {image_path} is {_size(image.shape[1:])} (rows x columns); "
-                "export the mask again at the size of the image"
-            )
-        return Sample.of(key, image, self.meaning.truth(fitting, mask_path))
+        files = self.files[key]
+        image = None if files.image is None else read_image(files.image)
+        if self.meaning is None or files.mask is None:
+            return Sample.of(key, np.zeros((0, 1, 1), np.uint8) if image is None else image)
+        class_map, numbers = self.meaning.maps(files.mask)
+        if files.numbers is not None:
+            numbers = read_mask(files.numbers)
+            if numbers.min(initial=0) < 0 or numbers.max(initial=0) > np.iinfo(np.int32).max:
+                raise FormatError(f"{files.numbers}: object numbers are 0..{np.iinfo(np.int32).max}; number the objects again")
+        if image is None:
+            image = np.zeros((0, *class_map.shape), np.uint8)
+        class_map = fitting(class_map, files.mask, image, files.image)
+        if numbers is not None:
+            numbers = fitting(numbers, files.numbers or files.mask, image, files.image)
+        return Sample.of(key, image, to_segmentation(class_map, numbers, self.meaning.classes))
+
+
+def fitting(mask: np.ndarray, path: Path, image: np.ndarray, image_path: Path | None) -> np.ndarray:
+    """A mask (*S) turned to the shape of its image (C, *S).
+
+    Raises:
+        FormatError: no turn that the image's EXIF asks for makes it fit.
+    """
+    if mask.shape == image.shape[1:]:
+        return mask
+    turned = None if image_path is None else fit_mask(mask, image.shape[1:], image_path)
+    if turned is None:
+        raise FormatError(
+            f"{path} is {_size(mask.shape)}, its image {image_path or 'by the mask'} is {_size(image.shape[1:])} "
+            "(rows x columns); export the mask again at the size of the image"
+        )
+    return turned
 
 
 def matches(path: Path | str) -> bool:
-    """Whether a path is a folder with a subfolder named like images and one named like masks."""
+    """Whether a path is a folder with a subfolder named like images and one named like masks, or masks/ and classes.json."""
     path = Path(path)
-    return path.is_dir() and bool(_subfolders(path, IMAGE_FOLDERS)) and bool(_subfolders(path, MASK_FOLDERS))
+    if not path.is_dir() or not subfolders(path, MASK_FOLDERS):
+        return False
+    return bool(subfolders(path, IMAGE_FOLDERS)) or (path / "masks").is_dir() and (path / "classes.json").is_file()
 
 
 def is_mask_folder(path: Path | str) -> bool:
     """Whether a path is the folder of masks of a data set: called like one, with one of images beside it."""
     path = Path(path).resolve()
-    return path.name.lower() in MASK_FOLDERS and matches(path.parent)
+    return path.name.lower() in MASK_FOLDERS and path.is_dir() and bool(subfolders(path.parent, IMAGE_FOLDERS))
 
 
 def read(path: Path | str) -> Dataset:
@@ -83,11 +126,21 @@ def read(path: Path | str) -> Dataset:
     root = Path(path)
     if not root.is_dir():
         raise FormatError(f"{root} is not a folder; give the folder that holds images/ and masks/")
-    files = _pair(_only_subfolder(root, "images", IMAGE_FOLDERS), _only_subfolder(root, "masks", MASK_FOLDERS))
-    named = next((file for file in (root / "classes.json", root.absolute().parent / "classes.json") if file.is_file()), None)
-    meaning = read_classes(named) if named else guess_meaning([mask for _, mask in files.values()])
-    images = {key: image for key, (image, _) in files.items()}
-    return Dataset(str(root), meaning.classes, tuple(files), Reader(dict(files), meaning), images)
+    dropped = dataset_file.dropped(root)
+    if not subfolders(root, IMAGE_FOLDERS) and matches(root):
+        log.warning("%s holds masks and no images; the samples have none", root)
+        files = {key: Files(None, mask) for key, mask in masks_alone(root / "masks", dropped).items()}
+    else:
+        image_folder = only_subfolder(root, "images", IMAGE_FOLDERS)
+        mask_folder = only_subfolder(root, "masks", MASK_FOLDERS)
+        files = {key: Files(*pair) for key, pair in pairs(image_folder, mask_folder, dropped).items()}
+    masks = [entry.mask for entry in files.values() if entry.mask is not None]
+    meaning = written_meaning(root, is_above=True)
+    meaning = guess_meaning(masks) if meaning is None else meaning.looking_at(masks)
+    if not meaning.is_instances:
+        files = _with_numbers(files, root / NUMBER_FOLDER)
+    images = {key: entry.image for key, entry in files.items() if entry.image is not None}
+    return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning), images)
 
 
 def read_images(path: Path | str) -> Dataset:
@@ -98,7 +151,7 @@ def read_images(path: Path | str) -> Dataset:
     Raises:
         FormatError: there is no image.
     """
-    files: dict[str, tuple[Path, Path | None]] = {key: (file, None) for key, file in image_files(path).items()}
+    files: dict[str, Files] = {key: Files(file) for key, file in image_files(path).items()}
     return Dataset(str(path), Classes.of(["nothing"]), tuple(files), Reader(files, None))
 
 
@@ -113,7 +166,7 @@ def image_files(path: Path | str) -> dict[str, Path]:
         return {safe_key(path.stem): path}
     if not path.is_dir():
         raise FormatError(f"{path} does not exist; give an image file or a folder of images")
-    folder = _only_subfolder(path, "images", IMAGE_FOLDERS) if matches(path) else path
+    folder = only_subfolder(path, "images", IMAGE_FOLDERS) if matches(path) else path
     files = images_below(folder)
     if not files:
         raise FormatError(f"{path} holds no image ({found(path)}); images end in {', '.join(SUFFIXES)}")
@@ -128,129 +181,87 @@ def image_files(path: Path | str) -> dict[str, Path]:
 
 
 def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
-    """Write samples as images/, masks/ and classes.json, so that `read` gives them back. Images are written without loss.
-
-    Where there is one stuff class followed by one thing class, and the objects are numbered, the masks are 16-bit instance
-    maps: they keep the objects and their numbers (up to 65534), but of overlapping objects the last covers the others, and
-    pixels without any segment become the stuff class. In all other cases the masks are class maps: object numbers and
-    overlaps are lost (the log says so), and pixels without a segment become void. Scores and pixel sizes are not kept.
+    """Write samples as images/, masks/, instances/ and classes.json, so that `read` gives them back; the layout is above.
 
     Raises:
         OutputError: the place is not writable or already holds samples, there is no sample, or one has no truth, an unsafe
-            key or other classes than the first.
+            key or other classes than the first; or object numbers or classes are too many for the files.
     """
     root = Path(path)
     with Journal(root, "mask_folder", samples) as journal:
-        is_instances: bool | None = next((record["is_instances"] for record in journal.records()), None)
+        is_instances: bool | None = next((record[IS_INSTANCES] for record in journal.records()), None)
         for sample in journal.samples():
             truth = truth_of(sample)
-            if is_instances is None:
-                is_instances = truth.classes.is_thing == (False, True) and _has_numbers(truth)
-                if not is_instances and truth.instance_ids.any():
-                    log.info("%s: the masks hold classes only, so that single objects are not kept", root)
-            mask_path = root / "masks" / f"{sample.key}{'.png' if len(truth.shape) == 2 else '.tif'}"
-            if is_instances:
-                write_values(mask_path, _instance_map(truth, sample.key))
-            else:
-                write_class_map(mask_path, truth.class_map(), truth.classes, palette=False)
+            is_instances = _are_objects(truth) if is_instances is None else is_instances
+            class_map, numbers = to_maps(truth)
+            suffix = ".png" if len(truth.shape) == 2 else ".tif"
+            stored = (_object_map if is_instances else _class_map)(class_map, numbers, truth.classes, sample.key)
+            write_values(root / "masks" / f"{sample.key}{suffix}", stored)
+            if not is_instances and numbers.any():
+                is_wide = int(numbers.max()) > MAX_VALUE
+                target = root / NUMBER_FOLDER / f"{sample.key}{'.tif' if is_wide else suffix}"
+                write_values(target, numbers.astype(np.uint32 if is_wide else np.uint16))
             journal.write_image(sample, root / "images" / sample.key)
-            journal.add(sample, {"is_instances": is_instances})
-        write_classes(root / "classes.json", journal.classes, is_instances=bool(is_instances))
-
-
-def _subfolders(root: Path, names: Sequence[str]) -> list[Path]:
-    return [entry for entry in sorted(root.iterdir()) if entry.name.lower() in names and entry.is_dir()]
-
-
-def _only_subfolder(root: Path, what: str, names: Sequence[str]) -> Path:
-    folders = _subfolders(root, names)
-    if not folders:
-        raise FormatError(f"{root} has no folder of {what} ({found(root)}); call it {what}/")
-    filled = [folder for folder in folders if _has_images(folder)]
-    if len(filled) > 1:
-        two = " and ".join(folder.name for folder in filled[:2])
-        raise FormatError(f"{root} has several folders of {what}, {two}; move or rename all but one")
-    if not filled:
-        raise FormatError(f"{folders[0]} holds no image ({found(folders[0])}); images end in {', '.join(SUFFIXES)}")
-    return filled[0]
-
-
-def _has_images(folder: Path) -> bool:
-    return any(name.lower().endswith(SUFFIXES) for _, _, names in os.walk(folder) for name in names)
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    entries = images_below(folder)
-    empty = [file for _, file in entries if not file.exists() or file.stat().st_size == 0]  # links may lead nowhere
-    if empty:
-        raise FormatError(f"{_some(empty)} of {len(entries)} files in {folder} hold 0 bytes; copy them again or remove them")
-    files: dict[str, Path] = {}
-    for stem, file in entries:
-        other = files.setdefault(stem, file)
-        if other is not file:
-            raise FormatError(
-                f"{other} and {file.name} have one name, so that their partner is not clear; rename or remove one"
-            )
-    return files
-
-
-def _pair(image_folder: Path, mask_folder: Path) -> dict[str, tuple[Path, Path]]:
-    """Image and mask of each key.
-
-    Raises:
-        FormatError: one of them is missing, or two files have one name.
-    """
-    images, masks = _by_stem(image_folder), _by_stem(mask_folder)
-    bare = {MASK_ENDING.sub("", stem): stem for stem in masks}
-    partners: dict[str, str] = {}
-    for stem in images:
-        base = IMAGE_ENDING.sub("", stem)
-        partner = next((name for name in (stem, bare.get(stem), base, bare.get(base)) if name in masks), None)
-        if partner is not None:
-            partners[stem] = partner
-    alone = [image for stem, image in images.items() if stem not in partners]
-    left = [mask for stem, mask in masks.items() if stem not in set(partners.values())]
-    if not partners:
-        raise FormatError(
-            f"no mask in {mask_folder} belongs to an image in {image_folder}: images are called like {alone[0].name}, "
-            f"masks like {left[0].name}; give both the same name"
+            has_nothing, has_crowd = bool((class_map == NOTHING).any()), bool(is_instances and (stored == CROWD_16_BIT).any())
+            journal.add(sample, {IS_INSTANCES: is_instances, HAS_NOTHING: has_nothing, HAS_CROWD: has_crowd})
+        count = len(journal.classes)
+        is_seen = {name: any(record[name] for record in journal.records()) for name in (HAS_NOTHING, HAS_CROWD)}
+        is_zero_nothing = is_instances and count == 1
+        write_classes(
+            root / "classes.json",
+            journal.classes,
+            is_instances=bool(is_instances),
+            ignore_index=VOID_8_BIT if count < VOID_8_BIT and not is_instances else VOID_16_BIT,
+            nothing_index=(NOTHING_16_BIT if is_instances else count) if is_seen[HAS_NOTHING] and not is_zero_nothing else None,
+            crowd_index=CROWD_16_BIT if is_seen[HAS_CROWD] else None,
         )
-    if alone or left:
-        problems = [f"{_some(alone)} of {len(images)} images in {image_folder} have no mask"] if alone else []
-        problems += [f"{_some(left)} of {len(masks)} masks in {mask_folder} have no image"] if left else []
-        raise FormatError(f"{'; '.join(problems)}; add the missing files under the same names, or move these elsewhere")
-    pairs: dict[str, tuple[Path, Path]] = {}
-    for stem, partner in partners.items():
-        pair = pairs.setdefault(safe_key(stem), (images[stem], masks[partner]))
-        if pair[0] is not images[stem]:
-            raise FormatError(f"{images[stem]} and {pair[0]} would both be called {safe_key(stem)}; rename one")
-    return pairs
 
 
-def _some(files: Sequence[Path]) -> str:
-    names = ", ".join(file.name for file in files[:SHOWN])
-    return f"{len(files)} ({names}{', ...' if len(files) > SHOWN else ''})"
+def _with_numbers(files: dict[str, Files], folder: Path) -> dict[str, Files]:
+    """The files, with those of object numbers in a folder that may be there."""
+    if not folder.is_dir():
+        return files
+    numbers = {safe_key(stem): path for stem, path in images_below(folder)}
+    if numbers and not numbers.keys() & files.keys():
+        log.warning("%s: no file is called like an image, so that it is not read; give both the same names", folder)
+    return {key: Files(entry.image, entry.mask, numbers.get(key)) for key, entry in files.items()}
 
 
 def _size(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _has_numbers(truth: Segmentation) -> bool:
-    is_thing = truth.class_ids == 1
-    return bool((truth.instance_ids[is_thing] > 0).all() and (truth.instance_ids[~is_thing] == 0).all())
+def _are_objects(truth: Segmentation) -> bool:
+    """Whether the masks are to be maps of objects: one class that is a thing, or stuff and then a thing; and not all crowd."""
+    things = truth.classes.is_thing
+    if things not in ((True,), (False, True)):
+        return False
+    return bool(truth.instance_ids.any()) or things == (True,) and not len(truth)
 
 
-def _instance_map(truth: Segmentation, key: str) -> np.ndarray:
-    """Number of the object at each pixel, uint16 (*S): 0 for stuff and nothing, 65535 for void."""
-    highest = int(truth.instance_ids.max(initial=0))
-    if highest >= VOID_16_BIT or not _has_numbers(truth):
+def _object_map(class_map: np.ndarray, numbers: np.ndarray, classes: Classes, key: str) -> np.ndarray:
+    """Number of the object at each pixel, uint16 (*S); 0 for the stuff class, or, where there is none, for nothing."""
+    is_thing = class_map == len(classes) - 1
+    highest = int(numbers.max(initial=0))
+    if highest >= NOTHING_16_BIT or numbers[~is_thing].any():
         raise OutputError(
-            f"sample {key!r}: its objects must be numbered 1..{VOID_16_BIT - 1} like those of the first sample (highest "
-            f"{highest}); number all of them, or set all instance ids to 0 to write classes only"
+            f"sample {key!r}: its objects must be numbered 1..{NOTHING_16_BIT - 1} like those of the first sample (highest "
+            f"{highest}), and {classes.names[0]!r}, if it is stuff, must not; number the objects again"
         )
-    value_of = np.concatenate([[VOID_16_BIT, 0], truth.instance_ids]).astype(np.uint16)  # void, nothing, segments
-    result = value_of[truth.planes[0] + 1]
-    for plane in truth.planes[1:]:
-        result = np.where(plane > 0, value_of[plane + 1], result)
-    return result
+    stored = np.where(is_thing & (numbers == 0), CROWD_16_BIT, numbers)
+    stored[class_map == VOID] = VOID_16_BIT
+    if len(classes) > 1:
+        stored[class_map == NOTHING] = NOTHING_16_BIT
+    return stored.astype(np.uint16)
+
+
+def _class_map(class_map: np.ndarray, numbers: np.ndarray, classes: Classes, key: str) -> np.ndarray:
+    """Class of each pixel, uint8 or uint16 (*S); nothing is the number after the last class, void the highest."""
+    is_narrow = len(classes) < VOID_8_BIT
+    if len(classes) == VOID_16_BIT and (class_map == NOTHING).any():
+        raise OutputError(
+            f"sample {key!r}: {len(classes)} classes leave no number for pixels of no segment; merge some classes"
+        )
+    stored = class_map.astype(np.uint8 if is_narrow else np.uint16)  # VOID, -1, wraps to the highest number
+    stored[class_map == NOTHING] = len(classes)
+    return stored

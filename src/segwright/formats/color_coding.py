@@ -1,0 +1,87 @@
+"""Pictures whose colours stand for classes, as some tools save masks. Axes: K colours, *S spatial axes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numba import njit
+
+from segwright.codecs.image_file import JPEG_SUFFIXES
+from segwright.core import VOID
+from segwright.core.errors import FormatError
+from segwright.core.picture import VOID_COLOR
+
+NO_COLOR = np.iinfo(np.int32).min  # no class map holds it
+
+
+@dataclass(frozen=True, eq=False)
+class ColorCode:
+    """Class int32 (K,) of each colour of a palette uint8 (K, 3); black, where no class has it, is void."""
+
+    palette: np.ndarray
+    class_of: np.ndarray
+    names: tuple[str, ...]
+
+    def class_map(self, picture: np.ndarray, path: Path, source: str) -> np.ndarray:
+        """The classes int32 (*S) of a picture (3, *S); `path` and `source`, where the colours are from, are for messages.
+
+        Raises:
+            FormatError: a colour has no class, or several.
+        """
+        if len(picture) != 3 or picture.min(initial=0) < 0 or picture.max(initial=0) > 255:
+            raise FormatError(
+                f"{path} has {len(picture)} channels of values {picture.min(initial=0)}..{picture.max(initial=0)}; a mask "
+                "of colours has three of 0..255: export it as an RGB PNG, or as class numbers"
+            )
+        codes, first = np.unique(self._packed(self.palette), return_index=True)
+        if len(codes) < len(self.palette):
+            twin = next(k for k in range(len(self.palette)) if k not in first)
+            other = next(k for k in range(twin) if (self.palette[k] == self.palette[twin]).all())
+            raise FormatError(
+                f"{path} is a picture of colours, but {source} gives {_shown(self.palette[twin])} to {self.names[other]!r} and "
+                f"to {self.names[twin]!r}; make the colours differ there, or export the masks as class numbers"
+            )
+        class_of = self.class_of[first].astype(np.int32)
+        black = self._packed(np.array([VOID_COLOR]))[0]
+        if black not in codes:
+            place = np.searchsorted(codes, black)
+            codes, class_of = np.insert(codes, place, black), np.insert(class_of, place, VOID)
+        pixels = np.ascontiguousarray(np.moveaxis(picture, 0, -1), dtype=np.uint8).reshape(-1, 3)
+        result = np.empty(len(pixels), dtype=np.int32)
+        if not _look_up(pixels, codes, class_of, result):
+            self._refuse(pixels[result == NO_COLOR], len(pixels), path, source)
+        return result.reshape(picture.shape[1:])
+
+    def _refuse(self, unknown: np.ndarray, size: int, path: Path, source: str) -> None:
+        codes, counts = np.unique(self._packed(unknown), return_counts=True)
+        code, count = int(codes[counts.argmax()]), int(counts.max())
+        color = np.array([code >> 16, code >> 8 & 255, code & 255])
+        nearest = int(np.abs(self.palette.astype(np.int64) - color).sum(axis=1).argmin())
+        blurred = " (JPEG blurs colours: export the masks as PNG)" if path.suffix.lower() in JPEG_SUFFIXES else ""
+        raise FormatError(
+            f"{path} holds the colour {_shown(color)} at {count} of {size} pixels, which no class in {source} has; the nearest "
+            f"is {_shown(self.palette[nearest])} of {self.names[nearest]!r}{blurred}; add the colour there, or correct the mask"
+        )
+
+    @staticmethod
+    def _packed(colors: np.ndarray) -> np.ndarray:
+        return colors.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+
+
+def _shown(color: np.ndarray) -> str:
+    return f"({', '.join(map(str, color.tolist()))})"
+
+
+@njit(cache=True, nogil=True)
+def _look_up(pixels: np.ndarray, codes: np.ndarray, class_of: np.ndarray, result: np.ndarray) -> bool:
+    """Fill `result` (P,) with the class of each pixel uint8 (P, 3), NO_COLOR where its colour is not in the sorted codes."""
+    last, last_class, is_known = np.int64(-1), np.int32(0), True
+    for index in range(len(pixels)):
+        code = (np.int64(pixels[index, 0]) << 16) | (np.int64(pixels[index, 1]) << 8) | np.int64(pixels[index, 2])
+        if code != last:  # masks are made of runs of one colour
+            place = np.searchsorted(codes, code)
+            is_there = bool(place < len(codes) and codes[place] == code)
+            last, last_class = code, class_of[place] if is_there else np.int32(NO_COLOR)
+            is_known = is_known and is_there
+        result[index] = last_class
+    return is_known

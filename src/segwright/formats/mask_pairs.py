@@ -1,0 +1,107 @@
+"""Which mask belongs to which image, where both lie in folders of their own and are called alike."""
+
+import os
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from segwright.codecs.image_file import SUFFIXES
+from segwright.core.errors import FormatError
+from segwright.formats.image_tree import SHOWN, found, images_below, safe_key
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "jpegimages", "jpgimages", "photos", "frames", "pictures")
+IMAGE_ENDING = re.compile(r"[_\-. ](image|img|im|rgb)$", re.IGNORECASE)
+MASK_ENDING = re.compile(
+    r"[_\-. ](masks?|labels?|gt|seg|segmentation|annotation|ground_?truth|instances?|manual|l)$", re.IGNORECASE
+)
+
+
+def subfolders(root: Path, names: Sequence[str]) -> list[Path]:
+    """The folders in a folder that are called by one of these names, in whatever case."""
+    return [entry for entry in sorted(root.iterdir()) if entry.name.lower() in names and entry.is_dir()]
+
+
+def only_subfolder(root: Path, what: str, names: Sequence[str]) -> Path:
+    """The one folder of these names that holds images; `what` they are is for the message.
+
+    Raises:
+        FormatError: there is none, or more than one.
+    """
+    folders = subfolders(root, names)
+    if not folders:
+        raise FormatError(f"{root} has no folder of {what} ({found(root)}); call it {what}/")
+    filled = [folder for folder in folders if _has_images(folder)]
+    if len(filled) > 1:
+        two = " and ".join(folder.name for folder in filled[:2])
+        raise FormatError(f"{root} has several folders of {what}, {two}; move or rename all but one")
+    if not filled:
+        raise FormatError(f"{folders[0]} holds no image ({found(folders[0])}); images end in {', '.join(SUFFIXES)}")
+    return filled[0]
+
+
+def _has_images(folder: Path) -> bool:
+    return any(name.lower().endswith(SUFFIXES) for _, _, names in os.walk(folder) for name in names)
+
+
+def _by_stem(folder: Path, dropped: Collection[str]) -> dict[str, Path]:
+    entries = [(stem, file) for stem, file in images_below(folder) if safe_key(stem) not in dropped]
+    empty = [file for _, file in entries if not file.exists() or file.stat().st_size == 0]  # links may lead nowhere
+    if empty:
+        raise FormatError(f"{_some(empty)} of {len(entries)} files in {folder} hold 0 bytes; copy them again or remove them")
+    files: dict[str, Path] = {}
+    for stem, file in entries:
+        other = files.setdefault(stem, file)
+        if other is not file:
+            raise FormatError(
+                f"{other} and {file.name} have one name, so that their partner is not clear; rename or remove one"
+            )
+    return files
+
+
+def pairs(image_folder: Path, mask_folder: Path, dropped: Collection[str] = ()) -> dict[str, tuple[Path, Path]]:
+    """Image and mask of each key but those that are dropped, in name order.
+
+    Raises:
+        FormatError: one of them is missing, or two files have one name.
+    """
+    images, masks = _by_stem(image_folder, dropped), _by_stem(mask_folder, dropped)
+    bare = {MASK_ENDING.sub("", stem): stem for stem in masks}
+    partners: dict[str, str] = {}
+    for stem in images:
+        base = IMAGE_ENDING.sub("", stem)
+        partner = next((name for name in (stem, bare.get(stem), base, bare.get(base)) if name in masks), None)
+        if partner is not None:
+            partners[stem] = partner
+    alone = [image for stem, image in images.items() if stem not in partners]
+    left = [mask for stem, mask in masks.items() if stem not in set(partners.values())]
+    if not partners:
+        raise FormatError(
+            f"no mask in {mask_folder} belongs to an image in {image_folder}: images are called like {alone[0].name}, "
+            f"masks like {left[0].name}; give both the same name"
+        )
+    if alone or left:
+        problems = [f"{_some(alone)} of {len(images)} images in {image_folder} have no mask"] if alone else []
+        problems += [f"{_some(left)} of {len(masks)} masks in {mask_folder} have no image"] if left else []
+        raise FormatError(f"{'; '.join(problems)}; add the missing files under the same names, or move these elsewhere")
+    result: dict[str, tuple[Path, Path]] = {}
+    for stem, partner in partners.items():
+        pair = result.setdefault(safe_key(stem), (images[stem], masks[partner]))
+        if pair[0] is not images[stem]:
+            raise FormatError(f"{images[stem]} and {pair[0]} would both be called {safe_key(stem)}; rename one")
+    return result
+
+
+def masks_alone(folder: Path, dropped: Collection[str] = ()) -> dict[str, Path]:
+    """The mask of each key where there is no image, in name order.
+
+    Raises:
+        FormatError: there is none, or two files have one name.
+    """
+    if not _has_images(folder):
+        raise FormatError(f"{folder} holds no image ({found(folder)}); images end in {', '.join(SUFFIXES)}")
+    return {safe_key(stem): file for stem, file in _by_stem(folder, dropped).items()}
+
+
+def _some(files: Sequence[Path]) -> str:
+    names = ", ".join(file.name for file in files[:SHOWN])
+    return f"{len(files)} ({names}{', ...' if len(files) > SHOWN else ''})"

@@ -1,0 +1,66 @@
+"""Class and object number of each pixel, to a Segmentation and back: what all formats of label images have in common.
+
+Axes: P planes, N segments, K classes, *S spatial axes.
+"""
+
+import numpy as np
+
+from segwright.core import VOID, Classes, Segmentation
+
+NOTHING = VOID - 1  # in the class maps here: a pixel of no segment, where void is one that nobody knows
+TABLE = 1 << 24  # pairs of class and number that are counted in a table of 16 MB; more are sorted, which is slower
+
+
+def to_segmentation(class_map: np.ndarray, numbers: np.ndarray | None, classes: Classes) -> Segmentation:
+    """One segment for each class and number that occur together in a class map and a map of object numbers, both (*S).
+
+    The class map holds VOID and NOTHING besides classes. The number is the instance id; 0, and no map at all, stand for stuff
+    and for regions of objects that nobody told apart. Segments are in the order of class, then number.
+    """
+    given, index = (np.zeros(1, np.int64), 0) if numbers is None else _compact(numbers)
+    pair = (class_map.astype(np.int64) - NOTHING) * len(given) + index  # classes raised to 0 nothing, 1 void, 2 class 0, ...
+    size = (len(classes) - NOTHING) * len(given)
+    if size <= TABLE:
+        is_there = np.zeros(size, dtype=bool)
+        is_there[pair] = True
+        pairs = np.flatnonzero(is_there)
+        segment_of = np.zeros(size, dtype=np.int32)
+        segment_of[pairs] = _segments(pairs, len(given))
+        planes = segment_of[pair]
+    else:
+        pairs, inverse = np.unique(pair, return_inverse=True)
+        planes = _segments(pairs, len(given))[inverse.reshape(pair.shape)]
+    pairs = pairs[pairs // len(given) >= -NOTHING]
+    return Segmentation.panoptic(planes, pairs // len(given) + NOTHING, given[pairs % len(given)], classes=classes)
+
+
+def to_maps(truth: Segmentation) -> tuple[np.ndarray, np.ndarray]:
+    """Class, VOID or NOTHING of each pixel and its object number or 0, both int32 (*S); a later plane covers an earlier."""
+    class_of = np.concatenate([[VOID, NOTHING], truth.class_ids]).astype(np.int32)  # indices: void, nothing, segments
+    number_of = np.concatenate([[0, 0], truth.instance_ids]).astype(np.int32)
+    segment = truth.planes[0]
+    for plane in truth.planes[1:]:
+        segment = np.where(plane > 0, plane, segment)
+    return class_of[segment + 1], number_of[segment + 1]
+
+
+def _compact(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers that occur, sorted, int64 (M,), and the index of each pixel's number among them."""
+    if numbers.max(initial=0) >= TABLE:
+        given, index = np.unique(numbers, return_inverse=True)
+        return given.astype(np.int64), index.reshape(numbers.shape)
+    is_there = np.zeros(int(numbers.max(initial=0)) + 1, dtype=bool)
+    is_there[numbers] = True
+    given = np.flatnonzero(is_there)
+    index_of = np.zeros(len(is_there), dtype=np.int64)
+    index_of[given] = np.arange(len(given))
+    return given, index_of[numbers]
+
+
+def _segments(pairs: np.ndarray, count: int) -> np.ndarray:
+    """What stands in the planes for each sorted pair, int32: 0, VOID, or the number of the segment, from 1."""
+    raised = pairs // count
+    others = int((raised < -NOTHING).sum())
+    result = np.arange(1 - others, len(pairs) - others + 1, dtype=np.int32)
+    result[:others] = np.where(raised[:others] == 0, 0, VOID)
+    return result

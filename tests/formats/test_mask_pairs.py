@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from segwright.core.errors import FormatError
+from segwright.formats.mask_folder import read
+from segwright.formats.mask_pairs import masks_alone, pairs
+
+IMAGE = np.arange(12, dtype=np.uint8).reshape(3, 4)
+MASK = np.array([[0, 0, 1, 1], [0, 2, 2, 1], [0, 0, 0, 0]], dtype=np.uint8)
+
+
+def save(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+def folder_of(root, *names, images="images", masks="masks"):
+    for name in names:
+        save(root / images / f"{name}.png", IMAGE)
+        save(root / masks / f"{name}.png", MASK)
+    return root
+
+
+# By hand
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"), [("JPEGImages", "SegmentationClass"), ("img", "labels"), ("Images", "ground_truth"), ("image", "mask")]
+)
+def test_common_names_of_folders(tmp_path, images, masks):
+    folder_of(tmp_path, "one", images=images, masks=masks)
+    (tmp_path / masks / "readme.txt").write_text("not an image")
+    save(tmp_path / masks / ".hidden.png", MASK)
+    (tmp_path / "labels").mkdir(exist_ok=True)  # an empty folder of the same kind does no harm
+    assert len(read(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("ending", ["", "_mask", "-label", "_GT", "_seg", "_segmentation", "_ground_truth", "_L"])
+def test_endings_of_mask_names(tmp_path, ending):
+    for name in ("x", "x_1"):
+        save(tmp_path / "images" / f"{name}.png", IMAGE)
+        save(tmp_path / "masks" / f"{name}{ending}.png", MASK)
+    save(tmp_path / "images" / "y_image.png", IMAGE)
+    save(tmp_path / "masks" / f"y{ending}.png", MASK)
+    assert read(tmp_path).keys == ("x", "x_1", "y_image")
+
+
+def test_what_is_dropped_needs_no_partner(tmp_path):
+    folder_of(tmp_path, "a", "b", "c")
+    (tmp_path / "images" / "a.png").unlink()
+    (tmp_path / "masks" / "b.png").unlink()
+    assert list(pairs(tmp_path / "images", tmp_path / "masks", {"a", "b"})) == ["c"]
+    assert list(masks_alone(tmp_path / "masks")) == ["a", "c"] and list(masks_alone(tmp_path / "masks", {"a"})) == ["c"]
+
+
+# By its messages
+
+
+def test_no_masks_at_all(tmp_path):
+    with pytest.raises(FormatError, match=r"holds no image \(it is empty\); images end in .png"):
+        masks_alone(tmp_path)
+
+
+def test_partners_that_are_missing(tmp_path):
+    folder_of(tmp_path, "a", "b", "c", "d", "e")
+    for name in "abcd":
+        (tmp_path / "masks" / f"{name}.png").unlink()
+    with pytest.raises(FormatError, match=r"4 \(a.png, b.png, c.png, ...\) of 5 images in .* have no mask; add the missing"):
+        read(tmp_path)
+    (tmp_path / "images" / "e.png").rename(tmp_path / "images" / "f.png")
+    with pytest.raises(FormatError, match="no mask in .* belongs to an image .*called like a.png, masks like e.png"):
+        read(tmp_path)
+    save(tmp_path / "masks" / "f.png", MASK)
+    with pytest.raises(FormatError, match=r"have no mask; 1 \(e.png\) of 2 masks in .* have no image"):
+        read(tmp_path)
+
+
+def test_two_files_of_one_name(tmp_path):
+    folder_of(tmp_path, "a")
+    save(tmp_path / "images" / "a.bmp", IMAGE)
+    with pytest.raises(FormatError, match="have one name, so that their partner is not clear; rename or remove one"):
+        read(tmp_path)
+    folder_of(tmp_path / "deep", "a/b", "a__b")
+    with pytest.raises(FormatError, match="would both be called a__b; rename one"):
+        read(tmp_path / "deep")
+
+
+def test_files_of_zero_bytes(tmp_path):
+    folder_of(tmp_path, "a", "b")
+    (tmp_path / "masks" / "b.png").write_bytes(b"")
+    with pytest.raises(FormatError, match=r"1 \(b.png\) of 2 files in .*masks hold 0 bytes; copy them again or remove"):
+        read(tmp_path)
+
+
+def test_links_that_lead_nowhere(tmp_path):
+    folder_of(tmp_path, "a", "b")
+    (tmp_path / "images" / "a.png").unlink()
+    (tmp_path / "images" / "a.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(FormatError, match=r"1 \(a.png\) of 2 files in .*images hold 0 bytes"):
+        read(tmp_path)

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from segwright.core import VOID, Classes, Segmentation
+from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
+
+THREE = Classes.of(["road", "car", "sky"], is_thing=[False, True, False])
+
+
+# By hand
+
+
+def test_class_and_number_make_a_segment():
+    class_map = np.array([[0, 1, 1, 1], [VOID, NOTHING, 1, 0]])
+    numbers = np.array([[0, 7, 7, 2], [0, 0, 0, 0]])
+    truth = to_segmentation(class_map, numbers, THREE)
+    assert truth.class_ids.tolist() == [0, 1, 1, 1] and truth.instance_ids.tolist() == [0, 0, 2, 7]
+    assert truth.planes.tolist() == [[[1, 4, 4, 3], [VOID, 0, 2, 1]]]
+
+
+def test_maps_without_a_segment():
+    truth = to_segmentation(np.array([[VOID, NOTHING]]), None, THREE)
+    assert len(truth) == 0 and truth.planes.tolist() == [[[VOID, 0]]]
+    assert to_segmentation(np.full((2, 2), NOTHING), None, THREE).planes.max() == 0
+    assert to_segmentation(np.zeros((1, 1), int), np.array([[3]]), THREE).instance_ids.tolist() == [3]
+
+
+def test_a_later_plane_covers_an_earlier():
+    masks = np.array([[[1, 1, 0]], [[0, 1, 1]]], dtype=bool)
+    class_map, numbers = to_maps(Segmentation.instances(masks, [1, 2], classes=THREE))
+    assert class_map.tolist() == [[1, 2, 2]] and numbers.tolist() == [[1, 2, 2]]
+
+
+# By a slow twin
+
+
+@pytest.mark.parametrize("highest", [3, 70_000, 2**31 - 1])
+def test_each_pair_is_one_segment(highest):
+    generator = np.random.default_rng(0)
+    class_map = generator.integers(NOTHING, 3, (6, 7))
+    numbers = generator.choice([0, 1, highest], (6, 7))
+    truth = to_segmentation(class_map, numbers, THREE)
+    pairs = sorted({(int(k), int(n)) for k, n in zip(class_map.ravel(), numbers.ravel(), strict=True) if k >= 0})
+    assert list(zip(truth.class_ids, truth.instance_ids, strict=True)) == pairs
+    for index, (k, n) in enumerate(pairs):
+        assert np.array_equal(truth.mask(index), (class_map == k) & (numbers == n))
+    assert np.array_equal(truth.planes[0] == VOID, class_map == VOID)
+    assert np.array_equal(truth.planes[0] == 0, class_map == NOTHING)
+
+
+def test_many_classes_with_many_numbers():
+    classes = Classes.of([f"c{k}" for k in range(300)])
+    class_map, numbers = np.mgrid[:300, :300]
+    numbers = np.where(class_map == 7, 90_000 * numbers, numbers)  # more pairs than the table holds
+    truth = to_segmentation(np.vstack([class_map, class_map[:1] * 0 + VOID]), np.vstack([numbers, numbers[:1]]), classes)
+    assert len(truth) == 90_000 and (truth.planes[0, -1] == VOID).all()
+    back = to_maps(truth)
+    assert np.array_equal(back[0][:-1], class_map) and np.array_equal(back[1][:-1], numbers)
+
+
+# By a law
+
+
+@settings(deadline=None)
+@given(
+    class_map=arrays(np.int32, (3, 4), elements=st.integers(NOTHING, 2)),
+    numbers=arrays(np.int32, (3, 4), elements=st.sampled_from([0, 1, 5, 65536])),
+)
+def test_maps_come_back(class_map, numbers):
+    numbers = np.where(class_map >= 0, numbers, 0)
+    back = to_maps(to_segmentation(class_map, numbers, THREE))
+    assert np.array_equal(back[0], class_map) and np.array_equal(back[1], numbers)
