@@ -1,0 +1,330 @@
+"""Datumaro: annotations/SUBSET.json with label categories and items, images in images/SUBSET/.
+
+    ROOT/annotations/train.json     one file per subset; "default" where there are none
+    ROOT/images/train/NAME.jpg      also images/NAME.jpg, or anywhere below
+
+    {"categories": {"label": {"labels": [{"name": "car", "parent": "", "attributes": []}, ...]},
+                    "mask": {"colormap": [{"label_id": 0, "r": 128, "g": 64, "b": 128}, ...]}},
+     "items": [{"id": "NAME", "image": {"path": "NAME.jpg", "size": [400, 600]}, "annotations": [
+        {"type": "polygon", "label_id": 0, "points": [x, y, x, y, ...], "group": 0, "z_order": 0, "attributes": {}},
+        {"type": "mask", "label_id": 0, "rle": {"counts": "...", "size": [400, 600]}, ...}]}, ...]}
+
+Polygons, masks and ellipses of one label and one `group` other than 0 are one object; `object_id` is its number; what has a
+higher `z_order` comes later; `is_crowd` among the attributes marks objects that nobody told apart. Boxes, points, captions and
+others cover no pixel and are passed over. The key of a sample is its `id` after its subset, train__NAME.
+
+Written are masks, so that each pixel comes back; our own are `is_thing` of a label and `score` among the attributes. Lost are
+void (it becomes nothing) and the size of pixels.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field, FiniteFloat, TypeAdapter
+
+from segwright.codecs import rle
+from segwright.codecs.json_list import JsonFile, top_keys, write_json
+from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.core.classes import distinct_colors
+from segwright.core.errors import FormatError, SettingError, naming
+from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, ImageIndex, found, natural, split_of
+from segwright.formats.journal import Journal
+from segwright.formats.named_objects import (
+    Region,
+    check_size,
+    ellipse,
+    find_image,
+    polygon,
+    read_picture,
+    regions_of,
+    segmentation,
+    truth_2d,
+    unique_keys,
+)
+
+log = logging.getLogger(__name__)
+
+LOSES = "void becomes nothing, and the size of pixels is not kept"
+DEFAULT = "default"  # the subset of items that belong to none
+SUBSET_ORDER = (DEFAULT, *TRAIN_NAMES, *VAL_NAMES)
+
+Count = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+@dataclass(slots=True)
+class _Label:
+    name: str
+    is_thing: bool = True
+
+
+@dataclass(slots=True)
+class _Labels:
+    labels: list[_Label]
+
+
+@dataclass(slots=True)
+class _Color:
+    label_id: int
+    r: int
+    g: int
+    b: int
+
+
+@dataclass(slots=True)
+class _Colors:
+    colormap: list[_Color]
+
+
+@dataclass(slots=True)
+class _Categories:
+    label: _Labels
+    mask: _Colors | None = None
+
+
+@dataclass(slots=True)
+class _Rle:
+    counts: str | list[Count]
+    size: Annotated[list[int], Field(min_length=2, max_length=2)]
+
+
+@dataclass(slots=True)
+class _Annotation:
+    type: str
+    label_id: int | None = None
+    points: list[FiniteFloat] | None = None
+    rle: _Rle | None = None
+    z_order: int | None = 0
+    group: int | None = 0
+    object_id: int | None = None
+    attributes: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class _Image:
+    path: str | None = None
+    size: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+
+
+@dataclass(slots=True)
+class _Item:
+    id: str | int
+    annotations: list[_Annotation]
+    image: _Image | None = None
+
+
+@dataclass(slots=True)
+class _ItemHead:
+    id: str | int
+    image: _Image | None = None
+
+
+CATEGORIES, ITEM, HEAD = TypeAdapter(_Categories), TypeAdapter(_Item), TypeAdapter(_ItemHead)
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads one sample by its key: `entries` are the file of its subset and its position there."""
+
+    files: tuple[JsonFile, ...]
+    entries: dict[str, tuple[int, int]]
+    images: dict[str, Path]
+    classes: Classes
+    warned: set[str] = field(default_factory=set)
+
+    def __call__(self, key: str) -> Sample:
+        number, position = self.entries[key]
+        file = self.files[number]
+        place = f"{file.path}: items[{position}]"
+        item = file.entry("items", position, ITEM)
+        size = item.image.size if item.image else None
+        shape = check_size(size[0], size[1], place) if size else None
+        image = read_picture(self.images.get(key), shape, place, name=_name(item), is_needed=bool(self.images))
+        height, width = image.shape[1:]
+        return Sample.of(key, image, self._truth(item.annotations, (height, width), place))
+
+    def _truth(self, annotations: list[_Annotation], shape: tuple[int, int], place: str) -> Segmentation:
+        objects: dict[tuple[int, int, int], Region] = {}
+        order = sorted(range(len(annotations)), key=lambda number: annotations[number].z_order or 0)
+        for number in order:
+            one, where = annotations[number], f"{place}.annotations[{number}]"
+            counts = _draw(one, shape, where)
+            if counts is None or one.label_id is None:
+                self._warn(where, "without label" if counts is not None else f"of type {one.type!r}")
+                continue
+            if not 0 <= one.label_id < len(self.classes):
+                raise FormatError(f"{where}.label_id is {one.label_id}, there are {len(self.classes)} labels; correct it")
+            name = (one.label_id, 1, one.group) if one.group else (one.label_id, 0, number)
+            if name in objects:
+                counts = rle.union([objects[name].counts, counts], shape)
+            attributes = one.attributes or {}
+            score, is_crowd = attributes.get("score", 1.0), bool(attributes.get("is_crowd"))
+            given = one.object_id if one.object_id is not None and one.object_id >= 0 else None
+            is_score = isinstance(score, int | float) and np.isfinite(score)
+            objects[name] = Region(
+                self.classes.names[one.label_id],
+                counts,
+                0 if is_crowd else given,
+                float(score) if is_score else 1.0,
+            )
+        return segmentation(list(objects.values()), shape, self.classes, place)
+
+    def _warn(self, place: str, what: str) -> None:
+        if what not in self.warned:
+            self.warned.add(what)
+            log.warning("%s: annotations %s are no objects and are passed over, here and wherever they are", place, what)
+
+
+def matches(path: Path | str) -> bool:
+    """Whether a path is a folder with annotations/*.json of categories and items."""
+    return any({"categories", "items"} <= top_keys(file) for file in _subset_files(Path(path)))
+
+
+def read(path: Path | str) -> Dataset:
+    """The samples of a folder, subset by subset in the order of the items; each is read when it is asked for.
+
+    Raises:
+        FormatError: there is no such file, one is not as it should be, two have other labels, or two items have one key.
+    """
+    root = Path(path)
+    paths = _subset_files(root)
+    if not paths:
+        there = found(root) if root.is_dir() else "it is no folder"
+        raise FormatError(f"{root} has no annotations/*.json ({there}); export with the format datumaro")
+    files = tuple(map(JsonFile, paths))
+    found_classes = [_classes(file) for file in files]
+    if any(classes != found_classes[0] for classes in found_classes):
+        raise FormatError(f"{root}: its subsets have other labels or colours than {paths[0].name}; export them together")
+    names, entries, images = [], [], []
+    index = ImageIndex(root)
+    for number, file in enumerate(files):
+        subset = file.path.stem
+        for position, item in enumerate(file.entries("items", HEAD)):
+            names.append(str(item.id) if subset == DEFAULT else f"{subset}/{item.id}")
+            entries.append((number, position))
+            image = find_image(index, f"images/{subset}", _name(item)) if _name(item) else None
+            images.append(image)
+    if not names:
+        raise FormatError(f"{root} holds no item; export the data set again")
+    keys = unique_keys(names, root)
+    image_of = {key: image for key, image in zip(keys, images, strict=True) if image is not None}
+    if not image_of:
+        log.info("%s: no image lies beside the annotations", root)
+    reader = Reader(files, dict(zip(keys, entries, strict=True)), image_of, found_classes[0])
+    return Dataset(str(root), found_classes[0], tuple(keys), reader, image_of)
+
+
+def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
+    """Write samples as annotations/ and images/, the key train__a as the item a of the subset train.
+
+    Raises:
+        OutputError: the place is not writable or already holds something, there is no sample, or one has no truth, is a
+            volume, or has an unsafe key or other classes than the first.
+    """
+    root = Path(path)
+    with Journal(root, "datumaro", samples) as journal:
+        for sample in journal.samples():
+            truth = truth_2d(sample, "datumaro")
+            part, name = split_of(sample.key)
+            if name.startswith("."):
+                part, name = "", sample.key
+            image = journal.write_image(sample, root / "images" / (part or DEFAULT) / name)
+            item = {
+                "id": name,
+                "annotations": [
+                    _annotation(number, region, truth.classes, truth.shape)
+                    for number, region in enumerate(regions_of(sample, "datumaro"))
+                ],
+                "image": {"path": image.name if image else f"{name}.png", "size": list(truth.shape)},
+            }
+            journal.add(sample, {"subset": part or DEFAULT, "item": item})
+        for subset in dict.fromkeys(record["subset"] for record in journal.records()):
+            content: dict[str, Any] = {
+                "dm_format_version": "1.0",
+                "media_type": 2,  # images
+                "infos": {},
+                "categories": _categories(journal.classes),
+                "items": (record["item"] for record in journal.records() if record["subset"] == subset),
+            }
+            write_json(root / "annotations" / f"{subset}.json", content)
+
+
+def _subset_files(root: Path) -> list[Path]:
+    files = [file for file in (root / "annotations").glob("*.json") if not file.name.startswith(".") and file.is_file()]
+
+    def rank(file: Path) -> tuple[int, Any]:
+        known = file.stem.lower() in SUBSET_ORDER
+        return SUBSET_ORDER.index(file.stem.lower()) if known else len(SUBSET_ORDER), natural(file.stem)
+
+    return sorted(files, key=rank)
+
+
+def _classes(file: JsonFile) -> Classes:
+    categories = file.value("categories", CATEGORIES)
+    labels = categories.label.labels
+    colors = dict(enumerate(distinct_colors(len(labels))))
+    colors |= {color.label_id: (color.r, color.g, color.b) for color in (categories.mask.colormap if categories.mask else [])}
+    try:
+        return Classes.of(
+            [label.name for label in labels],
+            colors=[colors[number] for number in range(len(labels))],
+            is_thing=[label.is_thing for label in labels],
+        )
+    except SettingError as error:
+        raise FormatError(f"{file.path}: categories: {error}") from error
+
+
+def _categories(classes: Classes) -> dict[str, Any]:
+    things = zip(classes.names, classes.is_thing, strict=True)
+    return {
+        "label": {
+            "labels": [{"name": name, "parent": "", "attributes": [], "is_thing": is_thing} for name, is_thing in things],
+            "attributes": ["is_crowd", "score"],
+        },
+        "mask": {"colormap": [{"label_id": k, "r": r, "g": g, "b": b} for k, (r, g, b) in enumerate(classes.colors)]},
+    }
+
+
+def _name(item: _Item | _ItemHead) -> str:
+    """What an item calls its image."""
+    return (item.image.path if item.image else None) or f"{item.id}.jpg"  # .jpg: Datumaro's own rule
+
+
+def _draw(one: _Annotation, shape: tuple[int, int], place: str) -> np.ndarray | None:
+    """The run lengths (R,) of an annotation, None where it covers no pixel."""
+    if one.type == "mask" and one.rle is not None:
+        with naming(place):
+            counts = rle.from_text(one.rle.counts) if isinstance(one.rle.counts, str) else np.array(one.rle.counts, np.uint32)
+        if tuple(one.rle.size) != shape:
+            raise FormatError(f"{place}: the mask is {one.rle.size}, the image {list(shape)} (rows, columns); export it again")
+        rle.check(counts, shape, place)
+        return counts
+    if one.type in ("polygon", "ellipse") and one.points is not None:
+        if len(one.points) % 2 or one.type == "ellipse" and len(one.points) != 4:
+            raise FormatError(f"{place}: {len(one.points)} numbers are no points of a {one.type}; export it again")
+        points = list(zip(one.points[::2], one.points[1::2], strict=True))
+        if one.type == "polygon":
+            return polygon([points], shape, place)
+        (left, top), (right, bottom) = points
+        return ellipse(((left + right) / 2, (top + bottom) / 2), (abs(right - left) / 2, abs(bottom - top) / 2), shape)
+    return None
+
+
+def _annotation(number: int, region: Region, classes: Classes, shape: tuple[int, ...]) -> dict[str, Any]:
+    label = classes.names.index(region.name)
+    attributes: dict[str, Any] = {"is_crowd": classes.is_thing[label] and not region.instance_id}
+    if region.score != 1:
+        attributes["score"] = region.score
+    return {
+        "id": number + 1,
+        "type": "mask",
+        "attributes": attributes,
+        "group": 0,
+        **({"object_id": region.instance_id} if region.instance_id else {}),
+        "label_id": label,
+        "rle": {"counts": rle.to_text(region.counts), "size": list(shape)},
+        "z_order": number,
+    }
