@@ -38,6 +38,7 @@ from segwright.formats.named_objects import (
     check_size,
     ellipse,
     find_image,
+    images_by_key,
     polygon,
     read_picture,
     regions_of,
@@ -210,7 +211,7 @@ def read(path: Path | str) -> Dataset:
     if not names:
         raise FormatError(f"{root} holds no item; export the data set again")
     keys = unique_keys(names, root)
-    image_of = {key: image for key, image in zip(keys, images, strict=True) if image is not None}
+    image_of = images_by_key(keys, images)
     if not image_of:
         log.info("%s: no image lies beside the annotations", root)
     reader = Reader(files, dict(zip(keys, entries, strict=True)), image_of, found_classes[0])

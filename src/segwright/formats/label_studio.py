@@ -44,6 +44,7 @@ from segwright.formats.named_objects import (
     ellipse,
     find_classes,
     find_image,
+    images_by_key,
     place_of,
     polygon,
     read_picture,
@@ -230,7 +231,7 @@ def read(path: Path | str) -> Dataset:
         raise FormatError(f"{root}: no task has a finished annotation; annotate some, and export again")
     keys = unique_keys((_bare(name) for name in names), root)
     index = ImageIndex(root)
-    images = {key: image for key, name in zip(keys, names, strict=True) if (image := _image_of(index, name)) is not None}
+    images = images_by_key(keys, (_image_of(index, name) for name in names))
     if not images:
         log.info("%s: no image lies beside the annotations", root)
     classes = find_classes(root, labels)

@@ -17,7 +17,6 @@ Written are polygons for objects without holes, one per part, and masks for the 
 import base64
 import binascii
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -33,7 +32,7 @@ from segwright.codecs.image_file import decode_image
 from segwright.codecs.json_list import JsonFile, top_keys, write_json
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
-from segwright.formats.image_tree import MASK_FOLDERS, ImageIndex, found, natural
+from segwright.formats.image_tree import ImageIndex, found, natural
 from segwright.formats.journal import Journal
 from segwright.formats.named_objects import (
     CLASSES_FILE,
@@ -42,6 +41,9 @@ from segwright.formats.named_objects import (
     ellipse,
     find_classes,
     find_image,
+    images_by_key,
+    label_files,
+    label_name,
     numbers_of,
     place_of,
     polygon,
@@ -158,7 +160,7 @@ class Reader:
 
 def matches(path: Path | str) -> bool:
     """Whether a path is a folder with JSON files of shapes in it or below."""
-    files = zip(range(LOOKED_AT), _label_files(Path(path)), strict=False)
+    files = zip(range(LOOKED_AT), label_files(Path(path), ".json"), strict=False)
     return any({"shapes", "imagePath"} <= top_keys(file) for _, file in files)
 
 
@@ -171,17 +173,13 @@ def read(path: Path | str) -> Dataset:
     root = Path(path)
     if not root.is_dir():
         raise FormatError(f"{root} is not a folder; give the folder that holds the images and their JSON files")
-    files = [file for file in _label_files(root) if "shapes" in top_keys(file) or not top_keys(file)]
+    files = [file for file in label_files(root, ".json") if "shapes" in top_keys(file) or not top_keys(file)]
     if not files:
         raise FormatError(f"{root} holds no JSON file of labelme ({found(root)}); labelme saves one beside each image")
-    files.sort(key=lambda file: natural(_name(root, file)))
-    keys = unique_keys((_name(root, file) for file in files), root)
+    files.sort(key=lambda file: natural(label_name(root, file)))
+    keys = unique_keys((label_name(root, file) for file in files), root)
     index = ImageIndex(root)
-    images = {}
-    for key, file in zip(keys, files, strict=True):
-        image = _image_of(index, file)
-        if image is not None:
-            images[key] = image
+    images = images_by_key(keys, (_image_of(index, file) for file in files))
     if not images:
         log.info("%s: no image lies beside the annotations", root)
     classes = find_classes(root, _names(files))
@@ -221,21 +219,6 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             write_json(root / f"{place}.json", content)
             journal.add(sample)
         write_classes_file(root, journal.classes)
-
-
-def _label_files(root: Path) -> Iterator[Path]:
-    """The JSON files below a folder, in no order; hidden folders and classes.json are passed over."""
-    for place, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(".json") and not name.startswith(".") and name != CLASSES_FILE:
-                yield Path(place, name)
-
-
-def _name(root: Path, file: Path) -> str:
-    """The path of a file below the root without its suffix and without a first folder of labels."""
-    parts = file.relative_to(root).with_suffix("").parts
-    return "/".join(parts[1:] if len(parts) > 1 and parts[0].lower() in MASK_FOLDERS else parts)
 
 
 def _image_of(index: ImageIndex, file: Path) -> Path | None:

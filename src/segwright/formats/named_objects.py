@@ -24,7 +24,7 @@ from segwright.core import Classes, Sample, Segmentation
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError, naming
 from segwright.core.files import replace_file
-from segwright.formats.image_tree import ImageIndex, natural, safe_key, split_of
+from segwright.formats.image_tree import MASK_FOLDERS, ImageIndex, natural, safe_key, split_of
 from segwright.formats.journal import truth_of
 from segwright.formats.mask_meaning import read_classes
 
@@ -140,7 +140,7 @@ def check_size(height: int, width: int, place: str) -> tuple[int, int]:
     return height, width
 
 
-def polygon(rings: Sequence[Sequence[Sequence[float]]], shape: tuple[int, int], place: str) -> np.ndarray:
+def polygon(rings: Sequence[Sequence[Sequence[float]] | np.ndarray], shape: tuple[int, int], place: str) -> np.ndarray:
     """The run lengths (R,) of what lies inside of rings of corners (x, y), by even-odd; a ring inside of another is a hole.
 
     Raises:
@@ -223,6 +223,38 @@ def unique_keys(names: Iterable[str], root: Path) -> dict[str, int]:
         if keys.setdefault(key, position) != position:
             raise FormatError(f"{root} holds two samples that would both be called {key!r}; rename or remove one")
     return keys
+
+
+def images_by_key(keys: Iterable[str], images: Iterable[Path | None]) -> dict[str, Path]:
+    """The image file of each key that has one.
+
+    Raises:
+        FormatError: two samples would have one image, as when that of train/a is missing and val/a.png is found for it.
+    """
+    owner: dict[Path, str] = {}
+    found: dict[str, Path] = {}
+    for key, image in zip(keys, images, strict=True):
+        if image is None:
+            continue
+        if owner.setdefault(image, key) != key:
+            raise FormatError(f"{image} is the image of {owner[image]!r} and of {key!r}; is one missing, or named wrongly?")
+        found[key] = image
+    return found
+
+
+def label_files(root: Path, suffix: str) -> Iterator[Path]:
+    """The files below a folder that end so, in name order folder by folder; hidden ones and classes.json are passed over."""
+    for place, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.lower().endswith(suffix) and not name.startswith(".") and name != CLASSES_FILE:
+                yield Path(place, name)
+
+
+def label_name(root: Path, file: Path) -> str:
+    """The path of a file of labels below the root, without its suffix and without a first folder of labels."""
+    parts = file.relative_to(root).with_suffix("").parts
+    return "/".join(parts[1:] if len(parts) > 1 and parts[0].lower() in MASK_FOLDERS else parts)
 
 
 def write_classes_file(root: Path, classes: Classes) -> None:
