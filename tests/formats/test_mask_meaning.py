@@ -164,6 +164,8 @@ def test_dataset_toml_goes_before_classes_json(tmp_path):
     (tmp_path / "dataset.toml").write_text('[masks]\nclasses = ["x"]\nvalues = [5]\n')
     meaning = written_meaning(tmp_path)
     assert meaning.classes.names == ("x",) and meaning.source == str(tmp_path / "dataset.toml")
+    (tmp_path / "dataset.toml").write_text("[masks]\nignore_index = 0\n")
+    assert written_meaning(tmp_path).truth(bytes_of(0, 1), HERE).class_map().tolist() == [[VOID, 1]]
     assert meaning_of({"classes": ["x"], "values": [5]}, "here").truth(bytes_of(5), HERE).class_map().tolist() == [[0]]
 
 

@@ -19,13 +19,13 @@ Lost: of overlapping segments the later covers the earlier; scores and the size 
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from segwright.codecs.image_file import SUFFIXES, fit_mask, read_image, read_mask, write_values
+from segwright.codecs.image_file import SUFFIXES, read_image, read_mask, write_values
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import dataset_file
@@ -40,7 +40,7 @@ from segwright.formats.mask_meaning import (
     write_classes,
     written_meaning,
 )
-from segwright.formats.mask_pairs import IMAGE_FOLDERS, masks_alone, only_subfolder, pairs, subfolders
+from segwright.formats.mask_pairs import IMAGE_FOLDERS, fitting, masks_alone, only_subfolder, pairs, subfolders
 from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
 
 log = logging.getLogger(__name__)
@@ -83,23 +83,6 @@ class Reader:
         if numbers is not None:
             numbers = fitting(numbers, files.numbers or files.mask, image, files.image)
         return Sample.of(key, image, to_segmentation(class_map, numbers, self.meaning.classes))
-
-
-def fitting(mask: np.ndarray, path: Path, image: np.ndarray, image_path: Path | None) -> np.ndarray:
-    """A mask (*S) turned to the shape of its image (C, *S).
-
-    Raises:
-        FormatError: no turn that the image's EXIF asks for makes it fit.
-    """
-    if mask.shape == image.shape[1:]:
-        return mask
-    turned = None if image_path is None else fit_mask(mask, image.shape[1:], image_path)
-    if turned is None:
-        raise FormatError(
-            f"{path} is {_size(mask.shape)}, its image {image_path or 'by the mask'} is {_size(image.shape[1:])} "
-            "(rows x columns); export the mask again at the size of the image"
-        )
-    return turned
 
 
 def matches(path: Path | str) -> bool:
@@ -225,10 +208,6 @@ def _with_numbers(files: dict[str, Files], folder: Path) -> dict[str, Files]:
     if numbers and not numbers.keys() & files.keys():
         log.warning("%s: no file is called like an image, so that it is not read; give both the same names", folder)
     return {key: Files(entry.image, entry.mask, numbers.get(key)) for key, entry in files.items()}
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def _are_objects(truth: Segmentation) -> bool:

@@ -12,7 +12,8 @@
                                            first one, of one class 0 is nothing
      "crowd_index": 65534}                 there, the number of objects that nobody told apart, optional
 
-The table [masks] of a dataset.toml beside it has the same keys, and then counts instead of it.
+The table [masks] of a dataset.toml beside it has the same keys. It counts instead of classes.json, or, where it names no
+classes, key by key before it.
 
 A mask whose channels differ is a picture of colours, and its colours are looked up in "palette"; black, where no class has it,
 is void. With "masks": "colors" all masks are such pictures; without it, the first mask that is not grey tells.
@@ -194,7 +195,7 @@ def read_classes(path: Path) -> Meaning:
 
 
 def written_meaning(root: Path, *, is_above: bool = False) -> Meaning | None:
-    """What dataset.toml or else classes.json in a folder says of its masks, None where neither does.
+    """What dataset.toml and classes.json in a folder say of its masks, None where neither says a word.
 
     With `is_above` a classes.json in the folder above counts too.
 
@@ -202,11 +203,14 @@ def written_meaning(root: Path, *, is_above: bool = False) -> Meaning | None:
         FormatError: one of them is not as the module's docstring says.
     """
     table = dataset_file.masks(root)
-    if table is not None:
-        return meaning_of(table, str(dataset_file.folder_of(root) / dataset_file.NAME))
     folders = (root, root.absolute().parent) if is_above else (root,)
     path = next((folder / "classes.json" for folder in folders if (folder / "classes.json").is_file()), None)
-    return None if path is None else read_classes(path)
+    if table is None:
+        return None if path is None else read_classes(path)
+    source = str(dataset_file.folder_of(root) / dataset_file.NAME)
+    if "classes" not in table and path is not None:
+        table, source = _whole(_json(path), str(path)) | table, f"{path} with {source}"
+    return meaning_of(table, source)
 
 
 def meaning_of(content: Any, source: str) -> Meaning:

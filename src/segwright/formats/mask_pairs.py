@@ -5,7 +5,9 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from segwright.codecs.image_file import SUFFIXES
+import numpy as np
+
+from segwright.codecs.image_file import SUFFIXES, fit_mask
 from segwright.core.errors import FormatError
 from segwright.formats.image_tree import SHOWN, found, images_below, safe_key
 
@@ -37,6 +39,23 @@ def only_subfolder(root: Path, what: str, names: Sequence[str]) -> Path:
     if not filled:
         raise FormatError(f"{folders[0]} holds no image ({found(folders[0])}); images end in {', '.join(SUFFIXES)}")
     return filled[0]
+
+
+def fitting(mask: np.ndarray, path: Path, image: np.ndarray, image_path: Path | None) -> np.ndarray:
+    """A mask (*S) turned to the shape of its image (C, *S).
+
+    Raises:
+        FormatError: no turn that the image's EXIF asks for makes it fit.
+    """
+    if mask.shape == image.shape[1:]:
+        return mask
+    turned = None if image_path is None else fit_mask(mask, image.shape[1:], image_path)
+    if turned is None:
+        raise FormatError(
+            f"{path} is {_size(mask.shape)}, its image {image_path or 'by the mask'} is {_size(image.shape[1:])} "
+            "(rows x columns); export the mask again at the size of the image"
+        )
+    return turned
 
 
 def _has_images(folder: Path) -> bool:
@@ -105,3 +124,7 @@ def masks_alone(folder: Path, dropped: Collection[str] = ()) -> dict[str, Path]:
 def _some(files: Sequence[Path]) -> str:
     names = ", ".join(file.name for file in files[:SHOWN])
     return f"{len(files)} ({names}{', ...' if len(files) > SHOWN else ''})"
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
