@@ -1,0 +1,230 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+
+from segwright.codecs.volume_header import MAX_OF_SMALL, MAX_RATIO, meta, nifti, nrrd, suffix_of
+from segwright.core.errors import FormatError
+
+NRRD = """NRRD0004
+# made by hand
+type: short
+dimension: 3
+space: left-posterior-superior
+sizes: 2 3 4
+space directions: (1,0,0) (0,2,0) (0,0,3)
+kinds: domain domain domain
+endian: little
+encoding: raw
+space origin: (5,6,7)
+note:=anything: at all
+
+"""
+META = """ObjectType = Image
+NDims = 3
+BinaryData = True
+BinaryDataByteOrderMSB = False
+CompressedData = False
+TransformMatrix = 0 1 0 1 0 0 0 0 1
+Offset = 5 6 7
+ElementSpacing = 1 2 3
+DimSize = 2 3 4
+ElementType = MET_SHORT
+ElementDataFile = LOCAL
+"""
+
+
+def nifti_bytes(**changes) -> bytes:
+    """A NIfTI file of 2 x 3 x 4 int16 in which some header fields, (offset, struct format, values), are changed."""
+    data = bytearray(352 + 48)
+    fields = {
+        "size": (0, "<i", 348), "dim": (40, "<8h", 3, 2, 3, 4, 1, 1, 1, 1), "type": (70, "<2h", 4, 16),
+        "pixdim": (76, "<8f", 1, 1, 2, 3, 0, 0, 0, 0), "start": (108, "<3f", 352, 0, 0), "codes": (252, "<2h", 0, 0),
+        "sform": (280, "<12f", 1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 3, 0), "magic": (344, "<4s", b"n+1"),
+    }  # fmt: skip
+    for offset, form, *values in (fields | changes).values():
+        struct.pack_into(form, data, offset, *values)
+    return bytes(data)
+
+
+def put(path, text: str, size: int = 48):
+    path.write_bytes(text.encode() + bytes(size))
+    return path
+
+
+# By hand
+
+
+def test_nrrd(tmp_path):
+    layout = nrrd(put(tmp_path / "a.nrrd", NRRD))
+    assert layout.stored == (4, 3, 2) and layout.dtype == np.int16 and layout.coding == "raw" and layout.start == len(NRRD)
+    steps, origin = layout.place
+    assert np.array_equal(steps, np.diag([1, 2, 3])) and origin.tolist() == [5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("space", "signs"),
+    [
+        ("RAS", (-1, -1, 1)),
+        ("right-anterior-superior", (-1, -1, 1)),
+        ("left-anterior-superior", (1, -1, 1)),
+        ("LPS", (1, 1, 1)),
+    ],
+)
+def test_spaces_are_turned_to_lps(tmp_path, space, signs):
+    steps, origin = nrrd(put(tmp_path / "a.nrrd", NRRD.replace("left-posterior-superior", space))).place
+    assert np.array_equal(steps, np.diag([1, 2, 3]) * signs) and origin.tolist() == [5 * signs[0], 6 * signs[1], 7]
+
+
+def test_metaimage_names_its_axes_row_by_row(tmp_path):
+    layout = meta(put(tmp_path / "a.mha", META.replace("0 1 0 1 0 0", "0 1 0 -1 0 0")))
+    assert layout.stored == (4, 3, 2) and layout.dtype == np.int16 and layout.start == len(META) + 1
+    assert np.array_equal(layout.place[0], [[0, -2, 0], [1, 0, 0], [0, 0, 3]])  # x runs along world y, y against world x
+
+
+def test_nifti(tmp_path):
+    (tmp_path / "a.nii").write_bytes(nifti_bytes(start=(108, "<3f", 352, 2.5, 1)))
+    layout = nifti(tmp_path / "a.nii")
+    assert layout.stored == (4, 3, 2) and layout.dtype == np.int16 and (layout.slope, layout.inter) == (2.5, 1)
+
+
+def test_suffixes(tmp_path):
+    names = {"a.nii.gz": ".nii.gz", "A.NII": ".nii", "a.b.mha": ".mha", "a.gz": "", "nii": ""}
+    assert {name: suffix_of(tmp_path / name) for name in names} == names
+
+
+# By its messages
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("NRRD0004", "NRRD", "does not begin like an NRRD file"),
+        ("type: short", "type: block", "NRRD type 'block'"),
+        ("dimension: 3", "dimension: 5", "dimension 5 and sizes"),
+        ("sizes: 2 3 4", "sizes: 2 3 many", "whole numbers are needed"),
+        ("sizes: 2 3 4", "sizes: 2 3 0", "are named in its header"),
+        ("sizes: 2 3 4", "sizes: 2 3 5", "cut short"),
+        ("encoding: raw", "encoding: bzip2", "its encoding is 'bzip2'"),
+        ("encoding: raw", "encoding: raw\nbyte skip: 7", "bytes or lines to skip"),
+        ("encoding: raw", "encoding: gzip", None),
+        ("(0,2,0)", "(0,0,0)", "which is no size"),
+        ("(0,2,0)", "(0,nan,0)", "finite numbers are needed"),
+        ("(0,2,0)", "(1,0,0)", "point the same way"),
+        ("(0,2,0)", "none", "directions in space"),
+        ("(0,2,0) ", "", "are no image"),
+        ("(5,6,7)", "(5,6)", "does not fit its directions"),
+        ("endian: little", "endian: little\nendian: big", "twice"),
+        ("endian: little", "data file: ../secret.raw", "no plain file name"),
+        ("endian: little", "data file: /etc/passwd", "no plain file name"),
+        ("endian: little", "data file: LIST", "no plain file name"),
+        ("endian: little", "data file: slice%03d.raw 1 9 1", "no plain file name"),
+        ("endian: little", "data file: missing.raw", "cannot be read"),
+        ("# made", "\0 made", "binary where text is needed"),
+    ],
+)
+def test_a_broken_nrrd_is_told(tmp_path, old, new, message):
+    path = put(tmp_path / "a.nrrd", NRRD.replace(old, new))
+    if message is None:
+        assert nrrd(path).coding == "gzip"
+        return
+    with pytest.raises(FormatError, match=message) as error:
+        nrrd(path)
+    assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("NDims = 3", "NDims = 30", "30 axes and sizes"),
+        ("MET_SHORT", "MET_STRING", "no MetaImage with integers or floats"),
+        ("ElementSpacing = 1 2 3", "ElementSpacing = 1 2", "3 numbers are needed"),
+        ("ElementSpacing = 1 2 3", "ElementSpacing = 1 0 3", "which is no size"),
+        ("ElementSpacing = 1 2 3", "ElementSpacing = 1 nan 3", "finite numbers are needed"),
+        ("Offset = 5 6 7", "Offset = 5 6 1e300", "finite numbers are needed"),
+        ("0 1 0 1 0 0 0 0 1", "0 1 0 0 1 0 0 0 1", "point the same way"),
+        ("DimSize = 2 3 4", "DimSize = 2 3 -4", "are named in its header"),
+        ("DimSize = 2 3 4", "DimSize = 2 30000 40000", "cut short"),
+        ("NDims = 3", "NDims = 3\nNDims = 3", "there twice"),
+        ("NDims = 3", "NDims = 3\nHeaderSize = 12", "HeaderSize 12"),
+        ("LOCAL", "../up.raw", "no plain file name"),
+        ("LOCAL", "LIST", "no plain file name"),
+        ("ElementDataFile = LOCAL", "", "no line of a MetaImage header"),
+    ],
+)
+def test_a_broken_metaimage_is_told(tmp_path, old, new, message):
+    with pytest.raises(FormatError, match=message) as error:
+        meta(put(tmp_path / "a.mha", META.replace(old, new)))
+    assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ((40, "<8h", 9, 2, 3, 4, 1, 1, 1, 1), "9 axes"),
+        ((40, "<8h", 3, 2, 0, 4, 1, 1, 1, 1), "1 pixel or more"),
+        ((40, "<8h", 3, 200, 300, 400, 1, 1, 1, 1), "cut short"),
+        ((40, "<8h", 5, 2, 3, 1, 2, 2, 1, 1), "one axis after x, y, z"),
+        ((70, "<2h", 32, 64), "NIfTI type 32"),
+        ((70, "<2h", 4, 8), "with 8 bits"),
+        ((76, "<8f", 1, 0, 2, 3, 0, 0, 0, 0), "0 x 2 x 3 mm, which is no size"),
+        ((76, "<8f", 1, 1, float("nan"), 3, 0, 0, 0, 0), "which is no size"),
+        ((108, "<3f", float("inf"), 0, 0), "its pixels start at inf"),
+        ((108, "<3f", 352, float("nan"), 0), "slope nan"),
+        ((344, "<4s", b"ni1"), "half of a .hdr/.img pair"),
+        ((4, "<4s", b"n+2"), None),
+        ((0, "<i", 540), "no NIfTI-1 file"),
+    ],
+)
+def test_a_broken_nifti_is_told(tmp_path, change, message):
+    (tmp_path / "a.nii").write_bytes(nifti_bytes(changed=change))
+    if message is None:
+        assert nifti(tmp_path / "a.nii")  # these bytes are nobody's in NIfTI-1
+        return
+    with pytest.raises(FormatError, match=message) as error:
+        nifti(tmp_path / "a.nii")
+    assert str(tmp_path) in str(error.value)
+
+
+def test_a_nifti_whose_two_sizes_differ_is_told(tmp_path):
+    sform = (280, "<12f", 1, 0, 0, 0, 0, 9, 0, 0, 0, 0, 3, 0)
+    (tmp_path / "a.nii").write_bytes(nifti_bytes(codes=(252, "<2h", 0, 1), sform=sform))
+    with pytest.raises(FormatError, match="1 x 2 x 3 mm by pixdim and 1 x 9 x 3 mm by its sform"):
+        nifti(tmp_path / "a.nii")
+    (tmp_path / "a.nii").write_bytes(nifti_bytes(codes=(252, "<2h", 1, 1), sform=sform))
+    assert nifti(tmp_path / "a.nii")  # there is a qform to turn to
+    lost = (280, "<12f", float("nan"), 0, 0, 0, 0, 9, 0, 0, 0, 0, 3, 0)
+    (tmp_path / "a.nii").write_bytes(nifti_bytes(codes=(252, "<2h", 1, 1), sform=lost))
+    with pytest.raises(FormatError, match="its sform holds"):
+        nifti(tmp_path / "a.nii")
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    packed = zlib.compress(bytes(1000))
+    for count, message in ((2**14, "more than"), (2, None)):
+        text = META.replace("DimSize = 2 3 4", f"DimSize = {count} {count} 4").replace(
+            "CompressedData = False", "CompressedData = True"
+        )
+        (tmp_path / "a.mha").write_bytes(text.encode() + packed)
+        if message:
+            with pytest.raises(FormatError, match=message):
+                meta(tmp_path / "a.mha")
+        else:
+            assert meta(tmp_path / "a.mha").coding == "zlib"
+    side = MAX_OF_SMALL // 2 + 1
+    text = META.replace("DimSize = 2 3 4", f"DimSize = {side // 2**10 + 1} 1024 1").replace(
+        "CompressedData = False", "CompressedData = True"
+    )
+    (tmp_path / "a.mha").write_bytes(text.encode() + bytes(side * 2 // MAX_RATIO + 2**12))
+    with pytest.raises(FormatError, match="could fill the memory; if you trust it, save it uncompressed"):
+        meta(tmp_path / "a.mha")
+
+
+def test_no_file_and_no_header(tmp_path):
+    for read, name in ((nifti, "a.nii"), (nifti, "a.nii.gz"), (nrrd, "a.nrrd"), (meta, "a.mha")):
+        with pytest.raises(FormatError, match="does not exist"):
+            read(tmp_path / name)
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(FormatError, match=name):
+            read(tmp_path / name)
