@@ -1,0 +1,521 @@
+"""CVAT for images 1.1: annotations.xml with polygons and masks, its images in images/.
+
+    ROOT/annotations.xml
+    ROOT/images/NAME.jpg           also ROOT/images/SUBSET/NAME.jpg, or beside the XML
+    ROOT/classes.json              ours, written where a class is stuff; mask_meaning.py says what it holds
+
+    <annotations>
+      <meta> ... <label><name>car</name><color>#ff0000</color><type>any</type></label> ... </meta>
+      <image id="0" name="NAME.jpg" subset="train" width="640" height="480">
+        <polygon label="car" points="10.5,20;30,20;30,40" z_order="0" group_id="1"/>
+        <mask label="car" rle="3, 5, 7" left="7" top="8" width="5" height="3" z_order="1" group_id="1"/>
+      </image>
+    </annotations>
+
+The `rle` of a mask counts pixels row by row inside of its box, the first run being background. Shapes of one label and one
+group_id are parts of one object, and that number is the object's; other objects get the next free numbers. Segments stand in
+the order of z_order and then of the file, and those that are later cover those before; where they overlap they lie in different
+planes. The classes are the labels, in their order, in their colours, and all things unless classes.json says otherwise. A
+subset other than "default" comes before the key, as in "train__NAME".
+
+Ellipses are read too. Boxes, points, lines, cuboids, skeletons and tags have no mask and are passed over, with one warning. XML
+with a DOCTYPE is refused, since entities can blow up to any size. Large files stay on disk: each <image> is parsed when it is
+asked for.
+
+Written are polygons for objects of one piece without holes, else masks; z_order is the plane, group_id the object's number.
+Void becomes nothing; a crowd becomes one object; scores, and segments without any pixel, are lost.
+
+Axes: V corners of a polygon, (H, W) pixels, (h, w) those of a box, P planes, R runs.
+"""
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+from xml.parsers import expat
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+
+from segwright.codecs import polygons, rle
+from segwright.codecs.image_file import MAX_PIXELS, SUFFIXES
+from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.core.classes import distinct_colors
+from segwright.core.errors import FormatError, OutputError, SettingError, naming
+from segwright.core.files import replacing
+from segwright.formats.image_tree import ImageIndex
+from segwright.formats.journal import Journal
+from segwright.formats.named_objects import (
+    CLASSES_FILE,
+    Region,
+    ellipse,
+    find_classes,
+    place_of,
+    read_picture,
+    regions_of,
+    segmentation,
+    unique_keys,
+    write_classes_file,
+)
+
+log = logging.getLogger(__name__)
+
+LOSES = "void pixels become nothing, crowds become single objects, scores are not kept"
+FILE = "annotations.xml"
+SHAPES = ("polygon", "mask", "ellipse")
+WITHOUT_MASK = ("box", "points", "polyline", "cuboid", "skeleton", "tag")
+TYPES_WITH_MASK = ("", "any", *SHAPES)  # labels of other types are no classes, unless a polygon or a mask has them
+ENCODINGS = ("utf-8", "us-ascii", "ascii", "iso-8859-1")  # in which parsing can start anywhere
+MAX_COORDINATE = 1e6  # pixels; far beyond any image, and what is drawn takes time by its length
+MAX_DEPTH = 64  # of elements in each other; CVAT's own files have 6
+CHUNK = 1 << 16  # bytes parsed at a time
+HEAD = 4096  # bytes in which the first element must begin
+COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters that XML 1.0 cannot hold
+AS_NUMBERS = {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An <image>: its name, subset and size (H, W), and the byte and the line where it begins."""
+
+    name: str
+    subset: str
+    shape: tuple[int, int]
+    offset: int
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A <polygon> or <mask>: its attributes, and where it stands, for messages."""
+
+    tag: str
+    attributes: dict[str, str]
+    place: str
+
+    def text(self, name: str) -> str:
+        """An attribute that must be there."""
+        if name not in self.attributes:
+            raise FormatError(f"{self.place} has no {name!r}; correct it or export the file again")
+        return self.attributes[name]
+
+    def number(self, name: str, missing: int | None = None) -> int:
+        """An attribute that is a whole number; `missing` where it may be absent."""
+        text = str(missing) if missing is not None and name not in self.attributes else self.text(name)
+        return _whole(text, f"{self.place}: {name}")
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads one <image> of the XML by its key, and the image file that belongs to it."""
+
+    path: Path
+    encoding: str
+    entries: dict[str, Entry]
+    files: dict[str, Path]
+    classes: Classes
+
+    def __call__(self, key: str) -> Sample:
+        entry = self.entries[key]
+        place = f"{self.path}, line {entry.line}, image {entry.name!r}"
+        image = read_picture(
+            self.files.get(key), entry.shape, place, name=entry.name, is_needed=bool(self.files) and key not in self.files
+        )
+        return Sample.of(key, image, _truth(self._shapes(entry), entry.shape, self.classes, place))
+
+    def _shapes(self, entry: Entry) -> list[Shape]:
+        shapes: list[Shape] = []
+        depth = 0
+
+        def start(tag: str, attributes: dict[str, str]) -> None:
+            nonlocal depth
+            if depth == 0 and (tag != "image" or attributes.get("name") != entry.name):
+                raise FormatError(f"{self.path} has changed since it was opened; open it again")
+            if depth == 1 and tag in SHAPES:
+                line = entry.line + parser.CurrentLineNumber - 1
+                shapes.append(Shape(tag, attributes, f"{self.path}, line {line}: the {tag} in image {entry.name!r}"))
+            depth += 1
+
+        def end(tag: str) -> None:
+            nonlocal depth
+            depth -= 1
+            if depth == 0:
+                raise _EndOfImage
+
+        parser = expat.ParserCreate(self.encoding)
+        parser.StartElementHandler, parser.EndElementHandler = start, end
+        try:
+            with self.path.open("rb") as file:
+                file.seek(entry.offset)
+                _parse(parser, file, self.path, entry.line)
+        except OSError as error:
+            raise FormatError(f"{self.path} cannot be read ({error.strerror}); check that it is a readable file") from error
+        except _EndOfImage:
+            pass
+        return shapes
+
+
+class _EndOfImage(Exception):
+    """The element that was asked for is complete."""
+
+
+class _Index:
+    """What one pass over the XML finds: where the images begin, the labels, and what has no mask."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.encoding = "utf-8"
+        self.entries: list[Entry] = []
+        self.labels: list[dict[str, str]] = []
+        self.used: dict[str, None] = {}
+        self.skipped: Counter[str] = Counter()
+        self._open: list[str] = []
+        self._text = ""
+        self._parser = parser = expat.ParserCreate()
+        parser.buffer_text = True
+        parser.XmlDeclHandler = self._declaration
+        parser.StartDoctypeDeclHandler = self._refuse_doctype
+        parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
+        try:
+            with path.open("rb") as file:
+                if b"\0" in file.read(4):
+                    raise FormatError(f"{path} is no UTF-8; save it as UTF-8")
+                file.seek(0)
+                _parse(parser, file, path, 1)
+        except FileNotFoundError as error:
+            raise FormatError(f"{path} does not exist; give the folder that holds {FILE} and images/") from error
+        except OSError as error:
+            raise FormatError(f"{path} cannot be read ({error.strerror}); check that it is a readable file") from error
+        del self._parser
+
+    def _declaration(self, version: str, encoding: str | None, standalone: int) -> None:
+        self.encoding = (encoding or "utf-8").lower()
+        if self.encoding not in ENCODINGS:
+            raise FormatError(f"{self.path} is written in {encoding!r:.40}; save it as UTF-8")
+
+    def _refuse_doctype(self, *_: object) -> None:
+        raise FormatError(
+            f"{self.path}, line {self._parser.CurrentLineNumber} has a DOCTYPE, which is refused: its entities can blow up to "
+            "any size; CVAT writes none: remove it, or export the file again"
+        )
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        line = self._parser.CurrentLineNumber
+        above = self._open
+        if not above and tag != "annotations":
+            raise FormatError(f"{self.path} begins with <{tag:.40}>, not with <annotations>; is it a file of another kind?")
+        if len(above) == MAX_DEPTH:
+            raise FormatError(f"{self.path}, line {line}: elements stand in each other {MAX_DEPTH} deep; export the file again")
+        if len(above) == 1 and tag == "track":
+            raise FormatError(
+                f"{self.path}, line {line} holds tracks: this is 'CVAT for video'; export it as 'CVAT for images 1.1'"
+            )
+        if len(above) == 1 and tag == "image":
+            place = f"{self.path}, line {line}: the image"
+            self.entries.append(_entry(Shape(tag, attributes, place), self._parser.CurrentByteIndex, line))
+        elif above[1:] == ["image"] and tag in SHAPES:
+            self.used[Shape(tag, attributes, f"{self.path}, line {line}: the {tag}").text("label")] = None
+        elif above[1:] == ["image"] and tag in WITHOUT_MASK:
+            self.skipped[tag] += 1
+        elif above[1:2] == ["meta"] and tag == "label":
+            self.labels.append({})
+        elif above[1:2] == ["meta"] and above[-1] == "label" and tag in ("name", "color", "type", "parent"):
+            self._text = ""
+            self._parser.CharacterDataHandler = self._collect
+        above.append(tag)
+
+    def _collect(self, text: str) -> None:
+        self._text += text
+
+    def _end(self, tag: str) -> None:
+        self._open.pop()
+        if self._parser.CharacterDataHandler is not None:
+            self._parser.CharacterDataHandler = None
+            self.labels[-1].setdefault(tag, self._text)
+
+
+def matches(path: Path | str) -> bool:
+    """Whether a path is a folder with CVAT's annotations.xml, or such a file."""
+    try:
+        with _file(path).open("rb") as file:
+            return b"<annotations" in file.read(HEAD)
+    except (OSError, ValueError):
+        return False
+
+
+def read(path: Path | str) -> Dataset:
+    """The samples of a CVAT export in the order of the XML; each is parsed when it is asked for.
+
+    Raises:
+        FormatError: the XML is not as the module's docstring says; mistakes inside of an <image> are found with its sample.
+    """
+    file = _file(path)
+    index = _Index(file)
+    if not index.entries:
+        raise FormatError(f"{file} holds no <image>; export the task again, as 'CVAT for images 1.1'")
+    if index.skipped:
+        kinds = ", ".join(f"{count} <{tag}>" for tag, count in index.skipped.most_common())
+        log.warning("%s: %s have no mask and are passed over", file, kinds)
+    root, images = file.parent, ImageIndex(file.parent)
+    keys = unique_keys((_key_name(entry) for entry in index.entries), file)
+    entries = {key: index.entries[position] for key, position in keys.items()}
+    files = {key: image for key, entry in entries.items() if (image := _image_file(images, entry)) is not None}
+    if not files:
+        log.warning("%s: none of its %d images is there, so that samples have masks only", file, len(entries))
+    classes = _classes(root, index)
+    return Dataset(str(path), classes, tuple(entries), Reader(file, index.encoding, entries, files, classes), files)
+
+
+def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
+    """Write samples as annotations.xml and images/; the module's docstring says how, and what is lost.
+
+    Raises:
+        OutputError: the place is not writable or already holds something, there is no sample, one is a volume, has no truth or
+            an unsafe key, or a name holds a character that XML cannot.
+    """
+    root = Path(path)
+    with Journal(root, "cvat", samples) as journal:
+        for sample in journal.samples():
+            folder, _, name = place_of(sample.key).rpartition("/")
+            shapes = "".join(_shape_xml(*shape) for shape in _stacked_regions(sample))
+            image = journal.write_image(sample, root / "images" / folder / name)
+            subset = f" subset={quoteattr(folder)}" if folder else ""
+            height, width = sample.grid.shape
+            attributes = f'name={_attribute(image.name if image else f"{name}.png")}{subset} width="{width}" height="{height}"'
+            journal.add(sample, {"xml": f" {attributes}>\n{shapes}  </image>\n"})
+        if not all(journal.classes.is_thing):
+            write_classes_file(root, journal.classes)
+        with replacing(root / FILE) as file:
+            file.write(_head_xml(journal.classes).encode())
+            for number, record in enumerate(journal.records()):
+                file.write(f'  <image id="{number}"{record["xml"]}'.encode())
+            file.write(b"</annotations>\n")
+
+
+def _file(path: Path | str) -> Path:
+    path = Path(path)
+    return path if path.suffix.lower() == ".xml" else path / FILE
+
+
+def _parse(parser: expat.XMLParserType, file: BinaryIO, path: Path, line: int) -> None:
+    """Parse a file to its end; `line` is the one on which it begins."""
+    try:
+        while data := file.read(CHUNK):
+            parser.Parse(data, False)
+        parser.Parse(b"", True)
+    except (expat.ExpatError, UnicodeError, ValueError) as error:
+        place = f"line {line + getattr(error, 'lineno', 1) - 1}, column {getattr(error, 'offset', 0) + 1}"
+        raise FormatError(f"{path}, {place}: {error}; the XML is damaged or cut short: export it again") from error
+
+
+def _entry(image: Shape, offset: int, line: int) -> Entry:
+    shape = image.number("height"), image.number("width")
+    if min(shape) < 1 or shape[0] * shape[1] > MAX_PIXELS:
+        raise FormatError(
+            f"{image.place} is {shape[0]} x {shape[1]} (rows x columns); sizes from 1 to {MAX_PIXELS:,} pixels can be read: "
+            "correct it or cut the image into tiles"
+        )
+    return Entry(image.text("name"), image.attributes.get("subset", ""), shape, offset, line)
+
+
+def _key_name(entry: Entry) -> str:
+    """The path of an image without suffix below the folder of all images, its subset first."""
+    name = entry.name.replace("\\", "/")
+    stem = name.rpartition(".")[0] if name.lower().endswith(SUFFIXES) else name
+    is_named = entry.subset.lower() in ("", "default") or stem.startswith(f"{entry.subset}/")
+    return stem if is_named else f"{entry.subset}/{stem}"
+
+
+def _image_file(images: ImageIndex, entry: Entry) -> Path | None:
+    """The file of an image below the folder of the XML, if it is there."""
+    name = entry.name.replace("\\", "/")
+    names = [f"{entry.subset}/{name}", name] if entry.subset else [name]
+    for below in (f"{folder}{name}" for folder in ("images/", "") for name in names):
+        is_inside = ".." not in below.split("/") and not below.startswith("/") and ":" not in PurePosixPath(below).parts[0]
+        if is_inside and below.lower().endswith(SUFFIXES) and os.path.isfile(images.root / below):  # noqa: PTH113
+            return images.root / below  # Path.is_file would fail on names that are too long
+    return images.find(names[0])
+
+
+def _classes(root: Path, index: _Index) -> Classes:
+    if (root / CLASSES_FILE).is_file():
+        return find_classes(root, ())
+    colors: dict[str, Sequence[int] | None] = {}
+    for label in index.labels:
+        name, color = label.get("name", ""), label.get("color", "")
+        if "parent" not in label and (label.get("type", "") in TYPES_WITH_MASK or name in index.used):
+            colors.setdefault(name, tuple(bytes.fromhex(color[1:])) if COLOR.fullmatch(color) else None)
+    for name in index.used:
+        colors.setdefault(name, None)
+    if not colors:
+        raise FormatError(f"{index.path} names no label for polygons or masks; add one to the task and export it again")
+    palette = [given or other for given, other in zip(colors.values(), distinct_colors(len(colors)), strict=True)]
+    try:
+        return Classes.of([*colors], colors=palette, is_thing=[True] * len(colors))
+    except SettingError as error:
+        raise FormatError(f"{index.path}: {error}") from error
+
+
+def _truth(shapes: Sequence[Shape], shape: tuple[int, int], classes: Classes, place: str) -> Segmentation:
+    """The objects of an image in the order in which they cover each other."""
+    parts: dict[tuple[str, int], list[tuple[int, np.ndarray]]] = {}  # by label and group; those without a group are alone
+    for index, drawn in enumerate(shapes):
+        group = drawn.number("group_id", missing=0)
+        name = drawn.text("label"), group if group > 0 else -1 - index
+        parts.setdefault(name, []).append((drawn.number("z_order", missing=0), PIXELS[drawn.tag](drawn, shape)))
+    in_order = sorted(parts.items(), key=lambda entry: max(z for z, _ in entry[1]))
+    regions, taken = [], set()
+    things = {name for name, is_thing in zip(classes.names, classes.is_thing, strict=True) if is_thing}
+    for (label, group), pieces in in_order:
+        counts = pieces[0][1] if len(pieces) == 1 else rle.union([counts for _, counts in pieces], shape)
+        is_numbered = group > 0 and group not in taken and label in things
+        taken.add(group)
+        regions.append(Region(label, counts, group if is_numbered else None))
+    truth = segmentation(regions, shape, classes, place)
+    if len(truth.planes) == 1:
+        return truth
+    with naming(place):
+        return replace(truth, planes=_stack([region.counts for region in regions], truth.class_ids, shape))
+
+
+def _stack(regions: Sequence[np.ndarray], class_ids: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Planes int32 (P, H, W) in which each region lies above all regions of other classes that it covers."""
+    planes = [np.zeros(shape, np.int32)]
+    for index, counts in enumerate(regions):
+        mask, (left, top) = rle.crop(counts, shape)
+        box = slice(top, top + mask.shape[0]), slice(left, left + mask.shape[1])
+        lowest, is_free = 0, []
+        for depth, plane in enumerate(planes):
+            below = plane[box][mask]
+            below = below[below > 0]
+            is_free.append(not below.size)
+            if (class_ids[below - 1] != class_ids[index]).any():
+                lowest = depth + 1
+        depth = next((depth for depth in range(lowest, len(planes)) if is_free[depth]), len(planes))
+        if depth == len(planes):
+            if 4 * (depth + 1) * shape[0] * shape[1] > rle.MAX_BYTES:  # 4 bytes each
+                raise FormatError(
+                    f"{depth + 1} shapes in an image of {shape[0]} x {shape[1]} pixels cover each other, which needs more than "
+                    f"{rle.MAX_BYTES >> 30} GiB; cut the image into tiles, or remove repeated shapes"
+                )
+            planes.append(np.zeros(shape, np.int32))
+        planes[depth][box][mask] = index + 1
+    return np.stack(planes)
+
+
+def _polygon(drawn: Shape, shape: tuple[int, int]) -> np.ndarray:
+    text = drawn.text("points")
+    try:
+        ring = np.array([[float(value) for value in pair.split(",")] for pair in text.split(";")])
+    except ValueError as error:
+        raise FormatError(f"{drawn.place} has the points {text!r:.40}; x,y;x,y;... is needed") from error
+    if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3:
+        raise FormatError(f"{drawn.place} has the points {text!r:.40}; three or more, as x,y;x,y;x,y, are needed")
+    _check_near(ring, drawn)
+    with naming(drawn.place):
+        return polygons.rasterise([ring], shape)
+
+
+def _ellipse(drawn: Shape, shape: tuple[int, int]) -> np.ndarray:
+    texts = [drawn.text(name) for name in ("cx", "cy", "rx", "ry")] + [drawn.attributes.get("rotation", "0")]
+    try:
+        x, y, radius_x, radius_y, degrees = map(float, texts)
+    except ValueError as error:
+        raise FormatError(f"{drawn.place} is {', '.join(texts)!r:.60}; numbers are needed, correct or remove it") from error
+    _check_near(np.array([x, y, radius_x, radius_y, degrees]), drawn)
+    return ellipse((x, y), (radius_x, radius_y), shape, degrees)
+
+
+def _check_near(values: np.ndarray, drawn: Shape) -> None:
+    if not (np.abs(values) <= MAX_COORDINATE).all():  # NaN is not
+        raise FormatError(f"{drawn.place} lies farther than {MAX_COORDINATE:.0f} pixels away; correct or remove it")
+
+
+def _mask(drawn: Shape, shape: tuple[int, int]) -> np.ndarray:
+    """The run lengths (R,) in the image of runs that go row by row through a box."""
+    left, top, width, height = (drawn.number(name) for name in ("left", "top", "width", "height"))
+    if min(left, top) < 0 or min(width, height) < 1 or left + width > shape[1] or top + height > shape[0]:
+        raise FormatError(
+            f"{drawn.place} has left={left}, top={top}, width={width} and height={height}, which do not fit the image of "
+            f"{shape[0]} x {shape[1]} (rows x columns); correct them or export the file again"
+        )
+    runs = [_whole(text, f"{drawn.place}: rle") for text in drawn.text("rle").split(",")]
+    if min(runs) < 0 or sum(runs) != width * height:
+        raise FormatError(
+            f"{drawn.place} has runs of {sum(runs)} pixels together, its box has {width} x {height} = {width * height}; "
+            "the rle is damaged or cut short: export it again"
+        )
+    mask = rle.decode(np.array(runs, np.uint32), (width, height)).T  # run lengths of the transposed mask go row by row
+    bordered = np.zeros((width, height + 2), bool)
+    bordered[:, 1:-1] = mask.T
+    columns, rows = np.nonzero(bordered[:, 1:] != bordered[:, :-1])
+    changes = (left + columns) * shape[0] + top + rows
+    counts = np.diff(changes, prepend=0, append=shape[0] * shape[1]).astype(np.uint32)
+    return rle.union([counts], shape)  # joins what goes on from one column to the next
+
+
+PIXELS: dict[str, Callable[[Shape, tuple[int, int]], np.ndarray]] = {"polygon": _polygon, "mask": _mask, "ellipse": _ellipse}
+
+
+def _whole(text: str, place: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise FormatError(f"{place} is {text!r:.40}, a whole number is needed; correct it or export the file again") from error
+
+
+def _stacked_regions(sample: Sample) -> Iterator[tuple[Region, int, int, tuple[int, ...]]]:
+    """The segments of a sample that have pixels, with the group and the z_order that they get, and the shape of the image."""
+    grouped = set()
+    regions = [*regions_of(sample, "cvat")]
+    truth = sample.truth
+    depth = np.zeros(len(regions) + 1, np.int64)
+    for number, plane in enumerate(truth.planes if truth is not None else ()):
+        depth[np.maximum(np.unique(plane), 0)] = number
+    for index, region in enumerate(regions):
+        if rle.area(region.counts):
+            group = 0 if region.instance_id in grouped else region.instance_id or 0
+            grouped.add(region.instance_id)
+            yield region, group, int(depth[index + 1]), sample.grid.shape
+
+
+def _shape_xml(region: Region, group: int, z_order: int, shape: tuple[int, ...]) -> str:
+    parts = polygons.trace_counts(region.counts, shape)
+    if len(parts) == 1 and len(parts[0]) == 1:
+        kind, points = "polygon", ";".join(f"{x},{y}" for x, y in parts[0][0].tolist())
+        what = f'points="{points}"'
+    else:
+        mask, (left, top) = rle.crop(region.counts, shape)
+        runs = ", ".join(map(str, rle.encode(mask.T).tolist()))
+        kind, (height, width) = "mask", mask.shape
+        what = f'rle="{runs}" left="{left}" top="{top}" width="{width}" height="{height}"'
+    group_id = f' group_id="{group}"' if group else ""
+    name = _attribute(region.name)
+    return f'    <{kind} label={name} source="manual" occluded="0" {what} z_order="{z_order}"{group_id}/>\n'
+
+
+def _head_xml(classes: Classes) -> str:
+    labels = "".join(
+        f"<label><name>{escape(_checked(name), AS_NUMBERS)}</name><color>#{bytes(color).hex()}</color><type>any</type>"
+        "<attributes></attributes></label>\n"
+        for name, color in zip(classes.names, classes.colors, strict=True)
+    )
+    return (
+        '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta><task><name>segwright</name>'
+        f"<mode>annotation</mode><labels>\n{labels}  </labels></task></meta>\n"
+    )
+
+
+def _attribute(text: str) -> str:
+    return quoteattr(_checked(text))
+
+
+def _checked(text: str) -> str:
+    if wrong := NO_XML.search(text):
+        raise OutputError(f"{text!r} holds {wrong.group()!r}, which XML cannot; rename it")
+    return text
