@@ -13,8 +13,8 @@ Polygons, masks and ellipses of one label and one `group` other than 0 are one o
 higher `z_order` comes later; `is_crowd` among the attributes marks objects that nobody told apart. Boxes, points, captions and
 others cover no pixel and are passed over. The key of a sample is its `id` after its subset, train__NAME.
 
-Written are masks, so that each pixel comes back; our own are `is_thing` of a label and `score` among the attributes. Lost are
-void (it becomes nothing) and the size of pixels.
+Written are masks, so that each pixel comes back; our own are `is_thing` of a label, `score` among the attributes, and
+`void_rle` in the `attr` of an item, the pixels that nobody knows. Lost is the size of pixels.
 """
 
 import logging
@@ -49,7 +49,8 @@ from segwright.formats.named_objects import (
 
 log = logging.getLogger(__name__)
 
-LOSES = "void becomes nothing, and the size of pixels is not kept"
+LOSES = "the size of pixels is not kept"
+SHOWN = 30  # characters of a type in a message
 DEFAULT = "default"  # the subset of items that belong to none
 SUBSET_ORDER = (DEFAULT, *TRAIN_NAMES, *VAL_NAMES)
 
@@ -111,10 +112,16 @@ class _Image:
 
 
 @dataclass(slots=True)
+class _Attributes:
+    void_rle: _Rle | None = None
+
+
+@dataclass(slots=True)
 class _Item:
     id: str | int
     annotations: list[_Annotation]
     image: _Image | None = None
+    attr: _Attributes | None = None
 
 
 @dataclass(slots=True)
@@ -145,33 +152,34 @@ class Reader:
         shape = check_size(size[0], size[1], place) if size else None
         image = read_picture(self.images.get(key), shape, place, name=_name(item), is_needed=bool(self.images))
         height, width = image.shape[1:]
-        return Sample.of(key, image, self._truth(item.annotations, (height, width), place))
+        given = item.attr.void_rle if item.attr else None
+        void = _counts(given, (height, width), f"{place}.attr.void_rle") if given else None
+        return Sample.of(key, image, self._truth(item.annotations, void, (height, width), place))
 
-    def _truth(self, annotations: list[_Annotation], shape: tuple[int, int], place: str) -> Segmentation:
-        objects: dict[tuple[int, int, int], Region] = {}
+    def _truth(
+        self, annotations: list[_Annotation], void: np.ndarray | None, shape: tuple[int, int], place: str
+    ) -> Segmentation:
+        objects: dict[tuple[int, int, int], tuple[_Annotation, list[np.ndarray]]] = {}
         order = sorted(range(len(annotations)), key=lambda number: annotations[number].z_order or 0)
         for number in order:
             one, where = annotations[number], f"{place}.annotations[{number}]"
             counts = _draw(one, shape, where)
             if counts is None or one.label_id is None:
-                self._warn(where, "without label" if counts is not None else f"of type {one.type!r}")
+                self._warn(where, "without label" if counts is not None else f"of type {one.type[:SHOWN]!r}")
                 continue
             if not 0 <= one.label_id < len(self.classes):
                 raise FormatError(f"{where}.label_id is {one.label_id}, there are {len(self.classes)} labels; correct it")
             name = (one.label_id, 1, one.group) if one.group else (one.label_id, 0, number)
-            if name in objects:
-                counts = rle.union([objects[name].counts, counts], shape)
-            attributes = one.attributes or {}
-            score, is_crowd = attributes.get("score", 1.0), bool(attributes.get("is_crowd"))
-            given = one.object_id if one.object_id is not None and one.object_id >= 0 else None
-            is_score = isinstance(score, int | float) and np.isfinite(score)
-            objects[name] = Region(
-                self.classes.names[one.label_id],
-                counts,
-                0 if is_crowd else given,
-                float(score) if is_score else 1.0,
+            objects.setdefault(name, (one, []))[1].append(counts)
+        regions = [
+            Region(
+                self.classes.names[label],
+                parts[0] if len(parts) == 1 else rle.union(parts, shape),
+                *_number_and_score(first),
             )
-        return segmentation(list(objects.values()), shape, self.classes, place)
+            for (label, _, _), (first, parts) in objects.items()
+        ]
+        return segmentation(regions, shape, self.classes, place, void=void)
 
     def _warn(self, place: str, what: str) -> None:
         if what not in self.warned:
@@ -233,7 +241,7 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             if name.startswith("."):
                 part, name = "", sample.key
             image = journal.write_image(sample, root / "images" / (part or DEFAULT) / name)
-            item = {
+            item: dict[str, Any] = {
                 "id": name,
                 "annotations": [
                     _annotation(number, region, truth.classes, truth.shape)
@@ -241,6 +249,9 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
                 ],
                 "image": {"path": image.name if image else f"{name}.png", "size": list(truth.shape)},
             }
+            void = rle.of_void(truth.planes)
+            if rle.area(void):
+                item["attr"] = {"void_rle": {"counts": rle.to_text(void), "size": list(truth.shape)}}
             journal.add(sample, {"subset": part or DEFAULT, "item": item})
         for subset in dict.fromkeys(record["subset"] for record in journal.records()):
             content: dict[str, Any] = {
@@ -294,15 +305,19 @@ def _name(item: _Item | _ItemHead) -> str:
     return (item.image.path if item.image else None) or f"{item.id}.jpg"  # .jpg: Datumaro's own rule
 
 
+def _counts(given: _Rle, shape: tuple[int, int], place: str) -> np.ndarray:
+    with naming(place):
+        counts = rle.from_text(given.counts) if isinstance(given.counts, str) else np.array(given.counts, np.uint32)
+    if tuple(given.size) != shape:
+        raise FormatError(f"{place}: the mask is {given.size}, the image {list(shape)} (rows, columns); export it again")
+    rle.check(counts, shape, place)
+    return counts
+
+
 def _draw(one: _Annotation, shape: tuple[int, int], place: str) -> np.ndarray | None:
     """The run lengths (R,) of an annotation, None where it covers no pixel."""
     if one.type == "mask" and one.rle is not None:
-        with naming(place):
-            counts = rle.from_text(one.rle.counts) if isinstance(one.rle.counts, str) else np.array(one.rle.counts, np.uint32)
-        if tuple(one.rle.size) != shape:
-            raise FormatError(f"{place}: the mask is {one.rle.size}, the image {list(shape)} (rows, columns); export it again")
-        rle.check(counts, shape, place)
-        return counts
+        return _counts(one.rle, shape, place)
     if one.type in ("polygon", "ellipse") and one.points is not None:
         if len(one.points) % 2 or one.type == "ellipse" and len(one.points) != 4:
             raise FormatError(f"{place}: {len(one.points)} numbers are no points of a {one.type}; export it again")
@@ -312,6 +327,14 @@ def _draw(one: _Annotation, shape: tuple[int, int], place: str) -> np.ndarray | 
         (left, top), (right, bottom) = points
         return ellipse(((left + right) / 2, (top + bottom) / 2), (abs(right - left) / 2, abs(bottom - top) / 2), shape)
     return None
+
+
+def _number_and_score(one: _Annotation) -> tuple[int | None, float]:
+    attributes = one.attributes or {}
+    score = attributes.get("score")
+    score = float(score) if isinstance(score, int | float) and not isinstance(score, bool) else 1.0
+    number = one.object_id if one.object_id is not None and one.object_id >= 0 else None  # -1: Datumaro's own sign for none
+    return 0 if attributes.get("is_crowd") else number, score
 
 
 def _annotation(number: int, region: Region, classes: Classes, shape: tuple[int, ...]) -> dict[str, Any]:

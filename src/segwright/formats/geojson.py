@@ -57,6 +57,7 @@ log = logging.getLogger(__name__)
 LOSES = "the size of pixels is not kept, unless the image is a GeoTIFF that can be copied"
 VOID_NAME = "Ignore*"  # QuPath's class for what is to be left out
 UNNAMED = "object"
+SHOWN = 30  # characters of a type in a message
 
 Ring = list[Annotated[list[FiniteFloat], Field(min_length=2)]]
 
@@ -157,7 +158,7 @@ class Reader:
         """The run lengths (R,) of a feature, None where it covers no pixel."""
         geometry = feature.geometry
         if geometry is None or isinstance(geometry, _OtherGeometry):
-            kind = geometry.type if geometry else "no geometry"
+            kind = geometry.type[:SHOWN] if geometry else "no geometry"
             if kind not in self.warned:
                 self.warned.add(kind)
                 log.warning("%s: %s covers no pixel and is passed over, here and wherever it is", place, kind)

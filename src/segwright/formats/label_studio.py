@@ -13,8 +13,8 @@ Of the annotations of a task the first that is not cancelled counts; tasks witho
 in percent of the image. Regions without a label, and results that cover no pixel, are passed over. The key of a sample is the
 path of its image below images/, or its bare name where the export gives an address.
 
-Written are brush strokes, so that each pixel comes back; our own are `meta.instance_id` of a result and the `height` and
-`width` of the data. Lost are void (it becomes nothing) and the size of pixels.
+Written are brush strokes, so that each pixel comes back; our own are `meta.instance_id` of a result, `meta.void_rle` of a task
+(the pixels that nobody knows), and the `height` and `width` of the data. Lost is the size of pixels.
 """
 
 import json
@@ -57,7 +57,8 @@ from segwright.formats.named_objects import (
 
 log = logging.getLogger(__name__)
 
-LOSES = "void becomes nothing, and the size of pixels is not kept"
+LOSES = "the size of pixels is not kept"
+SHOWN = 30  # characters of a type in a message
 HEAD = 1 << 16  # bytes of a file that are looked at, to recognise it
 IS_EXPORT = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\[\s*\{(?s:.*)"(?:annotations|completions)"\s*:\s*\[')
 UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of an uploaded file
@@ -117,8 +118,14 @@ class _Annotation:
 
 
 @dataclass(slots=True)
+class _TaskMeta:
+    void_rle: list[int] | None = None
+
+
+@dataclass(slots=True)
 class _Task:
     data: dict[str, Any]
+    meta: _TaskMeta | None = None
     annotations: list[_Annotation] | None = None
     completions: list[_Annotation] | None = None  # the name in exports of old
 
@@ -167,7 +174,9 @@ class Reader:
         image = read_picture(self.images.get(key), shape, place, name=name, is_needed=bool(self.images))
         height, width = image.shape[1:]
         regions = self._regions(results, (height, width), f"{place}.result")
-        return Sample.of(key, image, segmentation(regions, (height, width), self.classes, place))
+        given = task.meta.void_rle if task.meta else None
+        void = _counts(given, (height, width), f"{place}.meta.void_rle") if given else None
+        return Sample.of(key, image, segmentation(regions, (height, width), self.classes, place, void=void))
 
     def _regions(self, results: list[_Result], shape: tuple[int, int], place: str) -> list[Region]:
         labels: dict[str | int, str] = {}
@@ -182,7 +191,7 @@ class Reader:
             counts = _draw(result, shape, f"{place}[{number}]")
             name = (result.value.first() if result.value else None) or labels.get(result.id or "")
             if counts is None or name is None:
-                what = "without label" if counts is not None else f"of type {result.type!r}"
+                what = "without label" if counts is not None else f"of type {result.type[:SHOWN]!r}"
                 self._warn(f"{place}[{number}]", what)
                 continue
             if result.id is not None:
@@ -249,7 +258,8 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
     root = Path(path)
     with Journal(root, "label_studio", samples) as journal:
         for sample in journal.samples():
-            height, width = truth_2d(sample, "label_studio").shape
+            truth = truth_2d(sample, "label_studio")
+            height, width = truth.shape
             place = f"images/{place_of(sample.key)}"
             image = journal.write_image(sample, root / place)
             name = image.relative_to(root).as_posix() if image else f"{place}.png"
@@ -257,12 +267,14 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
                 _result(number, region, (height, width))
                 for number, region in enumerate(regions_of(sample, "label_studio"), start=1)
             ]
-            journal.add(sample, {"image": name, "height": height, "width": width, "result": results})
+            void = rle.of_void(truth.planes)
+            meta = {"void_rle": _packed(void, truth.shape)} if rle.area(void) else {}
+            journal.add(sample, {"image": name, "height": height, "width": width, "result": results, "meta": meta})
         with replacing(root / "tasks.json") as file:
             for number, record in enumerate(journal.records(), start=1):
                 data = {name: record[name] for name in ("image", "height", "width")}
                 annotation = {"id": number, "was_cancelled": False, "ground_truth": True, "result": record["result"]}
-                task = {"id": number, "data": data, "annotations": [annotation]}
+                task = {"id": number, "data": data, "annotations": [annotation], "meta": record["meta"]}
                 file.write((b",\n" if number > 1 else b"[\n") + json.dumps(task).encode())
             file.write(b"\n]\n")
         write_classes_file(root, journal.classes)
@@ -339,6 +351,18 @@ def _image_of(index: ImageIndex, name: str) -> Path | None:
     return image
 
 
+def _counts(data: list[int], shape: tuple[int, int], place: str) -> np.ndarray:
+    try:
+        packed = np.frombuffer(bytes(data), np.uint8)
+    except ValueError as error:
+        raise FormatError(f"{place}: the run lengths are no bytes 0..255; export the annotations again") from error
+    return rle.encode(brush_rle.decode(packed, shape, place))
+
+
+def _packed(counts: np.ndarray, shape: tuple[int, ...]) -> list[int]:
+    return brush_rle.encode(rle.decode(counts, shape)).tolist()
+
+
 def _draw(result: _Result, shape: tuple[int, int], place: str) -> np.ndarray | None:
     """The run lengths (R,) of a result, None where it covers no pixel."""
     value = result.value
@@ -346,11 +370,7 @@ def _draw(result: _Result, shape: tuple[int, int], place: str) -> np.ndarray | N
     if value is None or result.type.startswith(("keypoint", "vector")):
         return None
     if value.rle is not None:
-        try:
-            data = np.frombuffer(bytes(value.rle), np.uint8)
-        except ValueError as error:
-            raise FormatError(f"{place}: the run lengths are no bytes 0..255; export the annotations again") from error
-        return rle.encode(brush_rle.decode(data, shape, place))
+        return _counts(value.rle, shape, place)
     if value.points is not None:
         return polygon([[(x * width / 100, y * height / 100) for x, y in value.points]], shape, place)
     left, top = value.x * width / 100, value.y * height / 100
@@ -367,7 +387,6 @@ def _draw(result: _Result, shape: tuple[int, int], place: str) -> np.ndarray | N
 
 
 def _result(number: int, region: Region, shape: tuple[int, int]) -> dict[str, Any]:
-    data = brush_rle.encode(rle.decode(region.counts, shape))
     return {
         "id": f"region{number}",
         "type": "brushlabels",
@@ -376,6 +395,6 @@ def _result(number: int, region: Region, shape: tuple[int, int]) -> dict[str, An
         "original_width": shape[1],
         "original_height": shape[0],
         "image_rotation": 0,
-        "value": {"format": "rle", "rle": data.tolist(), "brushlabels": [region.name]},
+        "value": {"format": "rle", "rle": _packed(region.counts, shape), "brushlabels": [region.name]},
         "meta": {"instance_id": region.instance_id},
     } | ({} if region.score == 1 else {"score": region.score})

@@ -46,12 +46,14 @@ from segwright.formats.named_objects import (
     label_name,
     numbers_of,
     place_of,
+    placed,
     polygon,
     read_picture,
     regions_of,
     segmentation,
     truth_2d,
     unique_keys,
+    without,
     write_classes_file,
 )
 
@@ -59,6 +61,7 @@ log = logging.getLogger(__name__)
 
 LOSES = "objects without a pixel and the size of pixels are not kept"
 VOID_NAME, NOTHING_NAME = "__ignore__", "_background_"
+SHOWN = 30  # characters of a kind in a message
 LOOKED_AT = 20  # JSON files at most, to recognise a folder; those of other programs may lie among them
 VERSION = "5.4.1"  # of labelme, whose files these are like; from 5.3 on it knows masks
 
@@ -114,29 +117,29 @@ class Reader:
         return Sample.of(key, image, self._truth(file.value("shapes", SHAPES), (height, width), path))
 
     def _truth(self, shapes: list[_Shape], shape: tuple[int, int], path: Path) -> Segmentation:
-        objects: dict[Any, Region] = {}
-        void: np.ndarray | None = None
+        objects: dict[Any, tuple[_Shape, list[np.ndarray]]] = {}  # the first shape of each, and the run lengths of all
+        void = nothing = np.array([shape[0] * shape[1]], np.uint32)
         for number, drawn in enumerate(shapes):
             counts = self._draw(drawn, shape, f"{path}: shapes[{number}]")
             if counts is None:
                 continue
-            is_class = drawn.label in self.classes.names
-            if not is_class and drawn.label in (VOID_NAME, NOTHING_NAME):
-                objects = {name: _without(region, counts, shape) for name, region in objects.items()}
-                if drawn.label == VOID_NAME:
-                    void = counts if void is None else rle.union([void, counts], shape)
-                elif void is not None:
-                    void = _without(Region("", void), counts, shape).counts
+            if drawn.label in (VOID_NAME, NOTHING_NAME) and drawn.label not in self.classes.names:
+                for _, parts in objects.values():
+                    parts[:] = [without(part, counts, shape) for part in parts]
+                void = rle.union([void, counts], shape) if drawn.label == VOID_NAME else without(void, counts, shape)
                 continue
-            name = (drawn.label, number if drawn.group_id is None else f"group {drawn.group_id}", drawn.instance_id)
-            if name in objects:
-                counts = rle.union([objects[name].counts, counts], shape)
-            objects[name] = Region(drawn.label, counts, drawn.instance_id, drawn.score)
-        return segmentation(list(objects.values()), shape, self.classes, str(path), void=void)
+            group = number if drawn.group_id is None else f"group {drawn.group_id}"
+            objects.setdefault((drawn.label, group, drawn.instance_id), (drawn, []))[1].append(counts)
+        regions = [
+            Region(first.label, parts[0] if len(parts) == 1 else rle.union(parts, shape), first.instance_id, first.score)
+            for first, parts in objects.values()
+        ]
+        is_void = void is not nothing
+        return segmentation(regions, shape, self.classes, str(path), void=void if is_void else None)
 
     def _draw(self, drawn: _Shape, shape: tuple[int, int], place: str) -> np.ndarray | None:
         """The run lengths (R,) of a shape, None where it is of a kind that covers no pixel."""
-        points, kind = drawn.points, drawn.shape_type or "polygon"
+        points, kind = drawn.points, (drawn.shape_type or "polygon")[:SHOWN]
         if kind in ("rectangle", "circle") and len(points) != 2 or kind == "mask" and not points:
             raise FormatError(f"{place}: a {kind} has {len(points)} points; two are needed: correct or remove it")
         if kind == "polygon" or kind == "oriented_rectangle":
@@ -151,7 +154,7 @@ class Reader:
             mask = decode_image(_bytes(drawn.mask, place), place)
             if mask.ndim != 3:
                 raise FormatError(f"{place}: the mask is a volume; save a flat PNG")
-            return _placed(mask[0] > 0, points, shape)
+            return placed(mask[0] > 0, _corner(points), shape)
         if kind not in self.warned:
             self.warned.add(kind)
             log.warning("%s: shapes of the kind %r cover no pixel and are passed over, here and wherever they are", place, kind)
@@ -241,21 +244,11 @@ def _bytes(text: str, place: str) -> bytes:
         raise FormatError(f"{place}: the base64 text is damaged ({error}); save the file again") from error
 
 
-def _placed(mask: np.ndarray, points: list[Point], shape: tuple[int, int]) -> np.ndarray:
-    """The run lengths (R,) of a mask bool (h, w) in an image, in the box of two points (x, y); what sticks out is cut off."""
-    far = float(2**31)
+def _corner(points: list[Point]) -> tuple[int, int]:
+    """The left upper corner (x, y) of the box of some points, in whole pixels."""
+    far = float(2**31)  # as good as outside
     x, y = (round(min(max(min(values), -far), far)) for values in zip(*points, strict=True))
-    whole = np.zeros(shape, bool)
-    part = mask[max(0, -y) : max(0, shape[0] - y), max(0, -x) : max(0, shape[1] - x)]
-    if part.size:
-        top, left = max(0, y), max(0, x)
-        whole[top : top + part.shape[0], left : left + part.shape[1]] = part
-    return rle.encode(whole)
-
-
-def _without(region: Region, counts: np.ndarray, shape: tuple[int, int]) -> Region:
-    left = rle.decode(region.counts, shape) & ~rle.decode(counts, shape)
-    return Region(region.name, rle.encode(left), region.instance_id, region.score)
+    return x, y
 
 
 def _shapes(region: Region, shape: tuple[int, ...], group: int) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,6 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-from numba import njit
 
 from segwright.codecs import polygons, rle
 from segwright.codecs.image_file import MAX_PIXELS, SUFFIXES, read_image
@@ -64,6 +63,8 @@ def segmentation(
             number = next(free) if classes.is_thing[class_ids[-1]] else 0
         if not 0 <= number <= np.iinfo(np.int32).max:
             raise FormatError(f"{place}: an object has the number {number}; numbers are 0..{np.iinfo(np.int32).max}")
+        if not abs(region.score) <= np.finfo(np.float32).max:
+            raise FormatError(f"{place}: an object has the score {region.score}; correct it, scores are mostly 0 to 1")
         instance_ids.append(number)
     return Segmentation(
         rle.paint([region.counts for region in regions], shape, void),
@@ -156,19 +157,51 @@ def polygon(rings: Sequence[Sequence[Sequence[float]] | np.ndarray], shape: tupl
 
 def ellipse(center: Sequence[float], radii: Sequence[float], shape: tuple[int, int], degrees: float = 0.0) -> np.ndarray:
     """The run lengths (R,) of the pixels whose centre lies in an ellipse; centre and radii (x, y), turned clockwise."""
-    mask = np.zeros(shape, bool)
+    height, width = shape
+    if not min(radii) > 0:
+        return rle.encode(np.zeros(shape, bool))
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    if min(radii) > 0:
-        _fill_ellipse(mask, *map(float, (*center, *radii, cos, sin)))
-    return rle.encode(mask)
+    with np.errstate(all="ignore"):  # what is too large or too small to count lies outside
+        across, along = np.float64(radii[0]) ** -2, np.float64(radii[1]) ** -2
+        dx = np.arange(width) + 0.5 - center[0]
+        # Of each column, the rows y between the roots of a y^2 + b y + c
+        a, b = sin**2 * across + cos**2 * along, 2 * dx * sin * cos * (across - along)
+        c = dx**2 * (cos**2 * across + sin**2 * along) - 1
+        root = np.sqrt(b**2 - 4 * a * c)  # NaN beside the ellipse
+        first = np.ceil(np.clip((-b - root) / (2 * a) + center[1] - 0.5, 0, height))
+        end = np.floor(np.clip((-b + root) / (2 * a) + center[1] - 0.5, -1, height - 1)) + 1
+    columns = np.flatnonzero(first < end)
+    return _counts(columns * height + first[columns].astype(np.int64), columns * height + end[columns].astype(np.int64), shape)
 
 
-@njit(cache=True, nogil=True)
-def _fill_ellipse(mask: np.ndarray, center_x: float, center_y: float, a: float, b: float, cos: float, sin: float) -> None:
-    for row in range(mask.shape[0]):
-        for column in range(mask.shape[1]):
-            x, y = column + 0.5 - center_x, row + 0.5 - center_y
-            mask[row, column] = ((x * cos + y * sin) / a) ** 2 + ((y * cos - x * sin) / b) ** 2 <= 1
+def placed(mask: np.ndarray, corner: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
+    """The run lengths (R,) of a mask bool (h, w) in an image, its left upper corner at (x, y); what sticks out is cut off."""
+    left, top = corner
+    part = mask[max(0, -top) : max(0, shape[0] - top), max(0, -left) : max(0, shape[1] - left)]
+    edges = np.diff(np.pad(part.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)  # (w, h + 1), column by column
+    starts, ends = (
+        (columns + max(0, left)) * shape[0] + rows + max(0, top)
+        for columns, rows in (np.nonzero(edges == 1), np.nonzero(edges == -1))
+    )
+    return _counts(starts, ends, shape)
+
+
+def without(counts: np.ndarray, taken: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The run lengths (R,) of what the first cover and the second do not."""
+    return _complement(rle.union([_complement(counts), taken], shape))
+
+
+def _complement(counts: np.ndarray) -> np.ndarray:
+    return counts[1:] if counts[0] == 0 else np.concatenate([np.zeros(1, np.uint32), counts])
+
+
+def _counts(starts: np.ndarray, ends: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Run lengths (R,) from where the runs begin and end, in order; those that touch become one."""
+    is_apart = starts[1:] != ends[:-1]
+    starts, ends = starts[np.append(True, is_apart)[: len(starts)]], ends[np.append(is_apart, True)[: len(ends)]]
+    marks = np.stack([starts, ends], axis=1).ravel()
+    counts = np.diff(np.concatenate([[0], marks, [shape[0] * shape[1]]])).astype(np.uint32)
+    return counts[:-1] if len(counts) > 1 and counts[-1] == 0 else counts
 
 
 def find_image(index: ImageIndex, folder: str, name: str) -> Path | None:
