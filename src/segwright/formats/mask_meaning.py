@@ -87,10 +87,14 @@ class Meaning:
         if are_colors(values):
             return self._class_map_of(values, path), None
         mask = _numbers(values[0], path)
+        return self.class_map(mask, path), self._number_of[mask] if self.is_instances else None
+
+    def class_map(self, mask: np.ndarray, path: Path) -> np.ndarray:
+        """The class (or VOID or NOTHING) that each number of an integer mask (*S) stands for, int32; raises as `maps`."""
         class_map = self.class_of[mask]
         if class_map.min(initial=0) == UNKNOWN:
             self._refuse(mask, class_map == UNKNOWN, path)
-        return class_map, self._number_of[mask] if self.is_instances else None
+        return class_map
 
     def truth(self, mask: np.ndarray, path: Path) -> Segmentation:
         """The segmentation that an integer mask (*S) stands for; `path` is for the messages.
@@ -98,9 +102,7 @@ class Meaning:
         Raises:
             FormatError: a number is no class.
         """
-        class_map = self.class_of[mask]
-        if class_map.min(initial=0) == UNKNOWN:
-            self._refuse(mask, class_map == UNKNOWN, path)
+        class_map = self.class_map(mask, path)
         return to_segmentation(class_map, self._number_of[mask] if self.is_instances else None, self.classes)
 
     def looking_at(self, masks: Iterable[Path]) -> "Meaning":

@@ -18,8 +18,11 @@ def to_segmentation(class_map: np.ndarray, numbers: np.ndarray | None, classes: 
     and for regions of objects that nobody told apart. Segments are in the order of class, then number.
     """
     given, index = (np.zeros(1, np.int64), 0) if numbers is None else _compact(numbers)
-    pair = (class_map.astype(np.int64) - NOTHING) * len(given) + index  # classes raised to 0 nothing, 1 void, 2 class 0, ...
     size = (len(classes) - NOTHING) * len(given)
+    pair = np.subtract(class_map, NOTHING, dtype=np.int32 if size <= TABLE else np.int64)  # 0 nothing, 1 void, 2 class 0, ...
+    if len(given) > 1:
+        pair *= len(given)
+        pair += index
     if size <= TABLE:
         is_there = np.zeros(size, dtype=bool)
         is_there[pair] = True
@@ -48,11 +51,11 @@ def _compact(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The numbers that occur, sorted, int64 (M,), and the index of each pixel's number among them."""
     if numbers.max(initial=0) >= TABLE:
         given, index = np.unique(numbers, return_inverse=True)
-        return given.astype(np.int64), index.reshape(numbers.shape)
+        return given.astype(np.int64), index.reshape(numbers.shape).astype(np.int32)
     is_there = np.zeros(int(numbers.max(initial=0)) + 1, dtype=bool)
     is_there[numbers] = True
     given = np.flatnonzero(is_there)
-    index_of = np.zeros(len(is_there), dtype=np.int64)
+    index_of = np.zeros(len(is_there), dtype=np.int32)
     index_of[given] = np.arange(len(given))
     return given, index_of[numbers]
 
