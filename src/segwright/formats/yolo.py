@@ -1,0 +1,416 @@
+"""YOLO segmentation: data.yaml with the class names, images/PART/, and labels/PART/ with one line of corners per object.
+
+    ROOT/data.yaml                 or another .yaml with `names` and `train`:
+        train: images/train        a folder, a .txt with one image per line, or a list of these; also val and test
+        val: images/val
+        names: {0: person, 1: car} or [person, car]
+        is_thing: [true, true]     ours, with `colors`, optional
+    ROOT/images/train/NAME.jpg
+    ROOT/labels/train/NAME.txt     "class x1 y1 x2 y2 x3 y3 ...", x in widths and y in heights of the image
+
+The labels of an image lie where the last "images" of its path is "labels". An image without labels has no object, but where a
+part has no labels at all (often `test`), nobody drew any. Keys are paths below images/, with the part before them, as in
+"train__NAME"; without it where the whole set is one folder. What `path`, `train` or a list name must lie in the folder of the
+yaml; "../" in front of it, which some tools write, is passed over where the rest does. Objects are numbered in the order of the
+lines, and may overlap. All classes are things unless `is_thing` says otherwise.
+
+Lines of five numbers are boxes: they hold no mask, and are refused.
+
+An object of several parts, or with holes, is written as one ring, in which cuts of no width join the parts: this reader gives
+back exactly its pixels. Tools that fill with OpenCV also paint the corners and edges themselves: borders grow by half a pixel,
+and each cut becomes a line one pixel wide. Void becomes nothing; crowds become objects; object numbers, scores and segments
+without any pixel are lost. The order of the keys is kept: where folders in name order would not show it, lists are written, and
+`all`, ours, which tells of the order and the keys of all images.
+
+Axes: V corners of a ring, (H, W) pixels.
+"""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import yaml
+
+from segwright.codecs import polygons, rle
+from segwright.codecs.image_file import SUFFIXES
+from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.core.errors import FormatError, OutputError, SettingError, naming
+from segwright.core.files import replace_file, replacing
+from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural
+from segwright.formats.journal import Journal
+from segwright.formats.named_objects import Region, place_of, read_picture, regions_of, segmentation, unique_keys
+
+log = logging.getLogger(__name__)
+
+LOSES = "void pixels become nothing, crowds become single objects; object numbers and scores are not kept"
+FILE = "data.yaml"
+PARTS = ("train", "val", "test", "valid", "validation")  # keys of the yaml
+TEST_NAMES = ("test", "testing")
+ORDER = "all"
+MAX_YAML = 1 << 18  # bytes: 8000 classes with long names; the parser takes seconds for a MB
+MAX_SHARE = 2.0  # of the side of an image; corners a little outside are drawn, those far outside are pixels
+DECIMALS = 7  # enough for 2 million pixels: corners are rounded to a fifth of a pixel
+BOX = 5  # numbers in a line that is a box: class, x, y, width, height
+IS_DATA = (
+    re.compile(rb"^[\"']?names[\"']?\s*:", re.MULTILINE),
+    re.compile(rb"^[\"']?(train|val|test)[\"']?\s*:", re.MULTILINE),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An image file and its labels; no labels mean no objects, or, where not `is_labelled`, that nobody drew any."""
+
+    image: Path
+    labels: Path | None
+    is_labelled: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads the image and the labels of a key."""
+
+    entries: dict[str, Entry]
+    classes: Classes
+
+    def __call__(self, key: str) -> Sample:
+        entry = self.entries[key]
+        image = read_picture(entry.image, None, str(entry.labels or entry.image), name=entry.image.name, is_needed=True)
+        if not entry.is_labelled:
+            return Sample.of(key, image)
+        return Sample.of(key, image, _truth(entry.labels, image.shape[1:], self.classes))
+
+
+class _Loader(yaml.BaseLoader):
+    """Only texts, lists and mappings, and no aliases: those let a short file stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"line {self.peek_event().start_mark.line + 1} has an alias (*), write out what it stands for")
+        return super().compose_node(parent, index)
+
+
+def matches(path: Path | str) -> bool:
+    """Whether a path is a folder with a .yaml that names classes and images, or such a file."""
+    try:
+        return bool(_yaml_files(Path(path)))
+    except (OSError, ValueError):
+        return False
+
+
+def read(path: Path | str) -> Dataset:
+    """The samples of a YOLO data set, part by part in name order; each is read when it is asked for.
+
+    Raises:
+        FormatError: the yaml, the lists or the folders are not as the module's docstring says; what is wrong with labels is
+            found with their sample.
+    """
+    path = Path(path)
+    files = _yaml_files(path) if path.exists() else []
+    if len(files) != 1:
+        several = (
+            f"several ({', '.join(file.name for file in files[:SHOWN])}): give one of them, as the path" if files else "none"
+        )
+        raise FormatError(f"{path}: one .yaml that names classes and images is needed, such as {FILE}; there is {several}")
+    file = files[0]
+    content = _load(file)
+    classes = _classes(content, file)
+    found = _images(file, content)
+    keys = unique_keys((image.name for image in found), file)
+    wanted = [_labels(file.parent, image.path) for image in found]
+    labels = [label if os.path.isfile(label) else None for label in wanted]  # noqa: PTH113  (no error, whatever the name)
+    labelled = {image.source for image, label in zip(found, labels, strict=True) if label}
+    if not labelled:
+        raise FormatError(f"{file}: no image has labels; those of {found[0].path} would be {wanted[0]}: add them")
+    entries = {
+        key: Entry(found[position].path, labels[position], found[position].source in labelled) for key, position in keys.items()
+    }
+    return Dataset(str(path), classes, tuple(entries), Reader(entries, classes), {k: e.image for k, e in entries.items()})
+
+
+def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
+    """Write samples as data.yaml, images/ and labels/; the module's docstring says how, and what is lost.
+
+    Raises:
+        OutputError: the place is not writable or already holds something, there is no sample, or one is a volume or has no
+            image, no truth or an unsafe key.
+    """
+    root = Path(path)
+    with Journal(root, "yolo", samples) as journal:
+        for sample in journal.samples():
+            lines = _lines(sample)
+            place = place_of(sample.key)
+            image = journal.write_image(sample, root / "images" / place)
+            if image is None:
+                raise OutputError(f"sample {sample.key!r} has no image, to whose size corners are relative; write it as coco")
+            replace_file(root / "labels" / f"{place}.txt", "".join(lines).encode())
+            journal.add(sample, {"image": image.relative_to(root).as_posix()})
+        splits = _write_lists(root, journal)
+        replace_file(root / FILE, _yaml(journal.classes, splits).encode())
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """An image of a data set: its name for the key, its file, and the folder or list in which it was found."""
+
+    name: str
+    path: Path
+    source: Path
+
+
+def _yaml_files(path: Path) -> list[Path]:
+    candidates = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
+    found = []
+    for file in candidates:
+        if file.suffix.lower() in (".yaml", ".yml") and file.is_file():
+            with file.open("rb") as stream:
+                head = stream.read(MAX_YAML)
+            found += [file] if all(pattern.search(head) for pattern in IS_DATA) else []
+    return found
+
+
+def _load(file: Path) -> dict[str, Any]:
+    """The content of a yaml, every value as text."""
+    try:
+        size = file.stat().st_size
+        if size > MAX_YAML:
+            raise FormatError(f"{file} has {size:,} bytes, {MAX_YAML:,} are the limit; it should only name classes and folders")
+        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_Loader)  # noqa: S506  (BaseLoader makes texts only)
+    except OSError as error:
+        raise FormatError(f"{file} cannot be read ({error.strerror}); check that it is a readable file") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise FormatError(f"{file} cannot be read as YAML ({' '.join(str(error).split())}); correct it") from error
+    if not isinstance(content, dict):
+        raise FormatError(f"{file} holds no keys; `train` and `names` are needed")
+    return content
+
+
+def _classes(content: dict[str, Any], file: Path) -> Classes:
+    names = content.get("names")
+    if isinstance(names, dict):
+        numbers = [str(number) for number in range(len(names))]
+        if set(names) != set(numbers):
+            raise FormatError(
+                f"{file}: names has the numbers {', '.join(map(str, [*names][:SHOWN]))}, ...; number them 0, 1, 2, ..."
+            )
+        names = [names[number] for number in numbers]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise FormatError(f"{file}: names is {names!r:.60}; a list of class names is needed, or {{0: NAME, 1: NAME, ...}}")
+    count = content.get("nc", str(len(names)))
+    if count != str(len(names)):
+        raise FormatError(f"{file}: nc is {count!r:.20}, but names has {len(names)}; correct one of them")
+    things, colors = content.get("is_thing"), content.get("colors")
+    try:
+        "".join(names).encode()  # half a character could not be saved or shown
+        flags = [("false", "true").index(flag.lower()) == 1 for flag in things] if things else [True] * len(names)
+        palette = [[int(value) for value in color] for color in colors] if colors else None
+        return Classes.of(names, colors=palette, is_thing=flags)
+    except SettingError as error:
+        raise FormatError(f"{file}: {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise FormatError(
+            f"{file}: {error}; give one true or false of is_thing and one [r, g, b] of colors per class"
+        ) from error
+
+
+def _images(file: Path, content: dict[str, Any]) -> list[_Image]:
+    """All images, part by part, or in the order of the list under `all` where that is complete."""
+    root = file.parent
+    base = _base(root, content.get("path"))
+    sources: dict[Path, str] = {}
+    for part in (key for key in content if key in PARTS):
+        values = content[part] if isinstance(content[part], list) else [content[part]]
+        for value in values:
+            if not isinstance(value, str):
+                raise FormatError(f"{file}: {part} is {value!r:.60}; a folder, a .txt or a list of these is needed")
+            if value not in ("", "null", "~"):
+                sources.setdefault(_inside(root, base, value, f"{file}: {part}"), part)
+    found: dict[Path, _Image] = {}
+    for source, part in sources.items():
+        for image, name in _listed(root, base, source) if source.is_file() else _below(root, source):
+            is_named = name.partition("/")[0].lower() in TRAIN_NAMES + VAL_NAMES and "/" in name
+            found.setdefault(image, _Image(name if is_named or len(sources) == 1 else f"{part}/{name}", image, source))
+    if not found:
+        raise FormatError(f"{file}: there is no image in {', '.join(map(str, sources)) or 'train, val or test'}; add them")
+    if not isinstance(content.get(ORDER), str):
+        return [*found.values()]
+    order = [*_listed(root, base, _inside(root, base, content[ORDER], f"{file}: {ORDER}"))]
+    if {image for image, _ in order} != set(found):
+        log.warning("%s: %s does not name the images that are there, and is passed over", file, ORDER)
+        return [*found.values()]
+    return [_Image(name, image, found[image].source) for image, name in order]
+
+
+def _base(root: Path, value: Any) -> Path:
+    """Where the paths of a yaml begin: the folder that it names, if that lies in its own folder, else its own."""
+    below = _normal(value) if isinstance(value, str) else None
+    return root / below if below and (root / below).is_dir() else root
+
+
+def _normal(text: str) -> str | None:
+    """A relative path without "." and "..", or None if it leads out."""
+    text = text.strip().replace("\\", "/")
+    normal = os.path.normpath(text or ".")
+    is_outside = normal.startswith(("..", "/")) or ":" in normal.partition("/")[0] or "\0" in normal
+    return None if is_outside else normal
+
+
+def _inside(root: Path, base: Path, text: str, place: str) -> Path:
+    """The folder or file below the root that a text means, from `base` or the root, or after the "../" in front of it."""
+    within = text.strip().replace("\\", "/")
+    while within.startswith(("../", "./")):
+        within = within.partition("/")[2]
+    for start, name in ((base, text), (root, text), (root, within)):
+        below = _normal(name)
+        path = start / below if below else None
+        if path is not None and os.path.exists(path):  # noqa: PTH110  (no error, whatever the name)
+            return path
+    if _normal(text) is None:
+        raise FormatError(f"{place}: {text!r:.80} leads out of {root}; move the files there, and name them from there")
+    raise FormatError(f"{place}: {text!r:.80} is not in {root}; correct the name or add the files")
+
+
+def _below(root: Path, folder: Path) -> Iterator[tuple[Path, str]]:
+    """The images below a folder, and their names: from the folder named like a part, else from this folder."""
+    for stem, file in images_below(folder):
+        name = _name(root, file)
+        is_named = name.partition("/")[0].lower() in TRAIN_NAMES + VAL_NAMES
+        yield file, name if is_named else stem.removeprefix("images/")
+
+
+def _listed(root: Path, base: Path, file: Path) -> Iterator[tuple[Path, str]]:
+    """The images that the lines of a file name, and the names of these without "images"."""
+    try:
+        with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                place = f"{file}, line {number}"
+                image = _inside(root, file.parent if line.startswith("./") else base, line.rstrip("\r\n"), place)
+                if not image.name.lower().endswith(SUFFIXES):
+                    raise FormatError(f"{place}: {line.strip()!r:.80} is no image; images end in {', '.join(SUFFIXES)}")
+                yield image, _name(root, image)
+    except OSError as error:
+        raise FormatError(f"{file} cannot be read ({error.strerror}); check that it is a readable list of images") from error
+
+
+def _name(root: Path, image: Path) -> str:
+    """The path of an image below the root without its suffix and its first "images"."""
+    parts = list(image.relative_to(root).parts)
+    if "images" in parts[:-1]:
+        parts.remove("images")
+    return PurePosixPath(*parts).as_posix().rpartition(".")[0]
+
+
+def _labels(root: Path, image: Path) -> Path:
+    parts = list(image.relative_to(root).parts)
+    if "images" in parts[:-1]:
+        last = len(parts) - 2 - parts[-2::-1].index("images")
+        parts[last] = "labels"
+    return root.joinpath(*parts[:-1], f"{image.name.rpartition('.')[0]}.txt")
+
+
+def _truth(file: Path | None, shape: tuple[int, ...], classes: Classes) -> Segmentation:
+    height, width = shape
+    regions = []
+    text = ""
+    if file is not None:
+        try:
+            text = file.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise FormatError(f"{file} cannot be read ({error}); check that it is a file of numbers") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            regions.append(_region(line, (height, width), classes, f"{file}, line {number}"))
+    return segmentation(regions, (height, width), classes, str(file))
+
+
+def _region(line: str, shape: tuple[int, int], classes: Classes, place: str) -> Region:
+    try:
+        class_text, *texts = line.split()
+        class_id, values = int(class_text), np.array([float(text) for text in texts])
+    except ValueError as error:
+        raise FormatError(
+            f"{place} is {line.strip()!r:.40}; a class number and the corners x y x y x y ... are needed"
+        ) from error
+    if 1 + len(values) == BOX:
+        raise FormatError(
+            f"{place} has five numbers: that is a box, and boxes are no masks; give labels for segmentation, with corners"
+        )
+    if len(values) % 2 or len(values) < 6:  # 6: three corners
+        raise FormatError(f"{place} has {len(values)} numbers after the class; x and y of three or more corners are needed")
+    if not 0 <= class_id < len(classes):
+        raise FormatError(f"{place} has the class {class_id}; names has the classes 0..{len(classes) - 1}: correct one of them")
+    if not (np.abs(values) <= MAX_SHARE).all():  # NaN is not
+        raise FormatError(
+            f"{place} has corners that are no shares of the image (0..1); divide x by its width and y by its height"
+        )
+    ring = values.reshape(-1, 2) * (shape[1], shape[0])
+    with naming(place):
+        return Region(classes.names[class_id], polygons.rasterise([ring], shape))
+
+
+def _lines(sample: Sample) -> list[str]:
+    """One line per segment that has pixels."""
+    lines = []
+    for region in regions_of(sample, "yolo"):
+        if rle.area(region.counts):
+            height, width = sample.grid.shape
+            ring = polygons.one_ring(polygons.trace_counts(region.counts, (height, width)))
+            class_id = sample.truth.classes.names.index(region.name) if sample.truth is not None else 0
+            shares = (ring / (width, height)).ravel().tolist()
+            decimals = max(DECIMALS, len(str(max(height, width))) + 1)
+            lines.append(" ".join([str(class_id), *(_share(value, decimals) for value in shares)]) + "\n")
+    return lines
+
+
+def _share(value: float, decimals: int) -> str:
+    return f"{value:.{decimals}f}".rstrip("0").rstrip(".")
+
+
+def _write_lists(root: Path, journal: Journal) -> dict[str, Any]:
+    """What the yaml says of the parts: folders where their name order is that of the keys, else lists, which are written."""
+    parts: dict[str, str] = {}  # the folder of each part, and its key in the yaml
+    last, last_name, is_plain = "", "", True
+    for record in journal.records():
+        part, _, name = place_of(record["key"]).rpartition("/")
+        if part in parts:
+            is_plain &= part == last and natural(last_name) < natural(name)
+        parts.setdefault(part, _yaml_key(part))
+        last, last_name = part, name
+    keys = [*parts.values()]
+    is_plain &= "" not in parts or len(parts) == 1
+    is_plain &= len(set(keys)) == 1 + sum(key != before for before, key in zip(keys, keys[1:], strict=False))
+    if is_plain:
+        folders = {key: [f"images/{part}".rstrip("/") for part in parts if parts[part] == key] for key in keys}
+        splits = {key: names[0] if len(names) == 1 else names for key, names in folders.items()}
+    else:
+        splits = {key: f"{key}.txt" for key in keys}
+        with ExitStack() as stack:
+            files = {key: stack.enter_context(replacing(root / f"{key}.txt")) for key in dict.fromkeys((*keys, ORDER))}
+            for record in journal.records():
+                line = f"./{record['image']}\n".encode("utf-8", "surrogateescape")
+                files[parts[place_of(record["key"]).rpartition("/")[0]]].write(line)
+                files[ORDER].write(line)
+        splits[ORDER] = f"{ORDER}.txt"
+    first = splits[keys[0]]
+    return splits | {key: first for key in ("train", "val") if key not in splits}  # other tools need both
+
+
+def _yaml_key(part: str) -> str:
+    if part.lower() in TEST_NAMES:
+        return "test"
+    return "val" if part.lower() in VAL_NAMES else "train"
+
+
+def _yaml(classes: Classes, splits: dict[str, Any]) -> str:
+    names = yaml.safe_dump(splits | {"names": dict(enumerate(classes.names))}, sort_keys=False, allow_unicode=True)
+    things, colors = json.dumps(classes.is_thing), json.dumps(classes.colors)  # JSON is YAML, on one line
+    return f"{names}is_thing: {things}\ncolors: {colors}\n"
