@@ -265,7 +265,7 @@ def _join(points: np.ndarray, starts: np.ndarray, is_short: bool) -> np.ndarray:
     used = 0
     for ring in range(count):
         first = used
-        nearest = max(first - 1, 0)
+        nearest = max(first - 2, 0)  # the start of the ring before; the last node is the corner that that one hangs at
         x, y = points[starts[ring]]
         if is_short:
             shortest = np.inf
