@@ -148,3 +148,40 @@ def test_depth_is_only_counted(tmp_path):
     file = JsonFile(save(tmp_path, '{"a": ' + "[" * depth + "]" * depth + "}"))
     with pytest.raises(FormatError, match="a: Invalid JSON: recursion limit exceeded"):
         file.value("a", ANY)
+
+
+# Integers of many entries
+
+
+def test_integers_and_what_is_filled(tmp_path):
+    entries = [
+        '{"id": 7, "x": [1]}',
+        '{"x": [ ], "id" : -12 }',
+        ' { "y": {"id": 5}, "z": "id", "t": "a\\"id\\": 3", "x": null}',
+        '{"id": "7", "x": {}}',
+        '{"id": 1.5, "x": 0}',
+        '{"id": 123456789012345678901, "x": ""}',
+        "[]",
+    ]
+    file = JsonFile(save(tmp_path, '{"a": [' + ",\n ".join(entries) + '], "b": []}'))
+    none = json_list.NO_INTEGER
+    assert file.integers("a", "id").tolist() == [7, -12, none, none, none, none, none]
+    assert file.is_filled("a", "x").tolist() == [True, False, False, False, True, True, False]
+    assert len(file.integers("b", "id")) == 0
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["id", "i", "idd", "x"]), values, max_size=4), max_size=6))
+def test_integers_are_those_of_the_parsed_entries(tmp_path_factory, entries):
+    path = tmp_path_factory.mktemp("json") / "a.json"
+    write_json(path, {"list": entries})
+    wanted = [json_list.NO_INTEGER if type(entry.get("id")) is not int else entry["id"] for entry in entries]
+    assert JsonFile(path).integers("list", "id").tolist() == wanted
+    filled = ["id" in entry and entry["id"] is not None and entry["id"] not in ([], {}) for entry in entries]
+    assert JsonFile(path).is_filled("list", "id").tolist() == filled
+
+
+def test_integers_across_chunks(tmp_path, monkeypatch):
+    path = save(tmp_path, json.dumps({"a": [{"text": "x" * (n % 50), "id": n} for n in range(300)]}))
+    for chunk in (1, 7, 100, 1 << 20):
+        monkeypatch.setattr(json_list, "CHUNK", chunk)
+        assert JsonFile(path).integers("a", "id").tolist() == list(range(300))

@@ -5,6 +5,7 @@ parsed objects would take thousands. A mistake in an entry is told with its plac
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,8 @@ T = TypeVar("T")
 CHUNK = 1 << 20  # bytes scanned at a time
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 CURLY, SQUARE, COLON = map(ord, "{[:")
+NO_INTEGER = -(2**63)  # where an entry has no integer under a key
+TYPE_NAME = re.compile(r"_|(str|int|float|bool)$|[\w-]+\[")  # in the place of a mistake, where several types are possible
 SHOWN = 60  # characters of a wrong value in a message
 
 
@@ -82,6 +85,32 @@ class JsonFile:
                 data = _read(file, int(bounds[index]) + 1, int(bounds[index + 1]))
                 yield parse(adapter, data, f"{self.path}: {name}[{index}]")
 
+    def integers(self, name: str, key: str) -> np.ndarray:
+        """The integer under a key of each entry of a list of objects, int64 (N,); NO_INTEGER where there is none.
+
+        Nothing else of the entries is parsed, so that a million of them take a second.
+        """
+        return self._look(name, key)[0]
+
+    def is_filled(self, name: str, key: str) -> np.ndarray:
+        """Whether each entry of a list of objects has something but null, [] or {} under a key, bool (N,)."""
+        return self._look(name, key)[1].astype(bool)
+
+    def _look(self, name: str, key: str) -> np.ndarray:
+        """The integer under a key of each entry, and whether anything is there, int64 (2, N)."""
+        bounds = self._list(name)
+        found = np.zeros((2, len(bounds) - 1), np.int64)
+        wanted = np.frombuffer(key.encode(), np.uint8)
+        first = 0
+        with self.path.open("rb") as file:
+            while first < len(bounds) - 1:
+                end = max(int(np.searchsorted(bounds, bounds[first] + CHUNK)), first + 2)
+                part = bounds[first:end]
+                data = np.frombuffer(_read(file, int(part[0]), int(part[-1])), np.uint8)
+                _find_key(data, part - part[0], wanted, found[:, first : end - 1])
+                first = end - 1
+        return found
+
     def _span(self, name: str) -> tuple[tuple[int, int], np.ndarray | None]:
         if name not in self._spans:
             there = "a list" if self.is_list else f"an object with {', '.join(self.keys) or 'no key'}"
@@ -104,8 +133,10 @@ def parse(adapter: TypeAdapter[T], data: bytes, place: str) -> T:
     try:
         return adapter.validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        errors = error.errors(include_url=False, include_context=False)
+        first = max(errors, key=lambda found: len(found["loc"]))  # of several types, the one that fitted furthest was meant
+        parts = [part for part in first["loc"] if isinstance(part, int) or not TYPE_NAME.match(part)]
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
         given = "" if first["type"] in ("missing", "json_invalid") else f" (it is {_short(first['input'])})"
         raise FormatError(f"{place}{where}: {first['msg']}{given}; correct it or export the file again") from error
 
@@ -219,6 +250,56 @@ def _find_marks(chunk: np.ndarray, offset: int, state: np.ndarray, table: np.nda
             count += 1
     state[0], state[1], state[2] = depth, in_string, escaped
     return count
+
+
+@njit(cache=True, nogil=True)
+def _find_key(data: np.ndarray, bounds: np.ndarray, key: np.ndarray, found: np.ndarray) -> None:
+    """Fill `found` (2, N) with the integer under a key of the object between each two bounds, and whether a value is there."""
+    for entry in range(len(bounds) - 1):
+        found[0, entry], found[1, entry] = NO_INTEGER, 0
+        end = min(bounds[entry + 1], len(data))
+        n, depth, is_key = bounds[entry] + 1, 0, False
+        while n < end:
+            byte = data[n]
+            if byte == 34:  # quotation mark
+                start = n + 1
+                n = start
+                while n < end and data[n] != 34:
+                    n += 2 if data[n] == 92 else 1  # backslash
+                if depth == 1 and is_key and n - start == len(key) and np.all(data[start:n] == key):
+                    found[0, entry], found[1, entry] = _look_at_value(data, n + 1, end)
+                    break
+                is_key = False
+            elif byte == 123 or byte == 91:  # { [
+                depth += 1
+                is_key = byte == 123
+            elif byte == 125 or byte == 93:  # } ]
+                depth -= 1
+            elif byte == 44:  # ,
+                is_key = True
+            n += 1
+
+
+@njit(cache=True, nogil=True)
+def _look_at_value(data: np.ndarray, n: int, end: int) -> tuple[int, int]:
+    """The integer behind a key, or NO_INTEGER, and whether there is anything but null, [] and {}."""
+    while n < end and (data[n] <= 32 or data[n] == 58):  # white space and the colon
+        n += 1
+    if n >= end or data[n] == 110:  # null
+        return NO_INTEGER, 0
+    if data[n] == 91 or data[n] == 123:  # [ {
+        n += 1
+        while n < end and data[n] <= 32:
+            n += 1
+        return NO_INTEGER, int(n < end and data[n] != 93 and data[n] != 125)
+    is_negative = data[n] == 45
+    n += is_negative
+    value, digits = 0, 0
+    while n < end and 48 <= data[n] <= 57:
+        value, digits = 10 * value + (data[n] - 48), digits + 1
+        n += 1
+    is_integer = 0 < digits < 19 and n < end and (data[n] <= 32 or data[n] == 44 or data[n] == 125)  # 19: more than 64 bits
+    return (-value if is_negative else value) if is_integer else NO_INTEGER, 1
 
 
 def _outline(file: BinaryIO, marks: np.ndarray, path: Path) -> tuple[bool, Spans]:

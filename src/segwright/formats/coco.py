@@ -1,0 +1,229 @@
+"""coco: images and a JSON of objects, drawn as polygons or stored as run lengths.
+
+    ROOT/annotations/instances_train2017.json     {"images": [...], "annotations": [...], "categories": [...]}
+    ROOT/images/train/NAME.jpg                    images lie anywhere below ROOT; `file_name` tells which is which
+
+The JSON may also lie in ROOT, or be given by its own path, and there may be several, one per part of the data set
+(coco_files.py says how they are found and what the keys are). An annotation has a `category_id` and a `segmentation`: a list of
+polygons, whose union it is; or run lengths, compressed or not. Classes are in the order of the categories' ids and are all
+things, unless a category says `isthing: 0`. An annotation of a thing with `iscrowd: 1` is a region of objects that nobody told
+apart (number 0), the others are numbered 1, 2, ... in each image. Polygons are drawn as by pycocotools, but that one of two
+corners covers no pixel (there it is a box). Annotations of a box without a segmentation are left out, and counted in the log.
+
+Written are polygons for objects without holes, one per part, and compressed run lengths for the others and for crowds, so that
+every pixel comes back, with `area` and `bbox`. Our own keys, which other programs pass over, are `instance_id`, `score`, and
+for an image `void`, the run lengths of the pixels that nobody knows. Lost are objects without a pixel and the size of pixels.
+
+Axes: (H, W) pixels, R run lengths.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field, FiniteFloat, TypeAdapter
+
+from segwright.codecs import polygons, rle
+from segwright.codecs.json_list import write_json
+from segwright.core import Classes, Dataset, Sample
+from segwright.core.errors import FormatError, naming
+from segwright.formats.coco_files import (
+    Part,
+    find_images,
+    info,
+    is_panoptic,
+    json_files,
+    key_of,
+    needed_files,
+    prefixes,
+    read_categories,
+    read_part,
+    root_of,
+    write_categories,
+)
+from segwright.formats.journal import Journal
+from segwright.formats.named_objects import Region, place_of, read_picture, regions_of, segmentation, truth_2d, unique_keys
+
+LOSES = "objects without a pixel and the size of pixels are not kept"
+
+
+@dataclass(slots=True)
+class _Runs:
+    size: Annotated[list[int], Field(min_length=2, max_length=2)]
+    counts: str | list[Annotated[int, Field(ge=0, lt=2**32)]]
+
+
+@dataclass(slots=True)
+class _Annotation:
+    category_id: int
+    segmentation: _Runs | list[list[FiniteFloat]]
+    iscrowd: bool = False
+    instance_id: int | None = None
+    score: FiniteFloat = 1.0
+
+
+@dataclass(slots=True)
+class _Void:
+    void: _Runs | None = None
+
+
+ANNOTATION, VOID_REGION = TypeAdapter(_Annotation), TypeAdapter(_Void)
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads one sample by its key: its image, and its annotations from the JSON."""
+
+    parts: list[Part]
+    places: dict[str, tuple[int, int]]
+    images: dict[str, Path]
+    classes: Classes
+    class_of: dict[int, int]
+
+    def __call__(self, key: str) -> Sample:
+        number, index = self.places[key]
+        part = self.parts[number]
+        shape = part.shape(index)
+        place, name = f"{part.file.path}: images[{index}]", part.pictures[index].file_name
+        image = read_picture(self.images.get(key), shape, place, name=name, is_needed=bool(self.images))
+        regions = list(self._regions(part, part.annotations_of(index), shape))
+        void = part.file.entry("images", index, VOID_REGION).void
+        unknown = _counts(void, shape, f"{place}.void") if void else None
+        return Sample.of(key, image, segmentation(regions, shape, self.classes, place, void=unknown))
+
+    def _regions(self, part: Part, positions: list[int], shape: tuple[int, int]) -> Iterator[Region]:
+        annotations = part.file.entries("annotations", ANNOTATION, positions)
+        for position, annotation in zip(positions, annotations, strict=True):
+            place = f"{part.file.path}: annotations[{position}]"
+            class_id = self.class_of.get(annotation.category_id)
+            if class_id is None:
+                raise FormatError(f"{place}: there is no category {annotation.category_id}; add it to the categories")
+            number = 0 if annotation.iscrowd else annotation.instance_id
+            counts = _counts(annotation.segmentation, shape, f"{place}.segmentation")
+            yield Region(self.classes.names[class_id], counts, number, annotation.score)
+
+
+def matches(path: Path | str) -> bool:
+    """Whether a path is a JSON file with images, annotations of objects and categories, or a folder with one."""
+    return bool(json_files(Path(path), _is_kind))
+
+
+def read(path: Path | str) -> Dataset:
+    """The images of the JSON file or files, in their order; each is read when it is asked for.
+
+    Raises:
+        FormatError: the files are not as this module says. What is wrong with one annotation is found when its sample is read.
+    """
+    path = Path(path)
+    files = needed_files(path, _is_kind, "COCO's objects")
+    parts = [read_part(file, prefix, filled="segmentation") for file, prefix in zip(files, prefixes(path, files), strict=True)]
+    places = [(number, index) for number, part in enumerate(parts) for index in range(len(part.pictures))]
+    keys = unique_keys((key_of(parts[number].pictures[index], parts[number]) for number, index in places), path)
+    placed = dict(zip(keys, places, strict=True))
+    classes, class_of = read_categories(parts)
+    images = find_images(root_of(path), parts, placed)
+    return Dataset(str(path), classes, tuple(keys), Reader(parts, placed, images, classes, class_of), images)
+
+
+def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
+    """Write samples as images/ and annotations/instances.json, those of keys such as "train__a" into a part of their own.
+
+    Raises:
+        OutputError: the place is not writable or already holds samples, there is no sample, or one has no truth, is a volume,
+            or has an unsafe key or other classes than the first.
+    """
+    root = Path(path)
+    with Journal(root, "coco", samples) as journal:
+        for sample in journal.samples():
+            truth_2d(sample, "coco")
+            place = place_of(sample.key)
+            file = journal.write_image(sample, root / "images" / place)
+            journal.add(
+                sample, {"part": place.rpartition("/")[0], **_record(sample, file.name if file else f"{sample.key}.png")}
+            )
+        categories = write_categories(journal.classes)
+        for part in dict.fromkeys(record["part"] for record in journal.records()):
+            content = {"images": _images(journal, part), "annotations": _annotations(journal, part), "categories": categories}
+            write_json(root / "annotations" / f"instances{'_' if part else ''}{part}.json", info("instances") | content)
+
+
+def _is_kind(path: Path) -> bool:
+    return is_panoptic(path) is False
+
+
+def _counts(given: _Runs | list[list[float]], shape: tuple[int, int], place: str) -> np.ndarray:
+    """The run lengths (R,) of a segmentation.
+
+    Raises:
+        FormatError: it does not fit an image (H, W), or is damaged.
+    """
+    if isinstance(given, _Runs):
+        if given.size != [*shape]:
+            raise FormatError(
+                f"{place}: run lengths of {given.size[0]} x {given.size[1]} (rows x columns) for an image of {shape[0]} x "
+                f"{shape[1]}; export them again at the size of the image"
+            )
+        with naming(place):
+            text = isinstance(given.counts, str)
+            counts = rle.from_text(given.counts) if text else np.array(given.counts, np.uint32)  # type: ignore[arg-type]
+        rle.check(counts, shape, place)
+        return counts
+    odd = next((ring for ring in given if len(ring) % 2), None)
+    if odd is not None:
+        raise FormatError(f"{place}: a polygon has {len(odd)} numbers, two per corner are needed; correct or remove it")
+    with naming(place):
+        rings = [polygons.rasterise([np.array(ring).reshape(-1, 2)], shape) for ring in given]
+    return rings[0] if len(rings) == 1 else rle.union(rings, shape)
+
+
+def _record(sample: Sample, name: str) -> dict[str, Any]:
+    """The entry of an image, and those of its annotations, without their ids."""
+    truth = truth_2d(sample, "coco")
+    height, width = truth.shape
+    image: dict[str, Any] = {"file_name": name, "height": height, "width": width}
+    void = rle.of_void(truth.planes)
+    if rle.area(void):
+        image["void"] = _text(void, truth.shape)
+    annotations = []
+    for region, class_id in zip(regions_of(sample, "coco"), truth.class_ids.tolist(), strict=True):
+        if rle.area(region.counts):
+            is_crowd = truth.classes.is_thing[class_id] and not region.instance_id
+            annotations.append(_entry(region, class_id, truth.shape, is_crowd=is_crowd))
+    return {"image": image, "annotations": annotations}
+
+
+def _entry(region: Region, class_id: int, shape: tuple[int, ...], *, is_crowd: bool) -> dict[str, Any]:
+    left, top, right, bottom = rle.box_xyxy(region.counts, shape)
+    parts = [] if is_crowd else polygons.trace_counts(region.counts, shape)
+    has_holes = any(len(rings) > 1 for rings in parts)
+    entry: dict[str, Any] = {
+        "category_id": class_id + 1,
+        "segmentation": [r.ravel().tolist() for (r,) in parts] if parts and not has_holes else _text(region.counts, shape),
+        "area": rle.area(region.counts),
+        "bbox": [left, top, right - left, bottom - top],
+        "iscrowd": int(is_crowd),
+    }
+    if region.instance_id:
+        entry["instance_id"] = region.instance_id
+    return entry if region.score == 1 else entry | {"score": region.score}
+
+
+def _text(counts: np.ndarray, shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"size": list(shape), "counts": rle.to_text(counts)}
+
+
+def _images(journal: Journal, part: str) -> Iterator[dict[str, Any]]:
+    records = (record for record in journal.records() if record["part"] == part)
+    for number, record in enumerate(records, start=1):
+        yield {"id": number, **record["image"]}
+
+
+def _annotations(journal: Journal, part: str) -> Iterator[dict[str, Any]]:
+    records = (record for record in journal.records() if record["part"] == part)
+    number = 0
+    for image_id, record in enumerate(records, start=1):
+        for annotation in record["annotations"]:
+            number += 1
+            yield {"id": number, "image_id": image_id, **annotation}

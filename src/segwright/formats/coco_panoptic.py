@@ -1,0 +1,267 @@
+"""coco_panoptic: images, PNGs of coloured segments, and a JSON that says what each segment is.
+
+    ROOT/annotations/panoptic_val2017.json          {"images": [...], "annotations": [...], "categories": [...]}
+    ROOT/annotations/panoptic_val2017/NAME.png      the number of the segment at each pixel, R + 256 G + 65536 B; 0 is void
+    ROOT/images/val/NAME.jpg                        images lie anywhere below ROOT; `file_name` tells which is which
+
+The JSON may also lie in ROOT, or be given by its own path, and there may be several, one per part of the data set
+(coco_files.py says how they are found and what the keys are); the folder of PNGs beside it is called like it. An annotation is
+of one image; its `segments_info` gives each number its category. Classes are in the order of the categories' ids, things where
+`isthing` is 1 or missing. Segments of things are numbered 1, 2, ... in each image, those with `iscrowd: 1` are regions of
+objects that nobody told apart (number 0).
+
+Written are `segments_info` with `area` and `bbox`, and our own keys `instance_id` and `score`. Lost are overlaps (the later
+segment covers the earlier), pixels of no segment (they become void), objects without a pixel and the size of pixels.
+
+Axes: P planes, N segments, (H, W) pixels.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numba import njit
+from pydantic import FiniteFloat, TypeAdapter
+
+from segwright.codecs import rle
+from segwright.codecs.image_file import read_image, write_picture
+from segwright.codecs.json_list import write_json
+from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
+from segwright.core.errors import FormatError, OutputError
+from segwright.formats.coco_files import (
+    Part,
+    find_images,
+    info,
+    is_panoptic,
+    json_files,
+    key_of,
+    needed_files,
+    prefixes,
+    read_categories,
+    read_part,
+    root_of,
+    write_categories,
+)
+from segwright.formats.journal import Journal
+from segwright.formats.named_objects import place_of, read_picture, truth_2d, unique_keys
+
+LOSES = (
+    "of overlapping objects the later covers the earlier, pixels of no segment become void, objects without a pixel and the "
+    "size of pixels are not kept"
+)
+MAX_ID = 2**24 - 1  # three bytes
+UNKNOWN = -2  # a pixel whose number is not in segments_info
+
+
+@dataclass(slots=True)
+class _Segment:
+    id: int
+    category_id: int
+    iscrowd: bool = False
+    instance_id: int | None = None
+    score: FiniteFloat = 1.0
+
+
+@dataclass(slots=True)
+class _Annotation:
+    file_name: str
+    segments_info: list[_Segment]
+
+
+ANNOTATION = TypeAdapter(_Annotation)
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads one sample by its key: its image, its PNG, and what the JSON says of its segments."""
+
+    parts: list[Part]
+    places: dict[str, tuple[int, int]]
+    images: dict[str, Path]
+    classes: Classes
+    class_of: dict[int, int]
+
+    def __call__(self, key: str) -> Sample:
+        number, index = self.places[key]
+        part = self.parts[number]
+        shape, name = part.shape(index), part.pictures[index].file_name
+        place = f"{part.file.path}: images[{index}]"
+        positions = part.annotations_of(index)
+        image = read_picture(self.images.get(key), shape, place, name=name, is_needed=bool(self.images))
+        if len(positions) != 1:
+            raise FormatError(f"{place}: it has {len(positions)} annotations, one is needed; correct the file")
+        place = f"{part.file.path}: annotations[{positions[0]}]"
+        annotation = part.file.entry("annotations", positions[0], ANNOTATION)
+        numbers, path = _read_numbers(part.file.path, annotation.file_name, shape)
+        return Sample.of(key, image, self._truth(annotation.segments_info, numbers, place, path))
+
+    def _truth(self, segments: list[_Segment], numbers: np.ndarray, place: str, path: Path) -> Segmentation:
+        ids = np.array([segment.id if 0 < segment.id <= MAX_ID else 0 for segment in segments], np.int64)
+        if len({*ids.tolist()} - {0}) < len(ids):
+            raise FormatError(f"{place}.segments_info: ids are different numbers 1..{MAX_ID}; correct them")
+        order = np.argsort(ids)
+        segment_map = _look_up(numbers, ids[order], (order + 1).astype(np.int32))
+        if segment_map.min() == UNKNOWN:
+            number, count = np.unique(numbers[segment_map == UNKNOWN], return_counts=True)
+            raise FormatError(
+                f"{path} holds the segment {number[0]} at {count[0]} pixels, which {place}.segments_info lacks; add it there, "
+                "or make these pixels 0 if nobody knows what they are"
+            )
+        class_ids, instance_ids = [], []
+        taken = {segment.instance_id for segment in segments}
+        free = (number for number in range(1, 2 * len(segments) + 2) if number not in taken)
+        for index, segment in enumerate(segments):
+            class_id = self.class_of.get(segment.category_id)
+            if class_id is None:
+                raise FormatError(
+                    f"{place}.segments_info[{index}]: there is no category {segment.category_id}; add it to the categories"
+                )
+            given = segment.instance_id
+            if given is not None and not 0 <= given <= np.iinfo(np.int32).max:
+                raise FormatError(f"{place}.segments_info[{index}]: an instance_id is {given}, which is no number of an object")
+            if given is None:
+                given = next(free) if self.classes.is_thing[class_id] and not segment.iscrowd else 0
+            class_ids.append(class_id)
+            instance_ids.append(0 if segment.iscrowd else given)
+        scores = [segment.score for segment in segments]
+        return Segmentation.panoptic(segment_map, class_ids, instance_ids, scores=scores, classes=self.classes)
+
+
+def matches(path: Path | str) -> bool:
+    """Whether a path is a JSON file with images, panoptic annotations and categories, or a folder with one."""
+    return bool(json_files(Path(path), _is_kind))
+
+
+def read(path: Path | str) -> Dataset:
+    """The images of the JSON file or files, in their order; each is read when it is asked for.
+
+    Raises:
+        FormatError: the files are not as this module says. What is wrong with one image is found when its sample is read.
+    """
+    path = Path(path)
+    files = needed_files(path, _is_kind, "COCO's panoptic segments")
+    parts = [read_part(file, prefix, filled="file_name") for file, prefix in zip(files, prefixes(path, files), strict=True)]
+    places = [(number, index) for number, part in enumerate(parts) for index in range(len(part.pictures))]
+    keys = unique_keys((key_of(parts[number].pictures[index], parts[number]) for number, index in places), path)
+    placed = dict(zip(keys, places, strict=True))
+    classes, class_of = read_categories(parts)
+    images = find_images(root_of(path), parts, placed)
+    return Dataset(str(path), classes, tuple(keys), Reader(parts, placed, images, classes, class_of), images)
+
+
+def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
+    """Write samples as images/, annotations/panoptic.json and annotations/panoptic/; keys such as "train__a" as a part of it.
+
+    Raises:
+        OutputError: the place is not writable or already holds samples, there is no sample, or one has no truth, is a volume,
+            or has an unsafe key or other classes than the first.
+    """
+    root = Path(path)
+    with Journal(root, "coco_panoptic", samples) as journal:
+        for sample in journal.samples():
+            truth = truth_2d(sample, "coco_panoptic")
+            place = place_of(sample.key)
+            part, _, name = place.rpartition("/")
+            segment_map = _flat(truth)
+            write_picture(root / "annotations" / _stem(part) / f"{name}.png", _colors(segment_map, sample.key))
+            file = journal.write_image(sample, root / "images" / place)
+            height, width = truth.shape
+            journal.add(
+                sample,
+                {
+                    "part": part,
+                    "image": {"file_name": file.name if file else f"{name}.png", "height": height, "width": width},
+                    "annotation": {"file_name": f"{name}.png", "segments_info": list(_segments(truth, segment_map))},
+                },
+            )
+        categories = write_categories(journal.classes)
+        for part in dict.fromkeys(record["part"] for record in journal.records()):
+            content = {"images": _entries(journal, part, "image", "id")}
+            content["annotations"] = _entries(journal, part, "annotation", "image_id")
+            write_json(
+                root / "annotations" / f"{_stem(part)}.json", info("panoptic segments") | content | {"categories": categories}
+            )
+
+
+def _is_kind(path: Path) -> bool:
+    return is_panoptic(path) is True
+
+
+def _read_numbers(json_path: Path, name: str, shape: tuple[int, int]) -> tuple[np.ndarray, Path]:
+    """The number of the segment at each pixel, int32 (H, W), and the PNG they come from, in the folder called like the JSON.
+
+    Raises:
+        FormatError: the PNG is missing, damaged, or not of three channels and the size of the image.
+    """
+    path = json_path.with_suffix("") / PurePosixPath(name.replace("\\", "/")).name
+    image = read_image(path)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[0] not in (3, 4):
+        raise FormatError(
+            f"{path} has {image.shape[0]} channels of {image.dtype}, red, green and blue of 8 bits are needed, whose sum "
+            "R + 256 G + 65536 B is the number of a segment"
+        )
+    if image.shape[1:] != shape:
+        raise FormatError(
+            f"{path} is {image.shape[1]} x {image.shape[2]} (rows x columns), its image {shape[0]} x {shape[1]}; "
+            "export it again at the size of the image"
+        )
+    red, green, blue = image[:3].astype(np.int32)
+    return red + (green << 8) + (blue << 16), path
+
+
+@njit(cache=True, nogil=True)
+def _look_up(numbers: np.ndarray, ids: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """The segment of each pixel, int32 (H, W), from its number, the sorted ids (N,) and their segments; 0 is void."""
+    result = np.empty(numbers.shape, np.int32)
+    last, segment = np.int64(0), np.int32(VOID)
+    for row in range(numbers.shape[0]):
+        for column in range(numbers.shape[1]):
+            number = np.int64(numbers[row, column])
+            if number != last:  # neighbours are mostly of one segment
+                place = np.searchsorted(ids, number)
+                is_known = place < len(ids) and ids[place] == number
+                segment = segments[place] if is_known else np.int32(VOID if number == 0 else UNKNOWN)
+                last = number
+            result[row, column] = segment
+    return result
+
+
+def _flat(truth: Segmentation) -> np.ndarray:
+    """The number of the segment at each pixel, int32 (H, W), 0 where there is none; a later plane covers an earlier one."""
+    segment_map = np.maximum(truth.planes[0], 0)
+    for plane in truth.planes[1:]:
+        segment_map = np.where(plane > 0, plane, segment_map)
+    return segment_map
+
+
+def _colors(segment_map: np.ndarray, key: str) -> np.ndarray:
+    """The numbers of segments as colours, uint8 (H, W, 3)."""
+    if segment_map.max(initial=0) > MAX_ID:
+        raise OutputError(f"sample {key!r} has more than {MAX_ID} segments, which no panoptic PNG can hold; use coco")
+    return np.stack([segment_map & 255, (segment_map >> 8) & 255, segment_map >> 16], axis=-1).astype(np.uint8)
+
+
+def _segments(truth: Segmentation, segment_map: np.ndarray) -> Iterator[dict[str, Any]]:
+    """The entries of `segments_info`, of the segments that can be seen."""
+    for index, counts in enumerate(rle.of_segments(segment_map[None], len(truth))):
+        area, class_id, number = rle.area(counts), int(truth.class_ids[index]), int(truth.instance_ids[index])
+        if not area:
+            continue
+        left, top, right, bottom = rle.box_xyxy(counts, truth.shape)
+        is_crowd = truth.classes.is_thing[class_id] and not number
+        entry: dict[str, Any] = {"id": index + 1, "category_id": class_id + 1, "iscrowd": int(is_crowd), "area": area}
+        entry |= {"bbox": [left, top, right - left, bottom - top]}
+        entry |= {"instance_id": number} if number else {}
+        yield entry | ({} if truth.scores[index] == 1 else {"score": float(truth.scores[index])})
+
+
+def _entries(journal: Journal, part: str, what: str, id_name: str) -> Iterator[dict[str, Any]]:
+    records = (record for record in journal.records() if record["part"] == part)
+    for number, record in enumerate(records, start=1):
+        yield {id_name: number, **record[what]}
+
+
+def _stem(part: str) -> str:
+    return f"panoptic_{part}" if part else "panoptic"
