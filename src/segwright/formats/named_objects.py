@@ -63,7 +63,7 @@ def segmentation(
             number = next(free) if classes.is_thing[class_ids[-1]] else 0
         if not 0 <= number <= np.iinfo(np.int32).max:
             raise FormatError(f"{place}: an object has the number {number}; numbers are 0..{np.iinfo(np.int32).max}")
-        if not abs(region.score) <= np.finfo(np.float32).max:
+        if not abs(region.score) <= float(np.finfo(np.float32).max):
             raise FormatError(f"{place}: an object has the score {region.score}; correct it, scores are mostly 0 to 1")
         instance_ids.append(number)
     return Segmentation(
