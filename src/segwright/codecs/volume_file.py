@@ -3,11 +3,13 @@
 Axes: C channels, *S spatial axes, (D, H, W) = z, y, x of the file, or (H, W) = y, x.
 
 Components of a pixel and a fourth axis become channels. A file of two axes stays an image, a volume of one slice a volume.
-The affine of the grid leads to millimetres in LPS (core/grid.py); NIfTI's RAS is converted. Needs `segwright[medical]`.
+The affine of the grid leads to millimetres in LPS (core/grid.py); NIfTI's RAS is converted. Writing
+needs `segwright[medical]`.
 """
 
 import gzip
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from segwright.codecs.volume_header import (
     META_SUFFIXES,
     NIFTI_SUFFIXES,
     NRRD_SUFFIXES,
+    SHEAR,
     SUFFIXES,
     Layout,
     meta,
@@ -31,10 +34,8 @@ from segwright.codecs.volume_header import (
 from segwright.core import Grid
 from segwright.core.errors import FormatError, MissingExtraError, OutputError
 
-WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 WRITTEN_TYPES = tuple(np.dtype(f"{kind}{size}") for kind in "ui" for size in (1, 2, 4, 8)) + (np.dtype("f4"), np.dtype("f8"))
 CHUNK = 2**22  # bytes unpacked at a time: no second copy of the whole
-SHEAR = 1e-4  # cosine between two axes from which they are not taken for orthogonal: NIfTI's float32 leaves 1e-7
 
 
 def read_volume(path: Path | str) -> tuple[np.ndarray, Grid]:
@@ -44,7 +45,6 @@ def read_volume(path: Path | str) -> tuple[np.ndarray, Grid]:
 
     Raises:
         FormatError: the file is missing, damaged, cut short, of another kind, or claims more than is safe to unpack.
-        MissingExtraError: SimpleITK is not installed.
     """
     path = Path(path)
     suffix = suffix_of(path)
@@ -55,11 +55,13 @@ def read_volume(path: Path | str) -> tuple[np.ndarray, Grid]:
     else:
         raise FormatError(f"{path} does not end like a volume file; {', '.join(SUFFIXES)} can be read")
     stored = _unpacked(layout)
-    steps, origin = layout.place or _nifti_place(path)
+    steps, origin = layout.place
     values = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     if layout.is_scaled:
         values = values.astype(np.float64 if values.dtype.itemsize == 8 else np.float32, copy=False)
-        values = values * values.dtype.type(layout.slope) + values.dtype.type(layout.inter)
+        with np.errstate(over="ignore", invalid="ignore"):  # a slope may be any number
+            values *= values.dtype.type(layout.slope)
+            values += values.dtype.type(layout.inter)
     if layout.channel_axis is not None:
         values = np.moveaxis(values, layout.channel_axis, 0)
     shape = values.shape[-len(origin) :]
@@ -68,7 +70,7 @@ def read_volume(path: Path | str) -> tuple[np.ndarray, Grid]:
 
 
 def write_volume(path: Path | str, array: np.ndarray, grid: Grid) -> None:
-    """Write values (C, *S) as .nii.gz, .nii, .nrrd or .mha, by the name, whole or not at all. `read_volume` gives them back.
+    """Write values (C, *S) in the format that the name ends like, whole or not at all. `read_volume` gives them back.
 
     Values and dtype are kept. So are spacing and affine: by MetaImage and NRRD to 1e-15, by NIfTI to float32 (1e-7 of the
     spacing, the direction and the distance to the world's origin). Where the grid has no spacing it becomes 1 mm; where
@@ -81,8 +83,8 @@ def write_volume(path: Path | str, array: np.ndarray, grid: Grid) -> None:
     """
     path = Path(path)
     suffix = suffix_of(path)
-    if suffix not in WRITTEN_SUFFIXES:
-        raise OutputError(f"{path} does not end like a volume file to write; name it {', '.join(WRITTEN_SUFFIXES)}")
+    if not suffix:
+        raise OutputError(f"{path} does not end like a volume file; name it {', '.join(SUFFIXES)}")
     if array.dtype.newbyteorder("=") not in WRITTEN_TYPES:
         remedy = "uint8" if array.dtype == bool else "float32" if array.dtype.kind == "f" else "two channels of float32"
         raise OutputError(f"{path}: volume files hold no {array.dtype}; convert it to {remedy} first")
@@ -90,17 +92,17 @@ def write_volume(path: Path | str, array: np.ndarray, grid: Grid) -> None:
         raise OutputError(f"{path}: the image has the shape {array.shape}, which is empty; leave it out")
     itk = simple_itk()
     image = _image(itk, path, np.ascontiguousarray(array, array.dtype.newbyteorder("=")), grid, suffix in NIFTI_SUFFIXES)
-    unfinished = path.with_name(f".{uuid4().hex}{suffix}")  # the ending tells the writer what to write
+    folder = path.parent / f".{uuid4().hex}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        itk.WriteImage(image, str(unfinished), useCompression=suffix != ".nii")
-        os.replace(unfinished, path)  # noqa: PTH105  (one step on every system)
+        folder.mkdir(parents=True)
+        itk.WriteImage(image, str(folder / path.name), useCompression=suffix != ".nii")
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):  # a header after its pixels
+            os.replace(file, path.with_name(file.name))  # noqa: PTH105  (one step on every system)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else _last_line(error)
         raise OutputError(f"{path} cannot be written ({reason}); choose a writable place with free space") from error
     finally:
-        if unfinished.parent.is_dir():
-            unfinished.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def simple_itk() -> ModuleType:
@@ -116,29 +118,6 @@ def simple_itk() -> ModuleType:
             "volume files need SimpleITK, which is not installed: pip install 'segwright[medical]'"
         ) from error
     return SimpleITK
-
-
-def _nifti_place(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and origin, as in Layout, of a NIfTI file; SimpleITK chooses between its qform and its sform."""
-    reader = simple_itk().ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.SetImageIO("NiftiImageIO")
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        if "orthonormal" in str(error):
-            raise FormatError(
-                f"{path}: its axes are not orthogonal (a sheared or empty affine), so that it has no spacing and direction; "
-                "resample it onto a straight grid, for example with nibabel.processing.resample_to_output"
-            ) from error
-        raise FormatError(f"{path} is damaged ({_last_line(error)}); copy it again or remove it") from error
-    stored_axes = reader.GetDimension()
-    axes = min(stored_axes, 3)
-    direction = np.array(reader.GetDirection()).reshape(stored_axes, stored_axes)[:axes, :axes]
-    steps, origin = direction * reader.GetSpacing()[:axes], np.array(reader.GetOrigin()[:axes])
-    if not np.isfinite(steps).all() or not np.isfinite(origin).all():
-        raise FormatError(f"{path}: {steps.tolist()} at {origin.tolist()} is no place in the world; correct its header")
-    return steps, origin
 
 
 def _unpacked(layout: Layout) -> np.ndarray:

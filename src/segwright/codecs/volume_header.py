@@ -25,6 +25,7 @@ SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES)
 MAX_RATIO = 1_100  # zlib packs 1032 bytes into one at best; the rest is for the ends of small files
 SMALL_FILE, MAX_OF_SMALL = 2**20, 480 * 2**20  # reading takes two copies: less than 1 GiB for a file below 1 MiB
 MAX_TEXT = 2**18  # bytes of a text header: hundreds of gradient directions fit
+SHEAR = 1e-4  # cosine between two axes from which they are not taken for orthogonal: NIfTI's float32 leaves 1e-7
 STEP = 1e-3  # relative difference of two pixel sizes that rounding may leave
 FAR = 1e15  # mm; nothing that is scanned lies further away
 MAX_SIDE = 2**24  # pixels along an axis; more is a damaged number
@@ -34,6 +35,7 @@ NIFTI_TYPES = {
     2304: "u1",
 }  # fmt: skip
 NIFTI_COLORS = {128: 3, 2304: 4}  # RGB and RGBA: bytes side by side in each voxel
+NIFTI_VECTOR = 1007  # intent code: the fifth axis holds the components of each pixel
 NRRD_TYPES = {
     "i1": ("signed char", "int8", "int8_t"), "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
     "i2": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
@@ -55,7 +57,7 @@ class Layout:
 
     `stored` is their shape, the slowest axis first; one of them may hold the channels. Values are stored * slope + inter.
     `place` is the steps (n, n), world mm in LPS for a step along x, y, z (columns), and the origin (n,), where the first
-    pixel lies; None where SimpleITK must work them out (NIfTI).
+    pixel lies.
     """
 
     file: Path
@@ -63,10 +65,10 @@ class Layout:
     coding: str
     stored: tuple[int, ...]
     dtype: np.dtype
+    place: tuple[np.ndarray, np.ndarray]
     channel_axis: int | None = None
     slope: float = 1.0
     inter: float = 0.0
-    place: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def is_scaled(self) -> bool:
@@ -127,14 +129,16 @@ def nifti(path: Path) -> Layout:
     if code not in NIFTI_TYPES or bits != (np.dtype(NIFTI_TYPES[code]).itemsize * 8 * NIFTI_COLORS.get(code, 1)):
         raise FormatError(f"{path}: its pixels are of NIfTI type {code} with {bits} bits; save it with integers or floats")
     _check_spacing(path, pixdim[1 : min(axes, 3) + 1])
-    _check_forms(path, data, order, pixdim[1:4] if axes > 2 else ())
     if not all(map(math.isfinite, (start, slope, inter))) or start < 348 or start != int(start):
         raise FormatError(f"{path}: its pixels start at {start} with slope {slope} and intercept {inter}; copy it again")
     slope, inter = (slope, inter) if slope else (1.0, 0.0)  # the standard: slope 0 means that nothing is scaled
     dtype, colors = np.dtype(order + NIFTI_TYPES[code]), NIFTI_COLORS.get(code)
     stored = (*sides[::-1], *((colors,) if colors else ()))
     axis = len(stored) - 1 if colors else None
-    return Layout(path, int(start), "gzip" if is_packed else "raw", stored, dtype, axis, slope, inter).check()
+    is_vector = struct.unpack(f"{order}h", data[68:70])[0] == NIFTI_VECTOR
+    is_flat = axes == 2 or is_vector and sides[2:4] == [1, 1]  # a vector image of two axes has five
+    place = _nifti_place(path, data, order, pixdim[1 : 3 if is_flat else 4])
+    return Layout(path, int(start), "gzip" if is_packed else "raw", stored, dtype, place, axis, slope, inter).check()
 
 
 def nrrd(path: Path) -> Layout:
@@ -164,7 +168,7 @@ def nrrd(path: Path) -> Layout:
     stored = tuple(sizes[::-1])
     file, start = (path, start) if data_file is None else (_beside(path, data_file), 0)
     axis = None if axis is None else len(sizes) - 1 - axis
-    return Layout(file, start, coding, stored, np.dtype(order + kind), axis, place=(steps, origin)).check()
+    return Layout(file, start, coding, stored, np.dtype(order + kind), (steps, origin), axis).check()
 
 
 def _nrrd_fields(path: Path) -> tuple[dict[str, str], int]:
@@ -269,7 +273,7 @@ def meta(path: Path) -> Layout:
     if not (spacing > 0).all():
         raise _no_size(path, spacing.tolist())
     steps = _checked_steps(path, steps[:n, :n])
-    return Layout(file, start, coding, stored, np.dtype(order + kind), axis, place=(steps, origin[:n])).check()
+    return Layout(file, start, coding, stored, np.dtype(order + kind), (steps, origin[:n]), axis).check()
 
 
 def _meta_fields(path: Path) -> tuple[dict[str, str], int]:
@@ -289,19 +293,58 @@ def _meta_fields(path: Path) -> tuple[dict[str, str], int]:
     return fields, start
 
 
-def _check_forms(path: Path, data: bytes, order: str, pixdim: tuple[float, ...]) -> None:
-    """Check the two places that a NIfTI header names; with no qform to turn to, sform and pixel size must agree."""
+def _nifti_place(path: Path, data: bytes, order: str, pixdim: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and origin in LPS of a NIfTI header, chosen as SimpleITK does.
+
+    The sform counts if its axes are orthogonal, its steps are those of pixdim, and it says where the scanner saw the image
+    (code 1) or there is no qform; else the qform; with neither, the axes are those of the world.
+    """
     codes = struct.unpack(f"{order}2h", data[252:256])
-    qform, sform = struct.unpack(f"{order}6f", data[256:280]), struct.unpack(f"{order}12f", data[280:328])
+    qform, sform = (np.frombuffer(data[start:end], f"{order}f4").astype(float) for start, end in ((256, 280), (280, 328)))
     for name, code, numbers in zip(("qform", "sform"), codes, (qform, sform), strict=True):
-        if code > 0 and not all(map(math.isfinite, numbers)):
-            raise FormatError(f"{path}: its {name} holds {numbers}, which is no place; correct the header")
-    steps = [math.hypot(*sform[axis::4]) for axis in range(len(pixdim))]
-    if codes[0] <= 0 < codes[1] and any(abs(step - size) > STEP * size for step, size in zip(steps, pixdim, strict=True)):
+        if code > 0 and not (np.abs(numbers) < FAR).all():  # not so for NaN either
+            raise FormatError(f"{path}: its {name} holds {numbers.tolist()}, which is no place; correct the header")
+    unit = {1: 1000.0, 3: 0.001}.get(data[123] & 7, 1.0)  # metres and micrometres to mm
+    flip = np.array([-1.0, -1.0, 1.0])  # from RAS to LPS
+    sizes = np.array(pixdim)
+    n = len(sizes)
+    steps, origin = sform.reshape(3, 4)[:, :3], sform.reshape(3, 4)[:, 3]
+    lengths = np.linalg.norm(steps, axis=0)[:n]
+    is_sized = bool((np.abs(lengths - sizes) <= STEP * sizes).all())
+    unit_steps = steps[:, :n] / np.where(lengths > 0, lengths, 1.0)
+    is_straight = bool((np.abs(unit_steps.T @ unit_steps - np.eye(n)) < SHEAR).all())
+    if codes[1] > 0 and is_straight and is_sized and (codes[1] == 1 or codes[0] <= 0):
+        return (unit_steps * sizes * flip[:, None])[:n] * unit, origin[:n] * flip[:n] * unit
+    if codes[0] > 0:
+        side = -1.0 if struct.unpack(f"{order}f", data[76:80])[0] < 0 else 1.0
+        turn = _turn(qform[0], qform[1], qform[2], side)
+        return (turn[:, :n] * sizes * flip[:, None])[:n] * unit, qform[3:][:n] * flip[:n] * unit
+    if codes[1] > 0 and not is_straight:
         raise FormatError(
-            f"{path}: its pixels are {_times(pixdim)} mm by pixdim and {_times(steps)} mm by its sform; correct the wrong one, "
-            "for example with nibabel: image.header.set_zooms, image.set_sform"
+            f"{path}: its axes are not orthogonal (a sheared or empty affine), so that it has no spacing and direction; "
+            "resample it onto a straight grid, for example with nibabel.processing.resample_to_output"
         )
+    if codes[1] > 0:
+        raise FormatError(
+            f"{path}: its pixels are {_times(pixdim)} mm by pixdim and {_times(lengths.tolist())} mm by its sform; correct the "
+            "wrong one, for example with nibabel: image.header.set_zooms, image.set_sform"
+        )
+    return np.diag(sizes) * unit, np.zeros(n)
+
+
+def _turn(b: float, c: float, d: float, side: float) -> np.ndarray:
+    """The rotation (3, 3) of a quaternion whose real part is what is missing to length 1; `side` -1 mirrors the third axis."""
+    length = math.sqrt(b * b + c * c + d * d)
+    if length > 1:
+        b, c, d = b / length, c / length, d / length
+    a = math.sqrt(max(0.0, 1 - (b * b + c * c + d * d)))
+    return np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c) * side],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b) * side],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), (a * a + d * d - b * b - c * c) * side],
+        ]
+    )
 
 
 def _opened(path: Path) -> BinaryIO:

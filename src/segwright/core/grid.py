@@ -12,7 +12,10 @@ class Grid:
     """The shape *S of an image, the size of its pixels and its place in the world.
 
     `spacing_mm` is the distance of neighbouring pixel centres per axis, in the order of `shape`; None where it is unknown.
-    `affine` is float64 (n + 1, n + 1) from array index to world position for n spatial axes; None where it is unknown.
+    `affine` is float64 (n + 1, n + 1) from array index to world position for n spatial axes; None where it is unknown. The
+    index (0, 0) or (0, 0, 0) is the centre of the first pixel. Of volumes, the array axes (D, H, W) are the z, y, x of
+    SimpleITK, and the world is in mm along LPS, as in DICOM: x grows to the left, y to the back, z to the head of a person.
+    Of maps, (row, column, 1) leads to x, y on the map.
     """
 
     shape: tuple[int, ...]

@@ -1,0 +1,275 @@
+"""Volumes as NIfTI, NRRD or MetaImage: a single file, or a folder with images/ and masks/ whose files have the same names.
+
+    ROOT/images/NAME.nii.gz     also .nii, .nrrd, .nhdr, .mha, .mhd; folders named as for mask_folder; subfolders allowed
+    ROOT/masks/NAME.nii.gz      any of these kinds; also NAME_mask, NAME_seg, ...
+    ROOT/instances/NAME.nii.gz  optional: the number of the object at each voxel, 0 for none
+    ROOT/classes.json           optional; mask_meaning.py says what it holds
+
+The key of a sample is the path of its image below images/ without the suffix, a/b written as a__b. Image and mask must lie on
+one grid: the same shape, and no voxel further apart than a thousandth of its size. Without classes.json the numbers {0, v}
+are background and foreground, others are classes, and 255 is void. A single file is an image without truth.
+
+What is written: .nii.gz with spacing, direction and origin of the image's grid, to float32; masks and object numbers on the
+same grid, numbered as in mask_folder. To a path that ends in a suffix of volumes the image of the only sample is written.
+
+Lost: of overlapping segments the later covers the earlier; scores are not kept. A grid without spacing or affine comes back
+with 1 mm and the axes of the world. NIfTI holds no bool, float16 or complex numbers.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from segwright.codecs.volume_file import SUFFIXES, read_volume, suffix_of, write_volume
+from segwright.core import Classes, Dataset, Grid, Sample
+from segwright.core.errors import FormatError, OutputError
+from segwright.formats import dataset_file
+from segwright.formats.image_tree import MASK_FOLDERS, SHOWN, found, natural, safe_key
+from segwright.formats.journal import Journal, truth_of
+from segwright.formats.mask_meaning import (
+    MAX_VALUE,
+    VOID_8_BIT,
+    VOID_16_BIT,
+    Meaning,
+    meaning_of,
+    present,
+    write_classes,
+    written_meaning,
+)
+from segwright.formats.mask_pairs import IMAGE_FOLDERS, MASK_ENDING, subfolders
+from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
+
+log = logging.getLogger(__name__)
+
+LOSES = "of overlapping segments the later covers the earlier"
+NUMBER_FOLDER = "instances"
+APART = 1e-3  # of a voxel, between two grids that are taken for one: NIfTI's float32 leaves less
+MAX_NUMBER = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one sample, None where there is none."""
+
+    image: Path | None
+    mask: Path | None = None
+    numbers: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads one sample by its key; without a meaning of the masks, the image alone."""
+
+    files: Mapping[str, Files]
+    meaning: Meaning | None
+
+    def __call__(self, key: str) -> Sample:
+        files = self.files[key]
+        image, grid = (None, None) if files.image is None else read_volume(files.image)
+        if files.mask is None or self.meaning is None:
+            return Sample(key, image, grid)  # type: ignore[arg-type]
+        mask, mask_grid = read_numbers(files.mask)
+        if image is None or grid is None or files.image is None:
+            image, grid = np.zeros((0, *mask.shape), np.uint8), mask_grid
+        else:
+            check_same_grid(grid, mask_grid, files.image, files.mask)
+        truth = self.meaning.truth(mask, files.mask)
+        if files.numbers is not None:
+            numbers, number_grid = read_numbers(files.numbers, MAX_NUMBER)
+            check_same_grid(mask_grid, number_grid, files.mask, files.numbers)
+            truth = to_segmentation(to_maps(truth)[0], numbers, truth.classes)
+        return Sample(key, image, grid, truth)
+
+
+def matches(path: Path | str) -> bool:
+    """Whether a path is a volume file, or a folder with one of images and one of masks that hold volume files."""
+    path = Path(path)
+    if path.is_file():
+        return bool(suffix_of(path))
+    return path.is_dir() and any(_has_volumes(folder) for folder in subfolders(path, MASK_FOLDERS))
+
+
+def read(path: Path | str) -> Dataset:
+    """The samples of a folder in name order (numbers in names count as numbers), or the one of a file; read when asked for.
+
+    Raises:
+        FormatError: the folder or classes.json is not as this module and mask_meaning.py say. Damaged files, grids that
+            differ and numbers that are no class are found when their sample is read, or here where all masks must be read.
+    """
+    root = Path(path)
+    if root.is_file() and suffix_of(root):
+        key = safe_key(root.name[: -len(suffix_of(root))])
+        return Dataset(str(root), Classes.of(["nothing"]), (key,), Reader({key: Files(root)}, None))
+    if not root.is_dir():
+        raise FormatError(f"{root} is neither a volume file ({', '.join(SUFFIXES)}) nor a folder with images/ and masks/")
+    dropped = dataset_file.dropped(root)
+    masks = _only_folder(root, MASK_FOLDERS, "masks", dropped)
+    if subfolders(root, IMAGE_FOLDERS):
+        files = _paired(_only_folder(root, IMAGE_FOLDERS, "images", dropped), masks)
+    else:
+        log.warning("%s holds masks and no images; the samples have none", root)
+        files = {safe_key(stem): Files(None, mask) for stem, mask in masks.items()}
+    meaning = written_meaning(root, is_above=True) or _guessed([entry.mask for entry in files.values() if entry.mask])
+    if not meaning.is_instances and (root / NUMBER_FOLDER).is_dir():
+        numbers = {safe_key(stem): file for stem, file in volumes_below(root / NUMBER_FOLDER).items()}
+        files = {key: Files(entry.image, entry.mask, numbers.get(key)) for key, entry in files.items()}
+    return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning))
+
+
+def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
+    """Write samples as a folder, or the image of the only sample as one file; the docstring of the module says how.
+
+    Raises:
+        OutputError: the place is not writable or already holds samples, there is no sample, one has no truth, an unsafe key,
+            other classes than the first or values that NIfTI cannot hold. For one file: there is more than one sample, or it
+            has a truth.
+    """
+    root = Path(path)
+    if suffix_of(root):
+        _write_one(root, iter(samples))
+        return
+    with Journal(root, "volume", samples) as journal:
+        for sample in journal.samples():
+            class_map, numbers = to_maps(truth_of(sample))
+            is_narrow, has_nothing = len(journal.classes) < VOID_8_BIT, bool((class_map == NOTHING).any())
+            if len(journal.classes) + has_nothing > VOID_16_BIT:
+                raise OutputError(f"sample {sample.key!r}: {len(journal.classes)} classes leave no number; merge some")
+            stored = class_map.astype(np.uint8 if is_narrow else np.uint16)  # VOID, -1, wraps to the highest number
+            stored[class_map == NOTHING] = len(journal.classes)
+            name = f"{sample.key}.nii.gz"
+            if len(sample.image):
+                write_volume(root / "images" / name, sample.image, sample.grid)
+            write_volume(root / "masks" / name, stored[None], sample.grid)
+            if numbers.any():
+                write_volume(root / NUMBER_FOLDER / name, _narrow(numbers)[None], sample.grid)
+            journal.add(sample, {"has_nothing": has_nothing})
+        count = len(journal.classes)
+        write_classes(
+            root / "classes.json",
+            journal.classes,
+            ignore_index=VOID_8_BIT if count < VOID_8_BIT else VOID_16_BIT,
+            nothing_index=count if any(record["has_nothing"] for record in journal.records()) else None,
+        )
+
+
+def read_numbers(path: Path, highest: int = MAX_VALUE) -> tuple[np.ndarray, Grid]:
+    """The numbers 0..highest of a mask file, integer (*S), and its grid.
+
+    Raises:
+        FormatError: as `read_volume`; or there are several channels, fractions or other numbers.
+    """
+    values, grid = read_volume(path)
+    if len(values) > 1:
+        raise FormatError(f"{path} has {len(values)} channels, one number per voxel is needed; save the classes as one map")
+    numbers = values[0]
+    low, high = numbers.min(), numbers.max()
+    if not 0 <= low <= high <= highest:  # not so for NaN either
+        raise FormatError(f"{path} holds the numbers {low}..{high}; renumber them 0..{highest}")
+    if numbers.dtype.kind == "f":
+        whole = numbers.astype(np.int32)
+        if not (whole == numbers).all():
+            raise FormatError(f"{path} holds fractions, whole class numbers are needed; threshold probabilities first")
+        numbers = whole
+    return numbers, grid
+
+
+def check_same_grid(first: Grid, second: Grid, path: Path, other: Path) -> None:
+    """Check that two files have one shape and, where both say where they lie, that their voxels lie at the same places.
+
+    Raises:
+        FormatError: they do not.
+    """
+    if first.shape != second.shape:
+        raise FormatError(
+            f"{path} is {' x '.join(map(str, first.shape))}, {other} is {' x '.join(map(str, second.shape))} "
+            f"({len(first.shape)} and {len(second.shape)} axes, slowest first); export the mask again on the grid of the image"
+        )
+    if first.affine is None or second.affine is None:
+        return
+    corners = np.array([*np.ndindex((2,) * len(first.shape))]) * (np.array(first.shape) - 1)
+    corners = np.concatenate([corners, np.ones((len(corners), 1))], axis=1).T  # (n + 1, 2 ** n)
+    apart = float(np.abs(np.linalg.solve(first.affine, second.affine @ corners) - corners).max())
+    if not apart <= APART:
+        raise FormatError(
+            f"{path} and {other} have one shape but lie {apart:.3g} voxels apart in the world (spacing {first.spacing_mm} and "
+            f"{second.spacing_mm} mm); resample the mask onto the image, or copy the header of the image if only that is wrong"
+        )
+
+
+def volumes_below(folder: Path) -> dict[str, Path]:
+    """The volume files below a folder in name order by their path without suffix, but hidden ones.
+
+    Raises:
+        FormatError: two files have one name.
+    """
+    files: dict[str, Path] = {}
+    paths = [path for path in folder.rglob("*") if suffix_of(path) and not path.name.startswith(".")]
+    for path in sorted(paths, key=lambda path: natural(path.relative_to(folder).as_posix())):
+        stem = path.relative_to(folder).as_posix()[: -len(suffix_of(path))]
+        other = files.setdefault(stem, path)
+        if other is not path:
+            raise FormatError(f"{other} and {path} have one name, so that their partner is not clear; rename or remove one")
+    return files
+
+
+def _has_volumes(folder: Path) -> bool:
+    return any(suffix_of(path) for path in folder.rglob("*"))
+
+
+def _only_folder(root: Path, names: Sequence[str], what: str, dropped: frozenset[str]) -> dict[str, Path]:
+    """The volumes of the one folder of these names that holds any."""
+    filled = [folder for folder in subfolders(root, names) if _has_volumes(folder)]
+    if len(filled) != 1:
+        problem = f"has several folders of {what}" if filled else f"has no folder of {what} that holds volumes ({found(root)})"
+        raise FormatError(f"{root} {problem}; put them into {what}/, as .nii.gz, .nrrd or .mha")
+    return {stem: path for stem, path in volumes_below(filled[0]).items() if safe_key(stem) not in dropped}
+
+
+def _paired(images: dict[str, Path], masks: dict[str, Path]) -> dict[str, Files]:
+    bare = {MASK_ENDING.sub("", stem): mask for stem, mask in masks.items()}
+    files: dict[str, Files] = {}
+    for stem, image in images.items():
+        mask = masks.get(stem) or bare.get(stem)
+        if mask is None:
+            missing = [stem for stem in images if stem not in masks and stem not in bare]
+            names = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+            raise FormatError(f"{image} has no mask of its name, {len(missing)} of {len(images)} have none ({names}); add them")
+        other = files.setdefault(safe_key(stem), Files(image, mask))
+        if other.image != image:
+            raise FormatError(f"{image} and {other.image} would both be called {safe_key(stem)}; rename one")
+    left = set(masks.values()) - {entry.mask for entry in files.values()}
+    if left:
+        raise FormatError(f"{min(left)} has no image of its name ({len(left)} of {len(masks)} masks); add it or move the mask")
+    return files
+
+
+def _guessed(masks: Sequence[Path]) -> Meaning:
+    values = np.unique(np.concatenate([present(read_numbers(path)[0]) for path in masks] or [np.zeros(1, np.int64)]))
+    nonzero = values[values > 0]
+    if len(nonzero) <= 1:
+        content = {"classes": ["background", "foreground"], "values": [0, int(nonzero[0]) if len(nonzero) else 1]}
+    else:
+        highest = int(nonzero[nonzero != VOID_8_BIT].max())
+        names = [f"class_{k}" for k in range(highest + 1)]
+        content = {"classes": names, "ignore_index": VOID_8_BIT if highest < VOID_8_BIT else VOID_16_BIT}
+    return meaning_of(content, "the rule for masks without classes.json")
+
+
+def _narrow(numbers: np.ndarray) -> np.ndarray:
+    return numbers.astype(np.uint16 if numbers.max() <= MAX_VALUE else np.uint32)
+
+
+def _write_one(path: Path, samples: Iterable[Sample]) -> None:
+    found = list(islice(samples, 2))
+    if len(found) != 1:
+        raise OutputError(f"{path} is one file, for one sample, not for {'several' if found else 'none'}; give a folder")
+    first = found[0]
+    if first.truth is not None:
+        raise OutputError(f"{path} is one file and holds the image only; give a folder, so that the truth is not lost")
+    if path.exists():
+        raise OutputError(f"{path} exists; give a new name, or convert with --force")
+    write_volume(path, first.image, first.grid)
