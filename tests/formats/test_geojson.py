@@ -49,7 +49,7 @@ def test_features_as_qupath_writes_them(tmp_path, caplog, alone):
         ),
         feature(ring(3, 3, 4, 4), classification={"name": "Ignore*"}),
         feature(ring(0, 3, 1, 4)) | {"properties": None},
-        {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}, "properties": {"class": "Stroma"}},
+        {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}, "properties": {"class": "cell"}},
         {"type": "Feature", "geometry": {"type": "Point", "coordinates": [2, 2]}, "properties": {"class": "Stroma"}},
         {"type": "Feature", "geometry": {"type": "GeometryCollection", "geometries": []}, "properties": {}},
         {"type": "Feature", "geometry": None, "properties": {}},

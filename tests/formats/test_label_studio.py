@@ -58,7 +58,7 @@ def test_each_kind_of_result(tmp_path, caplog):
     assert data.keys == ("1a2b3c4d-a",) and data.classes.names == ("b9", "b10") and data[0].image.shape == (0, 4, 6)
     assert truth.class_ids.tolist() == [1, 0, 0, 0, 0] and truth.scores.tolist() == [1, 1, 0.5, 1, 1]
     assert truth.planes.tolist() == [[[1, 0, 0, 2, 2, 2], [3, 3, 3, 0, 0, 0], [0, 0, 0, 0, 0, 4], [5, 5, 5, 0, 0, 1]]]
-    assert len(caplog.records) == 2 and "results of type 'choices' are no objects" in caplog.text
+    assert len(caplog.records) == 3 and "results of type 'choices' are no objects" in caplog.text
 
 
 def test_a_region_and_its_label_may_be_two_results(tmp_path):

@@ -48,7 +48,7 @@ def test_each_kind_of_shape(tmp_path, caplog):
         shape("b10", [[6.0, 4.0], [5.0, 3.0]], "rectangle"),  # drawn from the right
         shape("b2", [[1.5, 2.5], [1.5, 3.6]], "circle"),
         shape("b10", [[4, 0], [5, 1]], "mask", mask=png(np.array([[True, False], [True, True]]))),
-        *(shape("b2", [[1, 1]], "point"), shape("b2", [[1, 1], [2, 2]], "line"), shape("b2", [[1, 1]], "point")),
+        *(shape("b2", [[1, 1]], "point"), shape("b3", [[1, 1], [2, 2]], "line"), shape("b2", [[1, 1]], "point")),
     ]
     with caplog.at_level(logging.WARNING):
         data = read(labelled(tmp_path / "a.json", *shapes))

@@ -221,7 +221,7 @@ def read(path: Path | str) -> Dataset:
     keys = unique_keys(names, root)
     image_of = images_by_key(keys, images)
     if not image_of:
-        log.info("%s: no image lies beside the annotations", root)
+        log.warning("%s: no image lies beside the annotations, so that the samples have none", root)
     reader = Reader(files, dict(zip(keys, entries, strict=True)), image_of, found_classes[0])
     return Dataset(str(root), found_classes[0], tuple(keys), reader, image_of)
 

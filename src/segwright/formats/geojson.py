@@ -100,6 +100,7 @@ class _Feature:
 
 @dataclass(slots=True)
 class _FeatureHead:
+    geometry: _OtherGeometry | None = None
     properties: dict[str, Any] | None = None
 
 
@@ -192,7 +193,7 @@ def read(path: Path | str) -> Dataset:
     index = ImageIndex(root)
     images = images_by_key(keys, (_image_of(index, file) for file in files))
     if not images:
-        log.info("%s: no image lies beside the annotations", root)
+        log.warning("%s: no image lies beside the annotations, so that the samples have none", root)
     colors: dict[str, tuple[int, int, int]] = {}
     names = (name for file in files for name in _names(file, colors))
     classes = find_classes(root, names, colors)
@@ -302,7 +303,7 @@ def _names(file: Path, colors: dict[str, tuple[int, int, int]]) -> Iterator[str]
     for feature in opened.entries(_features(opened), HEAD):
         properties = feature.properties or {}
         name = _class_name(properties)
-        if name == VOID_NAME:
+        if name == VOID_NAME or feature.geometry is None or feature.geometry.type not in ("Polygon", "MultiPolygon"):
             continue
         color = _color(properties)
         if color:

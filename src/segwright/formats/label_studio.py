@@ -242,7 +242,7 @@ def read(path: Path | str) -> Dataset:
     index = ImageIndex(root)
     images = images_by_key(keys, (_image_of(index, name) for name in names))
     if not images:
-        log.info("%s: no image lies beside the annotations", root)
+        log.warning("%s: no image lies beside the annotations, so that the samples have none", root)
     classes = find_classes(root, labels)
     reader = Reader(files, dict(zip(keys, entries, strict=True)), images, classes)
     return Dataset(str(root), classes, tuple(keys), reader, images)

@@ -61,6 +61,7 @@ log = logging.getLogger(__name__)
 
 LOSES = "objects without a pixel and the size of pixels are not kept"
 VOID_NAME, NOTHING_NAME = "__ignore__", "_background_"
+AREAS = ("polygon", "oriented_rectangle", "rectangle", "circle", "mask")  # kinds of shapes that cover pixels
 SHOWN = 30  # characters of a kind in a message
 LOOKED_AT = 20  # JSON files at most, to recognise a folder; those of other programs may lie among them
 VERSION = "5.4.1"  # of labelme, whose files these are like; from 5.3 on it knows masks
@@ -82,6 +83,7 @@ class _Shape:
 @dataclass(slots=True)
 class _Label:
     label: str
+    shape_type: str | None = "polygon"
 
 
 SHAPES, LABELS = TypeAdapter(list[_Shape]), TypeAdapter(list[_Label])
@@ -103,7 +105,7 @@ class Reader:
         file = JsonFile(path)
         given = [file.value(name, SIDE) if name in file.keys else None for name in ("imageHeight", "imageWidth")]
         shape = None if given[0] is None or given[1] is None else check_size(given[0], given[1], str(path))
-        data = file.value("imageData", TEXT) if "imageData" in file.keys and key not in self.images else None
+        data = file.value("imageData", TEXT) if _holds_image(file) and key not in self.images else None
         if data:
             image = decode_image(_bytes(data, f"{path}: imageData"), f"{path}: imageData")
             if image.ndim != 3 or shape is not None and image.shape[1:] != shape:
@@ -183,8 +185,8 @@ def read(path: Path | str) -> Dataset:
     keys = unique_keys((label_name(root, file) for file in files), root)
     index = ImageIndex(root)
     images = images_by_key(keys, (_image_of(index, file) for file in files))
-    if not images:
-        log.info("%s: no image lies beside the annotations", root)
+    if not images and not _holds_image(JsonFile(files[0])):
+        log.warning("%s: no image lies beside the annotations, so that the samples have none", root)
     classes = find_classes(root, _names(files))
     return Dataset(str(root), classes, tuple(keys), Reader(root, dict(zip(keys, files, strict=True)), images, classes), images)
 
@@ -224,6 +226,10 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
         write_classes_file(root, journal.classes)
 
 
+def _holds_image(file: JsonFile) -> bool:
+    return "imageData" in file.keys and bool(file.value("imageData", TEXT))
+
+
 def _image_of(index: ImageIndex, file: Path) -> Path | None:
     content = JsonFile(file)
     name = content.value("imagePath", TEXT) if "imagePath" in content.keys else None
@@ -233,7 +239,7 @@ def _image_of(index: ImageIndex, file: Path) -> Path | None:
 def _names(files: Iterable[Path]) -> Iterator[str]:
     for file in files:
         for shape in JsonFile(file).value("shapes", LABELS):
-            if shape.label not in (VOID_NAME, NOTHING_NAME):
+            if shape.label not in (VOID_NAME, NOTHING_NAME) and (shape.shape_type or "polygon") in AREAS:
                 yield shape.label
 
 
