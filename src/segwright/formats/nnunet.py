@@ -1,0 +1,388 @@
+"""A data set of nnU-Net (raw, version 2): dataset.json with imagesTr/ and labelsTr/.
+
+    ROOT/dataset.json                   {"channel_names": {"0": "CT"}, "labels": {"background": 0, "tumour": 1, "ignore": 2},
+                                         "file_ending": ".nii.gz"}
+    ROOT/imagesTr/CASE_0000.nii.gz      one file per channel; a PNG may hold several
+    ROOT/labelsTr/CASE.nii.gz           the numbers of dataset.json
+
+Endings may be those of volumes and of PNG and TIFF images. Where labels are regions, {"whole": [1, 2], "core": [2]}, each
+region is one class, and regions overlap. imagesTs/ (images without truth) is not read. The key of a sample is its case.
+
+What is written: volumes as .nii.gz with the grid of the image, 2D images as .png, or .tif where their values need it, the same
+for all. Number 0 is the class "background" if that is the first class, else what belongs to no class; void is "ignore". Where
+the first sample has several planes of stuff, the labels are regions. Colours, things and the meaning of 0 are in dataset.json
+too, under "segwright", which nnU-Net passes over.
+
+Lost: the numbers of objects; of overlapping segments the later covers the earlier, unless they are regions. Beside a class
+"background", pixels of no class become void. Scores, and of 2D images the grid, are not kept.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, TypeAdapter, ValidationError
+
+from segwright.codecs import volume_file
+from segwright.codecs.image_file import SUFFIXES as IMAGE_SUFFIXES
+from segwright.codecs.image_file import read_image, read_mask, write_image, write_values
+from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
+from segwright.core.errors import FormatError, OutputError, SettingError
+from segwright.core.files import replace_file
+from segwright.formats import dataset_file
+from segwright.formats.image_tree import found, natural, safe_key
+from segwright.formats.journal import Journal, truth_of
+from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
+from segwright.formats.volume import check_same_grid, read_numbers
+
+log = logging.getLogger(__name__)
+
+LOSES = (
+    "the numbers of objects are lost, and of overlapping segments the later covers the earlier unless all are regions without "
+    "objects; beside a class 'background', pixels of no class become void"
+)
+BACKGROUND, IGNORE = "background", "ignore"
+MAX_REGIONS = 15  # each set of regions that may overlap at a pixel has a number of its own, of 16 bits
+CASE = re.compile(r"(.+)_(\d{4})")
+UNKNOWN = NOTHING - 1  # class of a number that no label has
+VALUES = 1 << 16
+
+Label = Annotated[StrictInt, Field(ge=0, lt=VALUES)]
+
+
+class Ours(BaseModel):
+    """What nnU-Net has no place for: colours and things in the order of the labels, and what number 0 is."""
+
+    model_config = ConfigDict(strict=True)
+    colors: list[Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]]
+    is_thing: list[bool]
+    zero: Literal["background", "nothing"]
+
+
+class Content(BaseModel):
+    """A dataset.json."""
+
+    channel_names: dict[str, str]
+    labels: dict[str, Label | list[Label]]
+    file_ending: str
+    segwright: Ours | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Meaning:
+    """What the numbers stand for: `class_of` int32 (65536,) is the class of each, VOID, NOTHING or UNKNOWN.
+
+    `regions` bool (K, 65536) says instead which classes each number belongs to, where they overlap.
+    """
+
+    classes: Classes
+    class_of: np.ndarray
+    regions: np.ndarray | None = None
+
+    def truth(self, numbers: np.ndarray, path: Path) -> Segmentation:
+        """The segmentation that a map of numbers (*S) stands for.
+
+        Raises:
+            FormatError: a number has no label.
+        """
+        class_map = self.class_of[numbers]
+        if class_map.min(initial=0) == UNKNOWN:
+            number = int(numbers[class_map == UNKNOWN][0])
+            raise FormatError(f"{path} holds the number {number}, which has no label in dataset.json; add one there")
+        if self.regions is None:
+            return to_segmentation(class_map, None, self.classes)
+        planes = np.zeros((len(self.classes), *numbers.shape), np.int32)  # one per class: the order of planes is that of labels
+        present: list[int] = []
+        for index, is_region in enumerate(self.regions):
+            mask = is_region[numbers]
+            if mask.any():
+                present.append(index)
+                planes[index][mask] = len(present)
+        planes[0][class_map == VOID] = VOID
+        count = len(present)
+        return Segmentation(
+            planes, np.array(present, np.int32), np.zeros(count, np.int32), np.ones(count, np.float32), self.classes
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads one case by its key."""
+
+    files: dict[str, tuple[list[Path], Path]]
+    meaning: Meaning
+    channels: int
+
+    def __call__(self, key: str) -> Sample:
+        paths, label_path = self.files[key]
+        first, grid = _image(paths[0])
+        images = [first]
+        for path in paths[1:]:
+            image, other = _image(path)
+            check_same_grid(grid, other, paths[0], path)
+            images.append(image)
+        kinds = {image.dtype for image in images}
+        image = np.concatenate(images)
+        if len(kinds) > 1:
+            log.info("%s: the channels are stored as %s and become %s", key, ", ".join(map(str, kinds)), image.dtype)
+        is_volume = bool(volume_file.suffix_of(label_path))
+        if len(image) != self.channels:
+            raise FormatError(f"{paths[0]} and its like have {len(image)} channels, dataset.json names {self.channels}")
+        numbers, label_grid = read_numbers(label_path) if is_volume else _numbers(label_path)
+        check_same_grid(grid, label_grid, paths[0], label_path)
+        return Sample(key, image, grid, self.meaning.truth(numbers, label_path))
+
+
+def matches(path: Path | str) -> bool:
+    """Whether a path is a folder with dataset.json, imagesTr/ and labelsTr/."""
+    path = Path(path)
+    return (path / "dataset.json").is_file() and (path / "imagesTr").is_dir() and (path / "labelsTr").is_dir()
+
+
+def read(path: Path | str) -> Dataset:
+    """The cases of a folder in name order; each is read when it is asked for.
+
+    Raises:
+        FormatError: dataset.json, imagesTr/ or labelsTr/ is missing or not as the docstring of the module says, or a channel
+            or a label is missing. Damaged files, grids that differ and numbers without label are told when a case is read.
+    """
+    root = Path(path)
+    content = _content(root / "dataset.json")
+    meaning = _meaning(content, root / "dataset.json")
+    ending = content.file_ending
+    known = (*volume_file.SUFFIXES, *IMAGE_SUFFIXES)
+    if ending not in known:
+        raise FormatError(f"{root / 'dataset.json'}: file_ending is {ending!r}; {', '.join(known)} can be read")
+    for folder in (root / "imagesTr", root / "labelsTr"):
+        if not folder.is_dir():
+            raise FormatError(f"{folder} is no folder; images and labels of nnU-Net lie in imagesTr/ and labelsTr/")
+    cases: dict[str, dict[int, Path]] = {}
+    for file in sorted((root / "imagesTr").iterdir(), key=lambda file: natural(file.name)):
+        match = CASE.fullmatch(file.name.removesuffix(ending)) if file.name.endswith(ending) else None
+        if match and not file.name.startswith("."):
+            cases.setdefault(match[1], {})[int(match[2])] = file
+    if not cases:
+        raise FormatError(f"{root / 'imagesTr'} holds no image CASE_0000{ending} ({found(root / 'imagesTr')}); name them so")
+    files: dict[str, tuple[list[Path], Path]] = {}
+    dropped = dataset_file.dropped(root)
+    for case in sorted(cases, key=natural):
+        key = safe_key(case)
+        if key in dropped:
+            continue
+        count = len(cases[case])
+        if sorted(cases[case]) != [*range(count)] or count not in (1, len(content.channel_names)):
+            raise FormatError(
+                f"{root / 'imagesTr'}: case {case} has the channels {sorted(cases[case])}, {len(content.channel_names)} are "
+                "named in dataset.json; add the missing files"
+            )
+        label = root / "labelsTr" / f"{case}{ending}"
+        if not label.is_file():
+            raise FormatError(f"{label} does not exist; each case of imagesTr/ needs it, cases without truth lie in imagesTs/")
+        if key in files:
+            raise FormatError(f"two cases would both be called {key}, the second is {label}; rename one")
+        files[key] = ([cases[case][channel] for channel in range(count)], label)
+    return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning, len(content.channel_names)))
+
+
+def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
+    """Write samples as the docstring of the module says.
+
+    Raises:
+        OutputError: the place is not writable or already holds samples, there is no sample, or one has no truth or image, an
+            unsafe key, or other classes, channels or number of axes than the first; or its values fit no file.
+    """
+    root = Path(path)
+    with Journal(root, "nnunet", samples) as journal:
+        kind = next(({name: record[name] for name in ("ending", "channels", "regions")} for record in journal.records()), None)
+        for sample in journal.samples():
+            truth = truth_of(sample)
+            if kind is None:
+                are_regions = len(truth.planes) > 1 and not truth.instance_ids.any() and not any(truth.classes.is_thing)
+                kind = {"ending": _ending(sample), "channels": len(sample.image), "regions": are_regions}
+            _check(sample, kind)
+            numbers = (_region_numbers if kind["regions"] else _class_numbers)(truth, sample.key)
+            _write_case(root, sample, numbers, kind["ending"])
+            journal.add(sample, {**kind, "has_void": bool((numbers == _void(truth, kind)).any())})
+        if kind is None:
+            raise OutputError(f"no sample was given, so nothing was written to {root}; give at least one")
+        has_void = any(record["has_void"] for record in journal.records())
+        replace_file(root / "dataset.json", _dataset_json(journal, kind, has_void=has_void))
+
+
+def _content(path: Path) -> Content:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise FormatError(
+            f"{path} cannot be read ({error.strerror}); nnU-Net needs it beside imagesTr/ and labelsTr/"
+        ) from error
+    try:
+        return TypeAdapter(Content).validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "its JSON"
+        hint = "; version 1 of the format has numbers as keys of labels: nnUNetv2_convert_old_nnUNet_dataset converts it"
+        raise FormatError(f"{path}: {place}: {first['msg']}{hint if b'modality' in raw else '; correct it there'}") from error
+
+
+def _meaning(content: Content, path: Path) -> Meaning:
+    """Classes and numbers of a dataset.json."""
+    labels, ours = dict(content.labels), content.segwright
+    ignored = labels.pop(IGNORE, None)
+    are_regions = any(isinstance(label, list) for label in labels.values())
+    if ours is not None and ours.zero == "nothing":
+        labels.pop(BACKGROUND, None)
+    numbers = {name: [label] if isinstance(label, int) else label for name, label in labels.items()}
+    flat = [number for of_label in numbers.values() for number in of_label]
+    if isinstance(ignored, list) or not flat or not all(numbers.values()) or not are_regions and len(set(flat)) < len(flat):
+        raise FormatError(f"{path}: labels are {str(content.labels)[:200]}; each class needs its number, and ignore one")
+    if len(labels) * len(flat) > VALUES * MAX_REGIONS:
+        raise FormatError(f"{path}: labels hold {len(labels)} names and {len(flat)} numbers, more than files can; shorten them")
+    try:
+        classes = Classes.of([*numbers], colors=ours.colors if ours else None, is_thing=ours.is_thing if ours else None)
+    except SettingError as error:
+        raise FormatError(f"{path}: {error}") from error
+    class_of = np.full(VALUES, UNKNOWN, np.int32)
+    class_of[0] = NOTHING
+    for index, of_label in enumerate(numbers.values()):
+        class_of[of_label] = index
+    if ignored is not None:
+        class_of[ignored] = VOID
+    if not are_regions:
+        return Meaning(classes, class_of)
+    regions = np.zeros((len(numbers), VALUES), bool)
+    for index, of_label in enumerate(numbers.values()):
+        regions[index, of_label] = True
+    return Meaning(classes, class_of, regions)
+
+
+def _image(path: Path) -> tuple[np.ndarray, Grid]:
+    if volume_file.suffix_of(path):
+        return volume_file.read_volume(path)
+    image = read_image(path)
+    return image, Grid(image.shape[1:])
+
+
+def _numbers(path: Path) -> tuple[np.ndarray, Grid]:
+    numbers = read_mask(path)
+    if numbers.min(initial=0) < 0 or numbers.max(initial=0) >= VALUES:
+        raise FormatError(f"{path} holds the numbers {numbers.min()}..{numbers.max()}; labels are 0..{VALUES - 1}")
+    return numbers, Grid(numbers.shape)
+
+
+def _ending(sample: Sample) -> str:
+    if len(sample.grid.shape) == 3:
+        return ".nii.gz"
+    is_wide = sample.image.dtype == np.uint16
+    return ".png" if sample.image.dtype == np.uint8 or is_wide else ".tif"
+
+
+def _check(sample: Sample, kind: dict[str, Any]) -> None:
+    """Check that a sample can lie beside the first one."""
+    ending = _ending(sample)
+    if not len(sample.image):
+        raise OutputError(f"sample {sample.key!r} has no image, which nnU-Net needs; write to coco, or add the images")
+    if ending != kind["ending"] and (ending, kind["ending"]) != (".png", ".tif"):
+        raise OutputError(
+            f"sample {sample.key!r} ({sample.image.dtype}, {len(sample.grid.shape)}D) needs {ending}, the first one "
+            f"{kind['ending']}, and nnU-Net knows one ending per data set; write them to two folders"
+        )
+    if len(sample.image) != kind["channels"]:
+        raise OutputError(
+            f"sample {sample.key!r} has {len(sample.image)} channels, the first one {kind['channels']}; nnU-Net needs one "
+            "number of channels: write them to two folders"
+        )
+
+
+def _first(classes: Classes) -> int:
+    """The number of the first class: 0 for a background, else 1."""
+    return 0 if classes.names[0] == BACKGROUND else 1
+
+
+def _void(truth: Segmentation, kind: dict[str, Any]) -> int:
+    count = len(truth.classes) + _first(truth.classes)
+    return 1 << (count - 1) if kind["regions"] else count
+
+
+def _class_numbers(truth: Segmentation, key: str) -> np.ndarray:
+    """The number at each pixel: that of its class, and after them that of void."""
+    class_map, _ = to_maps(truth)
+    first, count = _first(truth.classes), len(truth.classes)
+    if count + first >= VALUES:
+        raise OutputError(f"sample {key!r} has {count} classes, 16-bit labels hold {VALUES - 2}; merge some")
+    numbers = class_map + first
+    numbers[class_map == NOTHING] = 0 if first else count
+    numbers[class_map == VOID] = count + first
+    return numbers
+
+
+def _region_numbers(truth: Segmentation, key: str) -> np.ndarray:
+    """The number at each pixel, one bit for each class but a background: the set of regions that it belongs to."""
+    first = _first(truth.classes)
+    count = len(truth.classes) - 1 + first
+    if count > MAX_REGIONS:
+        raise OutputError(f"sample {key!r} has {count} classes that overlap, 16-bit labels hold {MAX_REGIONS}; write to coco")
+    bit_of = np.zeros(len(truth) + 2, np.int32)  # of void, nothing and the segments
+    bit_of[2:] = np.where(truth.class_ids + first > 0, 1 << np.maximum(truth.class_ids - 1 + first, 0), 0)
+    numbers = np.bitwise_or.reduce(bit_of[truth.planes + 1], axis=0)
+    is_void = (truth.planes == VOID).any(axis=0) & (numbers == 0)
+    if not first:
+        is_void |= (truth.planes <= 0).all(axis=0)  # neither a region nor the background
+    numbers[is_void] = 1 << count
+    return numbers
+
+
+def _write_case(root: Path, sample: Sample, numbers: np.ndarray, ending: str) -> None:
+    stored = numbers.astype(np.uint8 if numbers.max(initial=0) < 256 else np.uint16)
+    name = sample.key
+    if ending == ".nii.gz":
+        for channel in range(len(sample.image)):
+            place = root / "imagesTr" / f"{name}_{channel:04d}{ending}"
+            volume_file.write_volume(place, sample.image[channel : channel + 1], sample.grid)
+        volume_file.write_volume(root / "labelsTr" / f"{name}{ending}", stored[None], sample.grid)
+        return
+    if ending == ".png" and len(sample.image) == 3 and sample.image.dtype == np.uint8:
+        write_image(root / "imagesTr" / f"{name}_0000", sample.image)
+    else:
+        for channel, values in enumerate(sample.image):
+            write_values(root / "imagesTr" / f"{name}_{channel:04d}{ending}", values)
+    write_values(root / "labelsTr" / f"{name}{ending}", stored)
+
+
+def _dataset_json(journal: Journal, kind: dict[str, Any], *, has_void: bool) -> bytes:
+    classes, first = journal.classes, _first(journal.classes)
+    labels: dict[str, int | list[int]] = {BACKGROUND: 0}
+    foreground: Sequence[str] = classes.names[1 - first :]
+    if {BACKGROUND, IGNORE} & set(foreground):
+        raise OutputError(f"{journal.root}: a class is called 'ignore', or 'background' without being the first; rename it")
+    count = len(foreground)
+    content: dict[str, Any] = {}
+    if kind["regions"]:
+        labels |= {name: [n for n in range(1 << count) if n >> bit & 1] for bit, name in enumerate(foreground)}
+        content["regions_class_order"] = [(2 << bit) - 1 for bit in range(count)]  # as where each lies in all before it
+    else:
+        labels |= {name: number for number, name in enumerate(foreground, 1)}
+    if has_void:
+        labels[IGNORE] = 1 << count if kind["regions"] else count + 1
+    channels = kind["channels"]
+    names = ["R", "G", "B"] if channels == 3 and kind["ending"] != ".nii.gz" else [f"channel_{k}" for k in range(channels)]
+    return json.dumps(
+        {
+            "channel_names": {str(index): name for index, name in enumerate(names)},
+            "labels": labels,
+            **content,
+            "numTraining": sum(1 for _ in journal.records()),
+            "file_ending": kind["ending"],
+            "segwright": {
+                "colors": [list(color) for color in classes.colors],
+                "is_thing": list(classes.is_thing),
+                "zero": "nothing" if first else BACKGROUND,
+            },
+        },
+        indent=1,
+    ).encode()

@@ -1,0 +1,189 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segwright.codecs.image_file import write_image, write_values
+from segwright.codecs.volume_file import read_volume, write_volume
+from segwright.core import VOID, Classes, Grid, Sample, Segmentation
+from segwright.core.errors import FormatError, OutputError
+from segwright.formats import nnunet, open_dataset
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "hippocampus"
+AFFINE = np.array([[0, 0, -0.5, 7], [0, 0.7, 0, -8], [2.5, 0, 0, 9], [0, 0, 0, 1.0]])
+LIVER = {"background": 0, "liver": 1, "lesion": 2}
+
+
+def make(root: Path, labels: dict, numbers: np.ndarray, *, ending: str = ".png", channels: int = 1, **content):
+    """One case "a" whose label has these numbers (H, W)."""
+    image = np.arange(channels * numbers.size).reshape(channels, *numbers.shape).astype(np.uint8)
+    for channel in range(channels):
+        write_image(root / "imagesTr" / f"a_{channel:04d}", image[channel : channel + 1])
+    write_values(root / "labelsTr" / "a.png", numbers.astype(np.uint8))
+    named = {str(index): f"channel {index}" for index in range(channels)}
+    text = {"channel_names": named, "labels": labels, "file_ending": ending, "numTraining": 1, **content}
+    (root / "dataset.json").write_text(json.dumps(text))
+    return root
+
+
+def semantic(key: str, classes: Classes, *, shape=(3, 4, 5), dtype=np.float32, channels: int = 2) -> Sample:
+    generator = np.random.default_rng(len(key))
+    grid = Grid(shape, (2.5, 0.7, 0.5), AFFINE) if len(shape) == 3 else Grid(shape)
+    truth = Segmentation.semantic(generator.integers(VOID, len(classes), shape), classes)
+    return Sample(key, generator.uniform(0, 255, (channels, *shape)).astype(dtype), grid, truth)
+
+
+# By hand
+
+
+def test_labels_and_ignore(tmp_path):
+    make(tmp_path, LIVER | {"ignore": 3}, np.array([[0, 1, 2, 3]]), channels=2)
+    assert nnunet.matches(tmp_path)
+    data = open_dataset(tmp_path)
+    assert data.keys == ("a",) and data.classes.names == ("background", "liver", "lesion")
+    assert data[0].truth.class_map().tolist() == [[0, 1, 2, VOID]]
+    assert data[0].image.tolist() == [[[0, 1, 2, 3]], [[4, 5, 6, 7]]]
+
+
+def test_regions_overlap(tmp_path):
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
+    make(tmp_path, labels, np.array([[0, 1, 2, 3, 4]]), regions_class_order=[1, 2, 3])
+    truth = nnunet.read(tmp_path)[0].truth
+    assert truth.classes.names == ("background", "whole", "core", "enhancing")
+    assert truth.masks().astype(int).tolist() == [[[1, 0, 0, 0, 0]], [[0, 1, 1, 1, 0]], [[0, 0, 1, 1, 0]], [[0, 0, 0, 1, 0]]]
+    assert truth.class_map().tolist() == [[0, 1, 2, 3, VOID]]
+
+
+def test_what_is_written_is_what_nnu_net_demands(tmp_path):
+    """0 is the background, numbers are consecutive, ignore is the highest."""
+    nnunet.write(tmp_path / "a", [semantic("x", Classes.of(["background", "liver"]))])
+    content = json.loads((tmp_path / "a" / "dataset.json").read_text())
+    assert content["labels"] == {"background": 0, "liver": 1, "ignore": 2} and content["file_ending"] == ".nii.gz"
+    assert content["numTraining"] == 1 and list(content["channel_names"]) == ["0", "1"]
+    assert sorted(path.name for path in (tmp_path / "a" / "imagesTr").iterdir()) == ["x_0000.nii.gz", "x_0001.nii.gz"]
+    nnunet.write(tmp_path / "b", [semantic("x", Classes.of(["road", "sky"]), shape=(4, 5), dtype=np.uint8, channels=3)])
+    content = json.loads((tmp_path / "b" / "dataset.json").read_text())
+    assert content["labels"] == {"background": 0, "road": 1, "sky": 2, "ignore": 3} and content["file_ending"] == ".png"
+    assert list(content["channel_names"].values()) == ["R", "G", "B"]
+    assert [path.name for path in (tmp_path / "b" / "imagesTr").iterdir()] == ["x_0000.png"]
+
+
+# By a law
+
+
+@pytest.mark.parametrize("names", [("background", "liver"), ("road", "sky", "car"), ("background",), ("only",)])
+@pytest.mark.parametrize(
+    "kind", [{}, {"shape": (4, 5), "dtype": np.uint8}, {"shape": (4, 5), "dtype": np.uint16, "channels": 3}]
+)
+    "kind", [{}, {"shape": (4, 5), "dtype": np.uint8}, {"shape": (4, 5), "dtype": np.uint16, "channels": 3}]
+)
+@pytest.mark.parametrize("is_float", [False, True])
+def test_class_maps_come_back(tmp_path, names, kind, is_float):
+    kind = kind | ({"dtype": np.float32} if is_float else {})
+    classes = Classes.of(names, colors=[(k, 2, 3) for k in range(len(names))], is_thing=[k == 1 for k in range(len(names))])
+    written = [semantic(key, classes, **kind) for key in ("a", "train__b")]
+    nnunet.write(tmp_path / "set", written)
+    data = open_dataset(tmp_path / "set")
+    assert data.classes == classes and data.keys == ("a", "train__b")
+    for before, after in zip(written, data, strict=True):
+        assert before.image.dtype == after.image.dtype and np.array_equal(before.image, after.image)
+        assert np.array_equal(before.truth.class_map(), after.truth.class_map())
+        if before.grid.affine is not None:
+            assert np.allclose(before.grid.affine, after.grid.affine, atol=1e-5)
+
+
+def test_regions_come_back(tmp_path):
+    classes = Classes.of(["whole", "core", "other"])
+    generator = np.random.default_rng(0)
+    written = []
+    for key in "ab":
+        truth = Segmentation.instances(generator.random((3, 4, 5)) < 0.6, [0, 1, 2], instance_ids=[0, 0, 0], classes=classes)
+        written.append(Sample.of(key, np.zeros((1, 4, 5), np.uint8), truth))
+    nnunet.write(tmp_path / "set", written)
+    content = json.loads((tmp_path / "set" / "dataset.json").read_text())
+    assert content["labels"]["core"] == [2, 3, 6, 7] and content["regions_class_order"] == [1, 3, 7]
+    for before, after in zip(written, open_dataset(tmp_path / "set"), strict=True):
+        assert np.array_equal(before.truth.masks(), after.truth.masks()) and (after.truth.planes != VOID).all()
+    nnunet.write(tmp_path / "again", open_dataset(tmp_path / "set"))
+    assert json.loads((tmp_path / "again" / "dataset.json").read_text()) == content
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
+def test_the_hippocampus(tmp_path):
+    data = open_dataset(SHARED)
+    assert len(data) == 200 and data.classes.names == ("background", "Anterior", "Posterior")
+    few = data.subset(data.keys[:3])
+    nnunet.write(tmp_path / "set", few)
+    for before, after in zip(few, open_dataset(tmp_path / "set"), strict=True):
+        assert before.image.dtype == after.image.dtype and np.array_equal(before.image, after.image)
+        assert np.array_equal(before.truth.class_map(), after.truth.class_map())
+        assert np.allclose(before.grid.affine, after.grid.affine) and before.grid.spacing_mm == after.grid.spacing_mm
+
+
+# By its messages
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": {"background": 0, "liver": "1"}}, "labels"),
+        ({"labels": {"0": "background"}, "modality": {"0": "MR"}}, "nnUNetv2_convert_old_nnUNet_dataset"),
+        ({"labels": {"background": 0, "liver": 0}}, "each class needs its number"),
+        ({"labels": {"background": 0, "liver": 70_000}}, "labels"),
+        ({"labels": {}}, "each class needs its number"),
+        ({"file_ending": ".b2nd"}, "file_ending is '.b2nd'"),
+        ({"file_ending": ".tif"}, "holds no image CASE_0000.tif"),
+        ({"channel_names": {"0": "a", "1": "b"}}, "have 1 channels, dataset.json names 2"),
+        ({"labels": {"background": 0, "liver": 1}}, "holds the number 2, which has no label"),
+    ],
+)
+def test_a_wrong_dataset_json_is_told(tmp_path, change, message):
+    make(tmp_path, LIVER, np.array([[0, 1, 2]]))
+    content = json.loads((tmp_path / "dataset.json").read_text())
+    (tmp_path / "dataset.json").write_text(json.dumps(content | change))
+    with pytest.raises(FormatError, match=message) as error:
+        nnunet.read(tmp_path)[0]
+    assert str(tmp_path) in str(error.value)
+
+
+def test_files_that_are_missing_are_told(tmp_path):
+    make(tmp_path, LIVER, np.array([[0, 1, 2]]), channels=3)
+    (tmp_path / "imagesTr" / "a_0001.png").unlink()
+    with pytest.raises(FormatError, match=r"case a has the channels \[0, 2\]"):
+        nnunet.read(tmp_path)
+    make(tmp_path, LIVER, np.array([[0, 1, 2]]), channels=3)
+    (tmp_path / "labelsTr" / "a.png").unlink()
+    with pytest.raises(FormatError, match="a.png does not exist; .* cases without truth lie in imagesTs"):
+        nnunet.read(tmp_path)
+    (tmp_path / "dataset.json").unlink()
+    with pytest.raises(FormatError, match="cannot be read"):
+        nnunet.read(tmp_path)
+    assert not nnunet.matches(tmp_path)
+
+
+def test_a_label_on_another_grid_is_told(tmp_path):
+    nnunet.write(tmp_path / "set", [semantic("a", Classes.of(["background", "liver"]))])
+    place = tmp_path / "set" / "labelsTr" / "a.nii.gz"
+    write_volume(place, read_volume(place)[0], Grid((3, 4, 5), (1.0, 1.0, 1.0)))
+    with pytest.raises(FormatError, match="voxels apart"):
+        nnunet.read(tmp_path / "set")[0]
+
+
+def test_samples_that_do_not_fit_are_told(tmp_path):
+    classes = Classes.of(["background", "liver"])
+    first = semantic("a", classes)
+    for other, message in (
+        (semantic("b", classes, channels=1), "has 1 channels, the first one 2"),
+        (semantic("b", classes, shape=(4, 5)), "needs .tif, the first one .nii.gz"),
+        (replace(first, key="b", image=np.zeros((0, 3, 4, 5), np.uint8)), "has no image"),
+    ):
+        with pytest.raises(OutputError, match=message):
+            nnunet.write(tmp_path / message[:6], [first, other])
+    with pytest.raises(OutputError, match="called 'ignore', or 'background' without being the first"):
+        nnunet.write(tmp_path / "names", [semantic("a", Classes.of(["liver", "background"]))])
+    masks = np.ones((16, 2, 2), bool)
+    truth = Segmentation.instances(masks, range(16), instance_ids=[0] * 16)
+    with pytest.raises(OutputError, match="16 classes that overlap, 16-bit labels hold 15"):
+        nnunet.write(tmp_path / "many", [Sample.of("a", np.zeros((1, 2, 2), np.uint8), truth)])
