@@ -77,8 +77,6 @@ def test_what_is_written_is_what_nnu_net_demands(tmp_path):
 @pytest.mark.parametrize(
     "kind", [{}, {"shape": (4, 5), "dtype": np.uint8}, {"shape": (4, 5), "dtype": np.uint16, "channels": 3}]
 )
-    "kind", [{}, {"shape": (4, 5), "dtype": np.uint8}, {"shape": (4, 5), "dtype": np.uint16, "channels": 3}]
-)
 @pytest.mark.parametrize("is_float", [False, True])
 def test_class_maps_come_back(tmp_path, names, kind, is_float):
     kind = kind | ({"dtype": np.float32} if is_float else {})
