@@ -181,7 +181,7 @@ def test_places_that_are_no_data_set(tmp_path):
     with pytest.raises(FormatError, match=r"has no folder gtFine or gtCoarse \(it is empty\); give the folder that holds"):
         read(tmp_path)
     (tmp_path / "gtFine").mkdir()
-    with pytest.raises(FormatError, match="holds no pair of image and truth"):
+    with pytest.raises(FormatError, match="holds no pair of image and mask"):
         read(tmp_path)
 
 
@@ -190,12 +190,12 @@ def test_files_that_are_missing(tmp_path, caplog):
         put_image(tmp_path, name)
     put_image(tmp_path, "c", "test/bonn")
     put(tmp_path, "a", "labelIds", np.full((2, 4), 7), np.uint8)
-    with pytest.raises(FormatError, match="b_leftImg8bit.png has no file b_gtFine_instanceIds.png; add it"):
+    with pytest.raises(FormatError, match="b_leftImg8bit.png has no mask, others in train/ have; add it"):
         read(tmp_path)
     (tmp_path / "dataset.toml").write_text('drop = ["train__aachen__b"]')
     with caplog.at_level(logging.WARNING):
         assert read(tmp_path).keys == ("train__aachen__a",)
-    assert "left out test (1 files), which has images without truth" in caplog.text
+    assert "left out test/ (1 files), which has images without masks" in caplog.text
     put(tmp_path, "d", "labelIds", np.full((2, 4), 7), np.uint8)
     with pytest.raises(FormatError, match="d_gtFine_labelIds.png has no image in leftImg8bit; add it, or remove this file"):
         read(tmp_path).load("train__aachen__d")

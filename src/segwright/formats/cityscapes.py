@@ -21,7 +21,6 @@ Lost: of overlapping segments the later covers the earlier. Objects of a class o
 numbered anew. Not kept: scores, pixel sizes.
 """
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -37,8 +36,7 @@ from segwright.codecs.image_file import read_image, write_values
 from segwright.codecs.json_list import parse
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import FormatError, OutputError, naming
-from segwright.formats import dataset_file
-from segwright.formats.image_tree import TRAIN_NAMES, found, images_below, natural, safe_key, split_of
+from segwright.formats.image_tree import TRAIN_NAMES, found, safe_key, split_of
 from segwright.formats.journal import Journal
 from segwright.formats.mask_meaning import (
     MAX_VALUE,
@@ -50,11 +48,9 @@ from segwright.formats.mask_meaning import (
     write_classes,
     written_meaning,
 )
-from segwright.formats.mask_pairs import fitting
+from segwright.formats.mask_pairs import by_stem, fitting, keys_of_parts
 from segwright.formats.named_objects import truth_2d
 from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
-
-log = logging.getLogger(__name__)
 
 LOSES = "of overlapping segments the later covers the earlier; objects numbered above 1000 are numbered anew"
 IMAGE_FOLDER, IMAGE_ENDING = "leftImg8bit", "_leftImg8bit"
@@ -190,30 +186,12 @@ def read(path: Path | str) -> Dataset:
     if not matches(root):
         there = found(root) if root.is_dir() else "it is no folder"
         raise FormatError(f"{root} has no folder gtFine or gtCoarse ({there}); give the folder that holds gtFine/")
-    truths, images, dropped = _truths(root), _images(root), dataset_file.dropped(root)
-    names = truths.keys() | images.keys()
-    whole = {*map(_split, truths)} & {*map(_split, images or truths)}
-    left_out = Counter(_split(name) for name in names if _split(name) not in whole)
-    if left_out:
-        splits = ", ".join(f"{split} ({count} files)" for split, count in left_out.items())
-        log.warning("%s: left out %s, which has images without truth, or truth without images", root, splits)
-    files: dict[str, Files] = {}
-    for name in sorted((name for name in names if _split(name) in whole), key=natural):
-        key = _key(name)
-        if key in dropped:
-            continue
-        if name not in truths:
-            raise FormatError(f"{images[name]} has no file {Path(name).name}_gtFine_{KINDS[0]}; add it, or remove the image")
-        if key in files:
-            raise FormatError(f"{truths[name][0]} and {files[key].truth} would both be called {key}; rename one")
-        files[key] = Files(images.get(name), *truths[name])
-    if not files:
-        raise FormatError(f"{root} holds no pair of image and truth ({found(root)}); their names must begin alike")
+    truths, images = _truths(root), _images(root)
+    names = keys_of_parts(root, images, {name: path for name, (path, _) in truths.items()}, _key)
+    files = {key: Files(images.get(name), *truths[name]) for key, name in names.items()}
     labels = _labels(written_meaning(root))
     image_files = {key: entry.image for key, entry in files.items() if entry.image is not None}
-    if not image_files:
-        log.warning("%s holds no image; the samples have none", root)
-    return Dataset(str(root), labels.classes, tuple(files), Reader(files, labels, bool(image_files)), image_files)
+    return Dataset(str(root), labels.classes, tuple(files), Reader(files, labels, bool(images)), image_files)
 
 
 def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
@@ -369,16 +347,7 @@ def _truths(root: Path) -> dict[str, tuple[Path, str]]:
 
 def _images(root: Path) -> dict[str, Path]:
     """The images by the path such as "train/aachen/X"."""
-    images: dict[str, Path] = {}
-    for stem, path in images_below(root / IMAGE_FOLDER):
-        other = images.setdefault(stem.removesuffix(IMAGE_ENDING), path)
-        if other is not path:
-            raise FormatError(f"{other} and {path.name} are images of one name; rename or remove one")
-    return images
-
-
-def _split(name: str) -> str:
-    return name.rpartition("/")[0].partition("/")[0]
+    return {stem.removesuffix(IMAGE_ENDING): path for stem, path in by_stem(root / IMAGE_FOLDER).items()}
 
 
 def _key(name: str) -> str:

@@ -62,16 +62,19 @@ class Files:
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """Reads one sample of a folder by its key; without a meaning of the masks, the image alone."""
+    """Reads one sample by its key; without a meaning of the masks, the image alone. `has_images`: none may be missing."""
 
     files: dict[str, Files]
     meaning: Meaning | None
+    has_images: bool = True
 
     def __call__(self, key: str) -> Sample:
         files = self.files[key]
         image = None if files.image is None else read_image(files.image)
         if self.meaning is None or files.mask is None:
             return Sample.of(key, np.zeros((0, 1, 1), np.uint8) if image is None else image)
+        if image is None and self.has_images:
+            raise FormatError(f"{files.mask} has no image; add it under the same name, or remove the mask")
         class_map, numbers = self.meaning.maps(files.mask)
         if files.numbers is not None:
             numbers = read_mask(files.numbers)
@@ -123,7 +126,7 @@ def read(path: Path | str) -> Dataset:
     if not meaning.is_instances:
         files = _with_numbers(files, root / NUMBER_FOLDER)
     images = {key: entry.image for key, entry in files.items() if entry.image is not None}
-    return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning), images)
+    return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning, bool(images)), images)
 
 
 def read_images(path: Path | str) -> Dataset:
@@ -180,10 +183,8 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             suffix = ".png" if len(truth.shape) == 2 else ".tif"
             stored = (_object_map if is_instances else _class_map)(class_map, numbers, truth.classes, sample.key)
             write_values(root / "masks" / f"{sample.key}{suffix}", stored)
-            if not is_instances and numbers.any():
-                is_wide = int(numbers.max()) > MAX_VALUE
-                target = root / NUMBER_FOLDER / f"{sample.key}{'.tif' if is_wide else suffix}"
-                write_values(target, numbers.astype(np.uint32 if is_wide else np.uint16))
+            if not is_instances:
+                write_numbers(root / NUMBER_FOLDER / sample.key, numbers)
             journal.write_image(sample, root / "images" / sample.key)
             has_nothing, has_crowd = bool((class_map == NOTHING).any()), bool(is_instances and (stored == CROWD_16_BIT).any())
             journal.add(sample, {IS_INSTANCES: is_instances, HAS_NOTHING: has_nothing, HAS_CROWD: has_crowd})
@@ -198,6 +199,15 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             nothing_index=(NOTHING_16_BIT if is_instances else count) if is_seen[HAS_NOTHING] and not is_zero_nothing else None,
             crowd_index=CROWD_16_BIT if is_seen[HAS_CROWD] else None,
         )
+
+
+def write_numbers(target: Path, numbers: np.ndarray) -> None:
+    """Write object numbers (*S), if there are any, at a path without suffix: 16-bit PNG, or TIFF for volumes and 32 bits."""
+    if not numbers.any():
+        return
+    is_wide = int(numbers.max()) > MAX_VALUE
+    suffix = ".tif" if is_wide or numbers.ndim > 2 else ".png"
+    write_values(target.with_name(target.name + suffix), numbers.astype(np.uint32 if is_wide else np.uint16))
 
 
 def _with_numbers(files: dict[str, Files], folder: Path) -> dict[str, Files]:

@@ -1,15 +1,20 @@
 """Which mask belongs to which image, where both lie in folders of their own and are called alike."""
 
+import logging
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from segwright.codecs.image_file import SUFFIXES, fit_mask
 from segwright.core.errors import FormatError
-from segwright.formats.image_tree import SHOWN, found, images_below, safe_key
+from segwright.formats import dataset_file
+from segwright.formats.image_tree import SHOWN, found, images_below, natural, safe_key
+
+log = logging.getLogger(__name__)
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "jpegimages", "jpgimages", "photos", "frames", "pictures")
 IMAGE_ENDING = re.compile(r"[_\-. ](image|img|im|rgb)$", re.IGNORECASE)
@@ -62,7 +67,12 @@ def _has_images(folder: Path) -> bool:
     return any(name.lower().endswith(SUFFIXES) for _, _, names in os.walk(folder) for name in names)
 
 
-def _by_stem(folder: Path, dropped: Collection[str]) -> dict[str, Path]:
+def by_stem(folder: Path, dropped: Collection[str] = ()) -> dict[str, Path]:
+    """The images below a folder by their path without suffix, but those that are dropped, in name order.
+
+    Raises:
+        FormatError: a file is empty, or two have one name.
+    """
     entries = [(stem, file) for stem, file in images_below(folder) if safe_key(stem) not in dropped]
     empty = [file for _, file in entries if not file.exists() or file.stat().st_size == 0]  # links may lead nowhere
     if empty:
@@ -83,7 +93,7 @@ def pairs(image_folder: Path, mask_folder: Path, dropped: Collection[str] = ()) 
     Raises:
         FormatError: one of them is missing, or two files have one name.
     """
-    images, masks = _by_stem(image_folder, dropped), _by_stem(mask_folder, dropped)
+    images, masks = by_stem(image_folder, dropped), by_stem(mask_folder, dropped)
     bare = {MASK_ENDING.sub("", stem): stem for stem in masks}
     partners: dict[str, str] = {}
     for stem in images:
@@ -110,6 +120,44 @@ def pairs(image_folder: Path, mask_folder: Path, dropped: Collection[str] = ()) 
     return result
 
 
+def keys_of_parts(
+    root: Path, images: Mapping[str, Path], truths: Mapping[str, Path], key_of: Callable[[str], str]
+) -> dict[str, str]:
+    """The name behind each key, in name order; images and truths are given by names whose first folder is the part.
+
+    A part that has images and no truth, or truth and no images while others have, is left out, with a warning. What
+    dataset.toml drops is left out. A truth may be without image.
+
+    Raises:
+        FormatError: an image has no truth while others of its part do, nothing is left, or two would have one key.
+    """
+    names, dropped = truths.keys() | images.keys(), dataset_file.dropped(root)
+    whole = {*map(_part, truths)} & {*map(_part, images or truths)}
+    left_out = Counter(_part(name) for name in names if _part(name) not in whole)
+    if left_out:
+        shown = ", ".join(f"{part}/ ({count} files)" for part, count in left_out.items())
+        log.warning("%s: left out %s, which has images without masks, or masks without images", root, shown)
+    result: dict[str, str] = {}
+    for name in sorted((name for name in names if _part(name) in whole), key=natural):
+        key = key_of(name)
+        if key in dropped:
+            continue
+        if name not in truths:
+            raise FormatError(f"{images[name]} has no mask, others in {_part(name)}/ have; add it, or remove the image")
+        if key in result:
+            raise FormatError(f"{truths[name]} and {truths[result[key]]} would both be called {key}; rename one")
+        result[key] = name
+    if not result:
+        raise FormatError(f"{root} holds no pair of image and mask ({found(root)}); give both the same names")
+    if not images:
+        log.warning("%s holds masks and no images; the samples have none", root)
+    return result
+
+
+def _part(name: str) -> str:
+    return name.rpartition("/")[0].partition("/")[0]
+
+
 def masks_alone(folder: Path, dropped: Collection[str] = ()) -> dict[str, Path]:
     """The mask of each key where there is no image, in name order.
 
@@ -118,7 +166,7 @@ def masks_alone(folder: Path, dropped: Collection[str] = ()) -> dict[str, Path]:
     """
     if not _has_images(folder):
         raise FormatError(f"{folder} holds no image ({found(folder)}); images end in {', '.join(SUFFIXES)}")
-    return {safe_key(stem): file for stem, file in _by_stem(folder, dropped).items()}
+    return {safe_key(stem): file for stem, file in by_stem(folder, dropped).items()}
 
 
 def _some(files: Sequence[Path]) -> str:
