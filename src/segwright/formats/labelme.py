@@ -94,7 +94,6 @@ TEXT, SIDE = TypeAdapter(str | None), TypeAdapter(int | None)
 class Reader:
     """Reads one sample by its key, from its JSON and, where there is one, its image file."""
 
-    root: Path
     files: dict[str, Path]
     images: dict[str, Path]
     classes: Classes
@@ -188,7 +187,7 @@ def read(path: Path | str) -> Dataset:
     if not images and not _holds_image(JsonFile(files[0])):
         log.warning("%s: no image lies beside the annotations, so that the samples have none", root)
     classes = find_classes(root, _names(files))
-    return Dataset(str(root), classes, tuple(keys), Reader(root, dict(zip(keys, files, strict=True)), images, classes), images)
+    return Dataset(str(root), classes, tuple(keys), Reader(dict(zip(keys, files, strict=True)), images, classes), images)
 
 
 def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:

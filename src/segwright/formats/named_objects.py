@@ -214,7 +214,8 @@ def find_image(index: ImageIndex, folder: str, name: str) -> Path | None:
     """
     below = os.path.normpath(f"{folder}/{name}".replace("\\", "/").lstrip("/"))
     exact = index.root / below
-    if not below.startswith("..") and below.lower().endswith(SUFFIXES) and "\0" not in below and exact.is_file():
+    is_inside = not below.startswith("..") and below.lower().endswith(SUFFIXES)
+    if is_inside and os.path.isfile(exact):  # noqa: PTH113  (Path.is_file raises for a name that is too long)
         return exact
     return index.find(below)
 
