@@ -1,6 +1,10 @@
-"""A data card for people and for programs."""
+"""A data card for people and for programs, and remedies that are written down."""
 
 import json
+
+import numpy as np
+
+from segwright.codecs.image_file import read_mask, write_values
 
 
 def test_a_table_json_and_a_page(segwright, tiny_plan, tmp_path):
@@ -9,3 +13,29 @@ def test_a_table_json_and_a_page(segwright, tiny_plan, tmp_path):
     assert code == 0 and "6" in out and (tmp_path / "card.html").exists(), err
     code, out, _ = segwright("inspect", data, "--json")
     assert json.loads(out)["count"] == 6
+
+
+def test_remedies_are_written_and_told(segwright, tiny_plan, tmp_path):
+    data = tmp_path.parent / f"{tmp_path.name}-data"
+    mask = next((data / "train" / "masks").iterdir())
+    write_values(mask, np.zeros((5, 5), read_mask(mask).dtype))
+    code, out, err = segwright("inspect", data)
+    assert code == 0 and "size-mismatch" in out and "error" in out and not (data / "dataset.toml").exists(), err
+    code, out, _ = segwright("inspect", data, "--write-config", "--json")
+    content = json.loads(out)
+    assert content["written"]["changes"] == ["drop: 1 sample for size-mismatch"]
+    assert content["findings"][0]["fix"]["drop"] == content["findings"][0]["keys"] == [f"train__{mask.stem}"]
+    code, out, _ = segwright("inspect", data, "--write-config")
+    assert "size-mismatch" not in out and "No finding has a remedy that dataset.toml could hold." in out
+
+
+def test_a_clean_set_says_so(segwright, tmp_path):
+    code, out, _ = segwright("inspect", "synthetic:streets?count=30&shape=96x128")
+    assert code == 0 and ("No finding" in out or "note" in out)
+
+
+def test_nothing_there_is_bad_use(segwright, tmp_path):
+    code, _, err = segwright("inspect", tmp_path / "none")
+    assert code == 2 and "does not exist" in err
+    code, _, err = segwright("inspect", "synthetic:streets?count=3", "--write-config")
+    assert code == 2 and "lies in no folder" in err

@@ -1,4 +1,4 @@
-"""`segwright inspect`: what a data set holds."""
+"""`segwright inspect`: what a data set holds, what is wrong with it, and what to do about it."""
 
 import json as json_module
 from pathlib import Path
@@ -8,26 +8,41 @@ import typer
 
 
 def run(
-    data: Annotated[str, typer.Argument(help="Folder with images and masks.")],
+    data: Annotated[str, typer.Argument(help="Folder with images and masks, or a file of annotations.")],
     json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
     html: Annotated[Path | None, typer.Option(help="Also write a data card with sample pictures into this file.")] = None,
+    write_config: Annotated[
+        bool, typer.Option("--write-config", help="Write the remedies into dataset.toml beside the data.")
+    ] = False,
+    format: Annotated[str | None, typer.Option(help="The format, where it is not recognised.")] = None,
 ) -> None:
-    """Count, measure and show a data set: sizes, channels, class frequencies, object sizes, sample overlays."""
-    from dataclasses import asdict
-
+    """Count, measure and show a data set, and name what is wrong with it, with the evidence and the remedy."""
     from segwright.cli.terminal import print_table, working
-    from segwright.formats import open_dataset
-    from segwright.planning.data_card import facts, write_data_card
-    from segwright.planning.fingerprint import fingerprint
+    from segwright.inspection.data_card import facts, write_data_card
+    from segwright.inspection.doctor import inspect
+    from segwright.inspection.remedies import write_config as write
 
     with working(f"inspect {data}"):
-        dataset = open_dataset(data)
-        found = fingerprint(dataset)
+        report = inspect(data, format)
         if html is not None:
-            write_data_card(html, dataset, found)
+            write_data_card(html, report)
+    written = write(report) if write_config else None
     if json:
-        typer.echo(json_module.dumps(asdict(found)))
+        content = report.to_json()
+        if written is not None:
+            content["written"] = {"path": str(written[0]), "changes": written[1]}
+        typer.echo(json_module.dumps(content))
+        return
+    print_table(["fact", "value"], facts(report))
+    typer.echo()
+    if report.findings:
+        rows = [(finding.level, finding.name, f"{finding.evidence}\n{finding.remedy}\n") for finding in report.findings]
+        print_table(["", "finding", "evidence and remedy"], rows)
     else:
-        print_table(["fact", "value"], facts(dataset, found))
+        typer.echo("No finding: nothing that is looked for is wrong with this data set.")
     if html is not None:
-        typer.echo(f"card  {html}")
+        typer.echo(f"card     {html}")
+    if written is not None:
+        for change in written[1]:
+            typer.echo(f"changed  {change}")
+        typer.echo(f"config   {written[0]}" if written[1] else "No finding has a remedy that dataset.toml could hold.")

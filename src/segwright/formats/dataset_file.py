@@ -3,7 +3,7 @@
     drop = ["train__a"]                    keys of samples to leave out
     groups = [["b", "c"], ["d", "e"]]      keys that belong together: tiles of one field, scans of one person
 
-    [masks]                                what the numbers in the masks mean; goes before classes.json, key by key
+    [masks]                                what the numbers in the masks mean, instead of classes.json
     classes = ["road", "car"]              the keys are those of classes.json; mask_meaning.py says what they hold
     values = [1, 2]
     ignore_index = 0

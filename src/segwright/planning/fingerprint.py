@@ -120,7 +120,17 @@ def fingerprint(dataset: Dataset, *, at_most: int = 200, seed: int = 0) -> Finge
         chosen = np.sort(generator.choice(len(dataset), at_most, replace=False))
     pixels_each = max(1, SAMPLED_PIXELS // len(chosen))
     looks = [look(dataset[int(i)], len(dataset.classes), pixels_each, generator) for i in chosen]
-    check_axes(dataset, looks, chosen)
+    return gathered(dataset, looks, [dataset.keys[int(i)] for i in chosen])
+
+
+def gathered(dataset: Dataset, looks: Sequence[Look], keys: Sequence[str]) -> Fingerprint:
+    """The fingerprint of a data set from the looks at some of its samples, at least one, with these keys.
+
+    Raises:
+        ShapeError: some samples are 2D and some 3D.
+        FormatError: a channel has no finite value.
+    """
+    check_axes(dataset, looks, keys)
     shapes = np.array([item.shape for item in looks])
     counts = np.sum([item.pixels for item in looks], axis=0)
     nothing, void = sum(item.nothing for item in looks), sum(item.void for item in looks)
@@ -313,7 +323,7 @@ def mean_shift(looks: Sequence[Look]) -> float:
     return float(np.mean(ratios))
 
 
-def check_axes(dataset: Dataset, looks: Sequence[Look], chosen: np.ndarray) -> None:
+def check_axes(dataset: Dataset, looks: Sequence[Look], keys: Sequence[str]) -> None:
     """Refuse a data set that mixes images and volumes.
 
     Raises:
@@ -321,7 +331,7 @@ def check_axes(dataset: Dataset, looks: Sequence[Look], chosen: np.ndarray) -> N
     """
     axes = [len(item.shape) for item in looks]
     if len(set(axes)) > 1:
-        flat, deep = (dataset.keys[int(chosen[axes.index(count)])] for count in (2, 3))
+        flat, deep = (keys[axes.index(count)] for count in (2, 3))
         raise ShapeError(
             f"{dataset.source} mixes 2D images ({flat!r}) and 3D volumes ({deep!r}); one kind is needed: "
             "put them into two folders"

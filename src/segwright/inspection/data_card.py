@@ -1,6 +1,6 @@
 """The page of a data set: what is in it, in numbers and pictures, and what that means for learning from it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from math import log10
 from pathlib import Path
@@ -8,46 +8,71 @@ from pathlib import Path
 import numpy as np
 
 from segwright.core import Dataset, Sample
+from segwright.core.errors import SegwrightError
 from segwright.core.files import replace_file
 from segwright.core.picture import as_rgb, overlay
 from segwright.evaluation.page import legend, meter, page, section, small_percent, swatch
 from segwright.evaluation.pictures import drawable, figure
-from segwright.planning.findings import findings, plural, size_text
+from segwright.inspection.doctor import Report
+from segwright.inspection.finding import Finding, plural, size_text
 from segwright.planning.fingerprint import Fingerprint
 
 STRENGTH = 0.5  # of class colours over the image
 DECADES = 4  # of the bars of class shares: from 0.01 % to 100 %
 SHOWN = 8  # two rows on a wide screen
 MAX_LEGEND = 40  # names in a legend; beyond, the table says it
+MAX_SIZES = 12  # rows of the histogram of sizes; the rest is one more
 
 
-def write_data_card(path: Path | str, dataset: Dataset, found: Fingerprint, examples: Sequence[Sample] | None = None) -> None:
+def write_data_card(path: Path | str, report: Report, examples: Sequence[Sample] | None = None) -> None:
     """Write one HTML page on a data set that needs no other file and no network.
 
-    `found` is its fingerprint, `examples` are the samples to show; without them,
-    some are taken at even distances.
+    `examples` are the samples to show; without them, some are taken at even distances.
 
     Raises:
         OutputError: the path cannot be written.
     """
-    if examples is None:
-        indices = np.unique(np.linspace(0, len(dataset) - 1, SHOWN).round().astype(int))
-        examples = [dataset[int(index)] for index in indices]
-    lead = f"{plural(found.count, 'volume' if found.axes == 3 else 'image')}, {plural(len(dataset.classes), 'class')}."
-    if found.looked_at < found.count:
-        lead += f" Measured on {found.looked_at} of them, drawn at random."
-    notes = "".join(f"<li{'' if is_warning else ' class=calm'}>{escape(text)}</li>" for is_warning, text in findings(found))
+    dataset, found = report.dataset, report.measured
+    shown = some_samples(dataset) if examples is None else examples
+    lead = f"{plural(report.count, 'volume' if found is not None and found.axes == 3 else 'image')}"
+    lead += f", {plural(len(dataset.classes), 'class')}." if found is not None and dataset is not None else "."
+    if report.parts:
+        lead += f" {', '.join(f'{count} in {part}' for part, count in report.parts.items())}."
+    if report.looked_at < report.count:
+        lead += f" {report.looked_at} of them were looked at, drawn at random."
     sections = [
-        f'<section><div class="small">{headline(found)}</div></section>',
-        section("Findings", "What stands out, and what to make of it.", f'<ul class="findings">{notes}</ul>', side=True),
-        section("Classes", CLASS_NOTE, class_table(dataset, found) if found.with_truth else "", side=True),
-        section("Intensity", INTENSITY_NOTE, intensity_table(found), side=True),
-        section("Samples", "Click a picture, or reach it with the tab key, to see it large.", gallery(dataset, examples)),
+        f'<section><div class="small">{headline(report)}</div></section>',
+        section("Findings", FINDING_NOTE, finding_list(report.findings), side=True),
     ]
-    title = "/".join(Path(dataset.source).parts[-2:]) or dataset.source
-    replace_file(Path(path), page(title, "Data card", lead, sections, {"Source": dataset.source}).encode())
+    if dataset is not None and found is not None:
+        measured = f" Measured on {found.looked_at} samples, drawn at random." if found.looked_at < found.count else ""
+        sections += [
+            section("Classes", CLASS_NOTE + measured, class_table(dataset, found) if found.with_truth else "", side=True),
+            section("Sizes", SIZE_NOTE, size_table(report.sizes), side=True),
+            section("Intensity", INTENSITY_NOTE + measured, intensity_table(found), side=True),
+        ]
+    if dataset is not None:
+        note = "Click a picture, or reach it with the tab key, to see it large."
+        sections.append(section("Samples", note, gallery(dataset, shown)))
+    title = "/".join(Path(report.source).parts[-2:]) or report.source
+    replace_file(Path(path), page(title, "Data card", lead, sections, {"Source": report.source}).encode())
 
 
+def some_samples(dataset: Dataset | None) -> list[Sample]:
+    """Samples at even distances, of those that can be read."""
+    samples: list[Sample] = []
+    if dataset is None:
+        return samples
+    for index in np.unique(np.linspace(0, len(dataset) - 1, SHOWN).round().astype(int)):
+        try:
+            samples.append(dataset[int(index)])
+        except SegwrightError:  # a file that went since it was looked at
+            continue
+    return samples
+
+
+FINDING_NOTE = "What stands out, the worst first, and what to do about it. The names are those of segwright inspect --json."
+SIZE_NOTE = "Images of each size, height first."
 CLASS_NOTE = (
     "Share of the known pixels, on a logarithmic scale from 0.01 % to 100 %. Objects are instances where the masks have them, "
     "else connected pieces; sizes are in pixels, the 5th percentile tells the small ones."
@@ -57,11 +82,28 @@ INTENSITY_NOTE = (
 )
 
 
-def facts(dataset: Dataset, found: Fingerprint) -> list[tuple[str, str]]:
-    """The data set as rows of fact and value for a terminal: what the card shows, without its pictures."""
-    rows = [("source", dataset.source), *((name.lower(), value) for name, value in figures(found))]
+def finding_list(findings: Sequence[Finding]) -> str:
+    """The findings with evidence and remedy."""
+    if not findings:
+        return '<ul class="findings"><li class=calm>Nothing: no disease that is looked for was found.</li></ul>'
+    rows = [
+        f"<li{' class=calm' if finding.level == 'note' else ''}><strong>{escape(finding.name)}</strong> ({finding.level})<br>"
+        f"{escape(finding.evidence)}<br><em>{escape(finding.remedy)}</em></li>"
+        for finding in findings
+    ]
+    return f'<ul class="findings">{"".join(rows)}</ul>'
+
+
+def facts(report: Report) -> list[tuple[str, str]]:
+    """The data set as rows of fact and value for a terminal: what the card shows, without its pictures and findings."""
+    found = report.measured
+    rows = [("source", report.source), *((name.lower(), value) for name, value in figures(report))]
+    if report.looked_at < report.count:
+        rows.append(("looked at", f"{report.looked_at}, drawn at random"))
+    if found is None:
+        return rows
     if found.looked_at < found.count:
-        rows.append(("looked at", f"{found.looked_at}, drawn at random"))
+        rows.append(("measured on", f"{found.looked_at}, drawn at random"))
     for index, channel in enumerate(found.intensity):
         rows.append(
             (f"channel {index}", f"{channel.mean:.4g} ± {channel.std:.4g}, from {channel.low:.4g} to {channel.high:.4g}")
@@ -69,14 +111,18 @@ def facts(dataset: Dataset, found: Fingerprint) -> list[tuple[str, str]]:
     if found.with_truth:
         for name, share, images in zip(found.class_names, found.class_fractions, found.class_images, strict=True):
             rows.append((f"class {name}", f"{small_percent(share)} of the pixels, in {plural(images, 'image')}"))
-    return rows + [("note" if is_warning else "fact", text) for is_warning, text in findings(found)]
+    return rows
 
 
-def figures(found: Fingerprint) -> list[tuple[str, str]]:
+def figures(report: Report) -> list[tuple[str, str]]:
     """The facts that stand in large figures, by name."""
+    found = report.measured
+    if found is None:
+        return [("Samples", str(report.count))]
     axes = "Depth × height × width" if found.axes == 3 else "Height × width"
     result = [
-        ("Volumes" if found.axes == 3 else "Images", str(found.count)),
+        ("Volumes" if found.axes == 3 else "Images", str(report.count)),
+        *((part.capitalize(), str(count)) for part, count in report.parts.items()),
         (axes if found.size_count == 1 else f"{axes}, most often", size_text(found.size_common)),
         ("Channels", " or ".join(map(str, found.channels))),
         ("Stored as", ", ".join(found.dtypes)),
@@ -88,11 +134,27 @@ def figures(found: Fingerprint) -> list[tuple[str, str]]:
     return result
 
 
-def headline(found: Fingerprint) -> str:
+def headline(report: Report) -> str:
     """The facts in large figures."""
     return "".join(
         f'<div><div class="label">{escape(name)}</div><div class="value">{escape(value)}</div></div>'
-        for name, value in figures(found)
+        for name, value in figures(report)
+    )
+
+
+def size_table(sizes: Mapping[tuple[int, ...], int]) -> str:
+    """A histogram of the sizes, the smallest first; beyond MAX_SIZES the rarest are one row."""
+    most = sorted(sizes, key=lambda size: -sizes[size])[:MAX_SIZES]
+    rows = [(size_text(size), sizes[size]) for size in sorted(most, key=lambda size: (np.prod(size), size))]
+    rest = sum(sizes.values()) - sum(count for _, count in rows)
+    rows += [(f"{len(sizes) - len(most)} others", rest)] if rest else []
+    highest = max((count for _, count in rows), default=1)
+    lines = [
+        f'<tr><td>{escape(name)}</td><td class="long">{meter(str(count), count / highest)}</td></tr>' for name, count in rows
+    ]
+    return (
+        '<div class="scroll"><table><thead><tr><th>Size</th><th class="main-column">Images</th></tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 

@@ -1,0 +1,176 @@
+"""All diagnoses of a data set, in one pass over its samples."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segwright.core import Classes, Dataset
+from segwright.core.errors import SegwrightError
+from segwright.inspection.class_counts import about_classes
+from segwright.inspection.finding import Finding, Fix
+from segwright.inspection.findings import about_images, about_masks
+from segwright.inspection.image_files import about_failures, about_sizes, about_values
+from segwright.inspection.likeness import about_likeness
+from segwright.inspection.looks import Failure, Item, Look, fits, look_at
+from segwright.inspection.numbers import about_numbers
+from segwright.inspection.opening import Opened, open_leniently
+from segwright.inspection.subjects import about_subjects, name_groups
+from segwright.inspection.tiles import about_tiles
+from segwright.inspection.together import Together
+from segwright.planning.fingerprint import SAMPLED_PIXELS, Fingerprint, gathered
+
+AT_MOST = 2000  # samples that are read: some 20 s of photographs on two cores; more would hardly change a share
+MEASURED = 200  # of them, of which objects and intensities are measured, which takes as long as reading
+ORDER = ("error", "warning", "note")
+ABOUT_VALUES = ("mixed-bit-depths", "intensity-scales")  # with one of these, brightness is bound to differ
+ABOUT_CLASSES = (  # with one of these, rare classes and much void follow from it, or nobody knows yet what the numbers mean
+    *("zero-is-void", "ignore-inside", "off-by-one", "number-without-class", "scattered-numbers"),
+    *("tiny-foreground", "dominant-class"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What the doctor found. `count` samples exist in `parts`; `looked_at` were read. Findings begin with the worst.
+
+    `sizes` counts the images of each size. `dataset` holds the samples that can be read, None where there is none;
+    `measured` is its fingerprint.
+    """
+
+    source: str
+    root: Path | None
+    count: int
+    looked_at: int
+    parts: dict[str, int]
+    sizes: dict[tuple[int, ...], int]
+    findings: tuple[Finding, ...]
+    dataset: Dataset | None
+    measured: Fingerprint | None
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it but the samples, as JSON holds it."""
+        return {
+            "source": self.source,
+            "count": self.count,
+            "looked_at": self.looked_at,
+            "parts": self.parts,
+            "sizes": [[*size, count] for size, count in self.sizes.items()],
+            "findings": [_finding_json(finding) for finding in self.findings],
+            "fingerprint": asdict(self.measured) if self.measured is not None else None,
+        }
+
+
+def inspect(path: Path | str, format: str | None = None, *, at_most: int = AT_MOST, seed: int = 0) -> Report:
+    """Look at a data set and say what is wrong with it. Of more than `at_most` samples a random choice is read.
+
+    Raises:
+        UsageError: nothing there looks like a data set, or its dataset.toml is wrong.
+    """
+    opened = open_leniently(path, format)
+    generator = np.random.default_rng(seed)
+    items = _some(opened.items, at_most, generator)
+    detailed = _some(items, MEASURED, generator)
+    num_classes = len(opened.classes) if opened.classes is not None else 0
+    results = look_at(
+        items, num_classes, frozenset(item.key for item in detailed), max(1, SAMPLED_PIXELS // max(len(detailed), 1))
+    )
+    looks = [result for result in results if isinstance(result, Look)]
+    failures = [result for result in results if isinstance(result, Failure)]
+    dataset, measured = _measure(opened, looks)
+    findings = [*opened.findings, *_diagnose(opened, looks, failures)]
+    if measured is not None:
+        names = {finding.name for finding in findings}
+        findings += [] if names & {*ABOUT_CLASSES} else about_masks(measured)
+        findings += [note for note in about_images(measured) if note.name != "brightness-shift" or not names & {*ABOUT_VALUES}]
+    if len(findings) > 1 and any(finding.level == "error" for finding in findings if finding.name != "cannot-open"):
+        findings = [finding for finding in findings if finding.name != "cannot-open"]  # its cause is found
+    return Report(
+        source=opened.source,
+        root=opened.root,
+        count=len(opened.items),
+        looked_at=len(items),
+        parts=dict(Counter(item.part for item in opened.items)) if opened.is_split else {},
+        sizes=dict(Counter(look.shape for look in looks)),
+        findings=tuple(sorted(findings, key=lambda finding: ORDER.index(finding.level))),
+        dataset=dataset,
+        measured=measured,
+    )
+
+
+def _diagnose(opened: Opened, looks: list[Look], failures: list[Failure]) -> list[Finding]:
+    """All findings that samples give."""
+    images = {item.key: item.image for item in opened.items}
+    fitting = [look for look in looks if fits(look, images.get(look.key))]
+    numbers = about_numbers(looks, opened.named) if opened.has_mask_files else []
+    explained = bool(numbers) and numbers[0].level == "error"
+    failures = [
+        *failures,
+        *(Failure(look.key, look.part, look.problem) for look in fitting if look.problem and not explained),
+    ]
+    clips, _ = name_groups(looks)
+    together = Together(
+        {look.key: look.part for look in looks},
+        opened.known.groups if opened.known else (),
+        [[look.key for look in clip] for clip in clips],
+    )
+    findings = [*about_failures(failures), *about_sizes(looks, images), *numbers]
+    if opened.classes is not None and not _is_renumbered(numbers):
+        findings += about_classes(looks, opened.classes, opened.named, is_split=opened.is_split)
+    checks: list[Callable[[list[Look], Together], list[Finding]]] = [about_likeness, about_tiles, about_subjects]
+    findings += about_values(looks)
+    for check in checks:
+        findings += check(looks, together)
+    return [finding if opened.is_split else _of_hold_out(finding) for finding in findings]
+
+
+def _is_renumbered(numbers: list[Finding]) -> bool:
+    """Whether the numbers mean something else than they seem to, so that counts of classes say nothing yet."""
+    return any(finding.level != "note" for finding in numbers)
+
+
+def _of_hold_out(finding: Finding) -> Finding:
+    """A finding about a cut that nobody made, and that dataset.toml can move."""
+    if not finding.name.endswith("-across-splits"):
+        return finding
+    return replace(finding, evidence=f"{finding.evidence} Without train/ and val/, the last sixth is held out.")
+
+
+def _measure(opened: Opened, looks: list[Look]) -> tuple[Dataset | None, Fingerprint | None]:
+    """The samples that can be read as a data set, and its fingerprint."""
+    readable = [look for look in looks if not look.problem]
+    if not readable:
+        return None, None
+    load = {item.key: item.load for item in opened.items}
+    keys = tuple(look.key for look in readable)
+    dataset = Dataset(opened.source, opened.classes or Classes.of(["nothing"]), keys, lambda key: load[key]())
+    measured = [(look.detail, look.key) for look in readable if look.detail is not None]
+    if not measured or opened.classes is None:
+        return dataset, None
+    whole = replace(dataset, keys=tuple(item.key for item in opened.items))
+    try:
+        return dataset, gathered(whole, [detail for detail, _ in measured], [key for _, key in measured])
+    except SegwrightError:  # a mixture of 2D and 3D, or images without a number
+        return dataset, None
+
+
+def _some(items: tuple[Item, ...] | list[Item], at_most: int, generator: np.random.Generator) -> list[Item]:
+    if len(items) <= at_most:
+        return [*items]
+    return [items[int(index)] for index in np.sort(generator.choice(len(items), at_most, replace=False))]
+
+
+def _finding_json(finding: Finding) -> dict[str, Any]:
+    fix = finding.fix or Fix()
+    return {
+        "name": finding.name,
+        "level": finding.level,
+        "evidence": finding.evidence,
+        "remedy": finding.remedy,
+        "numbers": finding.numbers,
+        "keys": list(finding.keys),
+        "fix": {"drop": list(fix.drop), "masks": fix.masks, "groups": [list(group) for group in fix.groups]},
+    }

@@ -1,0 +1,96 @@
+"""What was found: a disease by its name, the evidence, and the remedy in words and, where one can be written down, as a fix."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SHOWN = 3  # examples in a sentence; `keys` holds them all
+MAX_NAMES = 6  # names in one sentence
+MAX_KEY = 32  # characters of a key in a sentence; some names are hashes of 64
+
+Level = Literal["error", "warning", "note"]
+MEANING = {  # the names are stable: programs may look for them
+    "cannot-open": "the data set cannot be read as a whole",
+    "unreadable": "a sample cannot be read",
+    "missing-partner": "an image without a mask, or a mask without an image",
+    "size-mismatch": "image and mask differ in size",
+    "affine-mismatch": "a volume and its mask lie in different places of the world",
+    "exif-not-applied": "an image is turned by its EXIF orientation, its mask is not",
+    "masks-0-255": "the masks hold 0 and 255",
+    "rgb-masks": "the masks hold colours, not numbers",
+    "zero-is-void": "0 stands for pixels that nobody labelled, the classes begin with 1",
+    "ignore-inside": "the number to be ignored is the number of a class",
+    "off-by-one": "the classes are numbered from 1, and nothing is 0",
+    "number-without-class": "the masks hold a number that no class has",
+    "scattered-numbers": "the numbers of the classes are not 0, 1, 2, ...",
+    "class-never-seen": "a class without a pixel",
+    "class-absent-from-split": "a class that one part of the data has and another lacks",
+    "empty-masks": "a mask without anything to learn",
+    "tiny-foreground": "nearly all is background",
+    "dominant-class": "one class has nearly all pixels",
+    "mixed-bit-depths": "images are stored in different types",
+    "mixed-channels": "images differ in the number of channels",
+    "intensity-scales": "the values of images differ by orders of magnitude",
+    "duplicates": "the same image twice in one part",
+    "duplicates-across-splits": "the same image in two parts",
+    "near-duplicates": "nearly the same image twice in one part",
+    "near-duplicates-across-splits": "nearly the same image in two parts",
+    "touching-tiles": "tiles of one larger picture in one part",
+    "touching-tiles-across-splits": "tiles of one larger picture in two parts",
+    "same-subject": "several images of one person or thing in one part",
+    "same-subject-across-splits": "images of one person or thing in two parts",
+    "same-clip-across-splits": "frames of one video in two parts",
+    "few-samples": "so few samples that scores will be uncertain",
+    "brightness-shift": "images differ in brightness more than inside one",
+    "squashed-pixels": "pixels are much longer along one axis than along another",
+    "rare-classes": "a class with very few pixels",
+    "seldom-classes": "a class in very few images",
+    "much-void": "a large part of the pixels is void",
+    "ragged-masks": "masks of specks",
+}
+
+
+@dataclass(frozen=True)
+class Fix:
+    """What a dataset.toml has to say against a disease: keys to leave out, the table [masks], keys that belong together."""
+
+    drop: tuple[str, ...] = ()
+    masks: dict[str, Any] | None = None
+    groups: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One disease: its `name` in MEANING, `evidence` and `remedy` in words, `numbers` of the evidence, all `keys` concerned.
+
+    An "error" stops or spoils every command, a "warning" spoils scores or what is learned, a "note" is good to know.
+    """
+
+    name: str
+    level: Level
+    evidence: str
+    remedy: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+    fix: Fix | None = None
+
+
+def listed(names: Sequence[str], shown: int = MAX_NAMES) -> str:
+    """Names in a sentence, with a count of those that do not fit."""
+    first = [*names[:shown], f"{len(names) - shown} more"] if len(names) > shown else list(names)
+    return " and ".join(filter(None, [", ".join(first[:-1]), *first[-1:]]))
+
+
+def some(keys: Sequence[str], shown: int = SHOWN) -> str:
+    """A few keys in a sentence, long ones cut, with a count of the rest."""
+    return listed([key if len(key) <= MAX_KEY else f"{key[: MAX_KEY - 1]}…" for key in keys], shown)
+
+
+def plural(count: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{count} {noun if count == 1 else noun + ('es' if noun.endswith('s') else 's')}"
+
+
+def size_text(size: Sequence[int]) -> str:
+    """A spatial shape as people write it, height first as everywhere in arrays."""
+    return " × ".join(map(str, size))

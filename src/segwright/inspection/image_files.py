@@ -1,0 +1,146 @@
+"""What the images tell that a reader cannot: files that fail, sizes that differ, types, channels and ranges that are mixed."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from segwright.inspection.finding import Finding, Fix, listed, plural, some
+from segwright.inspection.looks import Failure, Look, fits
+
+ORDERS = 100.0  # times between the largest values of two images, two orders of magnitude: no fixed scale serves both
+BETTER = 1.3  # times stronger edges in the picture under the borders of a turned mask; by chance it is within 1.1
+
+
+def about_failures(failures: Sequence[Failure]) -> list[Finding]:
+    """Samples that cannot be read, and volumes whose mask lies elsewhere."""
+    apart = [failure for failure in failures if _is_about_place(failure.message)]
+    rest = [failure for failure in failures if not _is_about_place(failure.message)]
+    findings = []
+    for name, group, what, remedy in (
+        ("unreadable", rest, "cannot be read", "Copy or export these files again"),
+        ("affine-mismatch", apart, "have a mask that lies elsewhere", "Export these masks again on the grid of their images"),
+    ):
+        if group:
+            keys = tuple(failure.key for failure in group)
+            findings.append(
+                Finding(
+                    name,
+                    "error",
+                    f"{plural(len(keys), 'sample')} {what} ({some(keys)}): {group[0].message}",
+                    f"{remedy}, or leave them out by drop in dataset.toml.",
+                    {"samples": len(keys), "messages": {failure.key: failure.message for failure in group}},
+                    keys,
+                    Fix(drop=keys),
+                )
+            )
+    return findings
+
+
+def _is_about_place(message: str) -> bool:
+    return any(word in message.lower() for word in ("affine", "origin", "direction", "spacing")) and "mask" in message.lower()
+
+
+def about_sizes(looks: Sequence[Look], images: Mapping[str, Path | None]) -> list[Finding]:
+    """Masks of another size than their image, and masks that were not turned with it."""
+    wrong = [look for look in looks if not fits(look, images.get(look.key))]
+    findings = []
+    if wrong:
+        first, keys = wrong[0], tuple(look.key for look in wrong)
+        mask = "" if first.mask is None else " x ".join(map(str, first.mask.shape))
+        evidence = f"{plural(len(keys), 'mask')} differ in size from the image ({some(keys)}): that of {first.key} is "
+        evidence += f"{mask}, the image {' x '.join(map(str, first.shape))} (rows x columns)."
+        sizes = {
+            look.key: {"image": list(look.shape), "mask": list(look.mask.shape)} for look in wrong if look.mask is not None
+        }
+        remedy = "Export the masks again at the size of the images, or leave these out by drop in dataset.toml."
+        findings.append(Finding("size-mismatch", "error", evidence, remedy, {"sizes": sizes}, keys, Fix(drop=keys)))
+    turned = [look for look in looks if look.mask is not None and look.mask.shape != look.shape and look not in wrong]
+    doubtful = [look for look in looks if look.turned > BETTER]
+    if turned or doubtful:
+        keys = tuple(look.key for look in (*turned, *doubtful))
+        said = [f"{plural(len(turned), 'mask')} have the size before the turn, and are turned when read"] if turned else []
+        if doubtful:
+            times = max(look.turned for look in doubtful)
+            said.append(
+                f"{plural(len(doubtful), 'mask')} fit the picture up to {times:.1f} times better when turned, but are not"
+            )
+        findings.append(
+            Finding(
+                "exif-not-applied",
+                "warning" if doubtful else "note",
+                f"{len(keys)} images are turned by their EXIF orientation ({some(keys)}): {'; '.join(said)}.",
+                "Turn those masks as the images are shown, or leave them out by drop in dataset.toml."
+                if doubtful
+                else "Nothing has to be done.",
+                {"turned_when_read": len(turned), "left_as_they_are": len(doubtful)},
+                keys,
+                Fix(drop=tuple(look.key for look in doubtful)) if doubtful else None,
+            )
+        )
+    return findings
+
+
+def about_values(looks: Sequence[Look]) -> list[Finding]:
+    """Types, channels and ranges that differ from image to image."""
+    findings = []
+    for name, what, kinds, remedy in (
+        (
+            "mixed-bit-depths",
+            "in different types",
+            [look.dtype for look in looks],
+            "Check that their values mean the same, and normalise each image by its own values, as plans do by default.",
+        ),
+        (
+            "mixed-channels",
+            "with different numbers of channels",
+            [str(look.channels) for look in looks],
+            "All are brought to the number of channels of the plan: grey is repeated, colour averaged. Check that they"
+            " show the same.",
+        ),
+    ):
+        counted = Counter(kinds)
+        if len(counted) > 1:
+            said = listed(
+                [
+                    f"{number} as {kind}" if "types" in what else f"{number} with {kind}"
+                    for kind, number in counted.most_common()
+                ]
+            )
+            rarest = counted.most_common()[-1][0]
+            keys = tuple(look.key for look, kind in zip(looks, kinds, strict=True) if kind == rarest)
+            findings.append(
+                Finding(
+                    name,
+                    "warning",
+                    f"Images are stored {what}: {said} (the rarest: {some(keys)}).",
+                    remedy,
+                    {"images": dict(counted)},
+                    keys,
+                )
+            )
+    return findings + _scales(looks)
+
+
+def _scales(looks: Sequence[Look]) -> list[Finding]:
+    """Ranges are compared inside one type: between types they differ by nature. 8 bits have room for few orders."""
+    groups: dict[str, list[Look]] = defaultdict(list)
+    for look in looks:
+        if look.scale > 0 and look.dtype != "uint8":
+            groups[look.dtype].append(look)
+    for dtype, group in groups.items():
+        ordered = sorted(group, key=lambda look: look.scale)
+        low, high = ordered[0], ordered[-1]
+        if high.scale >= ORDERS * low.scale:
+            middle = ordered[len(ordered) // 2].scale
+            return [
+                Finding(
+                    "intensity-scales",
+                    "warning",
+                    f"Largest values of {len(group)} {dtype} images: from {low.scale:.4g} ({low.key}) over {middle:.4g} to "
+                    f"{high.scale:.4g} ({high.key}), {high.scale / low.scale:,.0f} times as much.",
+                    "Normalise each image by its own mean and spread, as plans do by default; one fixed range would lose most.",
+                    {"lowest": low.scale, "median": middle, "highest": high.scale},
+                    (low.key, high.key),
+                )
+            ]
+    return []

@@ -1,0 +1,276 @@
+"""One pass over the samples: what each tells, small enough to keep for all of them.
+
+Axes: C channels, K classes, N numbers or colours in a mask, *S spatial axes, (H, W) or (D, H, W).
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from segwright.codecs.image_file import (
+    EXIF_ORIENTATION,
+    are_colors,
+    fit_mask,
+    read_image,
+    read_mask,
+    read_mask_channels,
+    upright,
+)
+from segwright.core import VOID, Sample
+from segwright.core.errors import FormatError, SegwrightError
+from segwright.planning import fingerprint
+
+THUMB = 32  # pixels: from it come the 8 x 8 lowest frequencies of the hash
+STEP_VALUES = 20_000  # of a scan are enough to meet two neighbouring grey values
+MAX_COLORS = 4096  # of one picture; a mask of class colours has a handful, a blurred one or a photograph more than that
+SAMPLED = 100_000  # values that tell the range of an image
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """A sample to look at: its key, the part of the data it is in, how to load it, and its files where it has some."""
+
+    key: str
+    part: str
+    load: Callable[[], Sample]
+    image: Path | None = None
+    mask: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MaskLook:
+    """What a mask file holds as it is stored: `values` int64 (N,), or `colors` uint8 (N, 3), and how many pixels have each.
+
+    `edges` counts the pixels beside one of another number, a quarter of what lies on borders where regions are large.
+    """
+
+    shape: tuple[int, ...]
+    values: np.ndarray
+    counts: np.ndarray
+    edges: np.ndarray
+    colors: np.ndarray | None
+    itemsize: int
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What one sample tells.
+
+    `scale` is its largest absolute value, `step` the distance of its grey values where they are the multiples of a fraction.
+    `thumb` is float32 (32, 32), its grey picture small; `borders` float32 (4, 2, n) padded with NaN: left, right, top, bottom,
+    each the outermost line of pixels and the next; None for volumes. `orientation` is the EXIF number, `turned` how much better
+    the mask fits the picture when it is turned by that (1: alike).
+    `pixels` int64 (K,), `nothing` and `void` count pixels of the truth, which is None where it cannot be told.
+    """
+
+    key: str
+    part: str
+    shape: tuple[int, ...]
+    channels: int
+    dtype: str
+    scale: float
+    step: float | None
+    thumb: np.ndarray
+    digest: bytes
+    borders: tuple[np.ndarray, ...] | None
+    orientation: int = 1
+    turned: float = 1.0
+    mask: MaskLook | None = None
+    mask_digest: bytes = b""
+    pixels: np.ndarray | None = None
+    nothing: int = 0
+    void: int = 0
+    detail: fingerprint.Look | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample that cannot be read, and what its reader said."""
+
+    key: str
+    part: str
+    message: str
+
+
+def look_at(items: Sequence[Item], num_classes: int, detailed: frozenset[str], pixels_each: int) -> list[Look | Failure]:
+    """What each sample tells, read by all cores, those `detailed` also for a fingerprint; a Failure where it fails."""
+    with ThreadPoolExecutor() as pool:  # decoders and numpy work outside Python's lock
+        return list(pool.map(partial(_look, num_classes=num_classes, detailed=detailed, pixels_each=pixels_each), items))
+
+
+def _look(item: Item, num_classes: int, detailed: frozenset[str], pixels_each: int) -> Look | Failure:
+    try:
+        sample, problem = _load(item)
+        mask, mask_digest = _mask(item.mask) if item.mask is not None else (None, b"")
+        return _seen(item, sample, problem, mask, mask_digest, num_classes, pixels_each if item.key in detailed else 0)
+    except SegwrightError as error:
+        return Failure(item.key, item.part, str(error))
+    except Exception as error:  # a damaged sample must not end the look at all others
+        return Failure(item.key, item.part, f"{type(error).__name__}: {error}")
+
+
+def _load(item: Item) -> tuple[Sample, str]:
+    """The sample; where its truth alone cannot be had, the image and why."""
+    try:
+        return item.load(), ""
+    except FormatError as error:
+        if item.image is None or item.mask is None:
+            raise
+        return Sample.of(item.key, read_image(item.image)), str(error)
+
+
+def _seen(
+    item: Item, sample: Sample, problem: str, mask: MaskLook | None, mask_digest: bytes, num_classes: int, pixels: int
+) -> Look:
+    image, truth = sample.image, sample.truth
+    counts, nothing, void = None, 0, 0
+    if truth is not None:
+        counts = np.bincount(truth.class_ids, weights=truth.areas(), minlength=num_classes).astype(np.int64)
+        void = int(np.count_nonzero(truth.planes[0] == VOID))
+        nothing = int(np.count_nonzero((truth.planes <= 0).all(axis=0))) - void
+    grey = grey_picture(image)
+    orientation = _orientation(item.image)
+    return Look(
+        key=item.key,
+        part=item.part,
+        shape=image.shape[1:],
+        channels=len(image),
+        dtype=str(image.dtype),
+        scale=_scale(image),
+        step=intensity_step(image),
+        thumb=cv2.resize(grey, (THUMB, THUMB), interpolation=cv2.INTER_AREA),
+        digest=_digest(image),
+        borders=borders(grey) if image.ndim == 3 else None,
+        orientation=orientation,
+        turned=_turned(grey, item.mask, orientation) if orientation > 1 and mask is not None else 1.0,
+        mask=mask,
+        mask_digest=mask_digest or (_digest(truth.planes) if truth is not None else b""),
+        pixels=counts,
+        nothing=nothing,
+        void=void,
+        detail=fingerprint.look(sample, num_classes, pixels, np.random.default_rng(0)) if pixels else None,
+        problem=problem,
+    )
+
+
+def grey_picture(image: np.ndarray) -> np.ndarray:
+    """The mean of the channels of an image (C, *S), float32 (H, W); the middle slice of a volume, NaN and infinities as 0."""
+    while image.ndim > 3:
+        image = image[:, image.shape[1] // 2]
+    if not len(image):
+        return np.zeros(image.shape[1:], np.float32)
+    grey = image[0].astype(np.float32) if len(image) == 1 else image.mean(axis=0, dtype=np.float32)
+    return np.nan_to_num(grey, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def borders(grey: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The lines of pixels along the left, right, top and bottom of a picture (H, W), each float32 (2, n), outermost first."""
+    columns, rows = grey.T, grey
+    return tuple(np.ascontiguousarray(lines[:2]) for lines in (columns, columns[::-1], rows, rows[::-1]))
+
+
+def intensity_step(image: np.ndarray) -> float | None:
+    """The fraction of which all values of a float image are multiples, as a scanner's rescaling leaves them; else None."""
+    if image.dtype.kind != "f" or not image.size:
+        return None
+    flat = image.reshape(-1)
+    values = np.unique(flat[:: max(1, flat.size // STEP_VALUES)].astype(np.float64))
+    values = values[np.isfinite(values)]
+    if len(values) < 8 or (values == np.rint(values)).all():  # 8: fewer values are multiples of anything
+        return None
+    smallest = float(np.diff(values).min())
+    top = float(np.abs(values).max())
+    step = top / max(1, round(top / smallest))
+    multiples = values / step
+    return step if np.abs(multiples - np.rint(multiples)).max() < 0.01 else None  # float32 leaves an error of 1/10000
+
+
+def _scale(image: np.ndarray) -> float:
+    flat = image.reshape(-1)
+    flat = flat[:: max(1, flat.size // SAMPLED)]
+    if image.dtype.kind == "f":
+        flat = flat[np.isfinite(flat)]
+    return float(max(abs(float(flat.max())), abs(float(flat.min())))) if flat.size else 0.0
+
+
+def _digest(array: np.ndarray) -> bytes:
+    return blake2b(np.ascontiguousarray(array).data, digest_size=16, key=f"{array.shape}{array.dtype}".encode()[:64]).digest()
+
+
+def _mask(path: Path) -> tuple[MaskLook, bytes]:
+    channels = read_mask_channels(path)
+    if are_colors(channels):
+        return _color_mask(channels)
+    mask = channels[0]
+    flat = mask.ravel()
+    if mask.dtype.itemsize > 2 or flat.min(initial=0) < 0:
+        values, counts = np.unique(flat, return_counts=True)
+        return MaskLook(mask.shape, values, counts, np.zeros_like(counts), None, mask.dtype.itemsize), _digest(mask)
+    counted = np.bincount(flat)
+    values = np.flatnonzero(counted)
+    is_edge = np.zeros(mask.shape, dtype=bool)
+    for axis in range(mask.ndim):
+        line = np.moveaxis(mask, axis, 0)
+        edge = np.moveaxis(is_edge, axis, 0)
+        differs = line[1:] != line[:-1]
+        edge[1:] |= differs
+        edge[:-1] |= differs
+    edges = np.bincount(mask[is_edge], minlength=len(counted))
+    return MaskLook(mask.shape, values, counted[values], edges[values], None, mask.dtype.itemsize), _digest(mask)
+
+
+def _color_mask(channels: np.ndarray) -> tuple[MaskLook, bytes]:
+    red, green, blue = (channels[min(index, len(channels) - 1)].astype(np.int64) for index in range(3))
+    packed = (red << 16) + (green << 8) + blue
+    values, counts = np.unique(packed, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:MAX_COLORS]
+    values, counts = values[order], counts[order]
+    colors = np.stack([values >> 16, values >> 8 & 255, values & 255], axis=1).astype(np.uint8)
+    return MaskLook(packed.shape, values, counts, np.zeros_like(counts), colors, 1), _digest(packed)
+
+
+def _orientation(path: Path | None) -> int:
+    if path is None:
+        return 1
+    try:
+        with Image.open(path) as picture:
+            return int(picture.getexif().get(EXIF_ORIENTATION, 1))
+    except Exception:  # TIFFs that Pillow does not know, damaged EXIF: read_image tells what matters
+        return 1
+
+
+def _turned(grey: np.ndarray, path: Path | None, orientation: int) -> float:
+    """How many times stronger the picture changes at the borders of the mask when that is turned as EXIF says."""
+    if path is None or not 2 <= orientation <= 8:
+        return 1.0
+    try:
+        mask = read_mask(path)
+    except FormatError:
+        return 1.0
+    turned = upright(mask, orientation)
+    if mask.shape != grey.shape or turned.shape != grey.shape:
+        return 1.0
+    change = np.abs(np.diff(grey, axis=0, prepend=grey[:1])) + np.abs(np.diff(grey, axis=1, prepend=grey[:, :1]))
+
+    def at_borders(mask: np.ndarray) -> float:
+        is_border = np.zeros(mask.shape, dtype=bool)
+        is_border[1:] |= mask[1:] != mask[:-1]
+        is_border[:, 1:] |= mask[:, 1:] != mask[:, :-1]
+        return float(change[is_border].mean()) if is_border.any() else 0.0
+
+    return at_borders(turned) / max(at_borders(mask), 1e-6)
+
+
+def fits(look: Look, image: Path | None) -> bool:
+    """Whether the mask has the size of its image, or has it after the turn that the image's EXIF asks for."""
+    if look.mask is None or look.mask.shape == look.shape:
+        return True
+    return image is not None and fit_mask(np.empty(look.mask.shape, np.bool_), look.shape, image) is not None

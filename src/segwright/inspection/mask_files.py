@@ -1,0 +1,46 @@
+"""The files of a folder of images and masks, also where `formats.mask_pairs` refuses it: what lacks its partner or is empty."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from segwright.formats.image_tree import MASK_FOLDERS, images_below, safe_key
+from segwright.formats.mask_pairs import IMAGE_ENDING, IMAGE_FOLDERS, MASK_ENDING, subfolders
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """Image and mask of each key; images and masks without a partner by the key that they would have."""
+
+    pairs: dict[str, tuple[Path, Path]]
+    without_mask: dict[str, Path]
+    without_image: dict[str, Path]
+
+
+def scan(root: Path, drop: Collection[str] = ()) -> MaskFiles | None:
+    """The files below a folder, paired as `formats.mask_pairs` does, but for the keys to drop.
+
+    None unless one folder has the images and one the masks, and each name is there once.
+    """
+    folders = [
+        [folder for folder in subfolders(root, names) if images_below(folder)] for names in (IMAGE_FOLDERS, MASK_FOLDERS)
+    ]
+    if [len(found) for found in folders] != [1, 1]:
+        return None
+    listings = [images_below(found[0]) for found in folders]
+    images, masks = (dict(listing) for listing in listings)
+    if len(images) < len(listings[0]) or len(masks) < len(listings[1]) or len({*map(safe_key, images)}) < len(images):
+        return None
+    bare = {MASK_ENDING.sub("", stem): stem for stem in masks}
+    partners: dict[str, str] = {}
+    for stem in images:
+        base = IMAGE_ENDING.sub("", stem)
+        partner = next((name for name in (stem, bare.get(stem), base, bare.get(base)) if name in masks), None)
+        if partner is not None:
+            partners[stem] = partner
+    used = set(partners.values())
+    return MaskFiles(
+        {key: (images[stem], masks[name]) for stem, name in partners.items() if (key := safe_key(stem)) not in drop},
+        {key: image for stem, image in images.items() if stem not in partners and (key := safe_key(stem)) not in drop},
+        {key: mask for stem, mask in masks.items() if stem not in used and (key := safe_key(stem)) not in drop},
+    )

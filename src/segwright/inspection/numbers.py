@@ -1,0 +1,234 @@
+"""What the numbers in mask files tell, held against the names of the classes. Axes: N numbers, K classes."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from segwright.inspection.finding import SHOWN, Finding, Fix, Level, listed, plural, some
+from segwright.inspection.looks import Look
+
+VOID_8_BIT = 255
+NAMES_OF_VOID = (
+    "void",
+    "ignore",
+    "ignored",
+    "unlabelled",
+    "unlabeled",
+    "unlabel",
+    "unknown",
+    "undefined",
+    "background",
+    "none",
+)
+THIN = 0.5  # of the pixels of a number beside another: seams and outlines reach that, regions of some size do not
+MAX_CLASS_COLORS = 256  # more are no class colours: the masks were blurred or are photographs
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number over all masks: pixels, pixels beside another number, and the masks that hold it."""
+
+    pixels: int
+    edges: int
+    masks: tuple[str, ...]
+
+    @property
+    def thinness(self) -> float:
+        """The share of its pixels that lie beside another number."""
+        return self.edges / max(self.pixels, 1)
+
+
+def tally(looks: Sequence[Look]) -> dict[int, Number]:
+    """What is known of each number in the masks, in the order of the numbers."""
+    sums: dict[int, list[Any]] = {}
+    for look in looks:
+        if look.mask is None or look.mask.colors is not None:
+            continue
+        for value, count, edges in zip(look.mask.values, look.mask.counts, look.mask.edges, strict=True):
+            entry = sums.setdefault(int(value), [0, 0, []])
+            entry[0] += int(count)
+            entry[1] += int(edges)
+            entry[2].append(look.key)
+    return {value: Number(pixels, edges, tuple(keys)) for value, (pixels, edges, keys) in sorted(sums.items())}
+
+
+def about_numbers(looks: Sequence[Look], named: Mapping[str, Any] | None) -> list[Finding]:
+    """Diseases of the numbers; `named` is the content of classes.json or [masks], None where neither is there."""
+    colored = [look for look in looks if look.mask is not None and look.mask.colors is not None]
+    if colored:
+        return [_colors(colored, len(looks), named)]
+    found = tally(looks)
+    is_wide = any(look.mask.itemsize > 1 for look in looks if look.mask is not None)
+    if not found or (named or {}).get("masks") in ("instances", "colors"):
+        return []
+    if named is None:
+        return [] if is_wide and len(found) > 2 else _unnamed(found)
+    names, values = list(named.get("classes") or []), named.get("values")
+    if not names or not all(isinstance(name, str) for name in names):
+        return []
+    special = {named.get("ignore_index"), named.get("nothing_index"), named.get("crowd_index")} - {None}
+    return _against_names(found, names, [*(values or range(len(names)))], special, dict(named), has_values=bool(values))
+
+
+def _unnamed(found: dict[int, Number]) -> list[Finding]:
+    """Diseases of numbers that nobody named."""
+    values = [*found]
+    if values == [0, VOID_8_BIT] or values == [VOID_8_BIT]:
+        masks = {"classes": ["background", "foreground"], "values": [0, VOID_8_BIT]}
+        remedy = "Nothing has to be done: 255 is read as the class foreground. Name the classes in dataset.toml if you like."
+        return [_found("masks-0-255", "note", _shares(found, values), remedy, found, values, masks)]
+    classes = [value for value in values if value != VOID_8_BIT]
+    void = {"ignore_index": VOID_8_BIT} if VOID_8_BIT in values else {}
+    if len(classes) < 2 or classes == [0, 1]:
+        return []
+    numbered = {"classes": [f"class_{value}" for value in classes], "values": classes}
+    if classes == [*range(1, len(classes) + 1)]:
+        evidence = f"The masks hold 1 to {len(classes)} and never 0, so that a class 0 would be learned that nobody drew."
+        remedy = f"Say in dataset.toml that the classes are numbered 1 to {len(classes)}, and name them."
+        return [_found("off-by-one", "warning", evidence, remedy, found, [], numbered | void)]
+    if len(classes) < classes[-1] // 2:
+        evidence = f"The masks hold only {plural(len(classes), 'number')} ({listed([*map(str, classes)])}), read as "
+        evidence += f"{classes[-1] + 1} classes."
+        remedy = "Name the classes in dataset.toml, with these numbers as values."
+        return [_found("scattered-numbers", "warning", evidence, remedy, found, [], numbered | void)]
+    if _is_seam(found, classes):
+        rest = [value for value in classes if value]
+        masks = {"classes": [f"class_{value}" for value in rest], "values": rest, "ignore_index": 0}
+        evidence = f"{_shares(found, [0])}, {found[0].thinness:.0%} of them seams between other numbers."
+        remedy = "If nobody labelled these pixels, say in dataset.toml that 0 is to be ignored."
+        return [_found("zero-is-void", "warning", evidence, remedy, found, [0], masks)]
+    return []
+
+
+def _is_seam(found: dict[int, Number], classes: list[int]) -> bool:
+    """Whether 0 is drawn between the others: thin itself, the others not, and at least three of them."""
+    others = [found[value] for value in classes if value]
+    thinness = sum(other.edges for other in others) / max(sum(other.pixels for other in others), 1)
+    return 0 in found and len(others) > 2 and found[0].thinness > THIN > 2 * thinness
+
+
+def _against_names(
+    found: dict[int, Number], names: list[str], values: list[int], special: set[Any], named: dict[str, Any], *, has_values: bool
+) -> list[Finding]:
+    """Diseases of numbers of which somebody said what they mean."""
+    count, ignore = len(names), named.get("ignore_index")
+    present = [value for value in found if value not in special]
+    unnamed = [value for value in present if value not in values]
+    if not has_values and [*found] == [0, VOID_8_BIT] and count == 2:
+        evidence = f"{_shares(found, [0, VOID_8_BIT])}, but the classes {listed(names)} have the numbers 0 and 1"
+        evidence += " and 255 is to be ignored, so that nothing of the second is left." if ignore == VOID_8_BIT else "."
+        masks = _without_ignore(named, values=[0, VOID_8_BIT])
+        remedy = 'Say "values" = [0, 255] in dataset.toml.'
+        return [_found("masks-0-255", "error", evidence, remedy, found, [VOID_8_BIT], masks)]
+    if not has_values and count > 1 and present and max(present) == count and 0 not in present:
+        evidence = f"{plural(count, 'name')} are given, and the numbers are {min(present)} to {count}"
+        evidence += ", never 0." if 0 not in found else "; 0 is to be ignored."
+        remedy = f"Say in dataset.toml that {names[0]} is 1 and {names[-1]} is {count}."
+        masks = named | {"values": [*range(1, count + 1)]}
+        return [_found("off-by-one", "error", evidence, remedy, found, [], masks)]
+    if not has_values and unnamed == [count] and 0 in present and _is_void(found, count, names, ignore):
+        evidence = f"{plural(count, 'name')} are given, and the numbers are 0 to {count}: one too many. {_shares(found, [0])}, "
+        evidence += f"{found[0].thinness:.0%} of them beside another number, and it would be called {names[0]}."
+        remedy = f"Say in dataset.toml that 0 is to be ignored and that {names[0]} is 1."
+        masks = named | {"values": [*range(1, count + 1)], "ignore_index": 0}
+        return [_found("zero-is-void", "error", evidence, remedy, found, [0], masks)]
+    if not has_values and unnamed and len(present) == count and present[-1] >= 2 * count:
+        evidence = f"{plural(count, 'name')} are given, and the masks hold as many numbers: {listed([*map(str, present)])}."
+        remedy = "Say in dataset.toml that these are the values of the classes, in this order."
+        return [_found("scattered-numbers", "error", evidence, remedy, found, unnamed, named | {"values": present})]
+    findings = [_unknown(found, names, values, unnamed, named)] if unnamed else []
+    if ignore in values and ignore in found and names[values.index(ignore)].lower() not in NAMES_OF_VOID:
+        findings.append(_ignored_class(found, names, values, unnamed, named))
+    return findings
+
+
+def _is_void(found: dict[int, Number], count: int, names: list[str], ignore: Any) -> bool:
+    """Whether of the numbers 0 and `count`, of which one has no name, 0 is what nobody labelled."""
+    return ignore is None and names[0].lower() not in NAMES_OF_VOID and found[0].thinness >= found[count].thinness
+
+
+def _unknown(
+    found: dict[int, Number], names: list[str], values: list[int], unnamed: list[int], named: dict[str, Any]
+) -> Finding:
+    keys = sorted({key for value in unnamed for key in found[value].masks})
+    evidence = f"{_shares(found, unnamed[:SHOWN])} of {plural(len(keys), 'mask')} ({some(keys)}), "
+    evidence += f"but the {len(names)} classes have {_span(values)}."
+    if len(unnamed) == 1 and named.get("ignore_index") is None:
+        masks, remedy = (
+            named | {"ignore_index": unnamed[0]},
+            f"Say in dataset.toml that {unnamed[0]} is to be ignored, or name it.",
+        )
+    else:
+        more = [f"class_{value}" for value in unnamed]
+        masks = named | {"classes": [*names, *more], "values": [*values, *unnamed]}
+        for name in ("palette", "is_thing"):
+            masks.pop(name, None)
+        remedy = f"Name {'it' if len(unnamed) == 1 else 'them'} in dataset.toml; which number is to be ignored is said already."
+        if named.get("ignore_index") is None:
+            remedy = "Name them in dataset.toml, or say which is to be ignored."
+    return Finding("number-without-class", "error", evidence, remedy, _numbers(found, unnamed), tuple(keys), Fix(masks=masks))
+
+
+def _ignored_class(
+    found: dict[int, Number], names: list[str], values: list[int], unnamed: list[int], named: dict[str, Any]
+) -> Finding:
+    ignore = named["ignore_index"]
+    name = names[values.index(ignore)]
+    evidence = f"{_shares(found, [ignore])}. {ignore} is the number of {name}, and is to be ignored: {name} is never learned."
+    masks = _without_ignore(named)
+    if unnamed == [VOID_8_BIT]:
+        masks["ignore_index"] = VOID_8_BIT
+    remedy = f"If {name} is a class, take ignore_index away, as the [masks] of dataset.toml then does; else take its name away."
+    return _found("ignore-inside", "warning", evidence, remedy, found, [ignore], masks)
+
+
+def _without_ignore(named: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {key: value for key, value in named.items() if key != "ignore_index"} | changes
+
+
+def _colors(colored: Sequence[Look], count: int, named: Mapping[str, Any] | None) -> Finding:
+    """Masks that are pictures: handled where a palette has their colours."""
+    pixels: Counter[tuple[int, ...]] = Counter()
+    for look in colored:
+        if look.mask is not None and look.mask.colors is not None:
+            pixels.update(dict(zip(map(tuple, look.mask.colors.tolist()), look.mask.counts.tolist(), strict=True)))
+    total = sum(pixels.values())
+    palette = {tuple(color) for color in (named or {}).get("palette") or []} | {(0, 0, 0)}
+    is_known = bool((named or {}).get("palette")) and all(color in palette for color in pixels)
+    shown = ", ".join(f"{color} at {100 * number / total:.1f} %" for color, number in pixels.most_common(SHOWN))
+    evidence = f"{len(colored)} of {plural(count, 'mask')} hold {plural(len(pixels), 'colour')}: {shown}."
+    keys = tuple(look.key for look in colored)
+    numbers = {"masks": len(colored), "colors": [[*color, number] for color, number in pixels.most_common(MAX_CLASS_COLORS)]}
+    if is_known:
+        return Finding("rgb-masks", "note", evidence, "Nothing has to be done: the palette names them.", numbers, keys)
+    if len(pixels) > MAX_CLASS_COLORS:
+        remedy = "So many colours are no classes: the masks were blurred, as JPEG and resizing do. Export them again as PNG."
+        return Finding("rgb-masks", "error", evidence, remedy, numbers, keys)
+    ordered = sorted(pixels, key=lambda color: (-pixels[color], color))
+    masks = {"classes": [f"color_{r}_{g}_{b}" for r, g, b in ordered], "palette": [[*color] for color in ordered]}
+    remedy = "Name the class of each colour under palette in dataset.toml."
+    return Finding("rgb-masks", "error", evidence, remedy, numbers, keys, Fix(masks=masks | {"masks": "colors"}))
+
+
+def _found(
+    name: str, level: Level, evidence: str, remedy: str, found: dict[int, Number], shown: list[int], masks: dict[str, Any]
+) -> Finding:
+    keys = sorted({key for value in shown for key in found[value].masks})
+    return Finding(name, level, evidence.rstrip(".") + ".", remedy, _numbers(found, [*found]), tuple(keys), Fix(masks=masks))
+
+
+def _numbers(found: dict[int, Number], values: Sequence[int]) -> dict[str, Any]:
+    return {"pixels": {str(value): found[value].pixels for value in values}}
+
+
+def _shares(found: dict[int, Number], values: Sequence[int]) -> str:
+    total = max(sum(number.pixels for number in found.values()), 1)
+    said = [f"{value} at {100 * found[value].pixels / total:.2g} %" for value in values if value in found]
+    return f"The masks hold {listed(said)} of the pixels"
+
+
+def _span(values: Sequence[int]) -> str:
+    if [*values] == [*range(len(values))]:
+        return f"the numbers 0 to {len(values) - 1}"
+    return f"the numbers {listed([*map(str, values)])}"

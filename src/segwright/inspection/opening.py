@@ -1,0 +1,200 @@
+"""A path to the samples that lie there, in parts, with whatever keeps others from opening it as findings."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from segwright.core import Classes, Dataset
+from segwright.core.errors import FormatError, SegwrightError
+from segwright.formats import HELD_OUT, dataset_file, mask_folder, mask_meaning, open_dataset, readers
+from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, split_of
+from segwright.inspection.finding import Finding, Fix, plural, some
+from segwright.inspection.looks import Item
+from segwright.inspection.mask_files import MaskFiles, scan
+
+HELD_OUT_NAME = "the sixth that is held out"
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """What lies at a path. `root` is the folder of its dataset.toml, None for drawn scenes; `known` what that file says.
+
+    `dataset` is None where it cannot be opened as every command would. `named` is the content of its classes.json or [masks],
+    None where neither is; `has_mask_files` tells whether masks are files of numbers, to be held against that. `is_split` is
+    False where the parts are only what open_splits would hold out. `findings` are about files.
+    """
+
+    source: str
+    root: Path | None
+    known: dataset_file.DatasetFile | None
+    dataset: Dataset | None
+    classes: Classes | None
+    items: tuple[Item, ...]
+    has_mask_files: bool
+    named: dict[str, Any] | None
+    is_split: bool
+    findings: tuple[Finding, ...]
+
+
+def open_leniently(path: Path | str, format: str | None = None) -> Opened:
+    """The samples at a path, also those of a folder of masks that `open_dataset` refuses.
+
+    Raises:
+        UsageError: nothing there looks like a data set, or the dataset.toml is wrong.
+    """
+    known = dataset_file.read(path)
+    root = dataset_file.folder_of(path) if Path(path).exists() else None
+    dataset, refusal = None, None
+    try:
+        dataset = open_dataset(path, format)
+    except SegwrightError as error:
+        refusal = error
+    drop = frozenset(known.drop) if known else frozenset()
+    scans = _scans(Path(path), format, drop) if root is not None else {}
+    if dataset is None and not scans and not _is_recognised(path, format):
+        raise refusal or FormatError(f"{path} cannot be opened")
+    findings = [*_missing(scans), *([_refused(refusal)] if refusal else [])]
+    if dataset is None and any(finding.name == "missing-partner" for finding in findings):
+        findings = [finding for finding in findings if finding.name != "cannot-open"]
+    classes, items = _items(dataset, scans)
+    items, is_split = _in_parts(items, known.groups if known else ())
+    named = named_classes(root) if root is not None else None
+    return Opened(
+        source=str(path),
+        root=root,
+        known=known,
+        dataset=dataset,
+        classes=classes,
+        items=tuple(items),
+        has_mask_files=bool(scans) and (classes is not None or named is None),
+        named=named,
+        is_split=is_split,
+        findings=tuple(findings),
+    )
+
+
+def named_classes(root: Path) -> dict[str, Any] | None:
+    """What [masks] or classes.json says, in the folder of the data or in the one above; None where neither says a word."""
+    table = dataset_file.masks(root)
+    if table is not None:
+        return table
+    for place in (root, root.absolute().parent):
+        try:
+            content = json.loads((place / "classes.json").read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(content, dict) and "classes" not in content:
+            return {"classes": list(content), "palette": list(content.values())}
+        return content if isinstance(content, dict) else {"classes": content}
+    return None
+
+
+def _scans(path: Path, format: str | None, drop: frozenset[str]) -> dict[str, MaskFiles]:
+    """The image and mask files of each part, by the beginning of its keys; empty for any other format."""
+    if format not in (None, "mask_folder") or not path.is_dir():
+        return {}
+    if mask_folder.matches(path):
+        special = [name for name, module in readers().items() if name != "mask_folder" and module.matches(path)]
+        found = None if special and format is None else scan(path, drop)
+        return {"": found} if found else {}
+    scans = {}
+    for entry in sorted(path.iterdir(), key=lambda entry: (entry.name.lower() not in TRAIN_NAMES, entry.name)):
+        if entry.is_dir() and entry.name.lower() in TRAIN_NAMES + VAL_NAMES and mask_folder.matches(entry):
+            prefix = f"{entry.name}__"
+            special = [name for name, module in readers().items() if name != "mask_folder" and module.matches(entry)]
+            below = {key.removeprefix(prefix) for key in drop if key.startswith(prefix)}
+            found = None if special and format is None else scan(entry, below)
+            if found is None:
+                return {}
+            scans[prefix] = found
+    return scans
+
+
+def _is_recognised(path: Path | str, format: str | None) -> bool:
+    return format is not None and Path(path).exists() or any(module.matches(path) for module in readers().values())
+
+
+def _missing(scans: dict[str, MaskFiles]) -> list[Finding]:
+    images = [prefix + key for prefix, files in scans.items() for key in files.without_mask]
+    masks = [prefix + key for prefix, files in scans.items() for key in files.without_image]
+    if not images and not masks:
+        return []
+    said = [f"{plural(len(images), 'image')} without a mask ({some(images)})"] if images else []
+    said += [f"{plural(len(masks), 'mask')} without an image ({some(masks)})"] if masks else []
+    return [
+        Finding(
+            name="missing-partner",
+            level="error",
+            evidence=f"{' and '.join(said)}; every command refuses such a folder.",
+            remedy="Add the missing files under the same names, or leave these out by drop in dataset.toml.",
+            numbers={"images_without_mask": len(images), "masks_without_image": len(masks)},
+            keys=(*images, *masks),
+            fix=Fix(drop=(*images, *masks)),
+        )
+    ]
+
+
+def _refused(error: SegwrightError) -> Finding:
+    return Finding(
+        name="cannot-open", level="error", evidence=str(error), remedy="Follow the message; no command can open it as it is."
+    )
+
+
+def _items(dataset: Dataset | None, scans: dict[str, MaskFiles]) -> tuple[Classes | None, list[Item]]:
+    """The classes, where they are known, and the samples, their files known where they are pairs of image and mask."""
+    pairs = {prefix + key: pair for prefix, files in scans.items() for key, pair in files.pairs.items()}
+    if dataset is not None:
+        return dataset.classes, [
+            Item(key, "", partial(dataset.load, key), *(pairs.get(key) or (dataset.image_files.get(key), None)))
+            for key in dataset.keys
+        ]
+    meaning = _meaning(scans)
+    reader = mask_folder.Reader({key: mask_folder.Files(*pair) for key, pair in pairs.items()}, meaning)
+    return meaning.classes if meaning else None, [Item(key, "", partial(reader, key), *pair) for key, pair in pairs.items()]
+
+
+def _meaning(scans: dict[str, MaskFiles]) -> mask_meaning.Meaning | None:
+    """What the masks of a folder that cannot be opened mean; None where that cannot be told either."""
+    pairs = [pair for files in scans.values() for pair in files.pairs.values()]
+    if not pairs:
+        return None
+    root = next(iter(pairs))[0]
+    try:
+        while root != root.parent:
+            root = root.parent
+            if mask_folder.matches(root):
+                break
+        meaning = mask_meaning.written_meaning(root, is_above=True)
+        if meaning is not None:
+            return meaning
+    except FormatError:
+        return None
+    readable = []
+    for _, mask in pairs:
+        try:
+            mask_meaning.read_numbers(mask)
+            readable.append(mask)
+        except FormatError:
+            continue
+    return mask_meaning.guess_meaning(readable) if readable else None
+
+
+def _in_parts(items: Sequence[Item], groups: Sequence[Sequence[str]]) -> tuple[list[Item], bool]:
+    """The samples with the part that each is in, and whether the data has such parts; else as `open_splits` cuts them."""
+    parts = {split_of(item.key)[0] for item in items}
+    if len(parts) > 1:
+        return [_in(item, split_of(item.key)[0]) for item in items], True
+    if len(items) < 2 or parts != {""}:
+        return [_in(item, next(iter(parts))) for item in items], False
+    keys = [item.key for item in items]
+    held_out = max(1, len(keys) // HELD_OUT)
+    _, val = dataset_file.keep_together(keys[:-held_out], keys[-held_out:], groups)
+    in_val = set(val)
+    return [_in(item, HELD_OUT_NAME if item.key in in_val else "the rest") for item in items], False
+
+
+def _in(item: Item, part: str) -> Item:
+    return Item(item.key, part, item.load, item.image, item.mask)

@@ -1,0 +1,120 @@
+"""The remedies of findings, written into the dataset.toml beside the data; what a person wrote there stays."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from tomlkit.items import Array
+
+from segwright.core.errors import FormatError, UsageError
+from segwright.core.files import replace_file
+from segwright.formats import dataset_file
+from segwright.inspection.doctor import Report
+from segwright.inspection.finding import Finding, plural
+from segwright.inspection.together import groups_of
+
+HEADER = "What is known of the data in this folder; every command of Segwright reads it. Written by segwright inspect."
+
+
+def write_config(report: Report) -> tuple[Path, list[str]]:
+    """Write the remedies that a dataset.toml can hold, and return its path and one sentence on each change; none, no file.
+
+    Keys that are there stay, with their comments; only [masks] is replaced, key by key, where a finding says so.
+
+    Raises:
+        UsageError: the data lie in no folder.
+        FormatError: the file that is there is no TOML.
+        OutputError: the folder is not writable.
+    """
+    if report.root is None:
+        raise UsageError(
+            f"{report.source} lies in no folder, so that there is no place for a dataset.toml; write it to a folder"
+        )
+    path = report.root / dataset_file.NAME
+    fixable = [finding for finding in report.findings if finding.fix is not None]
+    try:
+        document = tomlkit.parse(path.read_text(encoding="utf-8-sig")) if path.is_file() else _new()
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path} cannot be read as TOML ({error}); correct it or remove it") from error
+    changes = [*_drop(document, fixable), *_group(document, fixable), *_masks(document, fixable)]
+    if changes:
+        replace_file(path, tomlkit.dumps(document).encode())
+    return path, changes
+
+
+def _new() -> tomlkit.TOMLDocument:
+    document = tomlkit.document()
+    document.add(tomlkit.comment(HEADER))
+    return document
+
+
+def _list(document: tomlkit.TOMLDocument, name: str) -> Array:
+    """The list under a key, made where it is not there yet, and ready for lines of its own."""
+    if name not in document:
+        array = tomlkit.array().multiline(True)
+        if "masks" in document:  # a table ends where the next begins: lists come before it
+            rest = document.pop("masks")
+            document.add(name, array)
+            document.add("masks", rest)
+        else:
+            document.add(name, array)
+    found = document[name]
+    if not isinstance(found, Array):
+        raise FormatError(f"{dataset_file.NAME}: {name} is {found!r:.80}; a list is needed")
+    return found
+
+
+def _drop(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list[str]:
+    there = set(document.get("drop", []))
+    changes = []
+    for finding in findings:
+        new = [key for key in (finding.fix.drop if finding.fix else ()) if key not in there]
+        for key in new:
+            _list(document, "drop").add_line(key, comment=finding.name)
+        there.update(new)
+        if new:
+            changes.append(f"drop: {plural(len(new), 'sample')} for {finding.name}")
+    if changes:
+        _list(document, "drop").add_line(indent="")
+    return changes
+
+
+def _group(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list[str]:
+    dropped, known = set(document.get("drop", [])), [set(group) for group in document.get("groups", [])]
+    pairs = [
+        (group[0], key) for finding in findings for group in (finding.fix.groups if finding.fix else ()) for key in group[1:]
+    ]
+    groups = [[key for key in group if key not in dropped] for group in groups_of(pairs)]
+    new = [group for group in groups if len(group) > 1 and not any(set(group) <= there for there in known)]
+    if not new:
+        return []
+    reasons = ", ".join(finding.name for finding in findings if finding.fix and finding.fix.groups)
+    array = _list(document, "groups")
+    for index, group in enumerate(new):
+        array.add_line(group, comment=reasons if index == 0 else None)
+    array.add_line(indent="")
+    return [f"groups: {plural(len(new), 'group')} of samples that belong together for {reasons}"]
+
+
+def _masks(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list[str]:
+    """The first finding about masks gives their meaning; another look tells whether more is needed."""
+    finding = next((finding for finding in findings if finding.fix is not None and finding.fix.masks is not None), None)
+    if finding is None or finding.fix is None or finding.fix.masks is None:
+        return []
+    given: dict[str, Any] = finding.fix.masks
+    if "masks" not in document:
+        table = tomlkit.table()
+        table.comment(finding.name)
+        document.add("masks", table)
+    table = document["masks"]
+    changes = []
+    for key in [key for key in table if key not in given]:
+        changes.append(f"masks.{key}: was {table[key]}, is taken away for {finding.name}")
+        del table[key]
+    for key, value in given.items():
+        if key not in dataset_file.MASK_KEYS or value is None or key in table and table[key] == value:
+            continue
+        changes.append(f"masks.{key}: {f'was {table[key]}, is ' if key in table else ''}{value} for {finding.name}")
+        table[key] = value
+    return changes

@@ -1,0 +1,446 @@
+"""A zoo of broken data sets: each disease by its name and by no other, and after its remedy no longer."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segwright.codecs.image_file import write_values
+from segwright.core.errors import FormatError
+from segwright.formats import mask_folder, open_splits, synthetic
+from segwright.inspection.doctor import inspect
+from segwright.inspection.finding import MEANING
+from segwright.inspection.remedies import write_config
+
+PALETTE = np.array([[10, 20, 30], [200, 0, 0], [0, 90, 250]], np.uint8)
+
+
+def paint(mask):
+    return PALETTE[mask]
+
+
+def save_colors(patient):
+    for _, path in patient.pairs():
+        with Image.open(path) as picture:
+            mask = np.array(picture)
+        Image.fromarray(paint(mask)).save(path)
+
+
+def turn(image_path, orientation):
+    """The picture as a camera on its side stores it: pixels turned, and EXIF says so."""
+    with Image.open(image_path) as picture:
+        upright = picture.copy()
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored = upright.transpose({3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation])
+    stored.save(image_path, exif=exif)
+    return stored
+
+
+def ade(patient):
+    """0 along all borders of classes, the classes 1, 2 and 3."""
+
+    def change(mask):
+        is_edge = np.zeros(mask.shape, bool)
+        is_edge[1:] |= mask[1:] != mask[:-1]
+        is_edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
+        return np.where(is_edge, 0, mask + 1).astype(np.uint8)
+
+    patient.each_mask(change)
+
+
+def masks_0_255(patient):
+    patient.name(["sky", "car"])
+    patient.each_mask(lambda mask: np.where(mask == 2, 255, 0).astype(np.uint8))
+
+
+def masks_0_255_unnamed(patient):
+    patient.name(None)
+    patient.each_mask(lambda mask: np.where(mask == 2, 255, 0).astype(np.uint8))
+
+
+def masks_0_255_ignored(patient):
+    masks_0_255(patient)
+    patient.name({"classes": ["sky", "car"], "ignore_index": 255})
+
+
+def zero_unnamed(patient):
+    patient.name(None)
+    ade(patient)
+    patient.each_mask(lambda mask: np.where((mask == 3) & (np.arange(64) % 40 > 20), 4, mask).astype(np.uint8))
+
+
+def off_by_one(patient):
+    patient.each_mask(lambda mask: mask + np.uint8(1))
+
+
+def off_by_one_unnamed(patient):
+    patient.name(None)
+    off_by_one(patient)
+
+
+def off_by_one_ignored(patient):
+    patient.name({"classes": ["sky", "road", "car"], "ignore_index": 0})
+    off_by_one(patient)
+
+
+def ignore_inside(patient):
+    patient.name({"classes": ["sky", "road", "car"], "ignore_index": 1})
+
+
+def without_class(patient):
+    patient.put(4, mask=np.where(patient.mask(4) == 2, 77, patient.mask(4)).astype(np.uint8))
+
+
+def two_without_class(patient):
+    patient.name({"classes": ["sky", "road", "car"], "ignore_index": 255, "palette": PALETTE.tolist()})
+    number = np.array([77, 78, 2, 2])[np.arange(64) // 4 % 4]
+    patient.each_mask(lambda mask: np.where(mask == 2, number, mask).astype(np.uint8))
+
+
+def forgotten_void(patient):
+    """As CamVid without its ignore_index: the number after the last class is thin and lies everywhere."""
+    ade(patient)
+    patient.each_mask(lambda mask: np.where(mask == 0, 3, mask - 1).astype(np.uint8))
+
+
+def scattered(patient):
+    patient.each_mask(lambda mask: mask * np.uint8(60) + np.uint8(5))
+
+
+def scattered_unnamed(patient):
+    patient.name(None)
+    scattered(patient)
+
+
+def never_seen(patient):
+    patient.name({"classes": ["sky", "road", "car", "boat"], "palette": [*PALETTE.tolist(), [9, 9, 9]]})
+
+
+def absent(patient):
+    for index, (image, mask) in enumerate(patient.pairs()):
+        if image.parent.parent.name == "val":
+            write_values(mask, np.minimum(patient.mask(index), 1).astype(np.uint8))
+
+
+def empty(patient):
+    patient.name(["background", "road", "car"])
+    patient.put(3, mask=np.zeros((48, 64), np.uint8))
+
+
+def all_void(patient):
+    patient.name({"classes": ["sky", "road", "car"], "ignore_index": 255})
+    patient.put(3, mask=np.full((48, 64), 255, np.uint8))
+
+
+def tiny(patient):
+    patient.name(["background", "car"])
+    for index in range(len(patient.pairs())):
+        mask = np.zeros((48, 64), np.uint8)
+        mask[index, index : index + 4] = 1
+        patient.put(index, mask=mask)
+
+
+def dominant(patient):
+    tiny(patient)
+    patient.name(["road", "car"])
+
+
+def size_mismatch(patient):
+    patient.put(2, mask=np.zeros((24, 32), np.uint8))
+
+
+def turned_sizes(patient):
+    turn(patient.pairs()[5][0], 6)
+    mask = patient.pairs()[5][1]
+    write_values(mask, np.ascontiguousarray(np.rot90(patient.mask(5))))
+
+
+def turned_unseen(patient):
+    image, mask = patient.pairs()[5]
+    turn(image, 3)
+    write_values(mask, np.ascontiguousarray(patient.mask(5)[::-1, ::-1]))
+
+
+def turned_well(patient):
+    turn(patient.pairs()[5][0], 6)
+
+
+def unreadable_image(patient):
+    path = patient.pairs()[7][0]
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def unreadable_mask(patient):
+    path = patient.pairs()[7][1]
+    path.write_bytes(b"no picture")
+
+
+def nothing_in_it(patient):
+    patient.pairs()[7][0].write_bytes(b"")
+
+
+def no_mask(patient):
+    patient.pairs()[1][1].unlink()
+
+
+def no_image(patient):
+    patient.pairs()[1][0].unlink()
+
+
+def depths(patient):
+    patient.put(6, image=patient.image(6).astype(np.uint16) * 257)
+
+
+def channels(patient):
+    patient.put(6, image=patient.image(6)[:1])
+
+
+def scales(patient):
+    for index in range(len(patient.pairs())):
+        image = patient.image(index).astype(np.float32) / 3
+        patient.put(index, image=image * np.float32(4000 if index == 4 else 1))
+
+
+def twice(patient):
+    patient.put(8, image=patient.image(2))
+
+
+def twice_across(patient):
+    patient.put(33, image=patient.image(2), mask=patient.mask(2))
+
+
+def nearly_across(patient):
+    rng = np.random.default_rng(5)
+    patient.put(33, image=np.clip(patient.image(2) * 0.8 + 20 + rng.integers(-4, 5, (3, 48, 64)), 0, 255).astype(np.uint8))
+
+
+def nearly(patient):
+    patient.put(8, image=np.clip(patient.image(2).astype(int) + 9, 0, 255).astype(np.uint8))
+
+
+def large(seed):
+    """Soft spots, as of cells, so that neighbouring lines of pixels are alike."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.indices((96, 128))
+    picture = np.zeros((96, 128))
+    for _ in range(150):
+        row, column, size = rng.uniform(0, 96), rng.uniform(0, 128), rng.uniform(2.5, 6)
+        picture += rng.uniform(50, 120) * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * size**2))
+    return np.clip(picture, 0, 255).astype(np.uint8)[None].repeat(3, axis=0)
+
+
+def tiles_across(patient):
+    picture = large(0)
+    for place, (row, column) in zip((1, 3, 31, 33), ((0, 0), (0, 64), (48, 0), (48, 64)), strict=True):
+        patient.put(place, image=picture[:, row : row + 48, column : column + 64])
+
+
+def tiles(patient):
+    picture = large(1)
+    for place, column in ((1, 0), (3, 64)):
+        patient.put(place, image=picture[:, :48, column : column + 64])
+
+
+def persons(patient, across):
+    for index, (image, mask) in enumerate(patient.pairs()):
+        in_val = image.parent.parent.name == "val"
+        person = index % 5 if across else index // 3 + (100 if in_val else 0)
+        for path in (image, mask):
+            path.rename(path.with_name(f"p{person:03}_scan{index:02}{path.suffix}"))
+
+
+def persons_across(patient):
+    persons(patient, across=True)
+
+
+def persons_within(patient):
+    persons(patient, across=False)
+
+
+def clip(patient):
+    """Two drives, of which the second goes on in val; every frame is the one before, a little farther."""
+    for index, (image, mask) in enumerate(patient.pairs()):
+        drive = 1 if index < 12 else 2
+        large_picture = np.concatenate([large(10 * drive), large(10 * drive + 1)], axis=2)
+        frame = large_picture[:, :48, 2 * (index % 26) : 2 * (index % 26) + 64]
+        patient.put(index, image=np.ascontiguousarray(frame))
+        for path in (image, mask):
+            path.rename(path.with_name(f"drive{drive}_{100 + index}{path.suffix}"))
+
+
+GOES, NOTE, STAYS = "goes", "note", "stays"
+ZOO = [
+    (masks_0_255, "masks-0-255", "error", GOES),
+    (masks_0_255_ignored, "masks-0-255", "error", GOES),
+    (masks_0_255_unnamed, "masks-0-255", "note", GOES),
+    (save_colors, "rgb-masks", "error", NOTE),
+    (ade, "zero-is-void", "error", GOES),
+    (zero_unnamed, "zero-is-void", "warning", GOES),
+    (ignore_inside, "ignore-inside", "warning", GOES),
+    (off_by_one, "off-by-one", "error", GOES),
+    (off_by_one_unnamed, "off-by-one", "warning", GOES),
+    (off_by_one_ignored, "off-by-one", "error", GOES),
+    (without_class, "number-without-class", "error", GOES),
+    (two_without_class, "number-without-class", "error", GOES),
+    (forgotten_void, "number-without-class", "error", GOES),
+    (scattered, "scattered-numbers", "error", GOES),
+    (scattered_unnamed, "scattered-numbers", "warning", GOES),
+    (never_seen, "class-never-seen", "warning", GOES),
+    (absent, "class-absent-from-split", "warning", STAYS),
+    (empty, "empty-masks", "warning", STAYS),
+    (all_void, "empty-masks", "warning", GOES),
+    (tiny, "tiny-foreground", "warning", STAYS),
+    (dominant, "dominant-class", "warning", STAYS),
+    (size_mismatch, "size-mismatch", "error", GOES),
+    (turned_sizes, "exif-not-applied", "note", STAYS),
+    (turned_unseen, "exif-not-applied", "warning", GOES),
+    (unreadable_image, "unreadable", "error", GOES),
+    (unreadable_mask, "unreadable", "error", GOES),
+    (nothing_in_it, "unreadable", "error", GOES),
+    (no_mask, "missing-partner", "error", GOES),
+    (no_image, "missing-partner", "error", GOES),
+    (depths, "mixed-bit-depths", "warning", STAYS),
+    (channels, "mixed-channels", "warning", STAYS),
+    (scales, "intensity-scales", "warning", STAYS),
+    (twice, "duplicates", "warning", GOES),
+    (twice_across, "duplicates-across-splits", "warning", GOES),
+    (nearly, "near-duplicates", "note", STAYS),
+    (nearly_across, "near-duplicates-across-splits", "warning", GOES),
+    (tiles, "touching-tiles", "note", STAYS),
+    (tiles_across, "touching-tiles-across-splits", "warning", NOTE),
+    (persons_within, "same-subject", "note", STAYS),
+    (persons_across, "same-subject-across-splits", "warning", NOTE),
+    (clip, "same-clip-across-splits", "warning", NOTE),
+]
+
+
+@pytest.mark.parametrize(("make_ill", "name", "level", "after"), ZOO, ids=[entry[0].__name__ for entry in ZOO])
+def test_each_disease_by_its_name_and_after_its_remedy(patient, make_ill, name, level, after):
+    make_ill(patient)
+    before = {path: path.read_bytes() for path in patient.root.rglob("*") if path.is_file()}
+    report = inspect(patient.root)
+    assert {finding.name: finding.level for finding in report.findings} == {name: level}
+    finding = report.findings[0]
+    assert finding.evidence.endswith((".", "it")) and finding.remedy.endswith(".") and finding.name in MEANING
+    json.dumps(report.to_json())
+    path, changes = write_config(report)
+    assert bool(changes) == (finding.fix is not None) == path.is_file()
+    now = {path: path.read_bytes() for path in patient.root.rglob("*") if path.is_file() and path.name != "dataset.toml"}
+    assert now == before  # the data stay as they are
+    again = patient.found()
+    assert again == ({} if after == GOES else {name: "note" if after == NOTE else level})
+    assert not write_config(inspect(patient.root))[1] or after != STAYS
+    if finding.fix is not None:
+        for part in open_splits(patient.root):
+            assert len([*part]) == len(part) > 0  # each sample can now be read
+
+
+def test_a_clean_set_gives_no_finding(clean):
+    report = inspect(clean.root)
+    assert report.findings == () and report.parts == {"train": 30, "val": 8} and report.looked_at == report.count == 38
+    assert write_config(report)[1] == [] and not (clean.root / "dataset.toml").exists()
+
+
+def test_drawn_streets_as_train_and_val_are_clean(tmp_path):
+    mask_folder.write(tmp_path / "train", synthetic.streets(30, shape=(96, 128), seed=1))
+    mask_folder.write(tmp_path / "val", synthetic.streets(8, shape=(96, 128), seed=2))
+    assert [finding for finding in inspect(tmp_path).findings if finding.level != "note"] == []
+
+
+def test_what_cannot_be_read_does_not_stop_the_doctor(patient):
+    for path in patient.pairs()[3]:
+        path.write_bytes(b"")
+    patient.pairs()[6][0].write_bytes(patient.pairs()[6][0].read_bytes()[:300])
+    no_mask(patient)
+    report = inspect(patient.root)
+    found = {finding.name: finding for finding in report.findings}
+    assert set(found) == {"unreadable", "missing-partner"}
+    assert found["unreadable"].keys == ("train__img_003", "train__img_006") and "0 bytes" in found["unreadable"].evidence
+    assert found["missing-partner"].keys == ("train__img_001",)
+    assert report.count == 37 and len(report.dataset) == 35
+
+
+def test_of_many_samples_some_are_looked_at_and_the_report_says_so(clean):
+    report = inspect(clean.root, at_most=20)
+    assert (report.count, report.looked_at) == (38, 20) and report.to_json()["looked_at"] == 20
+    assert len(report.dataset) == 20 and report.measured.count == 38
+    assert inspect(clean.root, at_most=20).dataset.keys == report.dataset.keys
+
+
+def test_without_parts_the_sixth_that_is_held_out_counts_as_one(patient):
+    clip_root = patient.root / "train"
+    persons_across(patient)
+    report = inspect(clip_root)
+    finding = report.findings[0]
+    assert finding.name == "same-subject-across-splits" and finding.numbers["groups"][0][0].startswith("p004")
+    assert finding.evidence.endswith("Without train/ and val/, the last sixth is held out.")
+    _, changes = write_config(report)
+    assert changes and (clip_root / "dataset.toml").is_file()
+    assert {finding.name: finding.level for finding in inspect(clip_root).findings} == {"same-subject": "note"}
+    train, val = open_splits(clip_root)
+    assert not {key[:4] for key in train.keys} & {key[:4] for key in val.keys}
+
+
+def test_two_diseases_have_two_names(patient):
+    off_by_one(patient)
+    channels(patient)
+    twice(patient)
+    assert set(patient.found()) == {"off-by-one", "mixed-channels", "duplicates"}
+
+
+def test_other_formats_and_drawn_scenes(tmp_path):
+    report = inspect("synthetic:cells?count=12&shape=64x64")
+    assert report.root is None and {finding.name for finding in report.findings} <= {"few-samples", "brightness-shift"}
+    volumes = inspect("synthetic:cells?count=4&shape=16x32x32")
+    assert volumes.measured.axes == 3 and {finding.name for finding in volumes.findings} <= {"few-samples", "brightness-shift"}
+
+
+def test_a_broken_classes_json_is_named(patient):
+    patient.name({"classes": ["a"], "values": [1, 2]})
+    report = inspect(patient.root)
+    assert [finding.name for finding in report.findings] == ["cannot-open"] and "1 classes, but 2 values" in report.findings[
+        0
+    ].evidence
+
+
+def test_messages(tmp_path):
+    with pytest.raises(FormatError, match="does not exist"):
+        inspect(tmp_path / "nothing")
+    with pytest.raises(FormatError, match="is not laid out as a data set"):
+        inspect(tmp_path)
+
+
+def test_camvid_has_what_its_readme_says(shared_data):
+    found = {finding.name: finding for finding in inspect(shared_data / "camvid").findings}
+    assert {name for name, finding in found.items() if finding.level != "note"} == {"same-clip-across-splits"}
+    assert found["same-clip-across-splits"].numbers["frames"] == {"train": 204, "val": 101}
+
+
+def test_nuclei_touch_across_train_and_val(shared_data):
+    truth = [set(group) for group in json.loads((shared_data / "nuclei" / "tile_groups.json").read_text())]
+    report = inspect(shared_data / "nuclei")
+    found = {finding.name: finding for finding in report.findings}
+    assert set(found) == {"touching-tiles", "touching-tiles-across-splits", "mixed-channels", "brightness-shift"}
+    assert found["mixed-channels"].numbers["images"] == {"1": 485, "3": 94}
+    groups = [*found["touching-tiles"].numbers["groups"], *found["touching-tiles-across-splits"].numbers["groups"]]
+    named = [{key.partition("__")[2] for key in group} for group in groups]
+
+    def pairs(groups):
+        return {(a, b) for group in groups for a in group for b in group if a < b}
+
+    there = {key.partition("__")[2] for key in report.dataset.keys}
+    right = pairs(named) & pairs([group & there for group in truth])
+    assert len(right) > 0.95 * len(pairs(named)) and len(right) > 0.94 * len(pairs([group & there for group in truth]))
+    in_val = [
+        key for group in found["touching-tiles-across-splits"].numbers["groups"] for key in group if key.startswith("val")
+    ]
+    assert 60 <= len(in_val) <= 66
+
+
+def test_membrane_needs_nothing(shared_data):
+    assert {finding.name: finding.level for finding in inspect(shared_data / "membrane").findings} == {
+        "masks-0-255": "note",
+        "few-samples": "note",
+    }
