@@ -80,7 +80,7 @@ class JsonFile:
             FormatError: there is no such list, or an entry is not what the adapter describes.
         """
         bounds = self._list(name)
-        with self.path.open("rb") as file:
+        with self.path.open("rb", buffering=0) as file:  # entries of one image lie far apart: nothing more is read
             for index in range(len(bounds) - 1) if indices is None else indices:
                 data = _read(file, int(bounds[index]) + 1, int(bounds[index + 1]))
                 yield parse(adapter, data, f"{self.path}: {name}[{index}]")
@@ -141,6 +141,24 @@ def parse(adapter: TypeAdapter[T], data: bytes, place: str) -> T:
         raise FormatError(f"{place}{where}: {first['msg']}{given}; correct it or export the file again") from error
 
 
+def open_json(path: Path) -> JsonFile:
+    """A JSON file, whose outline is remembered until the file changes: those who look at it and those who read it share it.
+
+    Raises:
+        FormatError: as JsonFile.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return JsonFile(path)  # which says what is wrong
+    return _open(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)  # the parts of a data set
+def _open(path: Path, size: int, changed_ns: int) -> JsonFile:
+    return JsonFile(path)
+
+
 def top_keys(path: Path) -> frozenset[str]:
     """The keys of the object in a JSON file, {"[]"} for a list, none where it is no JSON; remembered until it changes."""
     try:
@@ -172,7 +190,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 @lru_cache(maxsize=1000)  # several formats ask for each file of a folder
 def _top_keys(path: Path, size: int, changed_ns: int) -> frozenset[str]:
     try:
-        file = JsonFile(path)
+        file = _open(path, size, changed_ns)
     except FormatError:
         return frozenset()
     return frozenset({"[]"} if file.is_list else file.keys)
@@ -257,19 +275,23 @@ def _find_key(data: np.ndarray, bounds: np.ndarray, key: np.ndarray, found: np.n
     """Fill `found` (2, N) with the integer under a key of the object between each two bounds, and whether a value is there."""
     for entry in range(len(bounds) - 1):
         found[0, entry], found[1, entry] = NO_INTEGER, 0
-        end = min(bounds[entry + 1], len(data))
-        n, depth, is_key = bounds[entry] + 1, 0, False
-        while n < end:
+        first, end = bounds[entry] + 1, min(bounds[entry + 1], len(data))
+        depth, start, in_string, escaped, is_key = 0, 0, False, False, False
+        for n in range(first, end):
             byte = data[n]
-            if byte == 34:  # quotation mark
-                start = n + 1
-                n = start
-                while n < end and data[n] != 34:
-                    n += 2 if data[n] == 92 else 1  # backslash
-                if depth == 1 and is_key and n - start == len(key) and np.all(data[start:n] == key):
-                    found[0, entry], found[1, entry] = _look_at_value(data, n + 1, end)
-                    break
-                is_key = False
+            if in_string:
+                if escaped:
+                    escaped = False
+                elif byte == 92:  # backslash
+                    escaped = True
+                elif byte == 34:  # quotation mark
+                    in_string = False
+                    if is_key and depth == 1 and n - start == len(key) and np.all(data[start:n] == key):
+                        found[0, entry], found[1, entry] = _look_at_value(data, n + 1, end)
+                        break
+                    is_key = False
+            elif byte == 34:
+                in_string, start = True, n + 1
             elif byte == 123 or byte == 91:  # { [
                 depth += 1
                 is_key = byte == 123
@@ -277,7 +299,6 @@ def _find_key(data: np.ndarray, bounds: np.ndarray, key: np.ndarray, found: np.n
                 depth -= 1
             elif byte == 44:  # ,
                 is_key = True
-            n += 1
 
 
 @njit(cache=True, nogil=True)

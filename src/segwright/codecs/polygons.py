@@ -35,10 +35,9 @@ def rasterise(rings: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray
     """
     height, width = shape
     points, starts = _flat(rings)
-    if not np.isfinite(points).all():
+    fine, limit = _fifths(points, starts, width)
+    if limit < 0:
         raise FormatError("a polygon has a corner that is not a finite number; correct or remove it")
-    fine = (np.clip(points, -FARTHEST, FARTHEST) * STEPS + 0.5).astype(np.int64)  # towards 0, as in C
-    limit = _count_crossings(fine, starts, width)
     if limit > MAX_CROSSINGS:
         raise FormatError(
             f"a polygon of {len(points):,} corners crosses columns of pixels {limit:,} times, {MAX_CROSSINGS:,} is the limit; "
@@ -98,6 +97,8 @@ def _flat(rings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     for ring in arrays:
         if ring.ndim != 2 or ring.shape[1] != 2:
             raise FormatError(f"a polygon is {ring.shape}, (V, 2) is needed: one row (x, y) per corner")
+    if len(arrays) == 1:
+        return np.ascontiguousarray(arrays[0]), np.array([0, len(arrays[0])])
     starts = np.zeros(len(arrays) + 1, np.int64)
     np.cumsum([len(ring) for ring in arrays], out=starts[1:])
     return np.concatenate([np.zeros((0, 2)), *arrays]), starts
@@ -113,7 +114,14 @@ def _columns(x: int, other_x: int, width: int) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True)
-def _count_crossings(fine: np.ndarray, starts: np.ndarray, width: int) -> int:
+def _fifths(points: np.ndarray, starts: np.ndarray, width: int) -> tuple[np.ndarray, int]:
+    """Corners in fifths of a pixel, int64 (V, 2), and the number of crossings with columns, -1 if a corner is not finite."""
+    fine = np.empty(points.shape, np.int64)
+    for n in range(len(points)):
+        for axis in range(2):
+            if not np.isfinite(points[n, axis]):
+                return fine, -1
+            fine[n, axis] = int(min(max(points[n, axis], -FARTHEST), FARTHEST) * STEPS + 0.5)  # towards 0, as in C
     total = 0
     for ring in range(len(starts) - 1):
         begin, end = starts[ring], starts[ring + 1]
@@ -121,7 +129,7 @@ def _count_crossings(fine: np.ndarray, starts: np.ndarray, width: int) -> int:
             other = n + 1 if n + 1 < end else begin
             first, last = _columns(fine[n, 0], fine[other, 0], width)
             total += last - first
-    return total
+    return fine, total
 
 
 @njit(cache=True, nogil=True)

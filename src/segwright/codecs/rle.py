@@ -99,7 +99,7 @@ def check(counts: np.ndarray, shape: tuple[int, ...], place: str) -> None:
     Raises:
         FormatError: they do not add up to H * W.
     """
-    total, size = int(counts.sum(dtype=np.uint64)), shape[0] * shape[1]
+    total, size = int(_total(counts)), shape[0] * shape[1]
     if total != size:
         raise FormatError(
             f"{place}: the run lengths add up to {total:,} pixels, the image has {shape[0]} x {shape[1]} = {size:,} "
@@ -157,6 +157,14 @@ def _flat(regions: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     starts = np.zeros(len(regions) + 1, np.int64)
     np.cumsum([len(counts) for counts in regions], out=starts[1:])
     return np.concatenate([NO_COUNTS, *regions]).astype(np.uint32, copy=False), starts
+
+
+@njit(cache=True, nogil=True)
+def _total(counts: np.ndarray) -> int:
+    total = 0
+    for n in range(len(counts)):
+        total += counts[n]
+    return total
 
 
 def _columns(image: np.ndarray) -> np.ndarray:

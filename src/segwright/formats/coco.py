@@ -77,6 +77,7 @@ class Reader:
     """Reads one sample by its key: its image, and its annotations from the JSON."""
 
     parts: list[Part]
+    has_void: list[np.ndarray]
     places: dict[str, tuple[int, int]]
     images: dict[str, Path]
     classes: Classes
@@ -89,7 +90,7 @@ class Reader:
         place, name = f"{part.file.path}: images[{index}]", part.pictures[index].file_name
         image = read_picture(self.images.get(key), shape, place, name=name, is_needed=bool(self.images))
         regions = list(self._regions(part, part.annotations_of(index), shape))
-        void = part.file.entry("images", index, VOID_REGION).void
+        void = part.file.entry("images", index, VOID_REGION).void if self.has_void[number][index] else None
         unknown = _counts(void, shape, f"{place}.void") if void else None
         return Sample.of(key, image, segmentation(regions, shape, self.classes, place, void=unknown))
 
@@ -124,7 +125,8 @@ def read(path: Path | str) -> Dataset:
     placed = dict(zip(keys, places, strict=True))
     classes, class_of = read_categories(parts)
     images = find_images(root_of(path), parts, placed)
-    return Dataset(str(path), classes, tuple(keys), Reader(parts, placed, images, classes, class_of), images)
+    has_void = [part.file.is_filled("images", "void") for part in parts]
+    return Dataset(str(path), classes, tuple(keys), Reader(parts, has_void, placed, images, classes, class_of), images)
 
 
 def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:

@@ -8,14 +8,13 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, TypeAdapter
 
-from segwright.codecs.json_list import NO_INTEGER, JsonFile, top_keys
+from segwright.codecs.json_list import NO_INTEGER, JsonFile, open_json, top_keys
 from segwright.core import Classes
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, SettingError
@@ -84,30 +83,12 @@ PICTURES, CATEGORIES = TypeAdapter(list[Picture]), TypeAdapter(list[Category])
 IMAGE_ID, FIRST = TypeAdapter(_ImageId), TypeAdapter(dict[str, Any])
 
 
-def opened(path: Path) -> JsonFile:
-    """A JSON file, whose outline is remembered until it changes.
-
-    Raises:
-        FormatError: it is not there, or no JSON.
-    """
-    try:
-        status = path.stat()
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{path} cannot be opened; check the spelling") from error
-    return _opened(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=4)  # several parts of one data set
-def _opened(path: Path, size: int, changed_ns: int) -> JsonFile:
-    return JsonFile(path)
-
-
 def is_panoptic(path: Path) -> bool | None:
     """Whether the annotations of a JSON file are panoptic or of single objects; None where it is no file of COCO's at all."""
     if not top_keys(path) >= KEYS:
         return None
     try:
-        file = opened(path)
+        file = open_json(path)
         return file.count("annotations") > 0 and "segments_info" in file.entry("annotations", 0, FIRST)
     except FormatError:
         return False
@@ -186,7 +167,7 @@ def read_part(path: Path, prefix: str, *, filled: str) -> Part:
     Raises:
         FormatError: the file is not as it should be, or no annotation has anything there.
     """
-    file = opened(path)
+    file = open_json(path)
     pictures = file.value("images", PICTURES)
     index_of = {picture.id: index for index, picture in enumerate(pictures)}
     if len(index_of) < len(pictures):

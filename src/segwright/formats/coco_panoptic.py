@@ -19,11 +19,11 @@ Axes: P planes, N segments, (H, W) pixels.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numba import njit
-from pydantic import FiniteFloat, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from segwright.codecs import rle
 from segwright.codecs.image_file import read_image, write_picture
@@ -61,7 +61,7 @@ class _Segment:
     category_id: int
     iscrowd: bool = False
     instance_id: int | None = None
-    score: FiniteFloat = 1.0
+    score: Annotated[float, Field(ge=-3e38, le=3e38, allow_inf_nan=False)] = 1.0  # float32 reaches to 3.4e38
 
 
 @dataclass(slots=True)

@@ -28,6 +28,7 @@ from segwright.formats.journal import truth_of
 from segwright.formats.mask_meaning import read_classes
 
 CLASSES_FILE = "classes.json"
+MAX_NUMBER, MAX_SCORE = 2**31 - 1, float(np.finfo(np.float32).max)  # what a Segmentation holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +62,9 @@ def segmentation(
         number = region.instance_id
         if number is None:
             number = next(free) if classes.is_thing[class_ids[-1]] else 0
-        if not 0 <= number <= np.iinfo(np.int32).max:
-            raise FormatError(f"{place}: an object has the number {number}; numbers are 0..{np.iinfo(np.int32).max}")
-        if not abs(region.score) <= float(np.finfo(np.float32).max):
+        if not 0 <= number <= MAX_NUMBER:
+            raise FormatError(f"{place}: an object has the number {number}; numbers are 0..{MAX_NUMBER}")
+        if not abs(region.score) <= MAX_SCORE:
             raise FormatError(f"{place}: an object has the score {region.score}; correct it, scores are mostly 0 to 1")
         instance_ids.append(number)
     return Segmentation(
