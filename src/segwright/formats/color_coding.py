@@ -28,7 +28,7 @@ class ColorCode:
         Raises:
             FormatError: a colour has no class, or several.
         """
-        if len(picture) != 3 or picture.min(initial=0) < 0 or picture.max(initial=0) > 255:
+        if len(picture) != 3 or picture.dtype != np.uint8 and not 0 <= picture.min(initial=0) <= picture.max(initial=0) <= 255:
             raise FormatError(
                 f"{path} has {len(picture)} channels of values {picture.min(initial=0)}..{picture.max(initial=0)}; a mask "
                 "of colours has three of 0..255: export it as an RGB PNG, or as class numbers"
@@ -46,10 +46,10 @@ class ColorCode:
         if black not in codes:
             place = np.searchsorted(codes, black)
             codes, class_of = np.insert(codes, place, black), np.insert(class_of, place, VOID)
-        pixels = np.ascontiguousarray(np.moveaxis(picture, 0, -1), dtype=np.uint8).reshape(-1, 3)
-        result = np.empty(len(pixels), dtype=np.int32)
-        if not _look_up(pixels, codes, class_of, result):
-            self._refuse(pixels[result == NO_COLOR], len(pixels), path, source)
+        pixels = np.ascontiguousarray(picture, dtype=np.uint8).reshape(3, -1)
+        result = np.empty(pixels.shape[1], dtype=np.int32)
+        if not _look_up(pixels[0], pixels[1], pixels[2], codes, class_of, result):
+            self._refuse(pixels[:, result == NO_COLOR].T, len(result), path, source)
         return result.reshape(picture.shape[1:])
 
     def _refuse(self, unknown: np.ndarray, size: int, path: Path, source: str) -> None:
@@ -73,11 +73,13 @@ def _shown(color: np.ndarray) -> str:
 
 
 @njit(cache=True, nogil=True)
-def _look_up(pixels: np.ndarray, codes: np.ndarray, class_of: np.ndarray, result: np.ndarray) -> bool:
-    """Fill `result` (P,) with the class of each pixel uint8 (P, 3), NO_COLOR where its colour is not in the sorted codes."""
+def _look_up(
+    red: np.ndarray, green: np.ndarray, blue: np.ndarray, codes: np.ndarray, class_of: np.ndarray, result: np.ndarray
+) -> bool:
+    """Fill `result` (P,) with the class of each pixel's colour, NO_COLOR where that is not in the sorted codes; then False."""
     last, last_class, is_known = np.int64(-1), np.int32(0), True
-    for index in range(len(pixels)):
-        code = (np.int64(pixels[index, 0]) << 16) | (np.int64(pixels[index, 1]) << 8) | np.int64(pixels[index, 2])
+    for index in range(len(result)):
+        code = (np.int64(red[index]) << 16) | (np.int64(green[index]) << 8) | np.int64(blue[index])
         if code != last:  # masks are made of runs of one colour
             place = np.searchsorted(codes, code)
             is_there = bool(place < len(codes) and codes[place] == code)
