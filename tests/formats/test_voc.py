@@ -133,6 +133,21 @@ def test_the_order_of_the_lists_is_kept(tmp_path):
     assert read(tmp_path).keys == ("train__q", "train__b", "val__k", "z", "a")
 
 
+def test_a_writer_that_was_stopped_goes_on(tmp_path):
+    def samples(count):
+        for number, key in enumerate(KEYS):
+            if number == count:
+                raise KeyboardInterrupt
+            yield sample(key, [[1]], [0], [number + 1])
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a", samples(2))
+    write(tmp_path / "a", samples(len(KEYS) + 1))
+    write(tmp_path / "b", samples(len(KEYS) + 1))
+    files = {path.relative_to(tmp_path / "a"): path.read_bytes() for path in (tmp_path / "a").rglob("*.*")}
+    assert files == {path.relative_to(tmp_path / "b"): path.read_bytes() for path in (tmp_path / "b").rglob("*.*")}
+
+
 # By a law
 
 
