@@ -1,0 +1,299 @@
+"""DICOM: a folder with one or more series of images, in files of any names; segmentations (DICOM-SEG) among them are the truth.
+
+    ROOT/.../ANYTHING      images, sorted by their position in space, whatever their names
+    ROOT/.../ANYTHING      DICOM-SEG objects: the truth of the series that they reference; a series without one has none
+
+The key of a sample is the folder of its series below ROOT, with the number of the series where a folder holds several. Values
+are rescaled as the files say (slope and intercept), spacing and affine come from the positions, in LPS. Gaps, two slices at one
+place, mixed sizes or directions are errors when the series is read, as they would put voxels where they do not belong. Images
+without position (radiographs) are single 2D samples.
+
+Each segment of a DICOM-SEG is a segment of the class that it is labelled; a tracking id that ends in a number makes it an
+object of that number. Pixels of no segment are nothing.
+
+What `write_segmentation` writes references the source series, so that viewers lay it over the images. Lost: void, scores, and
+pixels of a class "background", which is no segment. Series themselves are not written: this module has no `write`.
+"""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from segwright.codecs.dicom_series import Slice, files_below, find, grid_of, in_order, is_dicom, read_header, read_series
+from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
+from segwright.core.errors import FormatError, MissingExtraError, OutputError, SegwrightError
+from segwright.core.files import replacing
+from segwright.formats import dataset_file
+from segwright.formats.image_tree import natural, safe_key
+
+log = logging.getLogger(__name__)
+
+LOOKED_AT = 20  # files: among those of a DICOM folder others may lie, such as a README
+BACKGROUND = "background"  # a first class of this name is what is left over, not a segment
+OBJECT = re.compile(r".*?(\d{1,9})")
+HALF = 0.5  # of a fractional segment: what is at least as likely in as out
+TAKEN_OVER = (  # from the series by its DICOM-SEG, which must have them
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber", "StudyDate", "StudyTime"),
+    "ReferringPhysicianName",
+)
+SCHEME = "99SEGWRIGHT"  # of the codes for classes; names that begin with 99 are free for anyone
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads one series by its key, with the segmentations that reference it."""
+
+    slices: dict[str, list[Slice]]
+    segmentations: dict[str, list[Path]]
+    classes: Classes
+
+    def __call__(self, key: str) -> Sample:
+        ordered = self.slices[key] if len(self.slices[key]) == 1 else in_order(self.slices[key])
+        image, grid = read_series(ordered)
+        truth = None
+        if self.segmentations.get(key):
+            truth = _truth(self.segmentations[key], ordered, grid.shape, self.classes)
+        return Sample(key, image, grid, truth)
+
+
+def matches(path: Path | str) -> bool:
+    """Whether a path is a DICOM file, or one of the first files below it is."""
+    return any(is_dicom(file) for file in islice(files_below(Path(path)), LOOKED_AT))
+
+
+def read(path: Path | str) -> Dataset:
+    """The series below a folder, by key; all headers are read here, pixels when a sample is asked for.
+
+    Raises:
+        FormatError: there is no image, or a header is damaged. What is wrong with a series is told when its sample is read.
+        MissingExtraError: pydicom is not installed.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise FormatError(f"{root} does not exist; give the folder of a DICOM series")
+    series, segmentations = find(root)
+    samples = _keyed(root, series)
+    if not samples:
+        raise FormatError(f"{root} holds no DICOM image; give the folder of a series")
+    dropped = dataset_file.dropped(root)
+    samples = {key: samples[key] for key in sorted(samples, key=natural) if key not in dropped}
+    truths: dict[str, list[Path]] = {}
+    names: dict[str, tuple[int, int, int] | None] = {}
+    things: set[str] = set()
+    key_of = {one.series_uid: key for key, slices in samples.items() for one in slices[:1]}
+    for file in segmentations:
+        header = read_header(file, ["ReferencedSeriesSequence", "SegmentSequence"])
+        referenced = [str(item.get("SeriesInstanceUID")) for item in header.get("ReferencedSeriesSequence") or []]
+        keys = [key_of[uid] for uid in referenced if uid in key_of]
+        if not keys:
+            log.warning("%s: the series that it segments is not below %s; it is passed over", file, root)
+            continue
+        truths.setdefault(keys[0], []).append(file)
+        for segment in _segments(header, file):
+            names.setdefault(segment.name, segment.color)
+            things |= {segment.name} if segment.number is not None else set()
+    if not names:
+        return Dataset(str(root), Classes.of(["nothing"]), tuple(samples), Reader(samples, {}, Classes.of(["nothing"])))
+    plain = Classes.of([*names])
+    colors = [color or plain.colors[index] for index, color in enumerate(names.values())]
+    classes = Classes.of([*names], colors=colors, is_thing=[name in things for name in names])
+    return Dataset(str(root), classes, tuple(samples), Reader(samples, truths, classes))
+
+
+def write_segmentation(
+    path: Path | str, segmentation: Segmentation, series_folder: Path | str, *, key: str | None = None
+) -> None:
+    """Write a segmentation of a series as a DICOM-SEG that references the series; one made for `read(series_folder)[0]` fits.
+
+    `key` says which series, as `read` names it, where the folder holds several.
+
+    Raises:
+        OutputError: the series has another shape, it is not clear which one is meant, or the place is not writable.
+        FormatError: the series cannot be read, or lacks what a DICOM-SEG takes over from it.
+        MissingExtraError: highdicom is not installed.
+    """
+    root, target = Path(series_folder), Path(path)
+    samples = _keyed(root, find(root)[0])
+    if len(samples) != 1 and key not in samples:
+        raise OutputError(f"{root} holds the series {', '.join(samples) or 'of nobody'}; say which one is meant with key")
+    slices = samples[key] if key in samples else next(iter(samples.values()))
+    ordered = slices if len(slices) == 1 else in_order(slices)
+    grid = grid_of(ordered)
+    shape = grid.shape
+    if segmentation.shape != shape:
+        raise OutputError(f"{target}: the segmentation is {segmentation.shape}, the series {shape}; predict on this series")
+    if (segmentation.planes == VOID).any():
+        log.info("%s: void is not kept, DICOM-SEG has no place for it", target)
+    described, pixels = _described(segmentation)
+    if len(shape) == 2:
+        pixels = pixels[None]
+    thickness = float((grid.spacing_mm or (1.0,))[0]) if len(shape) == 3 else 1.0
+    highdicom = _highdicom()
+    try:
+        written = highdicom.seg.Segmentation(
+            source_images=[_completed(read_header(one.path), thickness) for one in ordered],
+            pixel_array=pixels,
+            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=described,
+            series_instance_uid=highdicom.UID(),
+            series_number=1,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer="Segwright",
+            manufacturer_model_name="Segwright",
+            software_versions="1",
+            device_serial_number="1",
+        )
+    except (AttributeError, ValueError, TypeError, KeyError) as error:
+        raise FormatError(
+            f"{ordered[0].path.parent}: no DICOM-SEG can reference this series ({error}); complete its headers"
+        ) from error
+    with replacing(target) as file:
+        written.save_as(file)
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """One segment of a DICOM-SEG; `number` is that of its object, None for stuff."""
+
+    index: int
+    name: str
+    number: int | None
+    color: tuple[int, int, int] | None
+
+
+def _keyed(root: Path, series: dict[str, list[Slice]]) -> dict[str, list[Slice]]:
+    """The slices of each sample by its key."""
+    groups = [group for slices in series.values() for group in ([slices] if slices[0].has_place else [[one] for one in slices])]
+    base = root if root.is_dir() else root.parent
+    folder_of = {id(group): group[0].path.parent.relative_to(base).as_posix() for group in groups}
+    count = Counter(folder_of.values())
+    keyed: dict[str, list[Slice]] = {}
+    for group in groups:
+        first, folder = group[0], folder_of[id(group)]
+        name = base.resolve().name if folder == "." else folder
+        if not first.has_place:
+            name = f"{name}/{first.path.stem}" if count[folder] > 1 else name
+        elif count[folder] > 1:
+            name = f"{name}/{first.series_uid if first.series_number is None else first.series_number}"
+        key = safe_key(name)
+        keyed[key if key not in keyed else safe_key(f"{name}/{first.series_uid}/{first.uid}")] = group
+    return keyed
+
+
+def _segments(header: Any, path: Path) -> list[_Segment]:
+    """What a DICOM-SEG says of its segments."""
+    found = []
+    try:
+        for item in header.get("SegmentSequence") or []:
+            name = str(item.get("SegmentLabel") or "") or f"segment {item.SegmentNumber}"
+            match = OBJECT.fullmatch(str(item.get("TrackingID") or ""))
+            lab = item.get("RecommendedDisplayCIELabValue")
+            found.append(_Segment(int(item.SegmentNumber), name, int(match[1]) if match else None, _rgb(lab) if lab else None))
+    except Exception as error:  # values are parsed when they are asked for
+        raise FormatError(f"{path} is a damaged DICOM-SEG ({error}); copy it again or remove it") from error
+    return found
+
+
+def _truth(files: Sequence[Path], ordered: Sequence[Slice], shape: tuple[int, ...], classes: Classes) -> Segmentation:
+    """The segments of DICOM-SEG files on the slices that they reference."""
+    highdicom = _highdicom()
+    planes = np.zeros((1, *shape), np.int32)
+    class_ids: list[int] = []
+    numbers: list[int] = []
+    for file in files:
+        try:
+            stored = highdicom.seg.segread(file)
+            for segment in _segments(stored, file):
+                pixels = stored.get_pixels_by_source_instance(
+                    [one.uid for one in ordered], [segment.index], assert_missing_frames_are_empty=True
+                )  # (D, H, W, 1)
+                mask = (pixels[..., 0] >= HALF).reshape(shape)
+                class_ids.append(classes.names.index(segment.name))
+                numbers.append(segment.number or 0)
+                free = next((plane for plane in planes if not plane[mask].any()), None)
+                if free is None:
+                    planes = np.concatenate([planes, np.zeros_like(planes[:1])])
+                    free = planes[-1]
+                free[mask] = len(class_ids)
+        except SegwrightError:
+            raise
+        except Exception as error:  # damaged files make the decoder fail in any way
+            raise FormatError(f"{file} cannot be laid over {ordered[0].path.parent} ({error}); export it again") from error
+    return Segmentation(
+        planes, np.array(class_ids, np.int32), np.array(numbers, np.int32), np.ones(len(class_ids), np.float32), classes
+    )
+
+
+def _described(segmentation: Segmentation) -> tuple[list[Any], np.ndarray]:
+    """What highdicom needs: a description per segment, and their numbers (*S), or, if they overlap, bool (*S, N)."""
+    classes = segmentation.classes
+    first = int(classes.names[0] == BACKGROUND)
+    kept = np.flatnonzero(segmentation.class_ids >= first)
+    if not len(kept):  # nothing was found, but a DICOM-SEG has one segment at least: it names what was looked for
+        described = [
+            _description(index + 1, classes, k, 0) for index, k in enumerate(range(min(first, len(classes) - 1), len(classes)))
+        ]
+        return described, np.zeros(segmentation.shape, np.uint8)
+    described = [
+        _description(index + 1, classes, int(segmentation.class_ids[i]), int(segmentation.instance_ids[i]))
+        for index, i in enumerate(kept)
+    ]
+    if len(segmentation.planes) > 1:
+        return described, np.stack([segmentation.mask(int(i)) for i in kept], axis=-1)
+    number_of = np.zeros(len(segmentation) + 1, np.uint16 if len(kept) > 255 else np.uint8)
+    number_of[kept + 1] = np.arange(1, len(kept) + 1)
+    return described, number_of[np.maximum(segmentation.planes[0], 0)]
+
+
+def _description(index: int, classes: Classes, class_id: int, number: int) -> Any:
+    highdicom = _highdicom()
+    from pydicom.sr.codedict import codes
+
+    name = classes.names[class_id]
+    return highdicom.seg.SegmentDescription(
+        segment_number=index,
+        segment_label=name[:64],  # DICOM's longest
+        segmented_property_category=codes.SCT.AnatomicalStructure,
+        segmented_property_type=highdicom.sr.CodedConcept(f"CLASS{class_id}", SCHEME, name[:64]),
+        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence("Segwright", codes.DCM.ArtificialIntelligence, "1"),
+        tracking_uid=highdicom.UID() if number else None,
+        tracking_id=f"{name[:50]} {number}" if number else None,
+        display_color=highdicom.color.CIELabColor.from_rgb(*classes.colors[class_id]),
+    )
+
+
+def _rgb(lab: Sequence[int]) -> tuple[int, int, int]:
+    highdicom = _highdicom()
+    red, green, blue = highdicom.color.CIELabColor.from_dicom_value(lab).to_rgb()
+    return int(red), int(green), int(blue)
+
+
+def _completed(header: Any, thickness: float) -> Any:
+    """A header with those attributes that must be there and are often left out: empty ones, and the thickness in mm."""
+    for name in TAKEN_OVER:
+        if name not in header:
+            setattr(header, name, "")
+    if header.get("SliceThickness") is None:
+        header.SliceThickness = f"{thickness:.10g}"
+    return header
+
+
+def _highdicom() -> ModuleType:
+    try:
+        import highdicom
+        import highdicom.color
+        import highdicom.seg
+        import highdicom.sr
+    except ImportError as error:
+        raise MissingExtraError("DICOM-SEG needs highdicom, install it: pip install 'segwright[medical]'") from error
+    return highdicom
