@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 
 from segwright.core import Classes, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, SegwrightError
@@ -226,15 +225,3 @@ def test_damaged_files_are_refused(tmp_path):
 def test_twenty_thousand_damaged_files_are_refused(tmp_path):
     found = failures(tmp_path, MANY, first=FEW)
     assert not found, f"{len(found)} of {MANY}\n" + "\n".join(found[:100])
-
-
-# Files that are whole, and mean harm
-
-
-def test_a_picture_that_claims_more_than_memory(tmp_path):
-    module = readers()["mask_folder"]
-    module.write(tmp_path / "data", class_maps(8, 8))
-    tifffile.imwrite(tmp_path / "data" / "images" / "s0.tif", shape=(60_000, 60_000), dtype=np.uint8, compression="zlib")
-    (tmp_path / "data" / "images" / "s0.png").unlink()
-    with pytest.raises(FormatError, match="claims 60000 x 60000 pixels"):
-        open_dataset(tmp_path / "data")[0]
