@@ -52,7 +52,7 @@ LOSES = "objects without a pixel and the size of pixels are not kept"
 @dataclass(slots=True)
 class _Runs:
     size: Annotated[list[int], Field(min_length=2, max_length=2)]
-    counts: str | list[Annotated[int, Field(ge=0, lt=2**32)]]
+    counts: str | list[int]  # their limits are checked all at once, which is faster
 
 
 @dataclass(slots=True)
@@ -168,8 +168,7 @@ def _counts(given: _Runs | list[list[float]], shape: tuple[int, int], place: str
                 f"{shape[1]}; export them again at the size of the image"
             )
         with naming(place):
-            text = isinstance(given.counts, str)
-            counts = rle.from_text(given.counts) if text else np.array(given.counts, np.uint32)  # type: ignore[arg-type]
+            counts = rle.from_text(given.counts) if isinstance(given.counts, str) else _numbers(given.counts)
         rle.check(counts, shape, place)
         return counts
     odd = next((ring for ring in given if len(ring) % 2), None)
@@ -178,6 +177,13 @@ def _counts(given: _Runs | list[list[float]], shape: tuple[int, int], place: str
     with naming(place):
         rings = [polygons.rasterise([np.array(ring).reshape(-1, 2)], shape) for ring in given]
     return rings[0] if len(rings) == 1 else rle.union(rings, shape)
+
+
+def _numbers(counts: list[int]) -> np.ndarray:
+    try:
+        return np.array(counts, np.uint32)
+    except OverflowError as error:
+        raise FormatError(f"the run lengths reach from {min(counts)} to {max(counts)}; export them again") from error
 
 
 def _record(sample: Sample, name: str) -> dict[str, Any]:
