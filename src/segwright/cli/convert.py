@@ -41,7 +41,7 @@ def run(
             if change.reasons and len(lossy) < SHOWN:
                 lossy.append(change)
 
-        watch = stack.enter_context(counting(f"convert {source}"))
+        watch = stack.enter_context(counting())
         result = convert(source, target, to, format=format, force=force, watch=watch, on_change=note)
     if json:
         typer.echo(json_module.dumps(asdict(result)))

@@ -59,7 +59,7 @@ def working(title: str) -> Iterator[None]:
 
 
 @contextmanager
-def counting(title: str) -> Iterator[Callable[[str, int, int], None]]:
+def counting() -> Iterator[Callable[[str, int, int], None]]:
     """A bar per step; it is fed with the name of the step, the number of samples done and of all."""
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -74,7 +74,7 @@ def counting(title: str) -> Iterator[Callable[[str, int, int], None]]:
 
         def watch(step: str, done: int, total: int) -> None:
             if step not in bars:
-                bars[step] = progress.add_task(f"{title}: {step}", total=total)
+                bars[step] = progress.add_task(step, total=total)
             progress.update(bars[step], completed=done + 1)
 
         yield watch
