@@ -34,7 +34,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
@@ -335,8 +335,8 @@ def _image_file(images: ImageIndex, entry: Entry) -> Path | None:
     """The file of an image below the folder of the XML, if it is there."""
     name = entry.name.replace("\\", "/")
     names = [f"{entry.subset}/{name}", name] if entry.subset else [name]
-    for below in (f"{folder}{name}" for folder in ("images/", "") for name in names):
-        is_inside = ".." not in below.split("/") and not below.startswith("/") and ":" not in PurePosixPath(below).parts[0]
+    for below in (os.path.normpath(f"{folder}{name}") for folder in ("images/", "") for name in names):
+        is_inside = not below.startswith(("..", "/")) and ":" not in below.partition("/")[0]
         if is_inside and below.lower().endswith(SUFFIXES) and os.path.isfile(images.root / below):  # noqa: PTH113
             return images.root / below  # Path.is_file would fail on names that are too long
     return images.find(names[0])
