@@ -17,7 +17,17 @@ def reported(dataset, *findings, at_most=200):
     sizes = {sample.grid.shape: len(dataset) for sample in [dataset[0]]}
     looked_at = min(at_most, len(dataset))
     return Report(
-        dataset.source, None, len(dataset), looked_at, {}, sizes, findings, dataset, fingerprint(dataset, at_most=at_most)
+        dataset.source,
+        None,
+        len(dataset),
+        looked_at,
+        looked_at,
+        {},
+        sizes,
+        (3, 0, 2),
+        findings,
+        dataset,
+        fingerprint(dataset, at_most=at_most),
     )
 
 
@@ -69,8 +79,11 @@ def test_a_large_set_says_how_much_was_looked_at(truths, tmp_path, read_html):
     report = reported(truths, at_most=4)
     write_data_card(tmp_path / "card.html", report)
     text = "".join(read_html((tmp_path / "card.html").read_text(encoding="utf-8")).text)
-    assert "4 of them were looked at, drawn at random." in text and "Measured on 4 samples, drawn at random." in text
-    assert ("looked at", "4, drawn at random") in facts(report)
+    assert (
+        "4 of them were looked at, drawn at random; small pictures of 4 were compared." in text
+        and "Measured on 4 samples, drawn at random." in text
+    )
+    assert ("looked at", "4, drawn at random; 4 compared by a small picture") in facts(report)
 
 
 def test_volumes_without_truth(classes, tmp_path, read_html):
@@ -81,7 +94,7 @@ def test_volumes_without_truth(classes, tmp_path, read_html):
 
 
 def test_nothing_that_can_be_read(tmp_path, read_html):
-    report = Report("data", None, 3, 3, {}, {}, (ILL,), None, None)
+    report = Report("data", None, 3, 3, 3, {}, {}, (), (ILL,), None, None)
     write_data_card(tmp_path / "card.html", report)
     text = "".join(read_html((tmp_path / "card.html").read_text(encoding="utf-8")).text)
     assert "3 images." in text and "off-by-one" in text and facts(report) == [("source", "data"), ("samples", "3")]

@@ -220,27 +220,29 @@ def nearly(patient):
     patient.put(8, image=np.clip(patient.image(2).astype(int) + 9, 0, 255).astype(np.uint8))
 
 
-def large(seed):
+def large(seed, shape=(200, 200)):
     """Soft spots, as of cells, so that neighbouring lines of pixels are alike."""
     rng = np.random.default_rng(seed)
-    rows, columns = np.indices((96, 128))
-    picture = np.zeros((96, 128))
-    for _ in range(150):
-        row, column, size = rng.uniform(0, 96), rng.uniform(0, 128), rng.uniform(2.5, 6)
+    rows, columns = np.indices(shape)
+    picture = np.zeros(shape)
+    for _ in range(shape[0] * shape[1] // 80):
+        row, column, size = rng.uniform(0, shape[0]), rng.uniform(0, shape[1]), rng.uniform(2.5, 6)
         picture += rng.uniform(50, 120) * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * size**2))
     return np.clip(picture, 0, 255).astype(np.uint8)[None].repeat(3, axis=0)
 
 
+def cut(patient, picture, places, corners):
+    for place, (row, column) in zip(places, corners, strict=True):
+        tile = picture[:, row : row + 100, column : column + 100]
+        patient.put(place, image=tile, mask=(tile[0] > 128).astype(np.uint8) + np.uint8(place % 2))
+
+
 def tiles_across(patient):
-    picture = large(0)
-    for place, (row, column) in zip((1, 3, 31, 33), ((0, 0), (0, 64), (48, 0), (48, 64)), strict=True):
-        patient.put(place, image=picture[:, row : row + 48, column : column + 64])
+    cut(patient, large(0), (1, 3, 31, 33), ((0, 0), (0, 100), (100, 0), (100, 100)))
 
 
 def tiles(patient):
-    picture = large(1)
-    for place, column in ((1, 0), (3, 64)):
-        patient.put(place, image=picture[:, :48, column : column + 64])
+    cut(patient, large(1), (1, 3), ((0, 0), (0, 100)))
 
 
 def persons(patient, across):
@@ -263,7 +265,7 @@ def clip(patient):
     """Two drives, of which the second goes on in val; every frame is the one before, a little farther."""
     for index, (image, mask) in enumerate(patient.pairs()):
         drive = 1 if index < 12 else 2
-        large_picture = np.concatenate([large(10 * drive), large(10 * drive + 1)], axis=2)
+        large_picture = large(10 * drive, (48, 128))
         frame = large_picture[:, :48, 2 * (index % 26) : 2 * (index % 26) + 64]
         patient.put(index, image=np.ascontiguousarray(frame))
         for path in (image, mask):

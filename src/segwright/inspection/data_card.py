@@ -39,7 +39,9 @@ def write_data_card(path: Path | str, report: Report, examples: Sequence[Sample]
     if report.parts:
         lead += f" {', '.join(f'{count} in {part}' for part, count in report.parts.items())}."
     if report.looked_at < report.count:
-        lead += f" {report.looked_at} of them were looked at, drawn at random."
+        lead += (
+            f" {report.looked_at} of them were looked at, drawn at random; small pictures of {report.compared} were compared."
+        )
     sections = [
         f'<section><div class="small">{headline(report)}</div></section>',
         section("Findings", FINDING_NOTE, finding_list(report.findings), side=True),
@@ -49,6 +51,7 @@ def write_data_card(path: Path | str, report: Report, examples: Sequence[Sample]
         sections += [
             section("Classes", CLASS_NOTE + measured, class_table(dataset, found) if found.with_truth else "", side=True),
             section("Sizes", SIZE_NOTE, size_table(report.sizes), side=True),
+            section("Objects", AREA_NOTE + measured, area_table(report.areas) if found.with_truth else "", side=True),
             section("Intensity", INTENSITY_NOTE + measured, intensity_table(found), side=True),
         ]
     if dataset is not None:
@@ -73,6 +76,7 @@ def some_samples(dataset: Dataset | None) -> list[Sample]:
 
 FINDING_NOTE = "What stands out, the worst first, and what to do about it. The names are those of segwright inspect --json."
 SIZE_NOTE = "Images of each size, height first."
+AREA_NOTE = "Objects of all classes by their area in pixels: instances where the masks have them, else connected pieces."
 CLASS_NOTE = (
     "Share of the known pixels, on a logarithmic scale from 0.01 % to 100 %. Objects are instances where the masks have them, "
     "else connected pieces; sizes are in pixels, the 5th percentile tells the small ones."
@@ -99,7 +103,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     found = report.measured
     rows = [("source", report.source), *((name.lower(), value) for name, value in figures(report))]
     if report.looked_at < report.count:
-        rows.append(("looked at", f"{report.looked_at}, drawn at random"))
+        rows.append(("looked at", f"{report.looked_at}, drawn at random; {report.compared} compared by a small picture"))
     if found is None:
         return rows
     if found.looked_at < found.count:
@@ -148,12 +152,27 @@ def size_table(sizes: Mapping[tuple[int, ...], int]) -> str:
     rows = [(size_text(size), sizes[size]) for size in sorted(most, key=lambda size: (np.prod(size), size))]
     rest = sum(sizes.values()) - sum(count for _, count in rows)
     rows += [(f"{len(sizes) - len(most)} others", rest)] if rest else []
+    return histogram("Size", "Images", rows)
+
+
+def area_table(areas: Sequence[int]) -> str:
+    """A histogram of objects by the power of four that their area reaches, from the first to the last that occurs."""
+    bins = [index for index, count in enumerate(areas) if count]
+    if not bins:
+        return ""
+    rows = [(f"{4**index:,} to {4 ** (index + 1) - 1:,}", areas[index]) for index in range(bins[0], bins[-1] + 1)]
+    return histogram("Area", "Objects", rows)
+
+
+def histogram(name: str, counted: str, rows: Sequence[tuple[str, int]]) -> str:
+    """A table of names and counts, with a bar for each count."""
     highest = max((count for _, count in rows), default=1)
     lines = [
-        f'<tr><td>{escape(name)}</td><td class="long">{meter(str(count), count / highest)}</td></tr>' for name, count in rows
+        f'<tr><td>{escape(label)}</td><td class="long">{meter(str(count), count / max(highest, 1))}</td></tr>'
+        for label, count in rows
     ]
     return (
-        '<div class="scroll"><table><thead><tr><th>Size</th><th class="main-column">Images</th></tr></thead>'
+        f'<div class="scroll"><table><thead><tr><th>{name}</th><th class="main-column">{counted}</th></tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 

@@ -15,7 +15,7 @@ from segwright.inspection.finding import Finding, Fix
 from segwright.inspection.findings import about_images, about_masks
 from segwright.inspection.image_files import about_failures, about_sizes, about_values
 from segwright.inspection.likeness import about_likeness
-from segwright.inspection.looks import Failure, Item, Look, fits, look_at
+from segwright.inspection.looks import Failure, Item, Look, fits, glance_at, look_at
 from segwright.inspection.numbers import about_numbers
 from segwright.inspection.opening import Opened, open_leniently
 from segwright.inspection.subjects import about_subjects, name_groups
@@ -24,6 +24,7 @@ from segwright.inspection.together import Together
 from segwright.planning.fingerprint import SAMPLED_PIXELS, Fingerprint, gathered
 
 AT_MOST = 2000  # samples that are read: some 20 s of photographs on two cores; more would hardly change a share
+COMPARED = 20_000  # of the others, of which a small picture is compared: some 20 s again
 MEASURED = 200  # of them, of which objects and intensities are measured, which takes as long as reading
 ORDER = ("error", "warning", "note")
 ABOUT_VALUES = ("mixed-bit-depths", "intensity-scales")  # with one of these, brightness is bound to differ
@@ -35,18 +36,21 @@ ABOUT_CLASSES = (  # with one of these, rare classes and much void follow from i
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What the doctor found. `count` samples exist in `parts`; `looked_at` were read. Findings begin with the worst.
+    """What the doctor found. Findings begin with the worst.
 
-    `sizes` counts the images of each size. `dataset` holds the samples that can be read, None where there is none;
-    `measured` is its fingerprint.
+    `count` samples exist in `parts`; `looked_at` were read, and `compared`, those included, held against each other. `sizes`
+    counts the images of each size, `areas` the objects of 1 to 3 pixels, 4 to 15, 16 to 63, ... `dataset` holds the samples
+    that can be read, None where there is none; `measured` is its fingerprint.
     """
 
     source: str
     root: Path | None
     count: int
     looked_at: int
+    compared: int
     parts: dict[str, int]
     sizes: dict[tuple[int, ...], int]
+    areas: tuple[int, ...]
     findings: tuple[Finding, ...]
     dataset: Dataset | None
     measured: Fingerprint | None
@@ -57,8 +61,10 @@ class Report:
             "source": self.source,
             "count": self.count,
             "looked_at": self.looked_at,
+            "compared": self.compared,
             "parts": self.parts,
             "sizes": [[*size, count] for size, count in self.sizes.items()],
+            "areas": list(self.areas),
             "findings": [_finding_json(finding) for finding in self.findings],
             "fingerprint": asdict(self.measured) if self.measured is not None else None,
         }
@@ -80,8 +86,10 @@ def inspect(path: Path | str, format: str | None = None, *, at_most: int = AT_MO
     )
     looks = [result for result in results if isinstance(result, Look)]
     failures = [result for result in results if isinstance(result, Failure)]
+    taken = {item.key for item in items}
+    glances = glance_at(_some([item for item in opened.items if item.key not in taken], COMPARED, generator))
     dataset, measured = _measure(opened, looks)
-    findings = [*opened.findings, *_diagnose(opened, looks, failures)]
+    findings = [*opened.findings, *_diagnose(opened, looks, glances, failures)]
     if measured is not None:
         names = {finding.name for finding in findings}
         findings += [] if names & {*ABOUT_CLASSES} else about_masks(measured)
@@ -93,15 +101,23 @@ def inspect(path: Path | str, format: str | None = None, *, at_most: int = AT_MO
         root=opened.root,
         count=len(opened.items),
         looked_at=len(items),
+        compared=len(looks) + len(glances),
         parts=dict(Counter(item.part for item in opened.items)) if opened.is_split else {},
         sizes=dict(Counter(look.shape for look in looks)),
+        areas=_areas(looks),
         findings=tuple(sorted(findings, key=lambda finding: ORDER.index(finding.level))),
         dataset=dataset,
         measured=measured,
     )
 
 
-def _diagnose(opened: Opened, looks: list[Look], failures: list[Failure]) -> list[Finding]:
+def _areas(looks: list[Look]) -> tuple[int, ...]:
+    """Objects by the power of four that their area in pixels reaches."""
+    areas = np.concatenate([np.zeros(0, np.int64), *(look.detail.objects[:, 1] for look in looks if look.detail is not None)])
+    return tuple(np.bincount((np.log2(areas[areas > 0]) / 2 + 1e-9).astype(int)).tolist())
+
+
+def _diagnose(opened: Opened, looks: list[Look], glances: list[Look], failures: list[Failure]) -> list[Finding]:
     """All findings that samples give."""
     images = {item.key: item.image for item in opened.items}
     fitting = [look for look in looks if fits(look, images.get(look.key))]
@@ -111,9 +127,10 @@ def _diagnose(opened: Opened, looks: list[Look], failures: list[Failure]) -> lis
         *failures,
         *(Failure(look.key, look.part, look.problem) for look in fitting if look.problem and not explained),
     ]
-    clips, _ = name_groups(looks)
+    compared = [*looks, *glances]
+    clips, _ = name_groups(compared)
     together = Together(
-        {look.key: look.part for look in looks},
+        {look.key: look.part for look in compared},
         opened.known.groups if opened.known else (),
         [[look.key for look in clip] for clip in clips],
     )
@@ -123,7 +140,7 @@ def _diagnose(opened: Opened, looks: list[Look], failures: list[Failure]) -> lis
     checks: list[Callable[[list[Look], Together], list[Finding]]] = [about_likeness, about_tiles, about_subjects]
     findings += about_values(looks)
     for check in checks:
-        findings += check(looks, together)
+        findings += check(compared, together)
     return [finding if opened.is_split else _of_hold_out(finding) for finding in findings]
 
 

@@ -8,17 +8,20 @@ from segwright.inspection.finding import Finding, Fix, listed, plural, some
 from segwright.inspection.looks import Failure, Look, fits
 
 ORDERS = 100.0  # times between the largest values of two images, two orders of magnitude: no fixed scale serves both
+APART, OTHER_SIZE = "voxels apart in the world", "export the mask again"  # what formats say of volumes and their masks
 BETTER = 1.3  # times stronger edges in the picture under the borders of a turned mask; by chance it is within 1.1
 
 
 def about_failures(failures: Sequence[Failure]) -> list[Finding]:
     """Samples that cannot be read, and volumes whose mask lies elsewhere."""
-    apart = [failure for failure in failures if _is_about_place(failure.message)]
-    rest = [failure for failure in failures if not _is_about_place(failure.message)]
+    apart = [failure for failure in failures if APART in failure.message]
+    sizes = [failure for failure in failures if OTHER_SIZE in failure.message and failure not in apart]
+    rest = [failure for failure in failures if failure not in apart and failure not in sizes]
     findings = []
     for name, group, what, remedy in (
         ("unreadable", rest, "cannot be read", "Copy or export these files again"),
         ("affine-mismatch", apart, "have a mask that lies elsewhere", "Export these masks again on the grid of their images"),
+        ("size-mismatch", sizes, "have a mask of another size", "Export these masks again on the grid of their images"),
     ):
         if group:
             keys = tuple(failure.key for failure in group)
@@ -34,10 +37,6 @@ def about_failures(failures: Sequence[Failure]) -> list[Finding]:
                 )
             )
     return findings
-
-
-def _is_about_place(message: str) -> bool:
-    return any(word in message.lower() for word in ("affine", "origin", "direction", "spacing")) and "mask" in message.lower()
 
 
 def about_sizes(looks: Sequence[Look], images: Mapping[str, Path | None]) -> list[Finding]:

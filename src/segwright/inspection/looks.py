@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from segwright.codecs.image_file import (
+from segwright.codecs.image_file import JPEG_SUFFIXES, (
     EXIF_ORIENTATION,
     are_colors,
     fit_mask,
@@ -25,6 +25,7 @@ from segwright.codecs.image_file import (
 )
 from segwright.core import VOID, Sample
 from segwright.core.errors import FormatError, SegwrightError
+from segwright.formats.mask_meaning import read_numbers
 from segwright.planning import fingerprint
 
 THUMB = 32  # pixels: from it come the 8 x 8 lowest frequencies of the hash
@@ -104,6 +105,25 @@ def look_at(items: Sequence[Item], num_classes: int, detailed: frozenset[str], p
     """What each sample tells, read by all cores, those `detailed` also for a fingerprint; a Failure where it fails."""
     with ThreadPoolExecutor() as pool:  # decoders and numpy work outside Python's lock
         return list(pool.map(partial(_look, num_classes=num_classes, detailed=detailed, pixels_each=pixels_each), items))
+
+
+def glance_at(items: Sequence[Item]) -> list[Look]:
+    """A small picture of each image file that OpenCV reads, in an eighth of the time of a look; nothing else of it is known."""
+    with ThreadPoolExecutor() as pool:
+        return [look for look in pool.map(_glance, items) if look is not None]
+
+
+def _glance(item: Item) -> Look | None:
+    try:
+        data = item.image.read_bytes() if item.image is not None else b""
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) if data else None
+    except (OSError, cv2.error):
+        return None
+    if picture is None:
+        return None
+    thumb = cv2.resize(picture.mean(axis=2, dtype=np.float32), (THUMB, THUMB), interpolation=cv2.INTER_AREA)
+    digest = blake2b(data, digest_size=16).digest()
+    return Look(item.key, item.part, (), 3, "", 255.0, None, thumb, digest, None)
 
 
 def _look(item: Item, num_classes: int, detailed: frozenset[str], pixels_each: int) -> Look | Failure:
@@ -206,7 +226,7 @@ def _digest(array: np.ndarray) -> bytes:
 
 
 def _mask(path: Path) -> tuple[MaskLook, bytes]:
-    channels = read_mask_channels(path)
+    channels = read_numbers(path)[None] if path.suffix.lower() in JPEG_SUFFIXES else read_mask_channels(path)
     if are_colors(channels):
         return _color_mask(channels)
     mask = channels[0]

@@ -64,8 +64,8 @@ def about_numbers(looks: Sequence[Look], named: Mapping[str, Any] | None) -> lis
         return []
     if named is None:
         return [] if is_wide and len(found) > 2 else _unnamed(found)
-    names, values = list(named.get("classes") or []), named.get("values")
-    if not names or not all(isinstance(name, str) for name in names):
+    names, values = named.get("classes"), named.get("values")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         return []
     special = {named.get("ignore_index"), named.get("nothing_index"), named.get("crowd_index")} - {None}
     return _against_names(found, names, [*(values or range(len(names)))], special, dict(named), has_values=bool(values))
@@ -133,7 +133,7 @@ def _against_names(
         remedy = f"Say in dataset.toml that 0 is to be ignored and that {names[0]} is 1."
         masks = named | {"values": [*range(1, count + 1)], "ignore_index": 0}
         return [_found("zero-is-void", "error", evidence, remedy, found, [0], masks)]
-    if not has_values and unnamed and len(present) == count and present[-1] >= 2 * count:
+    if not has_values and unnamed and len(present) == count and present[-1] >= 2 * count and ignore not in values:
         evidence = f"{plural(count, 'name')} are given, and the masks hold as many numbers: {listed([*map(str, present)])}."
         remedy = "Say in dataset.toml that these are the values of the classes, in this order."
         return [_found("scattered-numbers", "error", evidence, remedy, found, unnamed, named | {"values": present})]

@@ -114,7 +114,11 @@ def _scans(path: Path, format: str | None, drop: frozenset[str]) -> dict[str, Ma
 
 
 def _is_recognised(path: Path | str, format: str | None) -> bool:
-    return format is not None and Path(path).exists() or any(module.matches(path) for module in readers().values())
+    """Whether a format was named or one alone claims the path, so that it is a data set, if a broken one."""
+    if format is not None:
+        return Path(path).exists()
+    claiming = [name for name, module in readers().items() if module.matches(path)]
+    return len(claiming) == 1 or len([name for name in claiming if name != "mask_folder"]) == 1
 
 
 def _missing(scans: dict[str, MaskFiles]) -> list[Finding]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import tomlkit
 from tomlkit.items import Array
 
-from segwright.core.errors import FormatError, UsageError
+from segwright.core.errors import UsageError
 from segwright.core.files import replace_file
 from segwright.formats import dataset_file
 from segwright.inspection.doctor import Report
@@ -24,7 +24,7 @@ def write_config(report: Report) -> tuple[Path, list[str]]:
 
     Raises:
         UsageError: the data lie in no folder.
-        FormatError: the file that is there is no TOML.
+        FormatError: the file that is there is not as dataset_file.py says.
         OutputError: the folder is not writable.
     """
     if report.root is None:
@@ -32,11 +32,9 @@ def write_config(report: Report) -> tuple[Path, list[str]]:
             f"{report.source} lies in no folder, so that there is no place for a dataset.toml; write it to a folder"
         )
     path = report.root / dataset_file.NAME
+    dataset_file.read(path.parent)  # refuses what is wrong in it
     fixable = [finding for finding in report.findings if finding.fix is not None]
-    try:
-        document = tomlkit.parse(path.read_text(encoding="utf-8-sig")) if path.is_file() else _new()
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{path} cannot be read as TOML ({error}); correct it or remove it") from error
+    document = tomlkit.parse(path.read_text(encoding="utf-8-sig")) if path.is_file() else _new()
     changes = [*_drop(document, fixable), *_group(document, fixable), *_masks(document, fixable)]
     if changes:
         replace_file(path, tomlkit.dumps(document).encode())
@@ -59,10 +57,7 @@ def _list(document: tomlkit.TOMLDocument, name: str) -> Array:
             document.add("masks", rest)
         else:
             document.add(name, array)
-    found = document[name]
-    if not isinstance(found, Array):
-        raise FormatError(f"{dataset_file.NAME}: {name} is {found!r:.80}; a list is needed")
-    return found
+    return cast(Array, document[name])
 
 
 def _drop(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list[str]:

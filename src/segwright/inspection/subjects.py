@@ -61,6 +61,7 @@ def about_subjects(looks: Sequence[Look], together: Together) -> list[Finding]:
             how.append("their names begin alike")
         if by_step:
             how.append("their values are multiples of one fraction, equal to seven digits, as two cuts of one scan have")
+            how[-1] += ", and samples numbered 2k - 1 and 2k are such pairs" if _pairs_by_number(looks) else ""
         findings.append(
             Finding(
                 name,

@@ -18,7 +18,7 @@ WINDOW = 17  # pixels
 STEP = 1.5  # times the change from one line of pixels to the next inside both images
 STEP_OF_TILES, MANY = 2.0, 0.1  # the same, where this share of the images has a neighbour: a tiled set has more such pairs
 USUAL = 0.5  # of the median difference to the borders of all other images: a border that fits everything fits nothing
-MIN_LENGTH = 32  # pixels; shorter borders agree by chance
+MIN_LENGTH = 96  # pixels; of thousands of shorter borders some agree by chance
 
 
 def about_tiles(looks: Sequence[Look], together: Together) -> list[Finding]:

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from segwright.core import Classes
+from segwright.inspection.class_counts import about_classes
+from segwright.inspection.looks import Look
+
+ROAD = Classes.of(["sky", "road", "car"])
+CELLS = Classes.of(["background", "cell"])
+
+
+def look(key, pixels, part="train", nothing=0, void=0, shape=(10, 10)):
+    return Look(
+        key=key, part=part, shape=shape, channels=1, dtype="uint8", scale=1.0, step=None, thumb=np.zeros((32, 32), np.float32),
+        digest=key.encode(), borders=None, pixels=np.array(pixels), nothing=nothing, void=void,
+    )  # fmt: skip
+
+
+def named(looks, classes, given=None, is_split=True):
+    return {finding.name: finding for finding in about_classes(looks, classes, given, is_split=is_split)}
+
+
+def test_all_is_well():
+    assert named([look("a", [40, 30, 30]), look("b", [10, 20, 70], "val")], ROAD) == {}
+    assert named([], ROAD) == {}
+
+
+def test_never_seen_and_its_fix():
+    given = {"classes": ["sky", "road", "car"], "palette": [[1, 1, 1], [2, 2, 2], [3, 3, 3]], "ignore_index": 9}
+    finding = named([look("a", [40, 0, 60])], ROAD, given)["class-never-seen"]
+    assert finding.numbers == {"classes": ["road"], "masks": 1}
+    masks = {"classes": ["sky", "car"], "palette": [[1, 1, 1], [3, 3, 3]], "ignore_index": 9, "values": [0, 2]}
+    assert finding.fix.masks == masks
+    assert named([look("a", [40, 0, 60])], ROAD)["class-never-seen"].fix is None
+
+
+def test_absent_from_a_part():
+    looks = [look("a", [40, 30, 30]), look("b", [50, 50, 0], "val")]
+    finding = named(looks, ROAD)["class-absent-from-split"]
+    assert finding.numbers == {"absent": {"val": ["car"]}} and finding.level == "warning"
+    assert named(looks, ROAD, is_split=False)["class-absent-from-split"].level == "note"
+
+
+def test_empty_masks():
+    looks = [look("a", [50, 50]), look("b", [100, 0]), look("c", [0, 0], void=100)]
+    finding = named(looks, CELLS)["empty-masks"]
+    assert finding.keys == ("b", "c") and finding.fix.drop == ("c",) and finding.numbers["all_void"] == 1
+
+
+def test_tiny_foreground_tells_the_expected_pixels():
+    finding = named([look("a", [9990, 10], shape=(100, 100))], CELLS)["tiny-foreground"]
+    assert finding.numbers["expected_pixels"] == pytest.approx(0.001 * 8 * 100 * 100)
+    assert "80 such pixels of 80,000" in finding.evidence
+    objects = Classes.of(["cell"], is_thing=[True])
+    assert "tiny-foreground" in named([look("a", [10], nothing=9990, shape=(100, 100))], objects)
+    volume = named([look("a", [9990, 10], shape=(10, 10, 100))], CELLS)["tiny-foreground"]
+    assert volume.numbers["crop"] == [10, 10, 100] and volume.numbers["crops"] == 2
+
+
+def test_one_class_has_nearly_all():
+    finding = named([look("a", [5, 9990, 5], shape=(100, 100))], ROAD)["dominant-class"]
+    assert finding.numbers == {"class": "road", "share": 0.999}
+    assert "dominant-class" not in named([look("a", [50, 9900, 50], shape=(100, 100))], CELLS_AND_MORE)
+
+
+CELLS_AND_MORE = Classes.of(["cell", "background", "dirt"])

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from segwright.codecs.volume_file import write_volume
+from segwright.core import Grid
+from segwright.inspection.doctor import inspect
+from segwright.inspection.image_files import about_failures, about_sizes, about_values
+from segwright.inspection.looks import Failure, Look, MaskLook
+
+
+def look(key, dtype="uint8", channels=3, scale=200.0, mask_shape=None, turned=1.0):
+    mask = None
+    if mask_shape:
+        mask = MaskLook(mask_shape, np.array([0]), np.array([9]), np.array([0]), None, 1)
+    return Look(
+        key=key, part="", shape=(4, 6), channels=channels, dtype=dtype, scale=scale, step=None,
+        thumb=np.zeros((32, 32), np.float32), digest=b"", borders=None, mask=mask, turned=turned,
+    )  # fmt: skip
+
+
+def test_failures_by_what_the_reader_said():
+    failures = [
+        Failure("a", "", "a.png is damaged; copy it again"),
+        Failure("b", "", "m and i have one shape but lie 3 voxels apart in the world (spacing ...); resample"),
+        Failure("c", "", "m is 2 x 2, i is 3 x 3; export the mask again on the grid of the image"),
+    ]
+    found = {finding.name: finding for finding in about_failures(failures)}
+    assert {name: finding.keys for name, finding in found.items()} == {
+        "unreadable": ("a",),
+        "affine-mismatch": ("b",),
+        "size-mismatch": ("c",),
+    }
+    assert found["unreadable"].fix.drop == ("a",) and found["unreadable"].numbers["messages"] == {"a": failures[0].message}
+
+
+@pytest.mark.parametrize(("moved", "shape", "name"), [(5.0, (4, 5, 6), "affine-mismatch"), (0.0, (4, 5, 7), "size-mismatch")])
+def test_a_volume_whose_mask_lies_elsewhere(tmp_path, moved, shape, name):
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        affine = np.eye(4)
+        write_volume(
+            tmp_path / "images" / f"v{index}.nii.gz", rng.normal(size=(1, 4, 5, 6)).astype(np.float32), _grid((4, 5, 6))
+        )
+        affine[0, 3] = moved if index == 2 else 0.0
+        size = shape if index == 2 else (4, 5, 6)
+        numbers = rng.integers(0, 2, (1, *size)).astype(np.uint8)
+        write_volume(tmp_path / "masks" / f"v{index}.nii.gz", numbers, _grid(size, affine))
+    found = {finding.name: finding for finding in inspect(tmp_path).findings if finding.level != "note"}
+    assert set(found) == {name} and found[name].keys == ("v2",)
+
+
+def _grid(shape, affine=None):
+    return Grid(shape, spacing_mm=(1.0,) * 3, affine=np.eye(4) if affine is None else affine)
+
+
+def test_sizes():
+    found = about_sizes([look("a", mask_shape=(4, 6)), look("b", mask_shape=(8, 12))], {})
+    assert [(finding.name, finding.keys) for finding in found] == [("size-mismatch", ("b",))]
+    assert found[0].numbers["sizes"] == {"b": {"image": [4, 6], "mask": [8, 12]}}
+    assert "8 x 12, the image 4 x 6" in found[0].evidence
+
+
+def test_masks_that_fit_better_when_turned():
+    (finding,) = about_sizes([look("a", mask_shape=(4, 6), turned=3.0), look("b", mask_shape=(4, 6), turned=1.1)], {})
+    assert finding.name == "exif-not-applied" and finding.level == "warning" and finding.fix.drop == ("a",)
+
+
+def test_mixed_kinds():
+    assert about_values([look("a"), look("b")]) == []
+    found = about_values([look("a"), look("b", dtype="uint16", channels=1), look("c")])
+    assert [(finding.name, finding.keys) for finding in found] == [("mixed-bit-depths", ("b",)), ("mixed-channels", ("b",))]
+    assert "2 as uint8 and 1 as uint16" in found[0].evidence and "2 with 3 and 1 with 1" in found[1].evidence
+
+
+def test_scales_are_compared_inside_one_type():
+    floats = [look("a", "float32", scale=10.0), look("b", "float32", scale=999.0)]
+    assert about_values(floats) == []
+    (finding,) = about_values([*floats, look("c", "float32", scale=1000.0)])
+    assert finding.name == "intensity-scales" and finding.keys == ("a", "c")
+    assert about_values([look("a", scale=1.0), look("b", scale=255.0)]) == []  # 8 bits: one is dark
+    assert about_values([look("a", "float32", scale=0.0), look("b", "float32", scale=5.0)]) == []  # an empty image
