@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from segwright.codecs.image_file import JPEG_SUFFIXES, (
+from segwright.codecs.image_file import (
     EXIF_ORIENTATION,
+    JPEG_SUFFIXES,
     are_colors,
     fit_mask,
     read_image,
