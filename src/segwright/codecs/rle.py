@@ -176,8 +176,9 @@ def _columns(image: np.ndarray) -> np.ndarray:
 def _runs_of_mask(pixels: np.ndarray) -> np.ndarray:
     counts = np.empty(64, np.uint32)  # 64: enough for a small object; doubled when full
     found, last, start, n = 0, np.uint8(0), 0, 0
+    words = pixels[: len(pixels) // BLOCK * BLOCK].view(np.uint64)
     while n < len(pixels):
-        n = _skip(pixels, n, last)
+        n = _skip(words, n, 8, np.uint64(last) * np.uint64(0x0101010101010101))
         for position in range(n, min(n + BLOCK, len(pixels))):
             if pixels[position] != last:
                 if found + 2 > len(counts):
@@ -190,16 +191,18 @@ def _runs_of_mask(pixels: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _skip(pixels: np.ndarray, start: int, value: np.integer) -> int:
-    """The first position from `start` on, in steps of BLOCK, after which not all pixels of the block have this value."""
-    while start + BLOCK <= len(pixels):
-        differs = pixels[start] ^ value
-        for k in range(1, BLOCK):  # without an exit, so that it is a few instructions
-            differs |= pixels[start + k] ^ value
+def _skip(words: np.ndarray, start: int, pixels_per_word: int, word: np.uint64) -> int:
+    """The first pixel from `start` on, in steps of BLOCK, after which the words of a block are not all like this one."""
+    step = BLOCK // pixels_per_word
+    place = start // pixels_per_word
+    while place + step <= len(words):
+        differs = np.uint64(0)
+        for k in range(step):  # without an exit, so that it is a few instructions
+            differs |= words[place + k] ^ word
         if differs:
             break
-        start += BLOCK
-    return start
+        place += step
+    return place * pixels_per_word
 
 
 @njit(cache=True, nogil=True)
@@ -388,8 +391,9 @@ def _runs(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Value, start and end of each run of one positive value."""
     values, starts, ends = np.empty(256, np.int64), np.empty(256, np.int64), np.empty(256, np.int64)
     found, last, n = 0, np.int32(0), 0
+    words = pixels[: len(pixels) // BLOCK * BLOCK].view(np.uint64)
     while n < len(pixels):
-        n = _skip(pixels, n, last)
+        n = _skip(words, n, 2, np.uint64(np.uint32(last)) * np.uint64(0x0000000100000001))
         for position in range(n, min(n + BLOCK, len(pixels))):
             value = pixels[position]
             if value == last:
