@@ -113,7 +113,8 @@ def read(path: Path | str) -> Dataset:
     else:
         log.warning("%s holds masks and no images; the samples have none", root)
         files = {safe_key(stem): Files(None, mask) for stem, mask in masks.items()}
-    meaning = written_meaning(root, is_above=True) or _guessed([entry.mask for entry in files.values() if entry.mask])
+    drawn = [entry.mask for entry in files.values() if entry.mask]
+    meaning = written_meaning(root, is_above=True) or guessed(read_numbers(mask)[0] for mask in drawn)
     if not meaning.is_instances and (root / NUMBER_FOLDER).is_dir():
         numbers = {safe_key(stem): file for stem, file in volumes_below(root / NUMBER_FOLDER).items()}
         files = {key: Files(entry.image, entry.mask, numbers.get(key)) for key, entry in files.items()}
@@ -247,8 +248,11 @@ def _paired(images: dict[str, Path], masks: dict[str, Path]) -> dict[str, Files]
     return files
 
 
-def _guessed(masks: Sequence[Path]) -> Meaning:
-    values = np.unique(np.concatenate([present(read_numbers(path)[0]) for path in masks] or [np.zeros(1, np.int64)]))
+def guessed(masks: Iterable[np.ndarray]) -> Meaning:
+    """What the numbers 0..65535 of these masks mean where nobody says it; the rule is in the docstring of the module."""
+    values = np.zeros(0, np.int64)
+    for mask in masks:
+        values = np.union1d(values, present(mask))
     nonzero = values[values > 0]
     if len(nonzero) <= 1:
         content = {"classes": ["background", "foreground"], "values": [0, int(nonzero[0]) if len(nonzero) else 1]}

@@ -1,0 +1,175 @@
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from segwright.core import VOID, Classes, Grid, Sample, Segmentation
+from segwright.core.errors import FormatError, OutputError
+from segwright.formats import mask_folder, open_dataset, tiff
+
+CLASSES = Classes.of(["field", "house"], is_thing=[False, True])
+SCALE = (33550, 12, 3, (0.5, 0.25, 0.0), True)
+TIE = (33922, 12, 6, (10.0, 20.0, 0.0, 440720.0, 3751320.0, 0.0), True)
+NODATA = (42113, 2, 6, b"-9999\0", True)
+ASCII = (34737, 2, 7, b"WGS 84|", True)
+
+
+def keys(raster: int) -> tuple:
+    return 34735, 3, 8, (1, 1, 0, 1, 1025, 0, 1, raster), True
+
+
+def put(path: Path, array: np.ndarray, *tags: tuple, **changes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, array, photometric="minisblack", extratags=tags, **changes)
+    return path
+
+
+def sample(key: str, shape=(7, 9), *, affine=None, channels: int = 2, dtype=np.float32) -> Sample:
+    generator = np.random.default_rng(len(key))
+    truth = Segmentation.panoptic(generator.integers(-1, 4, shape), [0, 1, 1], [0, 9, 4], classes=CLASSES)
+    return Sample(key, generator.normal(50, 9, size=(channels, *shape)).astype(dtype), Grid(shape, affine=affine), truth)
+
+
+# By hand
+
+
+@pytest.mark.parametrize(("raster", "half"), [(1, 0.5), (2, 0.0), (None, 0.5)])
+def test_tie_points_of_corners_and_of_centres(tmp_path, raster, half):
+    tags = [SCALE, TIE, *([keys(raster)] if raster else [])]
+    grid = tiff.grid_of(put(tmp_path / "a.tif", np.zeros((30, 40), np.uint8), *tags))
+    assert grid.shape == (30, 40) and grid.spacing_mm is None
+    x, y, _ = grid.affine @ [20, 10, 1]  # row 20, column 10 is the tie point
+    assert (x, y) == (440720 + half * 0.5, 3751320 - half * 0.25)
+    assert np.allclose(grid.affine @ [22, 11, 1], [x + 0.5, y - 2 * 0.25, 1])
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_transformation_of_any_byte_order(tmp_path, order):
+    matrix = (2.0, 1.0, 0, 100, -1.0, 3.0, 0, 200, 0, 0, 0, 0, 0, 0, 0, 1)
+    path = put(tmp_path / "a.tif", np.zeros((3, 4), np.uint16), (34264, 12, 16, matrix, True), keys(2), byteorder=order)
+    affine = tiff.grid_of(path).affine  # row, column -> 2 * column + row + 100, 3 * row - column + 200
+    assert np.array_equal(affine, [[1, 2, 100], [3, -1, 200], [0, 0, 1]])
+
+
+def test_no_place(tmp_path):
+    assert tiff.grid_of(put(tmp_path / "a.tif", np.zeros((3, 4), np.uint16))).affine is None
+    assert tiff.geo_tags(tmp_path / "a.tif") is None
+    assert tiff.grid_of(put(tmp_path / "a.tif", np.zeros((3, 4), np.uint16), TIE)).affine is None  # a point, no scale
+
+
+def test_which_sets_it_takes(tmp_path):
+    put(tmp_path / "images" / "a.tif", np.zeros((3, 4), np.uint8))
+    put(tmp_path / "masks" / "a.tif", np.zeros((3, 4), np.uint8))
+    assert not tiff.matches(tmp_path) and mask_folder.matches(tmp_path)
+    assert tiff.matches(tmp_path / "images" / "a.tif")
+    put(tmp_path / "images" / "b.tif", np.zeros((3, 4), np.uint8), SCALE, TIE)
+    put(tmp_path / "masks" / "b.tif", np.zeros((3, 4), np.uint8))
+    assert tiff.matches(tmp_path)
+    assert [place.grid.affine is None for place in open_dataset(tmp_path)] == [True, False]
+    (tmp_path / "images" / "c.png").write_bytes(b"")
+    assert not tiff.matches(tmp_path)
+
+
+def test_a_single_file(tmp_path):
+    put(tmp_path / "a.tif", np.arange(24, dtype=np.int16).reshape(2, 3, 4), metadata={"axes": "ZYX"}, bigtiff=True)
+    [only] = open_dataset(tmp_path / "a.tif")
+    assert only.image.shape == (1, 2, 3, 4) and only.truth is None and only.key == "a"
+
+
+def test_pages_of_a_mask_are_layers(tmp_path):
+    put(tmp_path / "images" / "a.tif", np.zeros((1, 3), np.uint8), SCALE, TIE)
+    put(tmp_path / "masks" / "a.tif", np.array([[[0, 1, 1]], [[0, 0, 2]]], np.uint8), metadata={"axes": "CYX"})
+    truth = open_dataset(tmp_path)[0].truth
+    assert truth.planes.tolist() == [[[1, 2, 2]], [[0, 0, 3]]] and truth.class_ids.tolist() == [0, 1, 2]
+
+
+# By a law
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (300, 400), (3, 7, 9)])
+@pytest.mark.parametrize(("dtype", "channels"), [(np.uint8, 1), (np.uint8, 3), (np.uint16, 4), (np.float32, 2), (np.int32, 5)])
+def test_all_comes_back(tmp_path, shape, dtype, channels):
+    affine = np.array([[0.3, 2, 1e6 / 3], [-2, 0.3, 5.1], [0, 0, 1]]) if len(shape) == 2 else None
+    written = [sample(key, shape, affine=affine, channels=channels, dtype=dtype) for key in ("a", "bb")]
+    tiff.write(tmp_path / "set", written)
+    data = open_dataset(tmp_path / "set")
+    assert data.classes == CLASSES and data.keys == ("a", "bb")
+    for before, after in zip(written, data, strict=True):
+        assert before.image.dtype == after.image.dtype and np.array_equal(before.image, after.image)
+        assert np.array_equal(before.truth.planes == VOID, after.truth.planes == VOID)
+        assert np.array_equal(before.truth.masks()[[0, 2, 1]], after.truth.masks())
+        assert after.truth.instance_ids.tolist() == [0, 4, 9]
+        assert affine is None or np.array_equal(after.grid.affine, affine)
+
+
+def test_overlaps_come_back(tmp_path):
+    masks = np.random.default_rng(0).random((3, 5, 6)) < 0.6
+    truth = Segmentation.instances(masks, [0, 1, 1], classes=Classes.of(["a", "b"], is_thing=[True, True]))
+    tiff.write(tmp_path / "set", [Sample.of("a", np.zeros((1, 5, 6), np.uint8), truth)])
+    after = open_dataset(tmp_path / "set")[0].truth
+    assert np.array_equal(after.masks(), masks) and after.instance_ids.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_the_tags_are_carried_byte_for_byte(tmp_path, order):
+    array = np.random.default_rng(0).integers(0, 9, (30, 40)).astype(np.int16)
+    path = put(tmp_path / "in" / "images" / "a.tif", array, SCALE, TIE, keys(1), ASCII, NODATA, byteorder=order)
+    put(tmp_path / "in" / "masks" / "a.tif", (array > 4).astype(np.uint8))
+    tiff.write(tmp_path / "out", open_dataset(tmp_path / "in"))
+    tags = tiff.geo_tags(path)
+    assert len(tags.tags) == 5 and tags.byteorder == order
+    assert (tmp_path / "out" / "images" / "a.tif").read_bytes() == path.read_bytes()
+    assert tiff.geo_tags(tmp_path / "out" / "masks" / "a.tif") == tags
+    assert np.array_equal(tiff.grid_of(tmp_path / "out" / "masks" / "a.tif").affine, tiff.grid_of(path).affine)
+
+
+def test_large_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiff, "BIG", 1000)
+    tiff.write(tmp_path / "set", [sample("a", (300, 400), dtype=np.uint8, channels=1)])
+    with tifffile.TiffFile(tmp_path / "set" / "images" / "a.tif") as file:
+        assert file.is_bigtiff and file.pages.first.is_tiled
+    assert open_dataset(tmp_path / "set")[0].image.shape == (1, 300, 400)
+
+
+def test_damaged_files_are_told_or_read(tmp_path):
+    array = np.arange(1200, dtype=np.uint16).reshape(30, 40)
+    whole = put(tmp_path / "a.tif", array, SCALE, TIE, keys(1), compression="zlib").read_bytes()
+    chance = random.Random(1)
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(chance.randint(1, 3)):
+            spot = chance.randrange(min(len(data), 500))
+            data[spot : spot + chance.choice([1, 1, 4])] = chance.randbytes(chance.choice([1, 1, 4, 0]))
+        (tmp_path / "b.tif").write_bytes(data[: chance.randrange(len(data))] if chance.random() < 0.2 else data)
+        try:
+            tiff.read(tmp_path / "b.tif")[0]
+        except FormatError as error:
+            assert "b.tif" in str(error)
+
+
+# By its messages
+
+
+def test_what_is_no_tiff_is_told(tmp_path):
+    with pytest.raises(FormatError, match="does not exist"):
+        tiff.grid_of(tmp_path / "a.tif")
+    (tmp_path / "a.tif").write_bytes(b"nothing")
+    with pytest.raises(FormatError, match="damaged or no TIFF"):
+        tiff.grid_of(tmp_path / "a.tif")
+    put(tmp_path / "a.tif", np.zeros((3, 4), np.uint8), (33550, 12, 3, (0.0, 0.0, 0.0), True), TIE)
+    with pytest.raises(FormatError, match="lead to no place on a map"):
+        tiff.grid_of(tmp_path / "a.tif")
+
+
+def test_numbers_that_do_not_fit_are_told(tmp_path):
+    tiff.write(tmp_path / "set", [sample("a")])
+    put(tmp_path / "set" / "instances" / "a.tif", np.zeros((3, 4), np.uint16))
+    with pytest.raises(FormatError, match="export both again at one size"):
+        tiff.read(tmp_path / "set")[0]
+    put(tmp_path / "set" / "masks" / "a.tif", np.zeros((3, 4), np.uint8))
+    with pytest.raises(FormatError, match="export the mask again at the size of the image"):
+        tiff.read(tmp_path / "set")[0]
+    with pytest.raises(OutputError, match="TIFF holds no bool here; convert it to uint8"):
+        tiff.write(tmp_path / "other", [Sample.of("a", np.zeros((1, 7, 9), bool), sample("a").truth)])
