@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import tifffile
 
 from segwright.codecs.image_file import write_image
 from segwright.core import Classes, Grid, Sample, Segmentation
@@ -91,9 +92,11 @@ def test_images_are_found_by_their_names(tmp_path, file, image):
     assert data.keys == ("train__a" if "train" in file else "a",)
 
 
-def test_coordinates_of_a_map(tmp_path, monkeypatch):
-    monkeypatch.setattr(geojson, "_grid", lambda path: Grid((4, 6), None, AFFINE) if path and path.suffix == ".tif" else None)
-    image = write_image(tmp_path / "a", np.zeros((2, 4, 6), np.uint8))
+def test_coordinates_of_a_map(tmp_path):
+    image = tmp_path / "a.tif"
+    place = [(33550, 12, 3, (0.25, 0.25, 0.0)), (33922, 12, 6, (0.0, 0.0, 0.0, 4_500_000.0, 5_400_001.0, 0.0))]
+    keys = (34735, 3, 8, (1, 1, 0, 1, 1025, 0, 1, 1))  # the tie point is the corner of a pixel
+    tifffile.imwrite(image, np.zeros((4, 6), np.uint8), extratags=[(*tag, True) for tag in (*place, keys)])
     west, north = 4_500_000, 5_400_001  # the corner: half a pixel before the centre of the first
     corners = ring(west + 0.25, north - 0.75, west + 1, north - 0.25)
     data = read(collection(tmp_path / "a.geojson", feature(corners, **{"class": "roof"})))
@@ -139,8 +142,7 @@ def test_what_was_written_comes_back(tmp_path, hard_samples, assert_same):
 
 
 def test_on_a_map_the_truth_comes_back(tmp_path, hard_samples, assert_same, monkeypatch):
-    shapes = {f"{sample.key.split('__')[1]}.png": sample.grid.shape for sample in hard_samples}
-    monkeypatch.setattr(geojson, "_grid", lambda path: Grid(shapes[path.name], None, AFFINE))
+    monkeypatch.setattr(geojson, "_grid", lambda path, shape: Grid(shape, None, AFFINE))
     write(tmp_path / "new", hard_samples[:8])
     assert '"coordinates": "map"' in (tmp_path / "new/train/a.001.geojson").read_text()
     for read_back, written in zip(read(tmp_path / "new"), hard_samples[:8], strict=True):

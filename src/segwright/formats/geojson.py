@@ -51,6 +51,7 @@ from segwright.formats.named_objects import (
     unique_keys,
     write_classes_file,
 )
+from segwright.formats.tiff import grid_of
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class Reader:
         name = said.path or label_name(path.parent, path)
         image = read_picture(image_path, shape, str(path), name=name, is_needed=bool(self.images))
         height, width = image.shape[1:]
-        grid = _grid(image_path) or Grid((height, width))
+        grid = _grid(image_path, (height, width))
         if said.coordinates == "map" and grid.affine is None:
             raise FormatError(f"{path} has coordinates of a map, but no GeoTIFF says where its image lies; add that image")
         regions, void = [], []
@@ -213,8 +214,7 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             truth = truth_2d(sample, "geojson")
             place = place_of(sample.key)
             image = journal.write_image(sample, root / place)
-            grid = _grid(image)
-            affine = grid.affine if grid else None
+            affine = _grid(image, truth.shape).affine
             void = rle.of_void(truth.planes)
             if VOID_NAME in truth.classes.names and rle.area(void):
                 raise OutputError(f"sample {sample.key!r} has void, which is called {VOID_NAME!r} here; rename that class")
@@ -265,13 +265,13 @@ def _image_of(index: ImageIndex, file: Path) -> Path | None:
     return next(iter(fitting), None)
 
 
-def _grid(image: Path | None) -> Grid | None:
-    """Where the pixels of a GeoTIFF are; None for other images."""
-    if image is None or image.suffix.lower() not in TIFF_SUFFIXES:
-        return None
-    from segwright.formats.tiff import grid_of
-
-    return grid_of(image)
+def _grid(image: Path | None, shape: tuple[int, ...]) -> Grid:
+    """Where the pixels of an image of this shape are; only a GeoTIFF says it."""
+    if image is not None and image.suffix.lower() in TIFF_SUFFIXES:
+        grid = grid_of(image)
+        if grid.shape == shape:
+            return grid
+    return Grid(shape)
 
 
 def _class_name(properties: dict[str, Any]) -> str:
