@@ -4,7 +4,7 @@ from PIL import Image
 
 from segwright.core.errors import FormatError
 from segwright.formats.mask_folder import read
-from segwright.formats.mask_pairs import masks_alone, pairs
+from segwright.formats.mask_pairs import masks_alone, pairs, partners_of
 
 IMAGE = np.arange(12, dtype=np.uint8).reshape(3, 4)
 MASK = np.array([[0, 0, 1, 1], [0, 2, 2, 1], [0, 0, 0, 0]], dtype=np.uint8)
@@ -52,6 +52,19 @@ def test_what_is_dropped_needs_no_partner(tmp_path):
     (tmp_path / "masks" / "b.png").unlink()
     assert list(pairs(tmp_path / "images", tmp_path / "masks", {"a", "b"})) == ["c"]
     assert list(masks_alone(tmp_path / "masks")) == ["a", "c"] and list(masks_alone(tmp_path / "masks", {"a"})) == ["c"]
+
+
+def test_the_mask_of_a_dropped_image_goes_with_it(tmp_path):
+    for name in ("a", "b", "c"):
+        save(tmp_path / "images" / f"{name}_img.png", IMAGE)
+        save(tmp_path / "masks" / f"{name}_mask.png", MASK)
+    (tmp_path / "masks" / "b_mask.png").write_bytes(b"")
+    assert list(pairs(tmp_path / "images", tmp_path / "masks", {"a_img", "b_img"})) == ["c_img"]
+
+
+def test_partners_by_hand():
+    found = partners_of(["a", "b_img", "c", "d"], ["a_mask", "b", "c", "c_gt"])
+    assert found == {"a": "a_mask", "b_img": "b", "c": "c"}
 
 
 # By its messages

@@ -41,7 +41,7 @@ def test_by_hand_everything_is_there(truths, tmp_path, read_html):
     text = "".join(tags.text)
     for part in (
         *("6 images, 3 classes.", "12 × 16", "uint8", "Findings", "off-by-one", "1 to 3 & never 0.", "Say so.", "Classes"),
-        *("Sizes", "Intensity", "12 × 16, s0", "Source"),
+        *("Objects", "16 to 63", "Intensity", "12 × 16, s0", "Source"),
     ):
         assert part in text, part
     assert tags.seen.count("img") == 6  # all, as there are fewer than would be shown
@@ -98,6 +98,13 @@ def test_nothing_that_can_be_read(tmp_path, read_html):
     write_data_card(tmp_path / "card.html", report)
     text = "".join(read_html((tmp_path / "card.html").read_text(encoding="utf-8")).text)
     assert "3 images." in text and "off-by-one" in text and facts(report) == [("source", "data"), ("samples", "3")]
+
+
+def test_one_size_needs_no_histogram(truths, tmp_path):
+    assert "Sizes" not in card(truths, tmp_path / "card.html")
+    report = replace(reported(truths), sizes={(12, 16): 5, (20, 30): 1})
+    write_data_card(tmp_path / "card.html", report)
+    assert "Sizes" in (tmp_path / "card.html").read_text(encoding="utf-8")
 
 
 def test_many_sizes_end_in_one_row():

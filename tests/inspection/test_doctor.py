@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segwright.codecs.image_file import write_values
+from segwright.codecs.image_file import write_picture, write_values
 from segwright.core.errors import FormatError
 from segwright.formats import mask_folder, open_splits, synthetic
 from segwright.inspection.doctor import inspect
@@ -371,6 +371,40 @@ def test_of_many_samples_some_are_looked_at_and_the_report_says_so(clean):
     assert inspect(clean.root, at_most=20).dataset.keys == report.dataset.keys
 
 
+def test_what_is_not_read_is_compared_by_its_small_picture(patient):
+    twice_across(patient)
+    nearly(patient)
+    names = set()
+    for seed in range(3):
+        report = inspect(patient.root, at_most=12, seed=seed)
+        names |= {finding.name.replace("near-", "") for finding in report.findings} & {"duplicates", "duplicates-across-splits"}
+        assert report.compared == report.count == 38 and report.looked_at == 12
+    assert "duplicates-across-splits" in names
+
+
+def test_masks_in_jpegs_are_black_and_white(patient):
+    patient.name(None)
+    for index, (_, path) in enumerate(patient.pairs()):
+        white = (patient.mask(index) == 2).astype(np.uint8)[..., None].repeat(3, axis=2) * 255
+        write_picture(path.with_suffix(".jpg"), white)
+        path.unlink()
+    assert inspect(patient.root).findings == ()
+
+
+def test_law_damage_never_stops_the_doctor(patient):
+    rng = np.random.default_rng(0)
+    files = [path for pair in patient.pairs() for path in pair] + [patient.root / "classes.json"]
+    for _ in range(6):
+        for path in rng.choice(files, 8, replace=False):
+            data = bytearray(path.read_bytes())
+            for _ in range(int(rng.integers(1, 20))):
+                if data:
+                    data[rng.integers(len(data))] = rng.integers(256)
+            path.write_bytes(data[: int(rng.integers(len(data) + 1))] if rng.random() < 0.3 else data)
+        report = inspect(patient.root)
+        assert report.findings and json.dumps(report.to_json())
+
+
 def test_without_parts_the_sixth_that_is_held_out_counts_as_one(patient):
     clip_root = patient.root / "train"
     persons_across(patient)
@@ -439,6 +473,17 @@ def test_nuclei_touch_across_train_and_val(shared_data):
         key for group in found["touching-tiles-across-splits"].numbers["groups"] for key in group if key.startswith("val")
     ]
     assert 60 <= len(in_val) <= 66
+
+
+def test_hippocampi_come_in_pairs(shared_data):
+    found = {finding.name: finding for finding in inspect(shared_data / "hippocampus").findings}
+    assert set(found) == {"mixed-bit-depths", "intensity-scales", "same-subject"}
+    assert found["mixed-bit-depths"].numbers["images"] == {"float32": 159, "uint8": 41}
+    assert found["intensity-scales"].numbers["highest"] > 1e6
+    groups = found["same-subject"].numbers["groups"]
+    assert len(groups) >= 60 and ["hippocampus_007", "hippocampus_008"] in groups
+    numbers = [[int(key[-3:]) for key in group] for group in groups]
+    assert sum(len(group) == 2 and group[0] % 2 == 1 and group[1] == group[0] + 1 for group in numbers) >= len(numbers) - 2
 
 
 def test_membrane_needs_nothing(shared_data):

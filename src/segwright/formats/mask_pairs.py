@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -93,14 +93,11 @@ def pairs(image_folder: Path, mask_folder: Path, dropped: Collection[str] = ()) 
     Raises:
         FormatError: one of them is missing, or two files have one name.
     """
+    if dropped:
+        all_partners = partners_of(*([stem for stem, _ in images_below(folder)] for folder in (image_folder, mask_folder)))
+        dropped = {*dropped, *(safe_key(mask) for image, mask in all_partners.items() if safe_key(image) in dropped)}
     images, masks = by_stem(image_folder, dropped), by_stem(mask_folder, dropped)
-    bare = {MASK_ENDING.sub("", stem): stem for stem in masks}
-    partners: dict[str, str] = {}
-    for stem in images:
-        base = IMAGE_ENDING.sub("", stem)
-        partner = next((name for name in (stem, bare.get(stem), base, bare.get(base)) if name in masks), None)
-        if partner is not None:
-            partners[stem] = partner
+    partners = partners_of(images, masks)
     alone = [image for stem, image in images.items() if stem not in partners]
     left = [mask for stem, mask in masks.items() if stem not in set(partners.values())]
     if not partners:
@@ -118,6 +115,19 @@ def pairs(image_folder: Path, mask_folder: Path, dropped: Collection[str] = ()) 
         if pair[0] is not images[stem]:
             raise FormatError(f"{images[stem]} and {pair[0]} would both be called {safe_key(stem)}; rename one")
     return result
+
+
+def partners_of(images: Iterable[str], masks: Collection[str]) -> dict[str, str]:
+    """The name of the mask that belongs to each image, both without suffix; images without one are left out."""
+    there = {*masks}
+    bare = {MASK_ENDING.sub("", name): name for name in masks}
+    partners = {}
+    for image in images:
+        base = IMAGE_ENDING.sub("", image)
+        partner = next((name for name in (image, bare.get(image), base, bare.get(base)) if name in there), None)
+        if partner is not None:
+            partners[image] = partner
+    return partners
 
 
 def keys_of_parts(

@@ -50,7 +50,7 @@ def write_data_card(path: Path | str, report: Report, examples: Sequence[Sample]
         measured = f" Measured on {found.looked_at} samples, drawn at random." if found.looked_at < found.count else ""
         sections += [
             section("Classes", CLASS_NOTE + measured, class_table(dataset, found) if found.with_truth else "", side=True),
-            section("Sizes", SIZE_NOTE, size_table(report.sizes), side=True),
+            section("Sizes", SIZE_NOTE, size_table(report.sizes) if len(report.sizes) > 1 else "", side=True),
             section("Objects", AREA_NOTE + measured, area_table(report.areas) if found.with_truth else "", side=True),
             section("Intensity", INTENSITY_NOTE + measured, intensity_table(found), side=True),
         ]

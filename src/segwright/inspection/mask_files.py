@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segwright.formats.image_tree import MASK_FOLDERS, images_below, safe_key
-from segwright.formats.mask_pairs import IMAGE_ENDING, IMAGE_FOLDERS, MASK_ENDING, subfolders
+from segwright.formats.mask_pairs import IMAGE_FOLDERS, partners_of, subfolders
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,7 @@ def scan(root: Path, drop: Collection[str] = ()) -> MaskFiles | None:
     images, masks = (dict(listing) for listing in listings)
     if len(images) < len(listings[0]) or len(masks) < len(listings[1]) or len({*map(safe_key, images)}) < len(images):
         return None
-    bare = {MASK_ENDING.sub("", stem): stem for stem in masks}
-    partners: dict[str, str] = {}
-    for stem in images:
-        base = IMAGE_ENDING.sub("", stem)
-        partner = next((name for name in (stem, bare.get(stem), base, bare.get(base)) if name in masks), None)
-        if partner is not None:
-            partners[stem] = partner
+    partners = partners_of(images, masks)
     used = set(partners.values())
     return MaskFiles(
         {key: (images[stem], masks[name]) for stem, name in partners.items() if (key := safe_key(stem)) not in drop},
