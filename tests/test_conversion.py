@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segwright.conversion import compare, convert, writers
+from segwright.conversion import Change, compare, convert, writers
 from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError, UnknownNameError
 from segwright.formats import mask_folder, open_dataset, synthetic
@@ -70,7 +70,7 @@ def test_overlaps():
 
 def test_two_objects_of_the_same_pixels():
     twins = sample([[[1, 1, 0, 0]], [[2, 2, 0, 0]]], [1, 1], [1, 2])
-    assert compare(twins, twins).iou == 1
+    assert compare(twins, twins) == Change("a", 1.0, (), ())
     assert compare(twins, sample([[[1, 1, 0, 0]]], [1], [1])).iou == 0.5
 
 

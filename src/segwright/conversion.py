@@ -237,7 +237,7 @@ def _matches(first: _Groups, second: _Groups) -> list[tuple[int, int, float]]:
     ious = [(count / (first.areas[i] + second.areas[j] - count), i, j) for (i, j), count in candidates.items()]
     used_first, used_second = set(), set()
     pairs = []
-    for iou, i, j in sorted(ious, key=lambda entry: (-entry[0], entry[1] - entry[2], entry[1])):
+    for iou, i, j in sorted(ious, key=lambda entry: (-entry[0], abs(entry[1] - entry[2]), entry[1])):
         if i not in used_first and j not in used_second:
             used_first.add(i)
             used_second.add(j)
