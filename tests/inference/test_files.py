@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from segwright.core import Classes
+from segwright.codecs.volume_file import read_volume, write_volume
+from segwright.core import Classes, Grid
 from segwright.core.errors import FormatError, OutputError, UsageError
+from segwright.formats import open_dataset, tiff
 from segwright.inference import files
 from segwright.inference.engine import AutoEngine, TorchEngine
 from segwright.inference.files import predict
@@ -87,6 +89,65 @@ def test_volumes(tmp_path):
     [mask, picture] = predict(predictor(), tmp_path / "volume.tif", tmp_path / "masks", overlay=True)
     assert (tifffile.imread(mask) == (volume > 100)).all()
     assert Image.open(picture).size == (30, 20)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "written"), [(".nii.gz", ".nii.gz"), (".nrrd", ".nrrd"), (".mha", ".mha"), (".mhd", ".mha")]
+)
+def test_a_volume_becomes_a_volume_on_its_grid(tmp_path, suffix, written):
+    pytest.importorskip("SimpleITK", reason="writing volumes needs segwright[medical]")
+    volume = np.stack([scene(seed) for seed in range(5)])
+    affine = np.array([[0, 0, -0.5, 7], [0, 0.7, 0, -8], [2.5, 0, 0, 9], [0, 0, 0, 1.0]])
+    write_volume(tmp_path / "scans" / f"a{suffix}", volume[None], Grid(volume.shape, (2.5, 0.7, 0.5), affine))
+    for images in (tmp_path / "scans", tmp_path / "scans" / f"a{suffix}"):
+        [mask, picture] = predict(predictor(), images, tmp_path / "masks", overlay=True)
+        assert mask == tmp_path / "masks" / f"a{written}" and Image.open(picture).size == (30, 20)
+        values, grid = read_volume(mask)
+        assert values.dtype == np.uint8 and np.array_equal(values[0], volume > 100)
+        assert np.allclose(grid.affine, affine, atol=1e-6)
+    assert predict(predictor(), tmp_path, tmp_path / "masks") == [tmp_path / "masks" / f"scans__a{written}"]  # not its own
+
+
+def test_a_dicom_series_becomes_a_segmentation(tmp_path):
+    pytest.importorskip("highdicom", reason="DICOM needs segwright[medical]")
+    from pydicom import Dataset
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    volume = np.stack([scene(seed) for seed in range(4)]).astype(np.uint16)
+    for name in "ab":
+        series = generate_uid()
+        for index, pixels in enumerate(volume):
+            data = Dataset()
+            data.file_meta = FileMetaDataset()
+            data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+            data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+            data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = "1.2", series, "1.3"
+            data.Rows, data.Columns, data.PixelSpacing, data.Modality = *pixels.shape, [1, 1], "CT"
+            data.ImagePositionPatient, data.ImageOrientationPatient = [0, 0, 3 * index], [1, 0, 0, 0, 1, 0]
+            data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
+            data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelData = 16, 16, 15, pixels.tobytes()
+            (tmp_path / "ct" / name).mkdir(parents=True, exist_ok=True)
+            data.save_as(tmp_path / "ct" / name / f"{9 - index}", enforce_file_format=True)
+    written = predict(predictor(), tmp_path / "ct", tmp_path / "ct" / "masks")
+    assert written == [tmp_path / "ct" / "masks" / "a.dcm", tmp_path / "ct" / "masks" / "b.dcm"]
+    for sample in open_dataset(tmp_path / "ct"):
+        names = [sample.truth.classes.names[k] for k in sample.truth.class_ids]
+        assert np.array_equal(sample.truth.mask(names.index("bright")), volume > 100)
+
+
+def test_a_mask_of_a_map_lies_on_the_map(tmp_path):
+    scale, tie = (33550, 12, 3, (0.5, 0.5, 0.0), True), (33922, 12, 6, (0, 0, 0, 440720.0, 3751320.0, 0), True)
+    (tmp_path / "a").mkdir()
+    tifffile.imwrite(tmp_path / "a" / "map.tif", scene(0), extratags=[scale, tie])
+    for palette in (False, True):
+        [mask] = predict(predictor(), tmp_path / "a", tmp_path / "masks", palette=palette)
+        assert tiff.geo_tags(mask) == tiff.geo_tags(tmp_path / "a" / "map.tif")
+        with tifffile.TiffFile(mask) as file:
+            page = file.pages.first
+            assert np.array_equal(page.asarray(), scene(0) > 100) and (page.photometric == 3) == palette
+            assert not palette or page.colormap[:, 1].tolist() == [200 * 257, 100 * 257, 0]
 
 
 def test_colours_that_other_tools_show(photos, tmp_path):

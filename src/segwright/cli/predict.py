@@ -1,4 +1,4 @@
-"""`segwright predict`: masks for images."""
+"""`segwright predict`: masks for images and volumes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,13 +8,13 @@ import typer
 
 def run(
     model: Annotated[Path, typer.Argument(help="Folder of a run, or its model.safetensors.")],
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, volumes, DICOM series, or folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder for the masks.")] = Path("predictions"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with the mask over the image.")] = False,
     palette: Annotated[bool, typer.Option("--palette", help="Masks with the colours of the classes (palette PNG).")] = False,
     flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images: slower, a little better.")] = False,
 ) -> None:
-    """Write one mask per image, at the image's own size, whose pixel values are class indices."""
+    """Write one mask per image, on the image's own grid, whose values are class indices; for a DICOM series a DICOM-SEG."""
     from segwright.cli.terminal import working
     from segwright.inference.files import predict
 

@@ -1,5 +1,8 @@
 """Image files to mask files: the next image is decoded and the last mask written while the network works on this one.
 
+A mask lies on the grid of its image and is of its kind: volumes become volumes, DICOM series DICOM-SEG objects that reference
+them, TIFF images TIFF masks with the same place on the map, all others PNG.
+
 Axes: C channels, *S spatial axes.
 """
 
@@ -21,9 +24,15 @@ from segwright.codecs.image_file import (
     write_class_map,
     write_picture,
 )
+from segwright.codecs.volume_file import read_volume, suffix_of, write_volume
+from segwright.core import Dataset, Sample, Segmentation
 from segwright.core.errors import OutputError, SegwrightError, UsageError
 from segwright.core.picture import overlay as laid_over
+from segwright.formats import dicom, tiff
+from segwright.formats.image_tree import safe_key
 from segwright.formats.mask_folder import image_files, is_mask_folder
+from segwright.formats.mask_pairs import IMAGE_FOLDERS, subfolders
+from segwright.formats.volume import volumes_below
 from segwright.inference.engine import AutoEngine
 from segwright.inference.load import load
 from segwright.inference.predictor import Predictor
@@ -31,21 +40,32 @@ from segwright.inference.predictor import Predictor
 log = logging.getLogger(__name__)
 
 AHEAD = 2  # images decoded before they are needed, and masks that wait to be written: enough to keep three threads busy
+DETACHED = {".mhd": ".mha", ".nhdr": ".nrrd"}  # headers in files of their own; masks are one file
 SHOWN = 10  # images named in a message; the log names all
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image file and the files that it becomes."""
+    """One image and the files that it becomes. A DICOM series, `image` being its folder, is read from `series` by its `key`."""
 
+    key: str
     image: Path
     mask: Path
     overlay: Path | None
+    series: Dataset | None = None
 
     @property
     def outputs(self) -> list[Path]:
         """The files to write."""
         return [self.mask] if self.overlay is None else [self.mask, self.overlay]
+
+    def read(self) -> Sample:
+        """The image and its grid."""
+        if self.series is not None:
+            return self.series.load(self.key)
+        if suffix_of(self.image):
+            return Sample(self.key, *read_volume(self.image))
+        return Sample.of(self.key, read_image(self.image))
 
 
 def predict(
@@ -59,9 +79,11 @@ def predict(
 ) -> list[Path]:
     """Write the class map of each image to a folder and return the files written, in the order of the images.
 
-    `model` is a predictor or a run's folder. `images` are files, or folders with everything below them. A mask is called
-    KEY.png, or KEY.tif for a TIFF: class numbers at the image's own size, with the classes' colours if `palette`. `overlay`
-    adds pictures for people, KEY_overlay.jpg for a JPEG, else .png. `flips` replaces those of the model. Masks of an earlier
+    `model` is a predictor or a run's folder. `images` are files, or folders with everything below them: volumes if there are
+    any, else DICOM series, else images. A mask is called KEY.png: class numbers at the image's own size, with the classes'
+    colours if `palette`. For a TIFF it is KEY.tif with the same place on the map, for a volume a volume of the same kind on the
+    same grid, for a DICOM series KEY.dcm, a DICOM-SEG (without colours, these two). `overlay` adds pictures for people,
+    KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice. `flips` replaces those of the model. Masks of an earlier
     run are replaced, images and the masks of a data set (images/ and masks/ side by side) never. An image that cannot be read
     or predicted is left out, and named when all others are done.
 
@@ -87,12 +109,13 @@ def predict(
             if isinstance(predictor.engine, AutoEngine):
                 predictor.engine.ahead = (len(jobs) - number) * 2 ** len(predictor.flips)
             try:
-                class_map = predictor.class_map(image.result())
+                sample = image.result()
+                class_map = predictor.class_map(sample.image)
             except SegwrightError as error:
                 failed[job.image] = str(error) if str(job.image) in str(error) else f"{job.image}: {error}"
                 log.warning("%s", failed[job.image])
                 continue
-            waiting.append(writer.submit(write, job, image.result(), class_map, predictor, palette=palette))
+            waiting.append(writer.submit(write, job, sample, class_map, predictor, palette=palette))
             written += job.outputs
             if len(waiting) > AHEAD:
                 waiting.popleft().result()
@@ -112,8 +135,9 @@ def planned(images: Sequence[str | Path], out: Path, *, overlay: bool) -> list[J
         OutputError: results would lie among the images, replace one or a mask of a data set, or two would have one name.
     """
     keys: dict[str, Path] = {}
+    series: dict[str, Dataset] = {}
     for place in map(Path, images):
-        files = image_files(place)
+        files, data = found(place)
         results = {key for key, image in files.items() if place.is_dir() and image.resolve().is_relative_to(out.resolve())}
         if place.is_dir() and (place.resolve() == out.resolve() or len(results) == len(files)):
             raise OutputError(f"masks in {out} would lie among the images there; choose another folder with out")
@@ -122,11 +146,17 @@ def planned(images: Sequence[str | Path], out: Path, *, overlay: bool) -> list[J
         for key, image in files.items():
             if key not in results and keys.setdefault(key, image).resolve() != image.resolve():
                 raise OutputError(f"the masks of {image} and {keys[key]} would both be called {key}; rename one of the images")
+        series |= {key: data for key in files if data is not None}
     jobs = []
     for key, image in keys.items():
         suffix = image.suffix.lower()
         picture = out / f"{key}_overlay{suffix if suffix in JPEG_SUFFIXES else '.png'}"
-        jobs.append(Job(image, out / f"{key}{'.tif' if suffix in TIFF_SUFFIXES else '.png'}", picture if overlay else None))
+        ending = ".tif" if suffix in TIFF_SUFFIXES else ".png"
+        if key in series:
+            ending = ".dcm"
+        elif suffix_of(image):
+            ending = DETACHED.get(suffix_of(image), suffix_of(image))
+        jobs.append(Job(key, image, out / f"{key}{ending}", picture if overlay else None, series.get(key)))
     taken = {job.image.resolve(): job.image for job in jobs}
     for job in jobs:
         for path in job.outputs:
@@ -139,6 +169,25 @@ def planned(images: Sequence[str | Path], out: Path, *, overlay: bool) -> list[J
                     "may be its truth; choose another folder with out, or remove the masks if an earlier prediction wrote them"
                 )
     return jobs
+
+
+def found(place: Path) -> tuple[dict[str, Path], Dataset | None]:
+    """The image behind each key at a place, and, where they are DICOM series, the data set that reads them.
+
+    Raises:
+        FormatError: there is no image, or two would have one key.
+    """
+    if suffix_of(place) and place.is_file():
+        return {safe_key(place.name[: -len(suffix_of(place))]): place}, None
+    if place.is_dir():
+        folder = next((folder for folder in subfolders(place, IMAGE_FOLDERS) if volumes_below(folder)), place)
+        volumes = {safe_key(stem): path for stem, path in volumes_below(folder).items()}
+        if volumes:
+            return volumes, None
+    if dicom.matches(place):
+        data = dicom.read(place)
+        return dict.fromkeys(data.keys, place), data
+    return image_files(place), None
 
 
 def check_writable(out: Path) -> None:
@@ -156,21 +205,34 @@ def check_writable(out: Path) -> None:
         raise OutputError(f"{out} cannot be written ({error.strerror}); choose another folder with out") from error
 
 
-def decoded(jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[np.ndarray]]]:
-    """Each job with its image (C, *S), or the error that reading it raised; the next images are read meanwhile."""
+def decoded(jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Sample]]]:
+    """Each job with its image, or the error that reading it raised; the next images are read meanwhile."""
     with ThreadPoolExecutor(1) as reader:
-        reading: deque[Future[np.ndarray]] = deque()
+        reading: deque[Future[Sample]] = deque()
         for number, job in enumerate(jobs):
             while len(reading) <= AHEAD and number + len(reading) < len(jobs):
-                reading.append(reader.submit(read_image, jobs[number + len(reading)].image))
+                reading.append(reader.submit(jobs[number + len(reading)].read))
             yield job, reading.popleft()
 
 
-def write(job: Job, image: np.ndarray, class_map: np.ndarray, predictor: Predictor, *, palette: bool) -> None:
-    """Write the results of one image (C, *S) and its class map (*S)."""
-    write_class_map(job.mask, class_map, predictor.classes, palette=palette)
+def write(job: Job, sample: Sample, class_map: np.ndarray, predictor: Predictor, *, palette: bool) -> None:
+    """Write the results of one image and its class map (*S)."""
+    classes = predictor.classes
+    place = tiff.geo_tags(job.image) if job.mask.suffix == ".tif" else None
+    stored = class_map.astype(np.uint8 if len(classes) <= MAX_8_BIT_CLASSES else np.uint16)
+    if job.series is not None:
+        truth = Segmentation.semantic(class_map, classes)
+        dicom.write_segmentation(job.mask, truth, job.image, key=job.key)
+    elif suffix_of(job.mask):
+        write_volume(job.mask, stored[None], sample.grid)
+    elif place is not None:
+        colors = np.zeros((256, 3), np.uint8)  # of all 8-bit numbers
+        colors[: len(classes) * palette] = classes.palette[: len(classes) * palette]
+        tiff.write_values(job.mask, stored[None], place, colors if palette else None)
+    else:
+        write_class_map(job.mask, class_map, classes, palette=palette)
     if job.overlay is not None:
-        write_picture(job.overlay, laid_over(image, class_map, predictor.classes.palette))
+        write_picture(job.overlay, laid_over(sample.image, class_map, classes.palette))
 
 
 def some(reasons: list[str]) -> str:
