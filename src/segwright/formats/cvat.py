@@ -31,22 +31,21 @@ Axes: V corners of a polygon, (H, W) pixels, (h, w) those of a box, P planes, R 
 import logging
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
-from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
+from numba import njit
 
 from segwright.codecs import polygons, rle
-from segwright.codecs.image_file import MAX_PIXELS, SUFFIXES
+from segwright.codecs.image_file import SUFFIXES
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError, naming
 from segwright.core.files import replacing
+from segwright.formats.cvat_xml import FILE, SHAPES, Entry, Index, Shape, shapes_of
 from segwright.formats.image_tree import ImageIndex
 from segwright.formats.journal import Journal
 from segwright.formats.named_objects import (
@@ -65,49 +64,12 @@ from segwright.formats.named_objects import (
 log = logging.getLogger(__name__)
 
 LOSES = "void pixels become nothing, crowds become single objects, scores are not kept"
-FILE = "annotations.xml"
-SHAPES = ("polygon", "mask", "ellipse")
-WITHOUT_MASK = ("box", "points", "polyline", "cuboid", "skeleton", "tag")
 TYPES_WITH_MASK = ("", "any", *SHAPES)  # labels of other types are no classes, unless a polygon or a mask has them
-ENCODINGS = ("utf-8", "us-ascii", "ascii", "iso-8859-1")  # in which parsing can start anywhere
 MAX_COORDINATE = 1e6  # pixels; far beyond any image, and what is drawn takes time by its length
-MAX_DEPTH = 64  # of elements in each other; CVAT's own files have 6
-CHUNK = 1 << 16  # bytes parsed at a time
 HEAD = 4096  # bytes in which the first element must begin
 COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters that XML 1.0 cannot hold
 AS_NUMBERS = {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"}
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An <image>: its name, subset and size (H, W), and the byte and the line where it begins."""
-
-    name: str
-    subset: str
-    shape: tuple[int, int]
-    offset: int
-    line: int
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A <polygon> or <mask>: its attributes, and where it stands, for messages."""
-
-    tag: str
-    attributes: dict[str, str]
-    place: str
-
-    def text(self, name: str) -> str:
-        """An attribute that must be there."""
-        if name not in self.attributes:
-            raise FormatError(f"{self.place} has no {name!r}; correct it or export the file again")
-        return self.attributes[name]
-
-    def number(self, name: str, missing: int | None = None) -> int:
-        """An attribute that is a whole number; `missing` where it may be absent."""
-        text = str(missing) if missing is not None and name not in self.attributes else self.text(name)
-        return _whole(text, f"{self.place}: {name}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,117 +88,7 @@ class Reader:
         image = read_picture(
             self.files.get(key), entry.shape, place, name=entry.name, is_needed=bool(self.files) and key not in self.files
         )
-        return Sample.of(key, image, _truth(self._shapes(entry), entry.shape, self.classes, place))
-
-    def _shapes(self, entry: Entry) -> list[Shape]:
-        shapes: list[Shape] = []
-        depth = 0
-
-        def start(tag: str, attributes: dict[str, str]) -> None:
-            nonlocal depth
-            if depth == 0 and (tag != "image" or attributes.get("name") != entry.name):
-                raise FormatError(f"{self.path} has changed since it was opened; open it again")
-            if depth == 1 and tag in SHAPES:
-                line = entry.line + parser.CurrentLineNumber - 1
-                shapes.append(Shape(tag, attributes, f"{self.path}, line {line}: the {tag} in image {entry.name!r}"))
-            depth += 1
-
-        def end(tag: str) -> None:
-            nonlocal depth
-            depth -= 1
-            if depth == 0:
-                raise _EndOfImage
-
-        parser = expat.ParserCreate(self.encoding)
-        parser.StartElementHandler, parser.EndElementHandler = start, end
-        try:
-            with self.path.open("rb") as file:
-                file.seek(entry.offset)
-                _parse(parser, file, self.path, entry.line)
-        except OSError as error:
-            raise FormatError(f"{self.path} cannot be read ({error.strerror}); check that it is a readable file") from error
-        except _EndOfImage:
-            pass
-        return shapes
-
-
-class _EndOfImage(Exception):
-    """The element that was asked for is complete."""
-
-
-class _Index:
-    """What one pass over the XML finds: where the images begin, the labels, and what has no mask."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.encoding = "utf-8"
-        self.entries: list[Entry] = []
-        self.labels: list[dict[str, str]] = []
-        self.used: dict[str, None] = {}
-        self.skipped: Counter[str] = Counter()
-        self._open: list[str] = []
-        self._text = ""
-        self._parser = parser = expat.ParserCreate()
-        parser.buffer_text = True
-        parser.XmlDeclHandler = self._declaration
-        parser.StartDoctypeDeclHandler = self._refuse_doctype
-        parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
-        try:
-            with path.open("rb") as file:
-                if b"\0" in file.read(4):
-                    raise FormatError(f"{path} is no UTF-8; save it as UTF-8")
-                file.seek(0)
-                _parse(parser, file, path, 1)
-        except FileNotFoundError as error:
-            raise FormatError(f"{path} does not exist; give the folder that holds {FILE} and images/") from error
-        except OSError as error:
-            raise FormatError(f"{path} cannot be read ({error.strerror}); check that it is a readable file") from error
-        del self._parser
-
-    def _declaration(self, version: str, encoding: str | None, standalone: int) -> None:
-        self.encoding = (encoding or "utf-8").lower()
-        if self.encoding not in ENCODINGS:
-            raise FormatError(f"{self.path} is written in {encoding!r:.40}; save it as UTF-8")
-
-    def _refuse_doctype(self, *_: object) -> None:
-        raise FormatError(
-            f"{self.path}, line {self._parser.CurrentLineNumber} has a DOCTYPE, which is refused: its entities can blow up to "
-            "any size; CVAT writes none: remove it, or export the file again"
-        )
-
-    def _start(self, tag: str, attributes: dict[str, str]) -> None:
-        line = self._parser.CurrentLineNumber
-        above = self._open
-        if not above and tag != "annotations":
-            raise FormatError(f"{self.path} begins with <{tag:.40}>, not with <annotations>; is it a file of another kind?")
-        if len(above) == MAX_DEPTH:
-            raise FormatError(f"{self.path}, line {line}: elements stand in each other {MAX_DEPTH} deep; export the file again")
-        if len(above) == 1 and tag == "track":
-            raise FormatError(
-                f"{self.path}, line {line} holds tracks: this is 'CVAT for video'; export it as 'CVAT for images 1.1'"
-            )
-        if len(above) == 1 and tag == "image":
-            place = f"{self.path}, line {line}: the image"
-            self.entries.append(_entry(Shape(tag, attributes, place), self._parser.CurrentByteIndex, line))
-        elif above[1:] == ["image"] and tag in SHAPES:
-            self.used[Shape(tag, attributes, f"{self.path}, line {line}: the {tag}").text("label")] = None
-        elif above[1:] == ["image"] and tag in WITHOUT_MASK:
-            self.skipped[tag] += 1
-        elif above[1:2] == ["meta"] and tag == "label":
-            self.labels.append({})
-        elif above[1:2] == ["meta"] and above[-1] == "label" and tag in ("name", "color", "type", "parent"):
-            self._text = ""
-            self._parser.CharacterDataHandler = self._collect
-        above.append(tag)
-
-    def _collect(self, text: str) -> None:
-        self._text += text
-
-    def _end(self, tag: str) -> None:
-        self._open.pop()
-        if self._parser.CharacterDataHandler is not None:
-            self._parser.CharacterDataHandler = None
-            self.labels[-1].setdefault(tag, self._text)
+        return Sample.of(key, image, _truth(shapes_of(self.path, self.encoding, entry), entry.shape, self.classes, place))
 
 
 def matches(path: Path | str) -> bool:
@@ -255,7 +107,7 @@ def read(path: Path | str) -> Dataset:
         FormatError: the XML is not as the module's docstring says; mistakes inside of an <image> are found with its sample.
     """
     file = _file(path)
-    index = _Index(file)
+    index = Index(file)
     if not index.entries:
         raise FormatError(f"{file} holds no <image>; export the task again, as 'CVAT for images 1.1'")
     if index.skipped:
@@ -302,27 +154,6 @@ def _file(path: Path | str) -> Path:
     return path if path.suffix.lower() == ".xml" else path / FILE
 
 
-def _parse(parser: expat.XMLParserType, file: BinaryIO, path: Path, line: int) -> None:
-    """Parse a file to its end; `line` is the one on which it begins."""
-    try:
-        while data := file.read(CHUNK):
-            parser.Parse(data, False)
-        parser.Parse(b"", True)
-    except (expat.ExpatError, UnicodeError, ValueError) as error:
-        place = f"line {line + getattr(error, 'lineno', 1) - 1}, column {getattr(error, 'offset', 0) + 1}"
-        raise FormatError(f"{path}, {place}: {error}; the XML is damaged or cut short: export it again") from error
-
-
-def _entry(image: Shape, offset: int, line: int) -> Entry:
-    shape = image.number("height"), image.number("width")
-    if min(shape) < 1 or shape[0] * shape[1] > MAX_PIXELS:
-        raise FormatError(
-            f"{image.place} is {shape[0]} x {shape[1]} (rows x columns); sizes from 1 to {MAX_PIXELS:,} pixels can be read: "
-            "correct it or cut the image into tiles"
-        )
-    return Entry(image.text("name"), image.attributes.get("subset", ""), shape, offset, line)
-
-
 def _key_name(entry: Entry) -> str:
     """The path of an image without suffix below the folder of all images, its subset first."""
     name = entry.name.replace("\\", "/")
@@ -342,7 +173,7 @@ def _image_file(images: ImageIndex, entry: Entry) -> Path | None:
     return images.find(names[0])
 
 
-def _classes(root: Path, index: _Index) -> Classes:
+def _classes(root: Path, index: Index) -> Classes:
     if (root / CLASSES_FILE).is_file():
         return find_classes(root, ())
     colors: dict[str, Sequence[int] | None] = {}
@@ -364,10 +195,15 @@ def _classes(root: Path, index: _Index) -> Classes:
 def _truth(shapes: Sequence[Shape], shape: tuple[int, int], classes: Classes, place: str) -> Segmentation:
     """The objects of an image in the order in which they cover each other."""
     parts: dict[tuple[str, int], list[tuple[int, np.ndarray]]] = {}  # by label and group; those without a group are alone
+    painted = 0
     for index, drawn in enumerate(shapes):
         group = drawn.number("group_id", missing=0)
         name = drawn.text("label"), group if group > 0 else -1 - index
-        parts.setdefault(name, []).append((drawn.number("z_order", missing=0), PIXELS[drawn.tag](drawn, shape)))
+        counts = PIXELS[drawn.tag](drawn, shape)
+        parts.setdefault(name, []).append((drawn.number("z_order", missing=0), counts))
+        painted += rle.area(counts)
+        with naming(drawn.place):
+            _check_memory(painted, "it and the shapes before it")
     in_order = sorted(parts.items(), key=lambda entry: max(z for z, _ in entry[1]))
     regions, taken = [], set()
     things = {name for name, is_thing in zip(classes.names, classes.is_thing, strict=True) if is_thing}
@@ -380,32 +216,50 @@ def _truth(shapes: Sequence[Shape], shape: tuple[int, int], classes: Classes, pl
     if len(truth.planes) == 1:
         return truth
     with naming(place):
-        return replace(truth, planes=_stack([region.counts for region in regions], truth.class_ids, shape))
+        return replace(truth, planes=_stack(truth, [region.counts for region in regions]))
 
 
-def _stack(regions: Sequence[np.ndarray], class_ids: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Planes int32 (P, H, W) in which each region lies above all regions of other classes that it covers."""
-    planes = [np.zeros(shape, np.int32)]
+def _stack(truth: Segmentation, regions: Sequence[np.ndarray]) -> np.ndarray:
+    """Planes int32 (P, H, W) in which each region lies above those of other classes that it covers; reuses those given."""
+    planes = truth.planes
+    planes[:] = 0
+    _, height, width = planes.shape
     for index, counts in enumerate(regions):
-        mask, (left, top) = rle.crop(counts, shape)
-        box = slice(top, top + mask.shape[0]), slice(left, left + mask.shape[1])
-        lowest, is_free = 0, []
-        for depth, plane in enumerate(planes):
-            below = plane[box][mask]
-            below = below[below > 0]
-            is_free.append(not below.size)
-            if (class_ids[below - 1] != class_ids[index]).any():
-                lowest = depth + 1
-        depth = next((depth for depth in range(lowest, len(planes)) if is_free[depth]), len(planes))
+        is_free = np.ones(len(planes) + 1, bool)
+        lowest = _lowest(planes, counts, truth.class_ids, truth.class_ids[index], is_free)
+        depth = lowest + int(np.argmax(is_free[lowest:]))
         if depth == len(planes):
-            if 4 * (depth + 1) * shape[0] * shape[1] > rle.MAX_BYTES:  # 4 bytes each
-                raise FormatError(
-                    f"{depth + 1} shapes in an image of {shape[0]} x {shape[1]} pixels cover each other, which needs more than "
-                    f"{rle.MAX_BYTES >> 30} GiB; cut the image into tiles, or remove repeated shapes"
-                )
-            planes.append(np.zeros(shape, np.int32))
-        planes[depth][box][mask] = index + 1
-    return np.stack(planes)
+            _check_memory((depth + 1) * height * width, "shapes that cover each other")
+            planes.resize((depth + 1, height, width), refcheck=False)  # no second copy: what is added is 0
+        mask, (left, top) = rle.crop(counts, (height, width))
+        planes[depth, top : top + mask.shape[0], left : left + mask.shape[1]][mask] = index + 1
+    return planes
+
+
+@njit(cache=True, nogil=True)
+def _lowest(planes: np.ndarray, counts: np.ndarray, class_ids: np.ndarray, class_id: int, is_free: np.ndarray) -> int:
+    """The lowest plane above all pixels of other classes that a region covers; where it covers anything is not free."""
+    depth, height, _ = planes.shape
+    lowest, position = 0, np.int64(0)
+    for n in range(len(counts)):
+        length = np.int64(counts[n])
+        if n % 2:
+            for place in range(position, position + length):
+                for plane in range(depth):
+                    segment = planes[plane, place % height, place // height]
+                    if segment > 0:
+                        is_free[plane] = False
+                        if plane >= lowest and class_ids[segment - 1] != class_id:
+                            lowest = plane + 1
+        position += length
+    return lowest
+
+
+def _check_memory(pixels: int, what: str) -> None:
+    if 4 * pixels > rle.MAX_BYTES:  # 4 bytes each
+        raise FormatError(
+            f"{what} need more than {rle.MAX_BYTES >> 30} GiB; cut the image into tiles, or remove shapes that are there twice"
+        )
 
 
 def _polygon(drawn: Shape, shape: tuple[int, int]) -> np.ndarray:
@@ -444,7 +298,10 @@ def _mask(drawn: Shape, shape: tuple[int, int]) -> np.ndarray:
             f"{drawn.place} has left={left}, top={top}, width={width} and height={height}, which do not fit the image of "
             f"{shape[0]} x {shape[1]} (rows x columns); correct them or export the file again"
         )
-    runs = [_whole(text, f"{drawn.place}: rle") for text in drawn.text("rle").split(",")]
+    try:
+        runs = [int(text) for text in drawn.text("rle").split(",")]
+    except ValueError as error:
+        raise FormatError(f"{drawn.place} has an rle that is no list of whole numbers ({error}); export it again") from error
     if min(runs) < 0 or sum(runs) != width * height:
         raise FormatError(
             f"{drawn.place} has runs of {sum(runs)} pixels together, its box has {width} x {height} = {width * height}; "
@@ -460,13 +317,6 @@ def _mask(drawn: Shape, shape: tuple[int, int]) -> np.ndarray:
 
 
 PIXELS: dict[str, Callable[[Shape, tuple[int, int]], np.ndarray]] = {"polygon": _polygon, "mask": _mask, "ellipse": _ellipse}
-
-
-def _whole(text: str, place: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise FormatError(f"{place} is {text!r:.40}, a whole number is needed; correct it or export the file again") from error
 
 
 def _stacked_regions(sample: Sample) -> Iterator[tuple[Region, int, int, tuple[int, ...]]]:

@@ -41,6 +41,7 @@ import yaml
 from segwright.codecs import polygons, rle
 from segwright.codecs.image_file import SUFFIXES
 from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError, naming
 from segwright.core.files import replace_file, replacing
 from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural
@@ -54,7 +55,9 @@ FILE = "data.yaml"
 PARTS = ("train", "val", "test", "valid", "validation")  # keys of the yaml
 TEST_NAMES = ("test", "testing")
 ORDER = "all"
-MAX_YAML = 1 << 18  # bytes: 8000 classes with long names; the parser takes seconds for a MB
+LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # only texts, lists and mappings: "no" is a name, and nothing is run
+MAX_YAML = 1 << 20  # bytes: 40 000 classes with names of 16 letters; parsing a worse file takes seconds
+MAX_DEPTH = 16  # of lists and mappings in each other; four are needed
 MAX_SHARE = 2.0  # of the side of an image; corners a little outside are drawn, those far outside are pixels
 DECIMALS = 7  # enough for 2 million pixels: corners are rounded to a fifth of a pixel
 BOX = 5  # numbers in a line that is a box: class, x, y, width, height
@@ -86,15 +89,6 @@ class Reader:
         if not entry.is_labelled:
             return Sample.of(key, image)
         return Sample.of(key, image, _truth(entry.labels, image.shape[1:], self.classes))
-
-
-class _Loader(yaml.BaseLoader):
-    """Only texts, lists and mappings, and no aliases: those let a short file stand for gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"line {self.peek_event().start_mark.line + 1} has an alias (*), write out what it stands for")
-        return super().compose_node(parent, index)
 
 
 def matches(path: Path | str) -> bool:
@@ -182,7 +176,9 @@ def _load(file: Path) -> dict[str, Any]:
         size = file.stat().st_size
         if size > MAX_YAML:
             raise FormatError(f"{file} has {size:,} bytes, {MAX_YAML:,} are the limit; it should only name classes and folders")
-        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_Loader)  # noqa: S506  (BaseLoader makes texts only)
+        text = file.read_text(encoding="utf-8-sig")
+        _check_outline(text)
+        content = yaml.load(text, Loader=LOADER)
     except OSError as error:
         raise FormatError(f"{file} cannot be read ({error.strerror}); check that it is a readable file") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -190,6 +186,18 @@ def _load(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise FormatError(f"{file} holds no keys; `train` and `names` are needed")
     return content
+
+
+def _check_outline(text: str) -> None:
+    """Refuse YAML that is nested deeply, or has aliases, which let a short file stand for gigabytes."""
+    depth = 0
+    for event in yaml.parse(text, Loader=LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"line {line} has an alias (*), write out what it stands for")
+        if depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"line {line} is nested more than {MAX_DEPTH} deep")
 
 
 def _classes(content: dict[str, Any], file: Path) -> Classes:
@@ -411,6 +419,9 @@ def _yaml_key(part: str) -> str:
 
 
 def _yaml(classes: Classes, splits: dict[str, Any]) -> str:
-    names = yaml.safe_dump(splits | {"names": dict(enumerate(classes.names))}, sort_keys=False, allow_unicode=True)
-    things, colors = json.dumps(classes.is_thing), json.dumps(classes.colors)  # JSON is YAML, on one line
-    return f"{names}is_thing: {things}\ncolors: {colors}\n"
+    text = yaml.safe_dump(splits | {"names": dict(enumerate(classes.names))}, sort_keys=False, allow_unicode=True)
+    if not all(classes.is_thing):
+        text += f"is_thing: {json.dumps(classes.is_thing)}\n"  # JSON is YAML, on one line
+    if classes.colors != tuple(distinct_colors(len(classes))):
+        text += f"colors: {json.dumps(classes.colors)}\n"
+    return text
