@@ -17,17 +17,18 @@ def reported(dataset, *findings, at_most=200):
     sizes = {sample.grid.shape: len(dataset) for sample in [dataset[0]]}
     looked_at = min(at_most, len(dataset))
     return Report(
-        dataset.source,
-        None,
-        len(dataset),
-        looked_at,
-        looked_at,
-        {},
-        sizes,
-        (3, 0, 2),
-        findings,
-        dataset,
-        fingerprint(dataset, at_most=at_most),
+        source=dataset.source,
+        root=None,
+        count=len(dataset),
+        looked_at=looked_at,
+        compared=looked_at,
+        dropped=0,
+        parts={},
+        sizes=sizes,
+        areas=(3, 0, 2),
+        findings=findings,
+        dataset=dataset,
+        measured=fingerprint(dataset, at_most=at_most),
     )
 
 
@@ -93,11 +94,20 @@ def test_volumes_without_truth(classes, tmp_path, read_html):
     assert "Share of pixels" not in text
 
 
-def test_nothing_that_can_be_read(tmp_path, read_html):
-    report = Report("data", None, 3, 3, 3, {}, {}, (), (ILL,), None, None)
+def test_nothing_that_can_be_read(truths, tmp_path, read_html):
+    report = replace(reported(truths, ILL), dropped=2, dataset=None, measured=None)
     write_data_card(tmp_path / "card.html", report)
     text = "".join(read_html((tmp_path / "card.html").read_text(encoding="utf-8")).text)
-    assert "3 images." in text and "off-by-one" in text and facts(report) == [("source", "data"), ("samples", "3")]
+    assert (
+        "6 images." in text
+        and "off-by-one" in text
+        and facts(report)
+        == [
+            ("source", "memory"),
+            ("samples", "6"),
+            ("left out", "2 by dataset.toml"),
+        ]
+    )
 
 
 def test_one_size_needs_no_histogram(truths, tmp_path):

@@ -163,10 +163,6 @@ def turned_unseen(patient):
     write_values(mask, np.ascontiguousarray(patient.mask(5)[::-1, ::-1]))
 
 
-def turned_well(patient):
-    turn(patient.pairs()[5][0], 6)
-
-
 def unreadable_image(patient):
     path = patient.pairs()[7][0]
     path.write_bytes(path.read_bytes()[:200])
@@ -417,6 +413,11 @@ def test_without_parts_the_sixth_that_is_held_out_counts_as_one(patient):
     assert {finding.name: finding.level for finding in inspect(clip_root).findings} == {"same-subject": "note"}
     train, val = open_splits(clip_root)
     assert not {key[:4] for key in train.keys} & {key[:4] for key in val.keys}
+
+
+def test_a_picture_that_is_turned_with_its_mask_is_well(patient):
+    turn(patient.pairs()[5][0], 6)
+    assert patient.found() == {}
 
 
 def test_two_diseases_have_two_names(patient):

@@ -9,7 +9,20 @@ from segwright.inspection.remedies import write_config
 
 def reported(root, **fixes):
     findings = tuple(Finding(name.replace("_", "-"), "error", "E.", "R.", {}, (), fix) for name, fix in fixes.items())
-    return Report("data", root, 1, 1, 1, {}, {}, (), findings, None, None)
+    return Report(
+        source="data",
+        root=root,
+        count=1,
+        looked_at=1,
+        compared=1,
+        dropped=0,
+        parts={},
+        sizes={},
+        areas=(),
+        findings=findings,
+        dataset=None,
+        measured=None,
+    )
 
 
 def test_by_hand(tmp_path):

@@ -104,6 +104,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
     rows = [("source", report.source), *((name.lower(), value) for name, value in figures(report))]
     if report.looked_at < report.count:
         rows.append(("looked at", f"{report.looked_at}, drawn at random; {report.compared} compared by a small picture"))
+    if report.dropped:
+        rows.append(("left out", f"{report.dropped} by dataset.toml"))
     if found is None:
         return rows
     if found.looked_at < found.count:

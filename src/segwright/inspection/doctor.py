@@ -34,13 +34,13 @@ ABOUT_CLASSES = (  # with one of these, rare classes and much void follow from i
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Report:
     """What the doctor found. Findings begin with the worst.
 
-    `count` samples exist in `parts`; `looked_at` were read, and `compared`, those included, held against each other. `sizes`
-    counts the images of each size, `areas` the objects of 1 to 3 pixels, 4 to 15, 16 to 63, ... `dataset` holds the samples
-    that can be read, None where there is none; `measured` is its fingerprint.
+    `count` samples exist in `parts`, but those `dropped` by dataset.toml; `looked_at` were read, and `compared`, those
+    included, held against each other. `sizes` counts the images of each size, `areas` the objects of 1 to 3 pixels, 4 to 15,
+    16 to 63, ... `dataset` holds the samples that can be read, None where there is none; `measured` is its fingerprint.
     """
 
     source: str
@@ -48,6 +48,7 @@ class Report:
     count: int
     looked_at: int
     compared: int
+    dropped: int
     parts: dict[str, int]
     sizes: dict[tuple[int, ...], int]
     areas: tuple[int, ...]
@@ -62,6 +63,7 @@ class Report:
             "count": self.count,
             "looked_at": self.looked_at,
             "compared": self.compared,
+            "dropped": self.dropped,
             "parts": self.parts,
             "sizes": [[*size, count] for size, count in self.sizes.items()],
             "areas": list(self.areas),
@@ -102,6 +104,7 @@ def inspect(path: Path | str, format: str | None = None, *, at_most: int = AT_MO
         count=len(opened.items),
         looked_at=len(items),
         compared=len(looks) + len(glances),
+        dropped=len(opened.known.drop) if opened.known is not None else 0,
         parts=dict(Counter(item.part for item in opened.items)) if opened.is_split else {},
         sizes=dict(Counter(look.shape for look in looks)),
         areas=_areas(looks),

@@ -11,11 +11,10 @@ from segwright.core import Classes, Dataset
 from segwright.core.errors import FormatError, SegwrightError
 from segwright.formats import HELD_OUT, dataset_file, mask_folder, mask_meaning, open_dataset, readers
 from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, split_of
+from segwright.inspection import together
 from segwright.inspection.finding import Finding, Fix, plural, some
 from segwright.inspection.looks import Item
 from segwright.inspection.mask_files import MaskFiles, scan
-
-HELD_OUT_NAME = "the sixth that is held out"
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +196,7 @@ def _in_parts(items: Sequence[Item], groups: Sequence[Sequence[str]]) -> tuple[l
     held_out = max(1, len(keys) // HELD_OUT)
     _, val = dataset_file.keep_together(keys[:-held_out], keys[-held_out:], groups)
     in_val = set(val)
-    return [_in(item, HELD_OUT_NAME if item.key in in_val else "the rest") for item in items], False
+    return [_in(item, together.HELD_OUT if item.key in in_val else together.REST) for item in items], False
 
 
 def _in(item: Item, part: str) -> Item:

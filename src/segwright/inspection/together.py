@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from segwright.formats.image_tree import TRAIN_NAMES
 from segwright.inspection.finding import some
 
+REST, HELD_OUT = "the rest", "the sixth that is held out"  # the parts of data that nobody has split
+
 
 class Together:
     """The part of each key, the keys that dataset.toml keeps together, and those that are frames of one clip."""
@@ -43,7 +45,7 @@ class Together:
 
     def all_but_one(self, group: Sequence[str]) -> list[str]:
         """The keys of a group to leave out so that one is left: in a part that is not for training where there is one."""
-        ordered = sorted(group, key=lambda key: (self._parts[key].lower() in (*TRAIN_NAMES, "the rest"), key))
+        ordered = sorted(group, key=lambda key: (self._parts[key].lower() in (*TRAIN_NAMES, REST), key))
         return ordered[1:]
 
     def example(self, group: Sequence[str]) -> str:
