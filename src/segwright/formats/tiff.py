@@ -277,11 +277,11 @@ class _first_page:  # noqa: N801  (used like a function)
     def __enter__(self) -> tifffile.TiffPage:
         try:
             self.file = tifffile.TiffFile(self.path)
+            page = self.file.pages.first
         except FileNotFoundError as error:
             raise FormatError(f"{self.path} does not exist; check the spelling") from error
         except Exception as error:  # damaged files make the decoder fail in any way
             raise FormatError(f"{self.path} is damaged or no TIFF ({error}); copy it again or remove it") from error
-        page = self.file.pages.first
         if not isinstance(page, tifffile.TiffPage):
             raise FormatError(f"{self.path} has no page; copy it again or remove it")
         return page
