@@ -1,10 +1,9 @@
-import struct
 import zlib
 
 import numpy as np
 import pytest
 
-from segwright.codecs.volume_header import MAX_OF_SMALL, MAX_RATIO, meta, nifti, nrrd, suffix_of
+from segwright.codecs.volume_header import MAX_OF_SMALL, MAX_RATIO, meta, nrrd, suffix_of
 from segwright.core.errors import FormatError
 
 NRRD = """NRRD0004
@@ -33,19 +32,6 @@ DimSize = 2 3 4
 ElementType = MET_SHORT
 ElementDataFile = LOCAL
 """
-
-
-def nifti_bytes(**changes) -> bytes:
-    """A NIfTI file of 2 x 3 x 4 int16 in which some header fields, (offset, struct format, values), are changed."""
-    data = bytearray(352 + 48)
-    fields = {
-        "size": (0, "<i", 348), "dim": (40, "<8h", 3, 2, 3, 4, 1, 1, 1, 1), "type": (70, "<2h", 4, 16),
-        "pixdim": (76, "<8f", 1, 1, 2, 3, 0, 0, 0, 0), "start": (108, "<3f", 352, 0, 0), "codes": (252, "<2h", 0, 0),
-        "sform": (280, "<12f", 1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 3, 0), "magic": (344, "<4s", b"n+1"),
-    }  # fmt: skip
-    for offset, form, *values in (fields | changes).values():
-        struct.pack_into(form, data, offset, *values)
-    return bytes(data)
 
 
 def put(path, text: str, size: int = 48):
@@ -81,12 +67,6 @@ def test_metaimage_names_its_axes_row_by_row(tmp_path):
     layout = meta(put(tmp_path / "a.mha", META.replace("0 1 0 1 0 0", "0 1 0 -1 0 0")))
     assert layout.stored == (4, 3, 2) and layout.dtype == np.int16 and layout.start == len(META) + 1
     assert np.array_equal(layout.place[0], [[0, -2, 0], [1, 0, 0], [0, 0, 3]])  # x runs along world y, y against world x
-
-
-def test_nifti(tmp_path):
-    (tmp_path / "a.nii").write_bytes(nifti_bytes(start=(108, "<3f", 352, 2.5, 1)))
-    layout = nifti(tmp_path / "a.nii")
-    assert layout.stored == (4, 3, 2) and layout.dtype == np.int16 and (layout.slope, layout.inter) == (2.5, 1)
 
 
 def test_suffixes(tmp_path):
@@ -159,47 +139,6 @@ def test_a_broken_metaimage_is_told(tmp_path, old, new, message):
     assert str(tmp_path) in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ((40, "<8h", 9, 2, 3, 4, 1, 1, 1, 1), "9 axes"),
-        ((40, "<8h", 3, 2, 0, 4, 1, 1, 1, 1), "1 pixel or more"),
-        ((40, "<8h", 3, 200, 300, 400, 1, 1, 1, 1), "cut short"),
-        ((40, "<8h", 5, 2, 3, 1, 2, 2, 1, 1), "one axis after x, y, z"),
-        ((70, "<2h", 32, 64), "NIfTI type 32"),
-        ((70, "<2h", 4, 8), "with 8 bits"),
-        ((76, "<8f", 1, 0, 2, 3, 0, 0, 0, 0), "0 x 2 x 3 mm, which is no size"),
-        ((76, "<8f", 1, 1, float("nan"), 3, 0, 0, 0, 0), "which is no size"),
-        ((108, "<3f", float("inf"), 0, 0), "its pixels start at inf"),
-        ((108, "<3f", 352, float("nan"), 0), "slope nan"),
-        ((344, "<4s", b"ni1"), "half of a .hdr/.img pair"),
-        ((4, "<4s", b"n+2"), None),
-        ((0, "<i", 540), "no NIfTI-1 file"),
-    ],
-)
-def test_a_broken_nifti_is_told(tmp_path, change, message):
-    (tmp_path / "a.nii").write_bytes(nifti_bytes(changed=change))
-    if message is None:
-        assert nifti(tmp_path / "a.nii")  # these bytes are nobody's in NIfTI-1
-        return
-    with pytest.raises(FormatError, match=message) as error:
-        nifti(tmp_path / "a.nii")
-    assert str(tmp_path) in str(error.value)
-
-
-def test_a_nifti_whose_two_sizes_differ_is_told(tmp_path):
-    sform = (280, "<12f", 1, 0, 0, 0, 0, 9, 0, 0, 0, 0, 3, 0)
-    (tmp_path / "a.nii").write_bytes(nifti_bytes(codes=(252, "<2h", 0, 1), sform=sform))
-    with pytest.raises(FormatError, match="1 x 2 x 3 mm by pixdim and 1 x 9 x 3 mm by its sform"):
-        nifti(tmp_path / "a.nii")
-    (tmp_path / "a.nii").write_bytes(nifti_bytes(codes=(252, "<2h", 1, 1), sform=sform))
-    assert nifti(tmp_path / "a.nii")  # there is a qform to turn to
-    lost = (280, "<12f", float("nan"), 0, 0, 0, 0, 9, 0, 0, 0, 0, 3, 0)
-    (tmp_path / "a.nii").write_bytes(nifti_bytes(codes=(252, "<2h", 1, 1), sform=lost))
-    with pytest.raises(FormatError, match="its sform holds"):
-        nifti(tmp_path / "a.nii")
-
-
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
     packed = zlib.compress(bytes(1000))
     for count, message in ((2**14, "more than"), (2, None)):
@@ -222,7 +161,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
 
 
 def test_no_file_and_no_header(tmp_path):
-    for read, name in ((nifti, "a.nii"), (nifti, "a.nii.gz"), (nrrd, "a.nrrd"), (meta, "a.mha")):
+    for read, name in ((nrrd, "a.nrrd"), (meta, "a.mha")):
         with pytest.raises(FormatError, match="does not exist"):
             read(tmp_path / name)
         (tmp_path / name).write_bytes(b"")

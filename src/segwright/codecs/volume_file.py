@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from segwright.codecs.nifti_header import nifti
 from segwright.codecs.volume_header import (
     META_SUFFIXES,
     NIFTI_SUFFIXES,
@@ -27,7 +28,6 @@ from segwright.codecs.volume_header import (
     SUFFIXES,
     Layout,
     meta,
-    nifti,
     nrrd,
     suffix_of,
 )
