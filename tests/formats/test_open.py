@@ -107,8 +107,15 @@ def test_a_place_that_nothing_recognises(tmp_path):
 def test_two_formats_that_recognise_a_place(tmp_path, monkeypatch):
     twin = types.SimpleNamespace(matches=lambda path: True, read=mask_folder.read)
     monkeypatch.setattr("segwright.formats.readers", lambda: {"left": twin, "right": twin, "mask_folder": mask_folder})
-    with pytest.raises(FormatError, match="can be read as left and as right; choose with --format left"):
+    with pytest.raises(
+        FormatError, match='can be read as left and as right; name one: --format left, or format = "left" in .*toml'
+    ):
         open_dataset(folder_of(tmp_path, "a"))
+    (tmp_path / "dataset.toml").write_text('format = "right"')
+    assert open_dataset(tmp_path).keys == ("a",)
+    (tmp_path / "dataset.toml").write_text('format = "evil.module"')
+    with pytest.raises(UnknownNameError, match="dataset.toml: there is no format 'evil.module'"):
+        open_dataset(tmp_path)
 
 
 def test_whatever_a_reader_fails_with_names_the_place(tmp_path, monkeypatch):

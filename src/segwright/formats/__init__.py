@@ -29,6 +29,10 @@ def open_dataset(path: Path | str, format: str | None = None) -> Dataset:
         FormatError: no format or more than one recognises the path, or the files are not as their format demands.
         UnknownNameError: there is no format of that name; the message offers the nearest.
     """
+    if format is None and Path(path).is_dir() and (known := dataset_file.read(path)) and known.format:
+        if known.format not in readers():  # a file may not name a module to import
+            raise UnknownNameError(f"{known.path}: there is no format {known.format!r}{nearest(known.format, [*readers()])}")
+        format = known.format
     modules = {format: _reader(format)} if format is not None else readers()
     matching = _matching(modules, path)
     parts = {} if matching else {name: part for name, part in _parts(path).items() if _matching(modules, part)}
@@ -36,7 +40,10 @@ def open_dataset(path: Path | str, format: str | None = None) -> Dataset:
         return _joined(str(path), {name: open_dataset(part, format) for name, part in parts.items()})
     matching = [name for name in matching if name not in GENERAL] or matching or [*filter(None, [format])]
     if len(matching) > 1:
-        raise FormatError(f"{path} can be read as {' and as '.join(matching)}; choose with --format {matching[0]}")
+        raise FormatError(
+            f"{path} can be read as {' and as '.join(matching)}; name one: "
+            f'--format {matching[0]}, or format = "{matching[0]}" in {dataset_file.folder_of(path) / dataset_file.NAME}'
+        )
     if not matching:
         raise FormatError(_unrecognised(Path(path), modules))
     with _named(str(path)):

@@ -39,7 +39,7 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 from numba import njit
 
-from segwright.codecs import polygons, rle
+from segwright.codecs import polygons, rle, row_rle
 from segwright.codecs.image_file import SUFFIXES
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.classes import distinct_colors
@@ -195,15 +195,17 @@ def _classes(root: Path, index: Index) -> Classes:
 def _truth(shapes: Sequence[Shape], shape: tuple[int, int], classes: Classes, place: str) -> Segmentation:
     """The objects of an image in the order in which they cover each other."""
     parts: dict[tuple[str, int], list[tuple[int, np.ndarray]]] = {}  # by label and group; those without a group are alone
-    painted = 0
+    painted = runs = 0
     for index, drawn in enumerate(shapes):
         group = drawn.number("group_id", missing=0)
         name = drawn.text("label"), group if group > 0 else -1 - index
         counts = PIXELS[drawn.tag](drawn, shape)
         parts.setdefault(name, []).append((drawn.number("z_order", missing=0), counts))
-        painted += rle.area(counts)
+        painted, runs = painted + rle.area(counts), runs + len(counts)
         with naming(drawn.place):
             _check_memory(painted, "it and the shapes before it")
+            if runs > row_rle.MAX_CHANGES:
+                raise FormatError(f"it and the shapes before it have {runs:,} runs of pixels; cut the image into tiles")
     in_order = sorted(parts.items(), key=lambda entry: max(z for z, _ in entry[1]))
     regions, taken = [], set()
     things = {name for name, is_thing in zip(classes.names, classes.is_thing, strict=True) if is_thing}
@@ -293,27 +295,12 @@ def _check_near(values: np.ndarray, drawn: Shape) -> None:
 def _mask(drawn: Shape, shape: tuple[int, int]) -> np.ndarray:
     """The run lengths (R,) in the image of runs that go row by row through a box."""
     left, top, width, height = (drawn.number(name) for name in ("left", "top", "width", "height"))
-    if min(left, top) < 0 or min(width, height) < 1 or left + width > shape[1] or top + height > shape[0]:
-        raise FormatError(
-            f"{drawn.place} has left={left}, top={top}, width={width} and height={height}, which do not fit the image of "
-            f"{shape[0]} x {shape[1]} (rows x columns); correct them or export the file again"
-        )
     try:
         runs = [int(text) for text in drawn.text("rle").split(",")]
     except ValueError as error:
         raise FormatError(f"{drawn.place} has an rle that is no list of whole numbers ({error}); export it again") from error
-    if min(runs) < 0 or sum(runs) != width * height:
-        raise FormatError(
-            f"{drawn.place} has runs of {sum(runs)} pixels together, its box has {width} x {height} = {width * height}; "
-            "the rle is damaged or cut short: export it again"
-        )
-    mask = rle.decode(np.array(runs, np.uint32), (width, height)).T  # run lengths of the transposed mask go row by row
-    bordered = np.zeros((width, height + 2), bool)
-    bordered[:, 1:-1] = mask.T
-    columns, rows = np.nonzero(bordered[:, 1:] != bordered[:, :-1])
-    changes = (left + columns) * shape[0] + top + rows
-    counts = np.diff(changes, prepend=0, append=shape[0] * shape[1]).astype(np.uint32)
-    return rle.union([counts], shape)  # joins what goes on from one column to the next
+    with naming(drawn.place):
+        return row_rle.to_counts(runs, (left, top, width, height), shape)
 
 
 PIXELS: dict[str, Callable[[Shape, tuple[int, int]], np.ndarray]] = {"polygon": _polygon, "mask": _mask, "ellipse": _ellipse}
@@ -340,10 +327,9 @@ def _shape_xml(region: Region, group: int, z_order: int, shape: tuple[int, ...])
         kind, points = "polygon", ";".join(f"{x},{y}" for x, y in parts[0][0].tolist())
         what = f'points="{points}"'
     else:
-        mask, (left, top) = rle.crop(region.counts, shape)
-        runs = ", ".join(map(str, rle.encode(mask.T).tolist()))
-        kind, (height, width) = "mask", mask.shape
-        what = f'rle="{runs}" left="{left}" top="{top}" width="{width}" height="{height}"'
+        runs, (left, top, width, height) = row_rle.of_counts(region.counts, shape)
+        kind, text = "mask", ", ".join(map(str, runs))
+        what = f'rle="{text}" left="{left}" top="{top}" width="{width}" height="{height}"'
     group_id = f' group_id="{group}"' if group else ""
     name = _attribute(region.name)
     return f'    <{kind} label={name} source="manual" occluded="0" {what} z_order="{z_order}"{group_id}/>\n'

@@ -1,5 +1,6 @@
 """What is known of a data set beyond its files: `dataset.toml` beside the data, read by every command.
 
+    format = "coco"                        where several formats recognise the folder
     drop = ["train__a"]                    keys of samples to leave out
     groups = [["b", "c"], ["d", "e"]]      keys that belong together: tiles of one field, scans of one person
 
@@ -24,7 +25,7 @@ from segwright.core.find import nearest
 from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES
 
 NAME = "dataset.toml"
-KEYS = ("drop", "groups", "masks")
+KEYS = ("format", "drop", "groups", "masks")
 MASK_KEYS = (
     *("classes", "palette", "ignore_index", "is_thing", "values", "nothing_index", "masks", "crowd_index"),
     *("ignore_name", "ignore_color"),  # what some classes.json say of void; nothing reads them
@@ -42,6 +43,7 @@ class DatasetFile:
     drop: tuple[str, ...] = ()
     masks: dict[str, Any] | None = None
     groups: tuple[tuple[str, ...], ...] = ()
+    format: str | None = None
 
 
 def read(root: Path | str) -> DatasetFile | None:
@@ -150,7 +152,10 @@ def _read(path: Path) -> DatasetFile | None:
         if not isinstance(table, dict):
             raise FormatError(f"{path}: masks is {table!r:.80}; a table is needed: [masks] and its keys below it")
         _check_names(path, table, MASK_KEYS, "[masks] ")
-    return DatasetFile(path, tuple(drop), table, tuple(map(tuple, groups)))
+    format = content.get("format")
+    if format is not None and not isinstance(format, str):
+        raise FormatError(f'{path}: format is {format!r:.80}; the name of a format is needed, such as "coco"')
+    return DatasetFile(path, tuple(drop), table, tuple(map(tuple, groups)), format)
 
 
 def _check_names(path: Path, content: dict[str, Any], known: Sequence[str], place: str) -> None:

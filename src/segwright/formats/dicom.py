@@ -109,19 +109,24 @@ def read(path: Path | str) -> Dataset:
 
 
 def write_segmentation(
-    path: Path | str, segmentation: Segmentation, series_folder: Path | str, *, key: str | None = None
+    path: Path | str, segmentation: Segmentation, series: Path | str | Dataset, *, key: str | None = None
 ) -> None:
-    """Write a segmentation of a series as a DICOM-SEG that references the series; one made for `read(series_folder)[0]` fits.
+    """Write a segmentation of a series as a DICOM-SEG that references the series; one made for `read(series)[0]` fits.
 
-    `key` says which series, as `read` names it, where the folder holds several.
+    `series` is its folder, or what `read` has made of that. `key` says which one is meant where it holds several.
 
     Raises:
         OutputError: the series has another shape, it is not clear which one is meant, or the place is not writable.
         FormatError: the series cannot be read, or lacks what a DICOM-SEG takes over from it.
         MissingExtraError: highdicom is not installed.
     """
-    root, target = Path(series_folder), Path(path)
-    samples = _keyed(root, find(root)[0])
+    target = Path(path)
+    if isinstance(series, Dataset):
+        root, reader = series.source, series.load
+        samples = reader.slices if isinstance(reader, Reader) else {}
+    else:
+        root = str(series)
+        samples = _keyed(Path(series), find(Path(series))[0])
     if len(samples) != 1 and key not in samples:
         raise OutputError(f"{root} holds the series {', '.join(samples) or 'of nobody'}; say which one is meant with key")
     slices = samples[key] if key in samples else next(iter(samples.values()))
