@@ -222,7 +222,7 @@ def write(job: Job, sample: Sample, class_map: np.ndarray, predictor: Predictor,
     stored = class_map.astype(np.uint8 if len(classes) <= MAX_8_BIT_CLASSES else np.uint16)
     if job.series is not None:
         truth = Segmentation.semantic(class_map, classes)
-        dicom.write_segmentation(job.mask, truth, job.image, key=job.key)
+        dicom.write_segmentation(job.mask, truth, job.series, key=job.key)
     elif suffix_of(job.mask):
         write_volume(job.mask, stored[None], sample.grid)
     elif place is not None:
