@@ -229,10 +229,10 @@ def test_keys_keep_their_order(tmp_path):
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        (DOT.replace("0,1", "0,2"), "runs of 2 pixels together, its box has 1 x 1 = 1"),
+        (DOT.replace("0,1", "0,2"), "image 'a.png': the runs are 2 pixels together, the box has 1 x 1 = 1"),
         (DOT.replace("0,1", "2,-1"), "the rle is damaged"),
         (DOT.replace("0,1", ""), "has an rle that is no list of whole numbers"),
-        (DOT.replace('left="1"', 'left="4"'), "left=4, top=0, width=1 and height=1, which do not fit the image of 3 x 4"),
+        (DOT.replace('left="1"', 'left="4"'), "left=4, top=0, width=1 and height=1 do not fit the image of 3 x 4"),
         (DOT.replace('top="0"', ""), "has no 'top'; correct it or export"),
         (DOT.replace("/>", ' group_id="x"/>'), "group_id is 'x', a whole number"),
         (DOT.replace("/>", ' group_id="99999999999"/>'), "has the number 99999999999"),

@@ -272,6 +272,12 @@ def test_a_short_yaml_cannot_stand_for_gigabytes(tmp_path):
         read(yaml(tmp_path, "\n".join(lines) + "\ntrain: x\nnames: *a11\n"))
 
 
+def test_few_corners_cannot_claim_any_number_of_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("segwright.formats.yolo.MAX_RUNS", 10)
+    with pytest.raises(FormatError, match="a.txt, line 3: the objects have 15 runs of pixels; cut the image into tiles"):
+        truth(tmp_path, SQUARE * 3)
+
+
 def test_labels_that_are_missing(tmp_path):
     add(yaml(tmp_path), "images/a.png")
     with pytest.raises(FormatError, match=r"no image has labels; those of .*a.png would be .*labels/a.txt: add them"):

@@ -60,6 +60,7 @@ MAX_YAML = 1 << 20  # bytes: 40 000 classes with names of 16 letters; parsing a 
 MAX_DEPTH = 16  # of lists and mappings in each other; four are needed
 MAX_SHARE = 2.0  # of the side of an image; corners a little outside are drawn, those far outside are pixels
 DECIMALS = 7  # enough for 2 million pixels: corners are rounded to a fifth of a pixel
+MAX_RUNS = 2**25  # of all objects of an image, 128 MB; lines of a few corners could claim any number
 BOX = 5  # numbers in a line that is a box: class, x, y, width, height
 IS_DATA = (
     re.compile(rb"^[\"']?names[\"']?\s*:", re.MULTILINE),
@@ -327,8 +328,8 @@ def _labels(root: Path, image: Path) -> Path:
 
 def _truth(file: Path | None, shape: tuple[int, ...], classes: Classes) -> Segmentation:
     height, width = shape
-    regions = []
-    text = ""
+    regions: list[Region] = []
+    runs, text = 0, ""
     if file is not None:
         try:
             text = file.read_text(encoding="utf-8-sig")
@@ -337,6 +338,9 @@ def _truth(file: Path | None, shape: tuple[int, ...], classes: Classes) -> Segme
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             regions.append(_region(line, (height, width), classes, f"{file}, line {number}"))
+            runs += len(regions[-1].counts)
+            if runs > MAX_RUNS:
+                raise FormatError(f"{file}, line {number}: the objects have {runs:,} runs of pixels; cut the image into tiles")
     return segmentation(regions, (height, width), classes, str(file))
 
 
