@@ -163,7 +163,7 @@ def test_the_wrong_series_is_told(tmp_path):
     write_series(tmp_path / "a", number=1)
     write_series(tmp_path / "b", number=2, count=3)
     truth = panoptic((3, 4, 6))
-    with pytest.raises(OutputError, match="holds the series a, b; say which one is meant with key"):
+    with pytest.raises(OutputError, match=r"holds 2 series \(a, b\); say which one is meant with key"):
         dicom.write_segmentation(tmp_path / "seg", truth, tmp_path)
     with pytest.raises(OutputError, match=r"the segmentation is \(3, 4, 6\), the series \(5, 4, 6\)"):
         dicom.write_segmentation(tmp_path / "seg", truth, tmp_path, key="a")

@@ -128,15 +128,15 @@ def in_order(slices: Sequence[Slice]) -> list[Slice]:
         raise FormatError(f"{what}: {first.path.name} says nothing of its position; remove it or give it alone")
     for other in slices:
         if other.shape != first.shape:
-            raise _mixed(what, first, other, "is", f"{first.shape} and {other.shape} rows x columns")
+            raise _mixed(what, first, other, f"are {first.shape} and {other.shape} rows x columns")
         if (
             not other.has_place
             or other.orientation is None
             or np.abs(other.orientation - first.orientation).max() > SAME_DIRECTION
         ):
-            raise _mixed(what, first, other, "lies in", "different directions")
+            raise _mixed(what, first, other, "lie in different directions")
         if not np.allclose(other.spacing or 0, first.spacing or 0, rtol=1e-3):
-            raise _mixed(what, first, other, "has", f"pixels of {first.spacing} and {other.spacing} mm")
+            raise _mixed(what, first, other, f"have pixels of {first.spacing} and {other.spacing} mm")
     positions = np.array([one.position for one in slices])  # (D, 3)
     normal = np.cross(first.orientation[0], first.orientation[1])
     order = np.argsort(positions @ normal, kind="stable")
@@ -306,10 +306,9 @@ def _unpacked(data: Any) -> np.ndarray:
     return values
 
 
-def _mixed(what: str, first: Slice, other: Slice, verb: str, difference: str) -> FormatError:
+def _mixed(what: str, first: Slice, other: Slice, difference: str) -> FormatError:
     return FormatError(
-        f"{what} is mixed: {first.path.name} {verb}, against {other.path.name}, {difference}; give each kind a folder of its "
-        "own, and the others to nobody"
+        f"{what} is mixed: {first.path.name} and {other.path.name} {difference}; give each kind a folder of its own"
     )
 
 

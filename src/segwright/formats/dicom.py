@@ -128,7 +128,7 @@ def write_segmentation(
         root = str(series)
         samples = _keyed(Path(series), find(Path(series))[0])
     if len(samples) != 1 and key not in samples:
-        raise OutputError(f"{root} holds the series {', '.join(samples) or 'of nobody'}; say which one is meant with key")
+        raise OutputError(f"{root} holds {len(samples)} series ({', '.join(samples)}); say which one is meant with key")
     slices = samples[key] if key in samples else next(iter(samples.values()))
     ordered = slices if len(slices) == 1 else in_order(slices)
     grid = grid_of(ordered)
