@@ -14,6 +14,7 @@ from segwright.conversion import convert, writers
 from segwright.core import Classes, Sample, Segmentation
 from segwright.core.errors import SegwrightError
 from segwright.formats import readers
+from segwright.inspection.finding import MEANING
 
 OUT = Path(__file__).with_name("formats.md")
 SAMPLES = 3
@@ -104,7 +105,7 @@ def page(place: Path) -> str:
     parts.append(MATRIX)
     for kind, meaning in KINDS.items():
         parts += [f"\n### {kind.capitalize()}: {meaning}\n", *matrix(kind, place)]
-    return "\n".join(parts) + "\n"
+    return "\n".join([*parts, *DOCTOR, *(f"| {name} | {meaning} |" for name, meaning in MEANING.items())]) + "\n"
 
 
 OPENING = """# Formats
@@ -135,7 +136,7 @@ without `--force`. `segwright inspect DATA` names what is wrong with a data set.
 
 ## Formats
 
-| format | written too | layout | cannot hold |
+| format | written | layout | cannot hold |
 |---|---|---|---|"""
 
 MATRIX = """
@@ -144,6 +145,8 @@ MATRIX = """
 The mean IoU over matched segments (void counts as one) of three small images with random shapes, after writing them in the format
 of the row and converting that to the format of the column. 1 means that every pixel of every segment came back, a dash that the
 target refuses such a set with a message. A row is missing where its format cannot hold such a set at all."""
+
+DOCTOR = ["", "## What `segwright inspect` names", "", "| name | meaning |", "|---|---|"]
 
 
 if __name__ == "__main__":

@@ -97,7 +97,31 @@ def seeds(root: Path) -> dict[str, list[Path]]:
         folder.mkdir(parents=True)
         readers()["volume"].write(folder / f"a{suffix}", [Sample.of("a", next(class_maps(4, 8, 8)).image)])
         made["volume"].append(folder / f"a{suffix}")
+    made["dicom"] = [dicom_series(root / "dicom" / "series")]
     return made
+
+
+def dicom_series(folder: Path) -> Path:
+    """A series of three small slices and its segmentation."""
+    pydicom = pytest.importorskip("pydicom", reason="DICOM needs segwright[medical]")
+    uid = pydicom.uid
+    (folder / "slices").mkdir(parents=True)
+    for index in range(3):
+        data = pydicom.Dataset()
+        data.file_meta = pydicom.dataset.FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = uid.MRImageStorage
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{index}"
+        data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = "1.2.4", "1.2.5", "1.2.6"
+        data.Modality, data.Rows, data.Columns, data.PixelSpacing = "MR", 4, 6, [0.7, 0.5]
+        data.ImagePositionPatient, data.ImageOrientationPatient = [0, 0, 2 * index], [1, 0, 0, 0, 1, 0]
+        data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
+        data.BitsAllocated, data.BitsStored, data.HighBit = 16, 16, 15
+        data.PixelData = np.arange(24, dtype=np.uint16).tobytes()
+        data.save_as(folder / "slices" / f"{index}.dcm", enforce_file_format=True)
+    truth = Segmentation.semantic(np.arange(72).reshape(3, 4, 6) % 2, STUFF)
+    readers()["dicom"].write_segmentation(folder / "truth.dcm", truth, folder / "slices")
+    return folder
 
 
 def damaged(data: bytes, random: random.Random) -> bytes:
