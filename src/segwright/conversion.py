@@ -159,8 +159,8 @@ def _check(
 
 def _compare(before: Segmentation, after: Segmentation) -> tuple[float, list[str], list[str]]:
     """IoU, reasons and notes; see Change."""
-    names = sorted({*before.classes.names, *after.classes.names})
-    first, second = _groups(before, names), _groups(after, names)
+    number_of = {name: k for k, name in enumerate(dict.fromkeys((*before.classes.names, *after.classes.names)))}
+    first, second = _groups(before, number_of), _groups(after, number_of)
     pairs = _matches(first, second)
     count = max(len(first.areas), len(second.areas))
     total = sum(iou for *_, iou in pairs)
@@ -194,34 +194,28 @@ class _Groups:
     scores: list[float]
 
 
-def _groups(segmentation: Segmentation, names: list[str]) -> _Groups:
-    kinds: list[tuple[int, bool]] = []
-    numbers, scores = [], []
-    group_of = np.zeros(len(segmentation) + 2, np.int64)  # index 0 is void, 1 nothing, i + 2 segment i
-    regions: dict[int, int] = {}
-    is_present = np.bincount((segmentation.planes + 1).ravel(), minlength=len(segmentation) + 2) > 0
-    class_number = [names.index(name) for name in segmentation.classes.names]
-    for index in np.flatnonzero(is_present).tolist():
-        if index == 1:
+def _groups(segmentation: Segmentation, number_of: dict[str, int]) -> _Groups:
+    """Each object is a group of its own, what is no object one group per class, void one more."""
+    group_of = np.zeros(len(segmentation) + 2, np.int64)  # indices: void, nothing, segments
+    groups: dict[tuple[int, int], int] = {}  # class number, and the segment where it is an object, 0 where not -> group
+    numbers: list[int] = []
+    scores: list[float] = []
+    for value in np.flatnonzero(np.bincount((segmentation.planes + 1).ravel())).tolist():
+        index = value - 2
+        if index == -1:
             continue
-        kind = (VOID, False)
-        if index > 1:
-            kind = class_number[segmentation.class_ids[index - 2]], bool(segmentation.instance_ids[index - 2] > 0)
-        if kind[1] or kind[0] not in regions:
-            kinds.append(kind)
-            numbers.append(int(segmentation.instance_ids[index - 2]) if index > 1 else 0)
-            scores.append(float(segmentation.scores[index - 2]) if index > 1 else 1.0)
-            group_of[index] = len(kinds)
-            if not kind[1]:
-                regions[kind[0]] = len(kinds)
-        else:
-            group_of[index] = regions[kind[0]]
+        is_void, number = index < 0, 0 if index < 0 else int(segmentation.instance_ids[index])
+        class_number = VOID if is_void else number_of[segmentation.classes.names[segmentation.class_ids[index]]]
+        group_of[value] = groups.setdefault((class_number, value if number else 0), len(groups) + 1)
+        if len(groups) > len(numbers):
+            numbers.append(number)
+            scores.append(1.0 if is_void else float(segmentation.scores[index]))
     planes = group_of[segmentation.planes + 1]
     for upper in range(1, len(planes)):
         for lower in range(upper):  # a region that covers itself counts once
             planes[upper][planes[upper] == planes[lower]] = 0
-    areas = np.bincount(planes.ravel(), minlength=len(kinds) + 1)[1:]
-    return _Groups(planes, kinds, areas, numbers, scores)
+    areas = np.bincount(planes.ravel(), minlength=len(groups) + 1)[1:]
+    return _Groups(planes, [(class_number, segment > 0) for class_number, segment in groups], areas, numbers, scores)
 
 
 def _matches(first: _Groups, second: _Groups) -> list[tuple[int, int, float]]:
