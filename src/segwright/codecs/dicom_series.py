@@ -109,7 +109,8 @@ def read_header(path: Path, tags: Sequence[str] | None = None) -> Any:
                 raise FormatError(
                     f"{path} is deflated as a whole, which is not read; save it uncompressed, as with dcmconv +te"
                 )
-        return dicom.dcmread(path, stop_before_pixels=True, specific_tags=None if tags is None else list(tags))
+        header = dicom.dcmread(path, stop_before_pixels=True, specific_tags=None if tags is None else list(tags))
+        return header if tags is None else dicom.Dataset({element.tag: element for element in header})  # parsed by being seen
     except SegwrightError:
         raise
     except Exception as error:  # pydicom parses what it finds, and damaged files make that fail in any way
