@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 
 import numpy as np
 import pytest
@@ -101,6 +102,26 @@ def test_no_image_outside_of_the_folder_is_found(tmp_path):
         save_json(tmp_path / "data" / "instances.json", [name])
         data = coco.read(tmp_path / "data")
         assert not data.image_files and data[0].image.shape == (0, 3, 4)
+
+
+def test_a_mask_or_the_image_of_another_part_is_no_image(tmp_path):
+    save_json(tmp_path / "annotations" / "instances_train.json", ["a.png"])
+    save_image(tmp_path / "masks" / "a.png")
+    assert coco.read(tmp_path)[0].image.shape == (0, 3, 4)
+    save_image(tmp_path / "annotations" / "a.png", 7)  # unusual, but beside the JSON that tells of it
+    assert coco.read(tmp_path)[0].image[0, 0, 0] == 7
+    save_image(tmp_path / "images" / "train" / "a.png", 5)
+    assert coco.read(tmp_path)[0].image[0, 0, 0] == 5
+    save_json(tmp_path / "annotations" / "instances_val.json", ["a.png"])
+    with pytest.raises(FormatError, match="a.png is the image of 'train__a' and of 'val__a'; is one missing"):
+        coco.read(tmp_path)
+
+
+def test_many_categories_are_read_at_once(tmp_path):
+    many = [{"id": number, "name": f"class {number}"} for number in range(20_000)]
+    started = time.perf_counter()
+    assert len(coco.read(save_json(tmp_path / "instances.json", categories=many)).classes) == len(many)
+    assert time.perf_counter() - started < 3  # 20 with a list that is searched
 
 
 def test_classes_are_in_the_order_of_ids(tmp_path, caplog):

@@ -70,6 +70,13 @@ def test_what_is_written(tmp_path):
     ]
 
 
+def test_segments_without_images_are_no_images(tmp_path):
+    truth = Segmentation.panoptic(np.ones((2, 3), int), [0])
+    coco_panoptic.write(tmp_path, [Sample.of(key, np.zeros((0, 2, 3), np.uint8), truth) for key in ("a", "val__b")])
+    for data in (coco_panoptic.read(tmp_path), coco_panoptic.read(tmp_path / "annotations" / "panoptic.json")):
+        assert data[0].image.shape == (0, 2, 3) and not data.image_files
+
+
 def test_many_segments_use_all_colours(tmp_path):
     numbers = np.arange(70_000).reshape(250, 280) + 1
     truth = Segmentation.panoptic(numbers, np.ones(70_000, int), np.arange(70_000) + 1, classes=BOTH)

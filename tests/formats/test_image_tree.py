@@ -25,6 +25,13 @@ def test_an_image_is_found_by_its_name_or_by_the_end_of_its_path(tmp_path):
     assert index.find("3.jpg") is index.find("") is None
 
 
+def test_a_mask_is_no_image(tmp_path):
+    index = ImageIndex(touch(tmp_path / "train", "masks/1.png", "annotations/val/2.png", "2.png"))
+    assert index.find("1.png") is index.find("val/1.png") is None
+    assert index.find("masks/1.png") == tmp_path / "train" / "masks" / "1.png"  # said so
+    assert index.find("val/2.png") == index.find("train/2.png") == tmp_path / "train" / "2.png"
+
+
 def test_no_name_leads_out_of_the_folder(tmp_path):
     touch(tmp_path, "secret.png", "data/here.png")
     index = ImageIndex(tmp_path / "data")

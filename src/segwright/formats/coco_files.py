@@ -19,7 +19,7 @@ from segwright.core import Classes
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, SettingError
 from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, ImageIndex, found, natural, safe_key
-from segwright.formats.named_objects import check_size
+from segwright.formats.named_objects import check_size, images_by_key
 
 log = logging.getLogger(__name__)
 
@@ -214,32 +214,36 @@ def key_of(picture: Picture, part: Part) -> str:
 
 
 def find_images(root: Path, parts: Iterable[Part], keys: dict[str, tuple[int, int]]) -> dict[str, Path]:
-    """The image file of each key, of those that are there."""
-    index, files = ImageIndex(root), {}
+    """The image file of each key, of those that are there.
+
+    Raises:
+        FormatError: several files fit a name equally well, or one the names of two images.
+    """
     parts = list(parts)
-    for key, (number, position) in keys.items():
-        part = parts[number]
-        file = _find(index, part.pictures[position].file_name, part.split)
-        if file is not None:
-            files[key] = file
+    index = ImageIndex(root, without=[part.file.path.with_suffix("") for part in parts])  # panoptic PNGs have names of images
+    files = images_by_key(
+        keys, [_find(index, parts[number].pictures[place].file_name, parts[number]) for number, place in keys.values()]
+    )
     if not files:
         log.warning("%s: none of the %d images is there; its samples have masks only", root, len(keys))
     return files
 
 
-def _find(index: ImageIndex, name: str, split: str) -> Path | None:
-    """The image of a name, where two parts have images of one name that of the right part.
+def _find(index: ImageIndex, name: str, part: Part) -> Path | None:
+    """The image of a name, where two parts have images of one name that of the right part; at last, beside the JSON.
 
     Raises:
         FormatError: several fit equally well.
     """
-    options = list(dict.fromkeys(f"images/{folder}".rstrip("/") for folder in (split, split.rstrip("0123456789"))))
+    options = list(dict.fromkeys(f"images/{folder}".rstrip("/") for folder in (part.split, part.split.rstrip("0123456789"))))
     for folder in options:
         try:
-            return index.find(f"{folder}/{name}")
+            file = index.find(f"{folder}/{name}")
         except FormatError:
             if folder == options[-1]:
                 raise
+        else:
+            return file or index.find(f"{part.file.path.parent.name}/{name}")
     return None
 
 
@@ -258,12 +262,13 @@ def read_categories(parts: Sequence[Part]) -> tuple[Classes, dict[int, int]]:
                     "elsewhere; give each its own id, the same one in all files"
                 )
     ids = sorted(given)
-    names: list[str] = []
+    names, seen = [], set()
     for number in ids:
         name = given[number].name
-        if name in names:
+        if name in seen:
             log.warning("%s: two categories are called %r; one becomes '%s (%d)'", parts[0].file.path, name, name, number)
-        names.append(f"{name} ({number})" if name in names else name)
+        names.append(f"{name} ({number})" if name in seen else name)
+        seen.add(names[-1])
     colors = distinct_colors(len(ids))
     palette = [
         tuple(color) if (color := given[number].color) and len(color) == 3 else colors[index]

@@ -3,6 +3,7 @@
 import os
 import re
 from collections import Counter
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +14,7 @@ MASK_FOLDERS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "segmentationclass", "segmentations"),
     *("segmentation", "gt", "gts", "ground_truth", "groundtruth", "ground-truth", "targets", "target", "label_maps", "ann_dir"),
 )
+MASKS = frozenset(MASK_FOLDERS)
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "test", "testing")
 UNSAFE = re.compile(r'[<>:"|?*\\\x00-\x1f]')  # characters that some file system refuses
@@ -22,11 +24,12 @@ SHOWN = 3  # examples in a message; the count tells the rest
 class ImageIndex:
     """The image files below a folder by name. Only files that lie there are ever found, whatever the name says.
 
-    Hidden folders and, where an image has the same name, folders of masks are passed over.
+    Hidden folders and those in `without` are passed over, and folders of masks where the name does not say them: a mask is no
+    image.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, without: Collection[Path] = ()) -> None:
+        self.root, self._without = root, {folder.absolute() for folder in without}
 
     def find(self, name: str) -> Path | None:
         """The file that a name such as "val/0001.png", "0001.png" or an address ending so means; None if there is none.
@@ -35,29 +38,26 @@ class ImageIndex:
             FormatError: several files fit equally well.
         """
         parts = PurePosixPath(name.replace("\\", "/")).parts
-        fitting = self._by_name.get(parts[-1], []) if parts else []
-        if len(fitting) < 2:
-            return fitting[0] if fitting else None
-
-        def fit(path: Path) -> tuple[int, bool]:
-            common = 0
-            for given, there in zip(reversed(parts), reversed(path.parts), strict=False):
-                if given != there:
-                    break
-                common += 1
-            return common, not any(part.lower() in MASK_FOLDERS for part in path.relative_to(self.root).parts)
-
-        best = max(map(fit, fitting))
-        chosen = [path for path in fitting if fit(path) == best]
-        if len(chosen) > 1:
-            raise FormatError(f"{name!r} may be {chosen[0]} or {chosen[1]}; rename or move one")
-        return chosen[0]
+        fits: dict[int, list[Path]] = {}  # by how many of the last parts are those of the name
+        for folders, path in self._by_name.get(parts[-1], []) if parts else []:
+            pairs = enumerate(zip(reversed(parts), reversed(path.parts), strict=False))
+            fit = next((number for number, (given, there) in pairs if given != there), len(parts))
+            if MASKS.isdisjoint(folders[: len(folders) + 1 - fit]):
+                fits.setdefault(fit, []).append(path)
+        if not fits:
+            return None
+        first, *others = fits[max(fits)]
+        if others:
+            raise FormatError(f"{name!r} may be {first} or {others[0]}; rename or move one")
+        return first
 
     @cached_property
-    def _by_name(self) -> dict[str, list[Path]]:
-        index: dict[str, list[Path]] = {}
-        for _, path in images_below(self.root):
-            index.setdefault(path.name, []).append(path)
+    def _by_name(self) -> dict[str, list[tuple[list[str], Path]]]:
+        """The files of each name, with the folders on the way to them, in lower case."""
+        index: dict[str, list[tuple[list[str], Path]]] = {}
+        for stem, path in images_below(self.root):
+            if not self._without or path.parent.absolute() not in self._without:
+                index.setdefault(path.name, []).append((stem.lower().split("/")[:-1], path))
         return index
 
 
