@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
@@ -276,14 +275,24 @@ def _check_apart(source: Path, target: Path) -> None:
 
 @contextmanager
 def _replacing(target: Path, force: bool):  # noqa: ANN202
-    """With `force`, put an earlier data set aside, and remove it when the context ends well, or bring it back."""
+    """With `force`, put an earlier data set aside, and remove it when the context ends well, or bring it back.
+
+    A call that goes on with a conversion that was killed also removes what that one had put aside.
+    """
     is_unfinished = (target / UNFINISHED).exists()
-    if not force or is_unfinished or not target.exists() or (target.is_dir() and not any(target.iterdir())):
+    if is_unfinished:
+        yield
+        _remove(_aside(target))
+        return
+    if not force or not target.exists() or (target.is_dir() and not any(target.iterdir())):
         yield
         return
     if target.is_dir() and not any(module.matches(target) for module in readers().values()):
         raise OutputError(f"{target} is no data set, so that --force does not remove it; give another folder")
-    aside = target.with_name(f".{target.name[:100]}.{uuid4().hex}")
+    if Path.cwd().is_relative_to(target.resolve()):
+        raise OutputError(f"{target} is the folder that you are in, so that --force does not remove it; call from another one")
+    aside = _aside(target)
+    _remove(aside)
     os.replace(target, aside)  # noqa: PTH105
     try:
         yield
@@ -294,8 +303,13 @@ def _replacing(target: Path, force: bool):  # noqa: ANN202
     _remove(aside)
 
 
+def _aside(target: Path) -> Path:
+    place = target.absolute()
+    return place.with_name(f".{place.name[:100]}.replaced")  # 100: names longer than 255 bytes are refused
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

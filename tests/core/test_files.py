@@ -1,7 +1,7 @@
 import pytest
 
 from segwright.core.errors import OutputError
-from segwright.core.files import replace_file, replacing
+from segwright.core.files import is_unfinished, lock, replace_file, replacing
 
 
 def test_writing_replaces_and_makes_folders(tmp_path):
@@ -17,6 +17,23 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path):
         assert not (tmp_path / "a").exists()
         file.write(b"2")
     assert (tmp_path / "a").read_bytes() == b"12"
+
+
+def test_what_is_not_whole_yet_can_be_told(tmp_path):
+    with replacing(tmp_path / "a.png"):
+        assert [is_unfinished(path) for path in tmp_path.iterdir()] == [True]
+    assert [is_unfinished(path) for path in tmp_path.iterdir()] == [False]
+    (tmp_path / ".hidden.png").touch()
+    assert not is_unfinished(tmp_path / ".hidden.png")
+
+
+def test_a_file_is_kept_until_it_is_closed(tmp_path):
+    with (tmp_path / "a").open("a") as first, (tmp_path / "a").open("a") as second:
+        lock(first)
+        with pytest.raises(BlockingIOError):
+            lock(second)
+        first.close()
+        lock(second)
 
 
 def test_an_error_on_the_way_leaves_what_was_there(tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,6 +55,15 @@ def test_a_stopped_writer_goes_on(tmp_path):
     assert loaded == ["three"]  # the finished samples were not even read
 
 
+def test_what_a_killed_writer_leaves_is_removed(tmp_path):
+    with pytest.raises(RuntimeError):
+        write(tmp_path, dataset("one", "two"), stop_at="two")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / f".two.png.{'0a' * 16}").touch()
+    write(tmp_path, dataset("one", "two"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["images"]
+
+
 def test_an_end_before_the_first_line_was_written(tmp_path):
     (tmp_path / UNFINISHED).touch()
     assert len(write(tmp_path, dataset("one"))[0]) == 1
@@ -72,6 +83,22 @@ def test_image_files_are_copied_where_they_hold_the_image(tmp_path):
     assert encoded.name == "two.png"  # the file holds another image, such as before a transform
 
 
+@pytest.mark.parametrize("orientation", [0, 1, 6, 9])  # 0 and 9 do not exist
+def test_an_image_that_exif_turns_is_written_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.new("L", (3, 2)).save(tmp_path / "one.jpg", exif=exif)
+    image = np.zeros((1, 3, 2) if orientation == 6 else (1, 2, 3), np.uint8)
+    data = Dataset("here", TWO, ("one",), lambda key: Sample.of(key, image), {"one": tmp_path / "one.jpg"})
+    with Journal(tmp_path / "new", "keys", data) as journal:
+        for item in journal.samples():
+            written = journal.write_image(item, tmp_path / "new" / item.key)
+            journal.add(item)
+    assert written.name == ("one.png" if orientation == 6 else "one.jpg")
+    with Image.open(written) as picture:  # as a program that does not know EXIF
+        assert picture.size == image.shape[:0:-1]
+
+
 # By its messages
 
 
@@ -83,8 +110,10 @@ def test_what_cannot_be_written(tmp_path):
     other = Sample.of("two", sample("two").image, Segmentation.semantic(np.zeros((2, 3), int), Classes.of(["a"])))
     with pytest.raises(OutputError, match="'two' has other classes than those before it"):
         write(tmp_path / "mixed", [sample("one"), other])
+    with pytest.raises(OutputError, match="'flat' has no pixel .its shape is .0, 3.."):
+        write(tmp_path / "flat", [Sample.of("flat", np.zeros((1, 0, 3), np.uint8))])
     assert not (tmp_path / "none").exists() and not (tmp_path / "key").exists()
-    with pytest.raises(OutputError, match="'two' has no truth"):
+    with pytest.raises(OutputError, match="'two' has no truth.*drop = ..two.. in dataset.toml"):
         truth_of(Sample.of("two", sample("two").image))
     assert truth_of(other) is other.truth
 
@@ -100,5 +129,38 @@ def test_a_place_that_is_taken(tmp_path):
 def test_another_unfinished_data_set(tmp_path):
     with pytest.raises(RuntimeError):
         write(tmp_path, dataset("one", "two"), stop_at="two")
-    with pytest.raises(OutputError, match="is unfinished: it was to hold here as keys; finish that, or give a new folder"):
+    with pytest.raises(OutputError, match="is unfinished: it was to hold here as keys; finish that, or remove the folder"):
         write(tmp_path, [sample("one")])
+    for change in ({"classes": Classes.of(["a", "c"])}, {"keys": ("two", "three")}, {"source": "there"}):
+        message = {"classes": "here as keys with other classes", "keys": "the sample 'one', which", "source": "here as keys;"}
+        with pytest.raises(OutputError, match=message[next(iter(change))]):
+            write(tmp_path, replace(dataset("one", "two"), **change))
+    assert len(write(tmp_path, dataset("one", "two"))[0]) == 2
+
+
+def test_a_relative_path_is_another_source_elsewhere(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a")
+    with pytest.raises(RuntimeError):
+        write(tmp_path / "new", dataset("one", "two"), stop_at="two")
+    monkeypatch.chdir(tmp_path / "b")
+    with pytest.raises(OutputError, match="it was to hold .*a.here as keys"):
+        write(tmp_path / "new", dataset("one", "two"))
+
+
+@pytest.mark.parametrize("line", [b"\0\0\n", b"[]\n", b'{"no": 1}\n'])
+def test_a_damaged_journal(tmp_path, line):
+    with pytest.raises(RuntimeError):
+        write(tmp_path, dataset("one", "two"), stop_at="two")
+    with (tmp_path / UNFINISHED).open("ab") as file:
+        file.write(line)
+    with pytest.raises(OutputError, match="is damaged; remove .* and begin anew"):
+        write(tmp_path, dataset("one", "two"))
+
+
+def test_two_writers_at_once(tmp_path):
+    with Journal(tmp_path, "keys", dataset("one")) as journal:
+        with pytest.raises(OutputError, match="is being written by another process; wait"):
+            write(tmp_path, dataset("one"))
+        journal.add(next(journal.samples()))

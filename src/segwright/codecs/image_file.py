@@ -32,6 +32,7 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PIXELS = 178_956_970  # Pillow's own limit, 13377 x 13377: a PNG of a few kB can claim more than any memory holds
 MAX_8_BIT_CLASSES = 255  # 0..254, and 255 for void
 EXIF_ORIENTATION = 274  # number of the tag, in EXIF and in TIFF
+TURNED = range(2, 9)  # its values that ask for a turn or a mirror image
 LABEL_PNG = [  # the smallest and fastest of all filters and strategies for label maps: rows resemble the row above
     cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
     cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP,
@@ -75,6 +76,19 @@ def decode_image(data: bytes, place: Path | str) -> np.ndarray:
         FormatError: as `read_image`.
     """
     return _seen(_decode_bytes(data, Path(place)))
+
+
+def holds(path: Path | str, image: np.ndarray) -> bool:
+    """Whether a file holds exactly this image (C, *S), for every program: as it is seen, not to be turned as its EXIF says.
+
+    Raises:
+        FormatError: as `read_image`.
+    """
+    stored = _decode(Path(path))
+    if stored.orientation in TURNED:
+        return False
+    seen = _seen(stored)
+    return seen.dtype == image.dtype and np.array_equal(seen, image)
 
 
 def _seen(stored: Stored) -> np.ndarray:

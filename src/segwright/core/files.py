@@ -1,13 +1,21 @@
 """Files that are whole or not there: what is written appears under its name only when it is complete."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 from uuid import uuid4
 
 from segwright.core.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows, which opens no file twice for writing that is to be removed
+    fcntl = None  # type: ignore[assignment]
+
+UNFINISHED = re.compile(r"\..*\.[0-9a-f]{32}")  # what `replacing` calls a file before it is whole
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -38,3 +46,23 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         if unfinished.parent.is_dir():
             unfinished.unlink(missing_ok=True)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a file is one that `replacing` left behind when its process was killed."""
+    return UNFINISHED.fullmatch(path.name) is not None and path.is_file()
+
+
+def lock(file: IO[str]) -> None:
+    """Keep an open file for this process until it is closed, where the system can do so.
+
+    Raises:
+        BlockingIOError: another process keeps it.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # some network drives have no locks
+            return

@@ -6,17 +6,17 @@ files, and the journal goes. Memory does not grow with the number of samples.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
-from segwright.codecs.image_file import read_image, write_image
+from segwright.codecs.image_file import holds, write_image
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import OutputError
+from segwright.core.files import is_unfinished, lock
 from segwright.formats.image_tree import safe_key
 
 UNFINISHED = ".segwright-unfinished"
@@ -34,7 +34,10 @@ class Journal:
     def __init__(self, root: Path, format: str, samples: Dataset | Iterable[Sample]) -> None:
         self.root, self.path, self._samples = root, root / UNFINISHED, samples
         self._classes: Classes | None = samples.classes if isinstance(samples, Dataset) else None
-        self._header = {"format": format, "source": samples.source if isinstance(samples, Dataset) else ""}
+        self._header: dict[str, Any] = {"format": format, "source": "", "classes": []}
+        if isinstance(samples, Dataset):
+            source = os.path.abspath(samples.source) if Path(samples.source).exists() else samples.source  # noqa: PTH100
+            self._header |= {"source": source, "classes": list(samples.classes.names)}
 
     def __enter__(self) -> "Journal":
         try:
@@ -46,18 +49,40 @@ class Journal:
             self._file = self.path.open("a", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{self.root} cannot be written ({error.strerror}); choose a writable place") from error
+        try:
+            self._go_on()
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def _go_on(self) -> None:
+        """Take over what is there of the data set: the finished samples, and the header if there is one."""
+        try:
+            lock(self._file)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"{self.root} is being written by another process; wait until that is done, or give another folder"
+            ) from error
         lines = self._lines()
         header = next(lines, None)
         if header is None:
             header = self._header
             self._note(header)
+        remedy = "finish that, or remove the folder, or give a new one"
         if header != self._header:
-            raise OutputError(
-                f"{self.root} is unfinished: it was to hold {header.get('source') or 'samples'} as {header.get('format')}; "
-                "finish that, or give a new folder"
-            )
+            was = f"{header.get('source') or 'samples'} as {header.get('format')}"
+            other = " with other classes" if {**header, "classes": 0} == {**self._header, "classes": 0} else ""
+            raise OutputError(f"{self.root} is unfinished: it was to hold {was}{other}; {remedy}")
         self._finished = {line["key"] for line in lines}
-        return self
+        gone = self._finished - {*self._samples.keys} if isinstance(self._samples, Dataset) else None
+        if gone:
+            raise OutputError(
+                f"{self.root} is unfinished: it has the sample {min(gone)!r}, which the source has no more; {remedy}"
+            )
+        for left in self.root.rglob(".*"):  # of a process that was killed while it wrote them
+            if is_unfinished(left):
+                left.unlink(missing_ok=True)
 
     @property
     def classes(self) -> Classes:
@@ -78,6 +103,8 @@ class Journal:
             sample = item if isinstance(item, Sample) else self._samples.load(key)  # type: ignore[union-attr]
             if safe_key(key) != key:
                 raise OutputError(f"sample key {key!r} cannot be a file name; use {safe_key(key)!r}")
+            if 0 in sample.grid.shape:
+                raise OutputError(f"sample {key!r} has no pixel (its shape is {sample.grid.shape}); leave it out")
             classes = sample.truth.classes if sample.truth is not None else self._classes
             if self._classes is not None and classes != self._classes:
                 raise OutputError(f"sample {key!r} has other classes than those before it; write it to another folder")
@@ -89,12 +116,13 @@ class Journal:
     def write_image(self, sample: Sample, target: Path) -> Path | None:
         """Write the image of a sample without loss at a path without suffix, and return the path with it; None without image.
 
-        Where the file that the sample was read from is known and holds exactly this image, it is copied as it is.
+        Where the file that the sample was read from is known and holds exactly this image, it is copied as it is. One that is
+        to be turned as its EXIF says is written upright: masks are, and many programs pass EXIF over.
         """
         if not len(sample.image):
             return None
         source = self._samples.image_files.get(sample.key) if isinstance(self._samples, Dataset) else None
-        if source is None or not _same(source, sample.image):
+        if source is None or not holds(source, sample.image):
             return write_image(target, sample.image)
         copy = target.with_name(target.name + source.suffix.lower())
         try:
@@ -133,7 +161,13 @@ class Journal:
                 if not line.endswith(b"\n"):  # cut short by the end of the process
                     break
                 end += len(line)
-                yield json.loads(line)
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    entry = None
+                if not isinstance(entry, dict) or not (entry.keys() >= {"key"} or "format" in entry):
+                    raise OutputError(f"{self.path} is damaged; remove {self.root} and begin anew")
+                yield entry
         if end < self.path.stat().st_size:
             with self.path.open("r+b") as file:
                 file.truncate(end)
@@ -146,11 +180,8 @@ def truth_of(sample: Sample) -> Segmentation:
         OutputError: it has none.
     """
     if sample.truth is None:
-        raise OutputError(f"sample {sample.key!r} has no truth; masks can only be written for samples that have one")
+        raise OutputError(
+            f"sample {sample.key!r} has no truth, and only samples with one can be written; add its mask, or leave it out: "
+            f'drop = ["{sample.key}"] in dataset.toml beside the data'
+        )
     return sample.truth
-
-
-def _same(path: Path, image: np.ndarray) -> bool:
-    """Whether a file that exists holds exactly this image."""
-    stored = read_image(path)
-    return stored.dtype == image.dtype and np.array_equal(stored, image)
