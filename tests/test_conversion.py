@@ -185,16 +185,19 @@ def test_an_earlier_data_set_comes_back_after_a_mistake(tmp_path, monkeypatch):
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
 
 
+ASIDE = ".new.6be34445.replaced"
+
+
 def test_what_a_killed_replacement_put_aside_goes(tmp_path):
     source, target, old = tmp_path / "source", tmp_path / "new", "synthetic:cells?count=2&shape=16x16"
     mask_folder.write(source, synthetic.cells(3, shape=(16, 16)))
     convert(old, target, "mask_folder")
-    target.rename(tmp_path / ".new.replaced")  # as after a kill in the middle of writing
+    target.rename(tmp_path / ASIDE)  # as after a kill in the middle of writing
     with pytest.raises(RuntimeError):
         mask_folder.write(target, replace(open_dataset(source), load=stop_at(open_dataset(source), 2)))
     convert(source, target, "mask_folder", force=True)
     assert len(open_dataset(target)) == 3 and {path.name for path in tmp_path.iterdir()} == {"source", "new"}
-    (tmp_path / ".new.replaced").mkdir()  # as after a kill in the middle of the check
+    (tmp_path / ASIDE).mkdir()  # as after a kill in the middle of the check
     convert(old, target, "mask_folder", force=True)
     assert len(open_dataset(target)) == 2 and {path.name for path in tmp_path.iterdir()} == {"source", "new"}
 
@@ -226,6 +229,8 @@ def test_what_cannot_be_converted(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="is no data set, so that --force does not remove it"):
         convert(tmp_path / "data", tmp_path / "letters", "mask_folder", force=True)
     assert (tmp_path / "letters" / "dear.txt").exists()
+    with pytest.raises(OutputError, match="dear.txt is a file, .*so that --force does not remove it"):
+        convert(tmp_path / "data", tmp_path / "letters" / "dear.txt", "mask_folder", force=True)
     convert(tmp_path / "data", tmp_path / "here", "mask_folder")
     monkeypatch.chdir(tmp_path / "here" / "masks")
     for target in (tmp_path / "here", "..", "."):

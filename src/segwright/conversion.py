@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 
@@ -287,7 +288,11 @@ def _replacing(target: Path, force: bool):  # noqa: ANN202
     if not force or not target.exists() or (target.is_dir() and not any(target.iterdir())):
         yield
         return
-    if target.is_dir() and not any(module.matches(target) for module in readers().values()):
+    if not target.is_dir():
+        raise OutputError(
+            f"{target} is a file, and a data set is a folder, so that --force does not remove it; give another name"
+        )
+    if not any(module.matches(target) for module in readers().values()):
         raise OutputError(f"{target} is no data set, so that --force does not remove it; give another folder")
     if Path.cwd().is_relative_to(target.resolve()):
         raise OutputError(f"{target} is the folder that you are in, so that --force does not remove it; call from another one")
@@ -305,7 +310,8 @@ def _replacing(target: Path, force: bool):  # noqa: ANN202
 
 def _aside(target: Path) -> Path:
     place = target.absolute()
-    return place.with_name(f".{place.name[:100]}.replaced")  # 100: names longer than 255 bytes are refused
+    number = crc32(place.name.encode(errors="surrogateescape"))  # long names may begin alike
+    return place.with_name(f".{place.name[:50]}.{number:08x}.replaced")  # 50: names longer than 255 bytes are refused
 
 
 def _remove(path: Path) -> None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from segwright.core.errors import OutputError
@@ -17,6 +19,11 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path):
         assert not (tmp_path / "a").exists()
         file.write(b"2")
     assert (tmp_path / "a").read_bytes() == b"12"
+
+
+def test_a_name_of_many_bytes(tmp_path):
+    replace_file(tmp_path / ("日" * 83 + ".png"), b"x")  # 253 bytes, of 255
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_what_is_not_whole_yet_can_be_told(tmp_path):
@@ -47,7 +54,7 @@ def test_an_error_on_the_way_leaves_what_was_there(tmp_path):
 def test_an_unwritable_place_leaves_nothing_behind(tmp_path):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "file" / "a.png", tmp_path / "folder"):
+    for path in (tmp_path / "file" / "a.png", tmp_path / "folder", Path(), Path("/")):
         with pytest.raises(OutputError, match="cannot be written .*choose a writable place with free space"):
             replace_file(path, b"x")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]

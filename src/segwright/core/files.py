@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OutputError: the place is not writable; nothing is left behind.
     """
-    unfinished = path.with_name(f".{path.name[:100]}.{uuid4().hex}")  # 100: names longer than 255 bytes are refused
+    unfinished = path.parent / f".{path.name[:50]}.{uuid4().hex}"  # 50: names longer than 255 bytes are refused
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:

@@ -115,12 +115,12 @@ def _reader(name: str) -> ModuleType:
 
 
 def _unrecognised(path: Path, known: dict[str, ModuleType]) -> str:
-    layouts = "; ".join(f"{name}: {(module.__doc__ or '').splitlines()[0]}" for name, module in known.items())
     if not path.exists():
-        return f"{path} does not exist; check the spelling. Segwright reads {layouts}"
+        return f"{path} does not exist; check the spelling"
+    layouts = "".join(f"\n  {name}: {(module.__doc__ or '').splitlines()[0]}" for name, module in known.items())
     if not path.is_dir():
-        return f"{path} is a file; give the folder that it belongs to. Segwright reads {layouts}"
-    return f"{path} is not laid out as a data set ({found(path)}). Segwright reads {layouts}"
+        return f"{path} is a file; give the folder that it belongs to. Segwright reads{layouts}"
+    return f"{path} is not laid out as a data set ({found(path)}). Segwright reads{layouts}"
 
 
 def _matching(modules: dict[str, ModuleType], path: Path | str) -> list[str]:
