@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import shutil
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import numpy as np
 
 from segwright.core import VOID, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError, UnknownNameError
+from segwright.core.files import remove
 from segwright.core.find import nearest
 from segwright.formats import open_dataset, readers
 from segwright.formats.journal import UNFINISHED
@@ -283,7 +283,7 @@ def _replacing(target: Path, force: bool):  # noqa: ANN202
     is_unfinished = (target / UNFINISHED).exists()
     if is_unfinished:
         yield
-        _remove(_aside(target))
+        remove(_aside(target))
         return
     if not force or not target.exists() or (target.is_dir() and not any(target.iterdir())):
         yield
@@ -297,25 +297,18 @@ def _replacing(target: Path, force: bool):  # noqa: ANN202
     if Path.cwd().is_relative_to(target.resolve()):
         raise OutputError(f"{target} is the folder that you are in, so that --force does not remove it; call from another one")
     aside = _aside(target)
-    _remove(aside)
+    remove(aside)
     os.replace(target, aside)  # noqa: PTH105
     try:
         yield
     except BaseException:
-        _remove(target)
+        remove(target)
         os.replace(aside, target)  # noqa: PTH105
         raise
-    _remove(aside)
+    remove(aside)
 
 
 def _aside(target: Path) -> Path:
     place = target.absolute()
     number = crc32(place.name.encode(errors="surrogateescape"))  # long names may begin alike
     return place.with_name(f".{place.name[:50]}.{number:08x}.replaced")  # 50: names longer than 255 bytes are refused
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

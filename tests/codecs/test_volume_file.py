@@ -3,6 +3,7 @@ import random
 import struct
 import sys
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -244,7 +245,7 @@ def test_a_sheared_nifti_is_told(tmp_path):
         read_volume(tmp_path / "a.nii")
 
 
-def test_what_cannot_be_written_is_told(tmp_path):
+def test_what_cannot_be_written_is_told(tmp_path, monkeypatch):
     array = values((1, 2, 3, 4))
     for dtype, remedy in ((bool, "uint8"), (np.float16, "float32"), (np.complex64, "two channels")):
         with pytest.raises(OutputError, match=f"hold no {np.dtype(dtype)}; convert it to {remedy}"):
@@ -263,6 +264,11 @@ def test_what_cannot_be_written_is_told(tmp_path):
         write_volume(tmp_path / "a.nii.gz", array, Grid((2, 3, 4), None, sheared))
     write_volume(tmp_path / "a.nrrd", array, Grid((2, 3, 4), None, sheared))  # the remedy
     assert np.allclose(read_volume(tmp_path / "a.nrrd")[1].affine, sheared)
+    with monkeypatch.context() as patch:
+        patch.setattr("SimpleITK.WriteImage", lambda image, name, **_: Path(name).write_bytes(b"\0" * 352))
+        with pytest.raises(OutputError, match="b.nii cannot be written .only a part of it arrived.; .*free space"):  # as where the disk is full
+            write_volume(tmp_path / "b.nii", array, Grid((2, 3, 4)))
+        assert [path.name for path in tmp_path.iterdir()] == ["a.nrrd"]
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
         write_volume(tmp_path / "file" / "a.nii", array, Grid((2, 3, 4)))

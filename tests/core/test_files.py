@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from segwright.core.errors import OutputError
-from segwright.core.files import is_unfinished, lock, replace_file, replacing
+from segwright.core.files import lock, remove_unfinished, replace_file, replacing
 
 
 def test_writing_replaces_and_makes_folders(tmp_path):
@@ -26,12 +26,14 @@ def test_a_name_of_many_bytes(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_is_not_whole_yet_can_be_told(tmp_path):
-    with replacing(tmp_path / "a.png"):
-        assert [is_unfinished(path) for path in tmp_path.iterdir()] == [True]
-    assert [is_unfinished(path) for path in tmp_path.iterdir()] == [False]
-    (tmp_path / ".hidden.png").touch()
-    assert not is_unfinished(tmp_path / ".hidden.png")
+def test_what_killed_writers_left_is_removed(tmp_path):
+    for name in (".hidden.png", f".a.{'0' * 31}", f"a.{'0' * 32}"):
+        (tmp_path / name).touch()
+    before = sorted(tmp_path.iterdir())
+    (tmp_path / f".folder.{'1' * 32}" / f".x.{'2' * 32}").mkdir(parents=True)
+    with pytest.raises(OutputError, match="No such file"), replacing(tmp_path / "deep" / "a.png"):
+        remove_unfinished(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "deep"])
 
 
 def test_a_file_is_kept_until_it_is_closed(tmp_path):

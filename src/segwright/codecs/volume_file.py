@@ -92,14 +92,16 @@ def write_volume(path: Path | str, array: np.ndarray, grid: Grid) -> None:
         raise OutputError(f"{path}: the image has the shape {array.shape}, which is empty; leave it out")
     itk = simple_itk()
     image = _image(itk, path, np.ascontiguousarray(array, array.dtype.newbyteorder("=")), grid, suffix in NIFTI_SUFFIXES)
-    folder = path.parent / f".{uuid4().hex}"
+    folder = path.parent / f".{path.name[:50]}.{uuid4().hex}"  # 50: names longer than 255 bytes are refused
     try:
         folder.mkdir(parents=True)
         itk.WriteImage(image, str(folder / path.name), useCompression=suffix != ".nii")
+        read_volume(folder / path.name)  # NIfTI's writer is content where the disk is full, and leaves the end out
         for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):  # a header after its pixels
             os.replace(file, path.with_name(file.name))  # noqa: PTH105  (one step on every system)
-    except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else _last_line(error)
+    except (OSError, RuntimeError, FormatError) as error:
+        reason = "only a part of it arrived" if isinstance(error, FormatError) else _last_line(error)
+        reason = error.strerror if isinstance(error, OSError) else reason
         raise OutputError(f"{path} cannot be written ({reason}); choose a writable place with free space") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

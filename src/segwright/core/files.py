@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ try:
 except ImportError:  # Windows, which opens no file twice for writing that is to be removed
     fcntl = None  # type: ignore[assignment]
 
-UNFINISHED = re.compile(r"\..*\.[0-9a-f]{32}")  # what `replacing` calls a file before it is whole
+UNFINISHED = re.compile(r"\..*\.[0-9a-f]{32}")  # what files and folders are called before they are whole
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -48,9 +49,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             unfinished.unlink(missing_ok=True)
 
 
-def is_unfinished(path: Path) -> bool:
-    """Whether a file is one that `replacing` left behind when its process was killed."""
-    return UNFINISHED.fullmatch(path.name) is not None and path.is_file()
+def remove_unfinished(root: Path) -> None:
+    """Remove what processes that were killed while they wrote below a folder have left behind."""
+    for path in sorted(root.rglob(".*"), reverse=True):
+        if UNFINISHED.fullmatch(path.name):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, a folder with all that is in it, or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def lock(file: IO[str]) -> None:

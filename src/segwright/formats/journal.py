@@ -16,7 +16,7 @@ from typing import Any
 from segwright.codecs.image_file import holds, write_image
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import OutputError
-from segwright.core.files import is_unfinished, lock
+from segwright.core.files import lock, remove_unfinished
 from segwright.formats.image_tree import safe_key
 
 UNFINISHED = ".segwright-unfinished"
@@ -80,9 +80,7 @@ class Journal:
             raise OutputError(
                 f"{self.root} is unfinished: it has the sample {min(gone)!r}, which the source has no more; {remedy}"
             )
-        for left in self.root.rglob(".*"):  # of a process that was killed while it wrote them
-            if is_unfinished(left):
-                left.unlink(missing_ok=True)
+        remove_unfinished(self.root)
 
     @property
     def classes(self) -> Classes:
