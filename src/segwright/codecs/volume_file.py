@@ -100,8 +100,8 @@ def write_volume(path: Path | str, array: np.ndarray, grid: Grid) -> None:
         for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):  # a header after its pixels
             os.replace(file, path.with_name(file.name))  # noqa: PTH105  (one step on every system)
     except (OSError, RuntimeError, FormatError) as error:
-        reason = "only a part of it arrived" if isinstance(error, FormatError) else _last_line(error)
-        reason = error.strerror if isinstance(error, OSError) else reason
+        reason = error.strerror if isinstance(error, OSError) else _last_line(error)
+        reason = "only a part of it arrived" if isinstance(error, FormatError) else reason
         raise OutputError(f"{path} cannot be written ({reason}); choose a writable place with free space") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
