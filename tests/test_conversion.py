@@ -202,6 +202,24 @@ def test_what_a_killed_replacement_put_aside_goes(tmp_path):
     assert len(open_dataset(target)) == 2 and {path.name for path in tmp_path.iterdir()} == {"source", "new"}
 
 
+def test_a_check_that_was_stopped_begins_again(tmp_path, monkeypatch):
+    source, target = "synthetic:cells?count=3&shape=16x16", tmp_path / "new"
+
+    def stop(step, done, total):
+        if (step, done) == ("check", 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, target, "mask_folder", watch=stop)
+    with pytest.raises(OutputError, match="is not empty"):
+        convert(source, target, "coco")
+    with pytest.raises(OutputError, match="is not empty"):
+        convert("synthetic:cells?count=2&shape=16x16", target, "mask_folder")
+    steps = []
+    assert convert(source, target, "mask_folder", watch=lambda step, done, total: steps.append(step)).count == 3
+    assert set(steps) == {"check"} and not [path for path in target.iterdir() if path.name.startswith(".")]
+
+
 def stop_at(data, number):
     def load(key):
         if key == data.keys[number]:

@@ -1,6 +1,6 @@
 """From one data format to another, with a measured account of what was lost. Axes: P planes, N segments, *S spatial axes."""
 
-import itertools
+import json
 import os
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -12,13 +12,14 @@ import numpy as np
 
 from segwright.core import VOID, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError, UnknownNameError
-from segwright.core.files import remove
+from segwright.core.files import remove, replace_file
 from segwright.core.find import nearest
 from segwright.formats import open_dataset, readers
 from segwright.formats.journal import UNFINISHED
 
 Watch = Callable[[str, int, int], None]
 
+UNCHECKED = ".segwright-unchecked"  # a file in a data set that is written, until all of it was read back
 SAME_PLACE = 1e-3  # of a pixel: float32, which NIfTI stores, is 100 times finer; people and networks are coarser
 TALLIED = 1 << 22  # pairs of segments counted in a table of 32 MB; more are sorted instead
 
@@ -80,15 +81,21 @@ def convert(
     target = Path(target)
     _check_apart(Path(source), target)
     tell = watch or (lambda step, done, total: None)
-    started = itertools.count()
+    place = {key: number for number, key in enumerate(data.keys)}
 
     def load(key: str) -> Sample:
-        tell("write", next(started), len(data))
+        tell("write", place[key], len(data))
         return data.load(key)
 
-    with _replacing(target, force):
-        module.write(target, replace(data, load=load))
-        return _check(data, module.read(target), to, module.LOSES, tell, on_change or (lambda change: None))
+    unchecked, what = target / UNCHECKED, _what(data, to)
+    is_written = unchecked.is_file() and unchecked.read_bytes() == what
+    with _replacing(target, force, goes_on=is_written or (target / UNFINISHED).exists()):
+        if not is_written:
+            module.write(target, replace(data, load=load))
+            replace_file(unchecked, what)
+        report = _check(data, module.read(target), to, module.LOSES, tell, on_change or (lambda change: None))
+        unchecked.unlink(missing_ok=True)
+        return report
 
 
 def writers() -> list[str]:
@@ -268,6 +275,12 @@ def _same_grid(first: Grid, second: Grid) -> bool:
     return True
 
 
+def _what(data: Dataset, to: str) -> bytes:
+    """What a conversion is to write, to know it again after it was stopped."""
+    source = os.path.abspath(data.source) if Path(data.source).exists() else data.source  # noqa: PTH100
+    return json.dumps([to, source, crc32(repr((data.keys, data.classes.names)).encode())]).encode()
+
+
 def _check_apart(source: Path, target: Path) -> None:
     here, there = source.resolve(), target.resolve()
     if source.exists() and (here == there or here in there.parents or there in here.parents):
@@ -275,13 +288,12 @@ def _check_apart(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def _replacing(target: Path, force: bool):  # noqa: ANN202
+def _replacing(target: Path, force: bool, *, goes_on: bool):  # noqa: ANN202
     """With `force`, put an earlier data set aside, and remove it when the context ends well, or bring it back.
 
-    A call that goes on with a conversion that was killed also removes what that one had put aside.
+    A call that goes on with a conversion that was killed removes what that one had put aside.
     """
-    is_unfinished = (target / UNFINISHED).exists()
-    if is_unfinished:
+    if goes_on:
         yield
         remove(_aside(target))
         return
@@ -310,5 +322,5 @@ def _replacing(target: Path, force: bool):  # noqa: ANN202
 
 def _aside(target: Path) -> Path:
     place = target.absolute()
-    number = crc32(place.name.encode(errors="surrogateescape"))  # long names may begin alike
+    number = crc32(os.fsencode(place.name))  # long names may begin alike
     return place.with_name(f".{place.name[:50]}.{number:08x}.replaced")  # 50: names longer than 255 bytes are refused

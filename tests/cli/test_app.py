@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import typer
@@ -31,15 +32,16 @@ def test_an_error_is_one_line_and_a_code(segwright, monkeypatch, error, code):
 
 
 def test_ctrl_c_names_the_way_back(segwright, monkeypatch):
-    def interrupted():
+    def interrupted(word: Annotated[str, typer.Argument()] = ""):
         raise KeyboardInterrupt
 
     through_typer = typer.Typer()
     through_typer.command()(interrupted)
     for application in (interrupted, through_typer):
         monkeypatch.setattr(app, "application", lambda chosen=application: chosen)
-        code, _, err = segwright()
-        assert code == 130 and "segwright train --resume RUN" in err
+        for command, way in (("fit", "segwright train --resume RUN"), ("convert", "the same command"), ("models", "stopped\n")):
+            code, _, err = segwright(command)
+            assert code == 130 and way in err
 
 
 def run_with(stdout, **environment) -> subprocess.CompletedProcess:

@@ -10,6 +10,11 @@ from segwright.core.errors import SegwrightError, UsageError
 from segwright.core.find import find, names
 
 BAD_USE, FAILURE, INTERRUPTED = 2, 1, 130  # exit codes; 130 is what a shell gives for Ctrl-C
+GO_ON = {
+    "fit": "; go on with the run by: segwright train --resume RUN",
+    "train": "; go on with the run by: segwright train --resume RUN",
+    "convert": "; the same command goes on where it was, but with --force it begins anew",
+}
 
 
 def application() -> typer.Typer:
@@ -47,5 +52,6 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:  # typer turns a Ctrl-C into this exit
             raise
-        sys.stderr.write("stopped; go on with a run by: segwright train --resume RUN\n")
+        command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+        sys.stderr.write(f"stopped{GO_ON.get(command, '')}\n")
         sys.exit(INTERRUPTED)
