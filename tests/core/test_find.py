@@ -7,7 +7,7 @@ import pytest
 from segwright.core.errors import UnknownNameError
 from segwright.core.find import find, names, nearest
 
-CORE = ["classes", "dataset", "errors", "find", "grid", "picture", "prompt", "sample", "segmentation"]
+CORE = ["classes", "dataset", "errors", "files", "find", "grid", "picture", "prompt", "sample", "segmentation"]
 
 
 def test_the_name_is_the_file_name():

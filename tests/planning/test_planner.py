@@ -142,7 +142,7 @@ def test_a_damaged_file_is_named_before_training_even_among_the_validation_sampl
 def test_channels_that_do_not_fit_are_named_before_training_even_among_the_validation_samples(data, costs):
     path = next((Path(data) / "val" / "images").iterdir())
     Image.fromarray(np.zeros((48, 64, 2), np.uint8), mode="LA").save(path)
-    with pytest.raises(ShapeError, match=f"'{path.stem}': the image has 2 channels, 1 are needed"):
+    with pytest.raises(ShapeError, match=f"'val__{path.stem}': the image has 2 channels, 1 are needed"):
         plan(data, budget=Budget(minutes=1, device="cpu"))
 
 
@@ -152,7 +152,7 @@ def test_a_hole_in_an_image_is_named_before_training(data, costs):
     image[3] = np.nan
     tifffile.imwrite(path.with_suffix(".tif"), image)
     path.unlink()
-    with pytest.raises(UsageError, match=f"'{path.stem}': the image holds NaN or infinity in 2.08% of its values"):
+    with pytest.raises(UsageError, match=f"'train__{path.stem}': the image holds NaN or infinity in 2.08% of its values"):
         plan(data, budget=Budget(minutes=1, device="cpu"))
 
 
