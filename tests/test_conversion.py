@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from segwright.conversion import Change, compare, convert, writers
 from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError, UnknownNameError
-from segwright.formats import mask_folder, open_dataset, synthetic
+from segwright.formats import mask_folder, open_dataset, synthetic, volume
 
 TWO = Classes.of(["road", "car"], is_thing=[False, True])
 ROW = np.array([[True, True, False, False]])
@@ -163,6 +163,20 @@ def test_a_killed_conversion_goes_on(tmp_path):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
 
 
+def test_one_volume_becomes_one_file(tmp_path):
+    pytest.importorskip("SimpleITK", reason="volumes need segwright[medical]")
+    generator = np.random.default_rng(0)
+    for number in range(2):
+        image = generator.integers(0, 256, (1, 3, 4, 5), dtype=np.uint8)
+        volume.write(tmp_path / f"{number}.nrrd", [Sample.of(str(number), image)])
+    assert convert(tmp_path / "0.nrrd", tmp_path / "a.nii.gz", "volume").lossless == 1
+    with pytest.raises(OutputError, match="a.nii.gz exists; give a new name, or convert with --force"):
+        convert(tmp_path / "1.nrrd", tmp_path / "a.nii.gz", "volume")
+    convert(tmp_path / "1.nrrd", tmp_path / "a.nii.gz", "volume", force=True)
+    assert np.array_equal(open_dataset(tmp_path / "a.nii.gz")[0].image, image)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.nrrd", "1.nrrd", "a.nii.gz"]
+
+
 def test_an_earlier_data_set_is_replaced_only_when_asked(tmp_path):
     convert("synthetic:cells?count=2&shape=16x16", tmp_path / "new", "mask_folder")
     with pytest.raises(OutputError, match="is not empty .*--force"):
@@ -247,7 +261,7 @@ def test_what_cannot_be_converted(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="is no data set, so that --force does not remove it"):
         convert(tmp_path / "data", tmp_path / "letters", "mask_folder", force=True)
     assert (tmp_path / "letters" / "dear.txt").exists()
-    with pytest.raises(OutputError, match="dear.txt is a file, .*so that --force does not remove it"):
+    with pytest.raises(OutputError, match="dear.txt is no data set, so that --force does not remove it"):
         convert(tmp_path / "data", tmp_path / "letters" / "dear.txt", "mask_folder", force=True)
     convert(tmp_path / "data", tmp_path / "here", "mask_folder")
     monkeypatch.chdir(tmp_path / "here" / "masks")

@@ -92,7 +92,8 @@ def convert(
     with _replacing(target, force, goes_on=is_written or (target / UNFINISHED).exists()):
         if not is_written:
             module.write(target, replace(data, load=load))
-            replace_file(unchecked, what)
+            if target.is_dir():  # not the file of a volume
+                replace_file(unchecked, what)
         report = _check(data, module.read(target), to, module.LOSES, tell, on_change or (lambda change: None))
         unchecked.unlink(missing_ok=True)
         return report
@@ -140,7 +141,9 @@ def _check(
     tell: Watch,
     on_change: Callable[[Change], None],
 ) -> Report:
-    missing = sorted(set(data.keys) - set(back.keys))
+    is_file = len(data) == len(back) == 1 and Path(back.source).is_file()
+    keys_back = back.keys if is_file else data.keys  # a file is called as its path says
+    missing = sorted(set(keys_back) - set(back.keys))
     if missing or len(back) != len(data):
         raise FormatError(
             f"{back.source} reads back with {len(back)} of {len(data)} samples (missing: {', '.join(missing[:3]) or 'none'}); "
@@ -149,9 +152,9 @@ def _check(
     lossless, total = 0, 0.0
     reasons: dict[str, int] = {}
     notes: dict[str, int] = {}
-    for done, key in enumerate(data.keys):
+    for done, (key, key_back) in enumerate(zip(data.keys, keys_back, strict=True)):
         tell("check", done, len(data))
-        change = compare(data.load(key), back.load(key))
+        change = compare(data.load(key), back.load(key_back))
         on_change(change)
         total += change.iou
         lossless += change.iou == 1 and not change.reasons
@@ -300,12 +303,8 @@ def _replacing(target: Path, force: bool, *, goes_on: bool):  # noqa: ANN202
     if not force or not target.exists() or (target.is_dir() and not any(target.iterdir())):
         yield
         return
-    if not target.is_dir():
-        raise OutputError(
-            f"{target} is a file, and a data set is a folder, so that --force does not remove it; give another name"
-        )
     if not any(module.matches(target) for module in readers().values()):
-        raise OutputError(f"{target} is no data set, so that --force does not remove it; give another folder")
+        raise OutputError(f"{target} is no data set, so that --force does not remove it; give another name")
     if Path.cwd().is_relative_to(target.resolve()):
         raise OutputError(f"{target} is the folder that you are in, so that --force does not remove it; call from another one")
     aside = _aside(target)
