@@ -92,10 +92,11 @@ def convert(
     with _replacing(target, force, goes_on=is_written or (target / UNFINISHED).exists()):
         if not is_written:
             module.write(target, replace(data, load=load))
-            if target.is_dir():  # not the file of a volume
+            if target.is_dir():  # no file of one volume
                 replace_file(unchecked, what)
         report = _check(data, module.read(target), to, module.LOSES, tell, on_change or (lambda change: None))
-        unchecked.unlink(missing_ok=True)
+        if target.is_dir():
+            unchecked.unlink(missing_ok=True)
         return report
 
 
