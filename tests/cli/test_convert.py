@@ -28,7 +28,7 @@ def test_what_is_lost_is_told(tmp_path):
     coco.write(tmp_path / "coco", [Sample.of("a", np.zeros((1, 1, 3), np.uint8), truth)])
     result = call(tmp_path / "coco", tmp_path / "new", "--to", "mask_folder")
     assert result.exit_code == 0, result.output
-    assert "1 samples in" in result.stdout and "0 without loss; mean IoU 0.75" in result.stdout
+    assert "1 sample in" in result.stdout and "0 without loss; mean IoU 0.75" in result.stdout
     assert "pixels of several objects keep one of them" in result.stdout and "mask_folder: " in result.stdout
     result = call(tmp_path / "coco", tmp_path / "new", "--to", "mask_folder", "--force", "--json")
     assert json.loads(result.stdout)["lossless"] == 0
