@@ -40,7 +40,9 @@ def samples(count: int) -> Iterator[Sample]:
         winner = noise.argmax(axis=0)
         masks = np.stack([(winner == number) & (noise[number] > 0.01) for number in range(OBJECTS)])
         image = np.repeat(np.uint8(127 + 1000 * noise[:3]), 1, axis=0)
-        yield Sample.of(f"{index:06d}", image, Segmentation.instances(masks, generator.integers(0, 80, OBJECTS), classes=CLASSES))
+        yield Sample.of(
+            f"{index:06d}", image, Segmentation.instances(masks, generator.integers(0, 80, OBJECTS), classes=CLASSES)
+        )
 
 
 def main() -> None:

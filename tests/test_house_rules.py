@@ -59,7 +59,13 @@ PUBLIC_NAMES = {
 UNTESTED: dict[str, str] = {}  # a module without a test file of its own, and the reason; best left empty
 
 NAMED_PARTS = ("losses", "metrics", "tasks", "transforms")  # their classes are settings too, found by the name of the file
-IMPORT_NAMES = {"connected-components-3d": "cc3d", "opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml", "simpleitk": "SimpleITK"}  # where they differ
+IMPORT_NAMES = {
+    "connected-components-3d": "cc3d",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "simpleitk": "SimpleITK",
+}  # where they differ
 MAX_FUNCTION, WARN_FILE, MAX_FILE = 60, 400, 600  # lines
 
 

@@ -266,7 +266,9 @@ def test_what_cannot_be_written_is_told(tmp_path, monkeypatch):
     assert np.allclose(read_volume(tmp_path / "a.nrrd")[1].affine, sheared)
     with monkeypatch.context() as patch:
         patch.setattr("SimpleITK.WriteImage", lambda image, name, **_: Path(name).write_bytes(b"\0" * 352))
-        with pytest.raises(OutputError, match="b.nii cannot be written .only a part of it arrived.; .*free space"):  # as where the disk is full
+        with pytest.raises(
+            OutputError, match="b.nii cannot be written .only a part of it arrived.; .*free space"
+        ):  # as where the disk is full
             write_volume(tmp_path / "b.nii", array, Grid((2, 3, 4)))
         assert [path.name for path in tmp_path.iterdir()] == ["a.nrrd"]
     (tmp_path / "file").write_text("in the way")
