@@ -42,7 +42,10 @@ def only_subfolder(root: Path, what: str, names: Sequence[str]) -> Path:
         two = " and ".join(folder.name for folder in filled[:2])
         raise FormatError(f"{root} has several folders of {what}, {two}; move or rename all but one")
     if not filled:
-        raise FormatError(f"{folders[0]} holds no image ({found(folders[0])}); images end in {', '.join(SUFFIXES)}")
+        more = "; if it holds annotations, name their format with --format, to learn what is wrong with them"
+        raise FormatError(
+            f"{folders[0]} holds no image ({found(folders[0])}); images end in {', '.join(SUFFIXES)}{more if what == 'masks' else ''}"
+        )
     return filled[0]
 
 
