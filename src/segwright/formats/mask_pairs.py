@@ -42,10 +42,8 @@ def only_subfolder(root: Path, what: str, names: Sequence[str]) -> Path:
         two = " and ".join(folder.name for folder in filled[:2])
         raise FormatError(f"{root} has several folders of {what}, {two}; move or rename all but one")
     if not filled:
-        more = "; if it holds annotations, name their format with --format, to learn what is wrong with them"
-        raise FormatError(
-            f"{folders[0]} holds no image ({found(folders[0])}); images end in {', '.join(SUFFIXES)}{more if what == 'masks' else ''}"
-        )
+        hint = "; of other annotations, name the format with --format, to learn what is wrong" if what == "masks" else ""
+        raise FormatError(f"{folders[0]} holds no image ({found(folders[0])}); images end in {', '.join(SUFFIXES)}{hint}")
     return filled[0]
 
 
