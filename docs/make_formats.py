@@ -119,10 +119,10 @@ without `--force`. `segwright inspect DATA` names what is wrong with a data set.
 ## Where a pixel is
 
 * Pixel centres lie at +0.5: the pixel in column 3, row 5 covers x from 3 to 4 and y from 5 to 6, its centre is (3.5, 5.5).
-* A polygon holds the pixels whose centres lie inside it, by even-odd; coordinates are first rounded to a fifth of a pixel. This is
-  COCO's rule, and equals pycocotools bit by bit. In every format, polygons are rasterised by it.
-* Masks become polygons along the edges of their pixels, at whole coordinates: rasterised, they give the mask back exactly. Where
-  a format holds one ring per object, holes and parts are joined to it by cuts of no width, which enclose no pixel centre.
+* A polygon holds the pixels whose centres lie inside it, by even-odd; coordinates are first rounded to a fifth of a pixel. This
+  is COCO's rule, and equals pycocotools bit by bit. In every format, polygons are rasterised by it.
+* Masks become polygons along the edges of their pixels, at whole coordinates: rasterised, they give the mask back exactly.
+  Where a format holds one ring per object, holes and parts are joined to it by cuts of no width, which enclose no pixel centre.
 * Volumes: arrays are (depth, height, width); `Grid.affine` leads from an index to millimetres in DICOM's axes, to the patient's
   left, back and head. NIfTI's axes are converted.
 
@@ -132,7 +132,7 @@ without `--force`. `segwright inspect DATA` names what is wrong with a data set.
 * A segment is an object (it has a number), or a region: stuff, or a crowd, which is a region of a thing class whose objects
   nobody told apart. Regions of one class count as one.
 * Formats of objects (COCO, YOLO, labelme, ...) leave the pixels around objects to nothing; formats of class maps name them.
-* Keys of samples are the paths of their images without suffix, `/` written as `__`; parts such as train and val are their beginning.
+* Keys of samples are the paths of their images without suffix, `/` written as `__`; they begin with the part, as in `train__`.
 
 ## Formats
 
@@ -142,9 +142,9 @@ without `--force`. `segwright inspect DATA` names what is wrong with a data set.
 MATRIX = """
 ## What came back
 
-The mean IoU over matched segments (void counts as one) of three small images with random shapes, after writing them in the format
-of the row and converting that to the format of the column. 1 means that every pixel of every segment came back, a dash that the
-target refuses such a set with a message. A row is missing where its format cannot hold such a set at all."""
+The mean IoU over matched segments (void counts as one) of three small images with random shapes, after writing them in the
+format of the row and converting that to the format of the column. 1 means that every pixel of every segment came back, a dash
+that the target refuses such a set with a message. A row is missing where its format cannot hold such a set at all."""
 
 DOCTOR = ["", "## What `segwright inspect` names", "", "| name | meaning |", "|---|---|"]
 

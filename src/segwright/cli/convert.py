@@ -51,8 +51,7 @@ def run(
     more = {**result.reasons, **result.notes}
     if more:
         print_table(["what differs", "samples"], [[text, str(count)] for text, count in more.items()])
-    typer.echo(
-        f"{result.count} {'sample' if result.count == 1 else 'samples'} in {target}, {result.lossless} without loss; mean IoU {result.iou:.6f}"
-    )
+    count = f"{result.count} {'sample' if result.count == 1 else 'samples'}"
+    typer.echo(f"{count} in {target}, {result.lossless} without loss; mean IoU {result.iou:.6f}")
     if result.loses:
         typer.echo(f"{to}: {result.loses}")
