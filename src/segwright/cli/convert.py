@@ -1,8 +1,11 @@
 """`segwright convert`: a data set from one format to another, and what was lost on the way."""
 
 import json as json_module
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -21,23 +24,22 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
 ) -> None:
     """Write a data set in another format, read it back, and report the IoU of what came back with what was there."""
+    import csv
     from contextlib import ExitStack
     from dataclasses import asdict
 
     from segwright.cli.terminal import counting, print_table
     from segwright.conversion import Change, convert
-    from segwright.core.files import replacing
 
     lossy: list[Change] = []
     with ExitStack() as stack:
-        file = stack.enter_context(replacing(report)) if report is not None else None
-        if file:
-            file.write(b"key,iou,reasons,notes\n")
+        table = csv.writer(stack.enter_context(_text(report))) if report is not None else None
+        if table:
+            table.writerow(["key", "iou", "reasons", "notes"])
 
         def note(change: Change) -> None:
-            if file:
-                line = f'{change.key},{change.iou:.6f},"{"; ".join(change.reasons)}","{"; ".join(change.notes)}"\n'
-                file.write(line.encode())
+            if table:
+                table.writerow([change.key, f"{change.iou:.6f}", "; ".join(change.reasons), "; ".join(change.notes)])
             if change.reasons and len(lossy) < SHOWN:
                 lossy.append(change)
 
@@ -55,3 +57,14 @@ def run(
     typer.echo(f"{count} in {target}, {result.lossless} without loss; mean IoU {result.iou:.6f}")
     if result.loses:
         typer.echo(f"{to}: {result.loses}")
+
+
+@contextmanager
+def _text(path: Path) -> Iterator[TextIO]:
+    """A text file that takes its place when the context ends well."""
+    from segwright.core.files import replacing
+
+    with replacing(path) as file:
+        text = TextIOWrapper(file, encoding="utf-8", newline="")
+        yield text
+        text.detach()
