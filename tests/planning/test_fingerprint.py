@@ -175,6 +175,8 @@ def test_messages():
         fingerprint(dataset([image, volume]))
     with pytest.raises(FormatError, match="channel 0 holds no finite value in 1 images"):
         fingerprint(dataset([Sample.of("nan", np.full((1, 2, 2), np.nan))]))
+    with pytest.raises(FormatError, match="memory: sample 'alone' has a mask and no image, .*; add the images"):
+        fingerprint(dataset([semantic("alone", np.zeros((0, 1, 2)), [[0, 1]])]))
 
     def broken(key):
         raise FormatError(f"{key}.png is cut short")

@@ -50,7 +50,18 @@ def test_void_stays_void_around_objects():
     assert with_background(dataset_of(truth))[0].truth.class_map().tolist() == [[1, 0, -1]]
 
 
+@pytest.mark.parametrize("name", ["background", "Background", "_background_"])
+@pytest.mark.parametrize("is_thing", [True, False])
+def test_a_background_that_nobody_drew_is_around_the_objects(name, is_thing):
+    classes = Classes.of(["cell", name], is_thing=[True, is_thing])  # exports often list such a class, and never use it
+    data = with_background(dataset_of(Segmentation.panoptic(np.array([[1, 0, -1]]), [0], [1], classes=classes)))
+    assert data.classes == classes and data[0].truth.class_map().tolist() == [[0, 1, -1]]
+    whole = dataset_of(Segmentation.semantic(np.array([[1, 0, -1]]), classes))
+    assert with_background(whole)[0] is whole[0]
+
+
 def test_data_that_name_stuff_stay_as_they_are():
-    for classes in (Classes.of(["road", "car"], is_thing=[False, True]), Classes.of(["background"], is_thing=[True])):
-        data = dataset_of(Segmentation.panoptic(np.array([[1, 0]]), [0], classes=classes))
-        assert with_background(data) is data
+    data = dataset_of(
+        Segmentation.panoptic(np.array([[1, 0]]), [0], classes=Classes.of(["road", "car"], is_thing=[False, True]))
+    )
+    assert with_background(data) is data

@@ -48,3 +48,5 @@ def test_no_rule_no_guess(given, needed):
     image = np.zeros((given, 2, 2), np.uint8)
     with pytest.raises(ShapeError, match=f"has {given} channels, {needed} are needed.*image\\[:{needed}\\]"):
         match_channels(image, needed)
+    with pytest.raises(ShapeError, match="there is no image, only the mask; add the image"):
+        match_channels(image[:0], needed)

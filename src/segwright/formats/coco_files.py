@@ -226,6 +226,8 @@ def find_images(root: Path, parts: Iterable[Part], keys: dict[str, tuple[int, in
     )
     if not files:
         log.warning("%s: none of the %d images is there; its samples have masks only", root, len(keys))
+    elif len(files) < len(keys):
+        log.warning("%s: %d of the %d images are not there", root, len(keys) - len(files), len(keys))
     return files
 
 

@@ -110,7 +110,7 @@ def fingerprint(dataset: Dataset, *, at_most: int = 200, seed: int = 0) -> Finge
     Raises:
         UsageError: the data set is empty.
         ShapeError: some samples are 2D and some 3D.
-        FormatError: a channel has no finite value. A sample that cannot be read raises its reader's own error.
+        FormatError: a channel has no finite value, or a sample no image. One that cannot be read raises its reader's error.
     """
     if not len(dataset):
         raise UsageError(f"{dataset.source} holds no samples; at least one is needed: check the path and its file names")
@@ -119,8 +119,23 @@ def fingerprint(dataset: Dataset, *, at_most: int = 200, seed: int = 0) -> Finge
     if len(dataset) > at_most:
         chosen = np.sort(generator.choice(len(dataset), at_most, replace=False))
     pixels_each = max(1, SAMPLED_PIXELS // len(chosen))
-    looks = [look(dataset[int(i)], len(dataset.classes), pixels_each, generator) for i in chosen]
+    looks = [look(with_image(dataset, int(i)), len(dataset.classes), pixels_each, generator) for i in chosen]
     return gathered(dataset, looks, [dataset.keys[int(i)] for i in chosen])
+
+
+def with_image(dataset: Dataset, index: int) -> Sample:
+    """A sample of a data set.
+
+    Raises:
+        FormatError: it has a mask alone, and no image.
+    """
+    sample = dataset[index]
+    if not len(sample.image):
+        raise FormatError(
+            f"{dataset.source}: sample {sample.key!r} has a mask and no image, and nothing can be learned from masks alone; "
+            "add the images where the annotations say that they are"
+        )
+    return sample
 
 
 def gathered(dataset: Dataset, looks: Sequence[Look], keys: Sequence[str]) -> Fingerprint:

@@ -25,6 +25,8 @@ def match_channels(image: np.ndarray, channels: int) -> np.ndarray:
     if (given, channels) == (3, 1):
         grey = np.tensordot(np.array(LUMINANCE, np.float32), image.astype(np.float32), axes=1)[None]
         return (np.rint(grey) if image.dtype.kind in "iu" else grey).astype(image.dtype)
+    if not given:
+        raise ShapeError("there is no image, only the mask; add the image where the annotations say that it is")
     raise ShapeError(
         f"the image has {given} channels, {channels} are needed, and only grey, RGB and RGBA are turned into each other; "
         f"pick the channels that are meant, such as image[:{channels}], or plan and train with {given} channels"
