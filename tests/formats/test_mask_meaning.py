@@ -244,6 +244,8 @@ def test_numbers_beyond_16_bits(tmp_path):
         (["a", "a"], "class name 'a' appears .*name each class once"),
         ({"a": [1, 2]}, r"give one \[r, g, b\] of palette"),
         ({"a": [1, 2, 256]}, "colours are numbers 0..255"),
+        ({"0": "a", "1": "b"}, '"0": "a", "1": "b".*names and their numbers are written as ."classes"'),
+        ({"a": 0, "b": 1}, "names and their numbers are written as"),
         ({"classes": ["a", "b"], "palette": [[1, 2, 3]]}, "2 names, 1 colours"),
         ({"classes": ["a", "b"], "is_thing": [True]}, "1 thing flags"),
         ({"classes": ["a", "b"], "values": [0]}, "2 classes, but 1 values"),

@@ -102,7 +102,9 @@ def test_two_files_of_one_name(tmp_path):
 def test_files_of_zero_bytes(tmp_path):
     folder_of(tmp_path, "a", "b")
     (tmp_path / "masks" / "b.png").write_bytes(b"")
-    with pytest.raises(FormatError, match=r"1 \(b.png\) of 2 files in .*masks hold 0 bytes; copy them again or remove"):
+    with pytest.raises(
+        FormatError, match=r"1 \(b.png\) of 2 files in .*masks hold 0 bytes, or are links to nothing; copy them again or remove"
+    ):
         read(tmp_path)
 
 

@@ -308,6 +308,11 @@ def _whole(content: Any, source: str) -> dict[str, Any]:
         raise FormatError(f'{source}: a list of class names is needed, such as ["road", "car"], or {{"classes": [...]}}')
     if "classes" in content or content.keys() <= KEYS:
         return content
+    if all(isinstance(value, str | int) for value in content.values()):  # names of numbers, or numbers of names
+        raise FormatError(
+            f"{source} is {json.dumps(content, ensure_ascii=False):.60} ...; names and their numbers are written as "
+            '{"classes": ["road", "car"], "values": [1, 2]}'
+        )
     return {"classes": list(content), "palette": list(content.values())}
 
 

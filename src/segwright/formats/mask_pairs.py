@@ -77,7 +77,8 @@ def by_stem(folder: Path, dropped: Collection[str] = ()) -> dict[str, Path]:
     entries = [(stem, file) for stem, file in images_below(folder) if safe_key(stem) not in dropped]
     empty = [file for _, file in entries if not file.exists() or file.stat().st_size == 0]  # links may lead nowhere
     if empty:
-        raise FormatError(f"{_some(empty)} of {len(entries)} files in {folder} hold 0 bytes; copy them again or remove them")
+        many = f"{_some(empty)} of {len(entries)} files in {folder}"
+        raise FormatError(f"{many} hold 0 bytes, or are links to nothing; copy them again or remove them")
     files: dict[str, Path] = {}
     for stem, file in entries:
         other = files.setdefault(stem, file)
