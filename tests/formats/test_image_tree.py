@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from segwright.core.errors import FormatError
@@ -46,6 +48,7 @@ def test_two_files_that_fit_equally(tmp_path):
 
 def test_keys_and_their_splits():
     assert safe_key("a/b:c") == "a__b_c" and safe_key("..") == "_"
+    assert safe_key(os.fsdecode(b"B\xe4r")) == "B_r"  # from a computer that wrote Latin-1
     assert split_of("train__a__b") == ("train", "a__b") and split_of("Val__x") == ("Val", "x")
     assert split_of("trains__a") == ("", "trains__a") and split_of("train__") == ("", "train__") and split_of("a") == ("", "a")
 

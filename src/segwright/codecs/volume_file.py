@@ -90,6 +90,8 @@ def write_volume(path: Path | str, array: np.ndarray, grid: Grid) -> None:
         raise OutputError(f"{path}: volume files hold no {array.dtype}; convert it to {remedy} first")
     if not array.size:
         raise OutputError(f"{path}: the image has the shape {array.shape}, which is empty; leave it out")
+    if any("\ud800" <= letter <= "\udfff" for letter in str(path)):  # SimpleITK ends the process where a name is no UTF-8
+        raise OutputError(f"{str(path)!r} is no name in UTF-8, which volume files need; choose another one")
     itk = simple_itk()
     image = _image(itk, path, np.ascontiguousarray(array, array.dtype.newbyteorder("=")), grid, suffix in NIFTI_SUFFIXES)
     folder = path.parent / f".{path.name[:50]}.{uuid4().hex}"  # 50: names longer than 255 bytes are refused

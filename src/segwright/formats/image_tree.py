@@ -17,7 +17,7 @@ MASK_FOLDERS = (
 MASKS = frozenset(MASK_FOLDERS)
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "test", "testing")
-UNSAFE = re.compile(r'[<>:"|?*\\\x00-\x1f]')  # characters that some file system refuses
+UNSAFE = re.compile(r'[<>:"|?*\\\x00-\x1f\ud800-\udfff]')  # what some file system refuses, and bytes that are no UTF-8
 SHOWN = 3  # examples in a message; the count tells the rest
 
 
