@@ -70,6 +70,8 @@ def test_memory_is_kept(data, costs):
         UsageError, match=r"one crop of .* takes 0.00\d+ GB in training and 1e-05 GB are granted; .*--memory-gb"
     ):
         plan(data, budget=Budget(minutes=1, memory_gb=1e-5, device="cpu"))
+    with pytest.raises(UsageError, match="is no name in UTF-8"):
+        plan(data + "\udce4")
 
 
 def test_settings_beyond_all_memory_are_named(data, costs, monkeypatch):

@@ -45,6 +45,8 @@ def test_places_that_cannot_hold_a_run_are_named(tiny_plan, tmp_path):
     with pytest.raises(OutputError, match="file/run cannot be made"):
         check_free(tmp_path / "file" / "run")
     start_folder(tmp_path / "run", tiny_plan)
+    with pytest.raises(OutputError, match="is no name in UTF-8"):
+        check_free(tmp_path / "\udce4")
     with pytest.raises(OutputError, match="holds a run already"):
         check_free(tmp_path / "run")
     with pytest.raises(FormatError, match="holds no saved run"):

@@ -33,6 +33,7 @@ from segwright.codecs.volume_header import (
 )
 from segwright.core import Grid
 from segwright.core.errors import FormatError, MissingExtraError, OutputError
+from segwright.core.files import check_utf8
 
 WRITTEN_TYPES = tuple(np.dtype(f"{kind}{size}") for kind in "ui" for size in (1, 2, 4, 8)) + (np.dtype("f4"), np.dtype("f8"))
 CHUNK = 2**22  # bytes unpacked at a time: no second copy of the whole
@@ -90,8 +91,7 @@ def write_volume(path: Path | str, array: np.ndarray, grid: Grid) -> None:
         raise OutputError(f"{path}: volume files hold no {array.dtype}; convert it to {remedy} first")
     if not array.size:
         raise OutputError(f"{path}: the image has the shape {array.shape}, which is empty; leave it out")
-    if any("\ud800" <= letter <= "\udfff" for letter in str(path)):  # SimpleITK ends the process where a name is no UTF-8
-        raise OutputError(f"{str(path)!r} is no name in UTF-8, which volume files need; choose another one")
+    check_utf8(path)  # SimpleITK would end the process
     itk = simple_itk()
     image = _image(itk, path, np.ascontiguousarray(array, array.dtype.newbyteorder("=")), grid, suffix in NIFTI_SUFFIXES)
     folder = path.parent / f".{path.name[:50]}.{uuid4().hex}"  # 50: names longer than 255 bytes are refused

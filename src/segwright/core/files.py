@@ -49,6 +49,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             unfinished.unlink(missing_ok=True)
 
 
+def check_utf8(path: Path | str) -> None:
+    """Refuse a name that no text file can hold, as of a folder that came from a computer with another encoding.
+
+    Raises:
+        OutputError: it is not UTF-8.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+        raise OutputError(f"{str(path)!r} is no name in UTF-8, so that nothing can be written of it; rename it")
+
+
 def remove_unfinished(root: Path) -> None:
     """Remove what processes that were killed while they wrote below a folder have left behind."""
     for path in sorted(root.rglob(".*"), reverse=True):

@@ -13,6 +13,7 @@ import torch
 
 from segwright.core import Dataset
 from segwright.core.errors import SettingError, UsageError, naming
+from segwright.core.files import check_utf8
 from segwright.encoders import timm
 from segwright.formats import open_splits
 from segwright.models import preset, segformer, unet
@@ -69,6 +70,7 @@ def plan(
 def planned(data: str, *, val: str | None, budget: Budget, model: str | None, settings: Sequence[str]) -> Planned:
     """As `plan`, with the time that the run needs after its training."""
     started = time.monotonic()
+    check_utf8(data)  # the plan names the data
     train_set, val_set = map(with_background, open_splits(data, val))
     found = fingerprint(train_set)
     check_truth(found, train_set.source)

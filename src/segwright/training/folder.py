@@ -7,6 +7,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from segwright.core.errors import FormatError, OutputError
+from segwright.core.files import check_utf8
 from segwright.plans import Plan
 from segwright.training.state import STATE_FILE
 
@@ -33,8 +34,9 @@ def check_free(run: Path) -> None:
     """See that a folder can take a new run.
 
     Raises:
-        OutputError: it holds one already, or it could not be written into.
+        OutputError: it holds one already, its name is not UTF-8, or it could not be written into.
     """
+    check_utf8(run)
     if (run / PLAN_FILE).exists():
         raise OutputError(
             f"{run} holds a run already; go on with it by: segwright train --resume {run}, or choose another folder with --out"
