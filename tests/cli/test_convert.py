@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 from segwright.cli.app import application
 from segwright.core import Classes, Sample, Segmentation
+from segwright.core.errors import OutputError
 from segwright.formats import coco
 
 
@@ -32,3 +33,11 @@ def test_what_is_lost_is_told(tmp_path):
     assert "pixels of several objects keep one of them" in result.stdout and "mask_folder: " in result.stdout
     result = call(tmp_path / "coco", tmp_path / "new", "--to", "mask_folder", "--force", "--json")
     assert json.loads(result.stdout)["lossless"] == 0
+
+
+def test_a_report_in_the_target_is_refused(tmp_path):
+    result = call(
+        "synthetic:cells?count=2&shape=16x16", tmp_path / "new", "--to", "voc", "--report", tmp_path / "new" / "a.csv"
+    )
+    assert isinstance(result.exception, OutputError) and "give a place outside of it" in str(result.exception)
+    assert not (tmp_path / "new").exists()

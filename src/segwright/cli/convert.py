@@ -31,6 +31,8 @@ def run(
     from segwright.cli.terminal import counting, print_table
     from segwright.conversion import Change, convert
 
+    if report is not None and report.resolve().is_relative_to(target.resolve()):
+        raise OutputError(f"the report {report} would lie in the data set {target}; give a place outside of it")
     lossy: list[Change] = []
     with ExitStack() as stack:
         table = csv.writer(stack.enter_context(_text(report))) if report is not None else None
