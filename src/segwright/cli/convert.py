@@ -30,6 +30,7 @@ def run(
 
     from segwright.cli.terminal import counting, print_table
     from segwright.conversion import Change, convert
+    from segwright.core.errors import OutputError
 
     if report is not None and report.resolve().is_relative_to(target.resolve()):
         raise OutputError(f"the report {report} would lie in the data set {target}; give a place outside of it")
