@@ -11,7 +11,8 @@ from PIL import Image
 
 from segwright.core import Dataset
 from segwright.core.errors import FormatError, UnknownNameError
-from segwright.formats import mask_folder, open_dataset, open_splits, readers
+from segwright.formats import mask_folder, open_dataset, open_splits, readers, synthetic
+from segwright.formats.journal import UNFINISHED
 
 MASK = np.array([[0, 1], [2, 2]], dtype=np.uint8)
 
@@ -100,6 +101,14 @@ def test_a_place_that_nothing_recognises(tmp_path):
         open_dataset(tmp_path / "notes.txt")
     with pytest.raises(FormatError, match=r"is not laid out as a data set \(1 .txt\). Segwright reads\n.*"):
         open_dataset(tmp_path)
+
+
+def test_a_data_set_whose_writing_was_stopped(tmp_path):
+    mask_folder.write(tmp_path / "data", synthetic.cells(2, shape=(8, 8)))
+    (tmp_path / "data" / UNFINISHED).touch()
+    for path in (tmp_path / "data", tmp_path / "data" / "masks"):
+        with pytest.raises(FormatError, match="data is unfinished: writing it was stopped; call that command again"):
+            open_dataset(path)
 
 
 def test_two_formats_that_recognise_a_place(tmp_path, monkeypatch):

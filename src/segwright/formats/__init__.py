@@ -11,6 +11,7 @@ from segwright.core.errors import FormatError, SegwrightError, UnknownNameError
 from segwright.core.find import find, names, nearest
 from segwright.formats import dataset_file
 from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, found, split_of
+from segwright.formats.journal import UNFINISHED
 from segwright.formats.mask_folder import image_files, read_images
 
 __all__ = ["image_files", "open_dataset", "open_splits", "read_images", "readers"]
@@ -26,9 +27,13 @@ def open_dataset(path: Path | str, format: str | None = None) -> Dataset:
     "train__0001". `format` names a module of this folder, or a user's own as `package.module`, where recognising is not wanted.
 
     Raises:
-        FormatError: no format or more than one recognises the path, or the files are not as their format demands.
+        FormatError: no format or more than one recognises the path, the files are not as their format demands, or a conversion
+            into the folder was stopped.
         UnknownNameError: there is no format of that name; the message offers the nearest.
     """
+    for folder in (Path(path), Path(path).parent):
+        if (folder / UNFINISHED).is_file():
+            raise FormatError(f"{folder} is unfinished: writing it was stopped; call that command again, or remove the folder")
     if format is None and Path(path).is_dir() and (known := dataset_file.read(path)) and known.format:
         if known.format not in readers():  # a file may not name a module to import
             raise UnknownNameError(f"{known.path}: there is no format {known.format!r}{nearest(known.format, [*readers()])}")
