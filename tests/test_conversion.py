@@ -75,6 +75,21 @@ def test_two_objects_of_the_same_pixels():
     assert compare(twins, sample([[[1, 1, 0, 0]]], [1], [1])).iou == 0.5
 
 
+def test_twins_are_known_by_their_numbers():
+    before = sample([[[1, 1, 0, 0]], [[2, 2, 0, 0]]], [1, 1], [1, 2])
+    assert compare(before, sample([[[1, 1, 0, 0]], [[2, 2, 0, 0]]], [1, 1], [2, 1])) == Change("a", 1.0, (), ())
+
+
+def test_many_overlaps_are_compared_at_once():
+    planes = np.zeros((150, 200, 200), np.int32)
+    for index in range(150):
+        planes[index, index : index + 50] = index + 1
+    many = sample(planes, [1] * 150, range(1, 151))
+    started = time.perf_counter()
+    assert compare(many, sample(planes[::-1], [1] * 150, range(1, 151))).iou == 1
+    assert time.perf_counter() - started < 2  # 0.2; 4 where each is compared with each
+
+
 def test_regions_of_a_class_are_one():
     before = sample([[[1, 0, 2, 2]]], [1, 1], [0, 0])  # two crowds
     assert compare(before, sample([[[1, 0, 1, 1]]], [1], [0])).iou == 1

@@ -1,5 +1,6 @@
 """From one data format to another, with a measured account of what was lost. Axes: P planes, N segments, *S spatial axes."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -222,32 +223,65 @@ def _groups(segmentation: Segmentation, number_of: dict[str, int]) -> _Groups:
             numbers.append(number)
             scores.append(1.0 if is_void else float(segmentation.scores[index]))
     planes = group_of[segmentation.planes + 1]
-    for upper in range(1, len(planes)):
-        for lower in range(upper):  # a region that covers itself counts once
-            planes[upper][planes[upper] == planes[lower]] = 0
+    where = np.array([np.bincount(plane.ravel(), minlength=len(groups) + 1) > 0 for plane in planes])  # (P, N + 1)
+    is_shared = (where.sum(axis=0) > 1) & (np.arange(len(groups) + 1) > 0)
+    of_shared = [plane for plane, there in zip(planes, where, strict=True) if there[is_shared].any()]
+    for number, upper in enumerate(of_shared):
+        for lower in of_shared[:number]:  # a region that covers itself counts once
+            upper[upper == lower] = 0
     areas = np.bincount(planes.ravel(), minlength=len(groups) + 1)[1:]
     return _Groups(planes, [(class_number, segment > 0) for class_number, segment in groups], areas, numbers, scores)
 
 
 def _matches(first: _Groups, second: _Groups) -> list[tuple[int, int, float]]:
     """Pairs of groups of one kind and their IoU, each group in one pair at most, the best pairs first."""
+    pairs = _equal(first, second)
+    is_left = [np.ones(len(groups.kinds) + 1, bool) for groups in (first, second)]  # by number, 0 for none
+    for side, done in zip(is_left, ([i for i, *_ in pairs], [j for _, j, _ in pairs]), strict=True):
+        side[[0, *(index + 1 for index in done)]] = False
+    mine, others = (
+        [np.where(left[plane], plane, 0) for plane in groups.planes if left[plane].any()]
+        for left, groups in zip(is_left, (first, second), strict=True)
+    )
     width = len(second.kinds) + 1
     candidates: dict[tuple[int, int], int] = {}
-    for mine in first.planes:
-        for other in second.planes:
-            for code, count in _joint(mine * width + other, (len(first.kinds) + 1) * width):
-                pair = code // width - 1, code % width - 1
-                if min(pair) >= 0 and first.kinds[pair[0]] == second.kinds[pair[1]]:
-                    candidates[pair] = candidates.get(pair, 0) + count
+    for plane, other in itertools.product(mine, others):
+        for code, count in _joint(plane.astype(np.int64) * width + other, (len(first.kinds) + 1) * width):
+            pair = code // width - 1, code % width - 1
+            if min(pair) >= 0 and first.kinds[pair[0]] == second.kinds[pair[1]]:
+                candidates[pair] = candidates.get(pair, 0) + count
     ious = [(count / (first.areas[i] + second.areas[j] - count), i, j) for (i, j), count in candidates.items()]
     used_first, used_second = set(), set()
-    pairs = []
     for iou, i, j in sorted(ious, key=lambda entry: (-entry[0], abs(entry[1] - entry[2]), entry[1])):
         if i not in used_first and j not in used_second:
             used_first.add(i)
             used_second.add(j)
             pairs.append((i, j, float(iou)))
     return pairs
+
+
+def _equal(first: _Groups, second: _Groups) -> list[tuple[int, int, float]]:
+    """Pairs of groups of one kind and the same pixels: of most data sets all, which is faster than to try all pairs."""
+    weights = np.random.default_rng(0).random(first.planes[0].size)  # sums of these are equal where the pixels are
+    there: dict[tuple[tuple[int, bool], int, float], list[int]] = {}
+    for index, mark in enumerate(_marks(second, weights)):
+        there.setdefault(mark, []).append(index)
+    pairs = []
+    for index, mark in enumerate(_marks(first, weights)):
+        alike = there.get(mark)
+        if alike:
+            other = next((other for other in alike if second.numbers[other] == first.numbers[index]), alike[0])
+            alike.remove(other)
+            pairs.append((index, other, 1.0))
+    return pairs
+
+
+def _marks(groups: _Groups, weights: np.ndarray) -> list[tuple[tuple[int, bool], int, float]]:
+    """The kind, the area and the sum of the weights of the pixels of each group."""
+    sums = np.zeros(len(groups.kinds) + 1)
+    for plane in groups.planes:
+        sums += np.bincount(plane.ravel(), weights, minlength=len(sums))
+    return list(zip(groups.kinds, groups.areas.tolist(), sums[1:].tolist(), strict=True))
 
 
 def _joint(codes: np.ndarray, limit: int) -> list[tuple[int, int]]:
