@@ -46,8 +46,10 @@ def test_objects_that_were_joined():
 
 
 def test_an_object_is_no_region():
-    before = sample([[[1, 1, 0, 0]]], [1], [1])
-    assert compare(before, sample([[[1, 1, 0, 0]]], [1], [0])).iou == 0
+    before, after = sample([[[1, 1, 0, 2]]], [1, 1], [1, 2]), sample([[[1, 1, 0, 1]]], [1], [0])
+    change = compare(before, after)
+    assert change.iou == 0 and change.reasons[0] == "objects became the region of their class"
+    assert compare(after, before).reasons[0] == "a region became an object"
 
 
 def test_void_counts():

@@ -177,7 +177,11 @@ def _compare(before: Segmentation, after: Segmentation) -> tuple[float, list[str
     count = max(len(first.areas), len(second.areas))
     total = sum(iou for *_, iou in pairs)
     lost, new, changed = len(first.areas) - len(pairs), len(second.areas) - len(pairs), sum(iou < 1 for *_, iou in pairs)
+    gone = {*first.kinds} - {first.kinds[i] for i, *_ in pairs}
+    came = {*second.kinds} - {second.kinds[j] for _, j, _ in pairs}
     reasons = [
+        *(["objects became the region of their class"] if any((k, False) in came for k, is_one in gone if is_one) else []),
+        *(["a region became an object"] if any((k, True) in came for k, is_one in gone if not is_one) else []),
         *(["segments are gone"] if lost else []),
         *(["segments are new"] if new else []),
         *(["segments have other pixels"] if changed else []),
