@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from segwright.conversion import Change, compare, convert, writers
 from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError, UnknownNameError
-from segwright.formats import mask_folder, open_dataset, synthetic, volume
+from segwright.formats import dataset_file, mask_folder, open_dataset, synthetic, volume
 
 TWO = Classes.of(["road", "car"], is_thing=[False, True])
 ROW = np.array([[True, True, False, False]])
@@ -157,6 +157,15 @@ def test_a_data_set_is_converted_and_checked(tmp_path):
     assert [change.key for change in changes] == list(open_dataset("synthetic:streets?count=3").keys)
     assert report.count == 3 and report.iou == pytest.approx(np.mean([change.iou for change in changes]))
     assert len(open_dataset(tmp_path / "new")) == 3
+
+
+def test_a_dataset_toml_is_obeyed_and_its_groups_are_kept(tmp_path):
+    mask_folder.write(tmp_path / "data", synthetic.cells(5, shape=(16, 16)))
+    names = [f"cells_000{number}" for number in range(5)]
+    text = f"drop = ['{names[0]}']\ngroups = [['{names[0]}', '{names[1]}'], ['{names[2]}', '{names[0]}', '{names[4]}']]\n"
+    (tmp_path / "data" / "dataset.toml").write_text(text)
+    assert convert(tmp_path / "data", tmp_path / "new", "coco").count == 4
+    assert dataset_file.read(tmp_path / "new").groups == ((names[2], names[4]),)
 
 
 def test_a_killed_conversion_goes_on(tmp_path):

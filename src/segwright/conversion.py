@@ -15,7 +15,7 @@ from segwright.core import VOID, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError, UnknownNameError
 from segwright.core.files import remove, replace_file
 from segwright.core.find import nearest
-from segwright.formats import open_dataset, readers
+from segwright.formats import dataset_file, open_dataset, readers
 from segwright.formats.journal import UNFINISHED
 
 Watch = Callable[[str, int, int], None]
@@ -70,7 +70,8 @@ def convert(
 ) -> Report:
     """Write the data set at `source` to `target` in the format `to`, read it back, and report what differs.
 
-    One sample is in memory at a time. A conversion that was stopped goes on where it was. `format` names that of the source
+    One sample is in memory at a time. A conversion that was stopped goes on where it was. What a dataset.toml at the source
+    drops is left out, and its groups are written for the new data set too. `format` names that of the source
     where it is not to be recognised. With `force` a data set at `target` is replaced, once the new one is complete.
     `watch` is called with "write" or "check", the number of samples done and of all, `on_change` with what became of each.
 
@@ -94,6 +95,7 @@ def convert(
         if not is_written:
             module.write(target, replace(data, load=load))
             if target.is_dir():  # no file of one volume
+                _write_groups(data, source, target)
                 replace_file(unchecked, what)
         report = _check(data, module.read(target), to, module.LOSES, tell, on_change or (lambda change: None))
         if target.is_dir():
@@ -315,6 +317,14 @@ def _same_grid(first: Grid, second: Grid) -> bool:
         if other is None or not np.allclose(mine, other, rtol=0, atol=SAME_PLACE * smallest):
             return False
     return True
+
+
+def _write_groups(data: Dataset, source: Path | str, target: Path) -> None:
+    """Keep together what a dataset.toml says belongs together; what else it says is in the new files already."""
+    known, keys = dataset_file.read(source), {*data.keys}
+    groups = [here for group in (known.groups if known else ()) if len(here := [key for key in group if key in keys]) > 1]
+    if groups:
+        dataset_file.write_groups(target, groups)
 
 
 def _what(data: Dataset, to: str) -> bytes:

@@ -104,3 +104,9 @@ def test_bytes_that_are_no_text_are_named(tmp_path):
 def test_dropping_everything_is_refused(tmp_path):
     with pytest.raises(FormatError, match="drops all 1 samples; shorten the list"):
         dataset_file.apply(in_memory("a"), written(tmp_path, 'drop = ["a"]'))
+
+
+def test_groups_are_written(tmp_path):
+    groups = (("a b", "ü'\\"), ("c\u2028", "d"))
+    dataset_file.write_groups(tmp_path, groups)
+    assert dataset_file.read(tmp_path).groups == groups

@@ -13,6 +13,7 @@ It lies in the folder of the data, or in the one above a folder such as train/ o
 "val__". `segwright inspect --write-config` writes it, with the reason of each line as a comment; the data stay as they are.
 """
 
+import json
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from typing import Any
 
 from segwright.core import Dataset
 from segwright.core.errors import FormatError
+from segwright.core.files import replace_file
 from segwright.core.find import nearest
 from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES
 
@@ -107,6 +109,16 @@ def apply(dataset: Dataset, root: Path | str) -> Dataset:
     if not keys and dataset.keys:
         raise FormatError(f"{folder_of(root) / NAME} drops all {len(dataset)} samples; shorten the list")
     return dataset if len(keys) == len(dataset) else dataset.subset(keys)
+
+
+def write_groups(root: Path, groups: Sequence[Sequence[str]]) -> None:
+    """Write a dataset.toml that says which keys of a new data set belong together.
+
+    Raises:
+        OutputError: the place is not writable.
+    """
+    lines = "".join(f"    {json.dumps(list(group))},\n" for group in groups)  # such lists are the same in JSON and TOML
+    replace_file(root / NAME, f"groups = [\n{lines}]\n".encode())
 
 
 def keep_together(
