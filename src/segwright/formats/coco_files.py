@@ -1,7 +1,8 @@
 """What COCO's two formats have in common: where their JSON files lie, the parts they stand for, categories and images.
 
 A JSON file belongs to the part of the data set (train, val, ...) that its name tells: `instances_train2017.json` to train. The
-keys of its images then begin with "train__"; they do not where a single JSON is opened by its own path.
+keys of its images then begin with "train__"; they do not where a single JSON is opened by its own path. Folders called like
+masks (labels, annotations, ...) hold no images, unless `file_name` says so or the JSON lies there too.
 """
 
 import logging
