@@ -169,6 +169,11 @@ def test_a_label_on_another_grid_is_told(tmp_path):
         nnunet.read(tmp_path / "set")[0]
 
 
+def test_a_thousand_classes(tmp_path):
+    nnunet.write(tmp_path, [semantic("a", Classes.of([f"class {number}" for number in range(1000)]))])
+    assert len(nnunet.read(tmp_path).classes) == 1000
+
+
 def test_samples_that_do_not_fit_are_told(tmp_path):
     classes = Classes.of(["background", "liver"])
     first = semantic("a", classes)
@@ -179,8 +184,10 @@ def test_samples_that_do_not_fit_are_told(tmp_path):
     ):
         with pytest.raises(OutputError, match=message):
             nnunet.write(tmp_path / message[:6], [first, other])
-    with pytest.raises(OutputError, match="called 'ignore', or 'background' without being the first"):
-        nnunet.write(tmp_path / "names", [semantic("a", Classes.of(["liver", "background"]))])
+    for name in ("background", "ignore"):
+        with pytest.raises(OutputError, match=f"has a class '{name}', which nnU-Net keeps for .*; rename it in the source"):
+            nnunet.write(tmp_path / "names", [semantic("a", Classes.of(["liver", name]))])
+        assert not (tmp_path / "names").exists()  # told before the first file
     masks = np.ones((16, 2, 2), bool)
     truth = Segmentation.instances(masks, range(16), instance_ids=[0] * 16)
     with pytest.raises(OutputError, match="16 classes that overlap, 16-bit labels hold 15"):

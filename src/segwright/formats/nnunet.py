@@ -241,7 +241,7 @@ def _meaning(content: Content, path: Path) -> Meaning:
     flat = [number for of_label in numbers.values() for number in of_label]
     if isinstance(ignored, list) or not flat or not all(numbers.values()) or not are_regions and len(set(flat)) < len(flat):
         raise FormatError(f"{path}: labels are {str(content.labels)[:200]}; each class needs its number, and ignore one")
-    if len(labels) * len(flat) > VALUES * MAX_REGIONS:
+    if are_regions and len(labels) * len(flat) > VALUES * MAX_REGIONS:
         raise FormatError(f"{path}: labels hold {len(labels)} names and {len(flat)} numbers, more than files can; shorten them")
     try:
         classes = Classes.of([*numbers], colors=ours.colors if ours else None, is_thing=ours.is_thing if ours else None)
@@ -296,6 +296,13 @@ def _check(sample: Sample, kind: dict[str, Any]) -> None:
         raise OutputError(
             f"sample {sample.key!r} has {len(sample.image)} channels, the first one {kind['channels']}; nnU-Net needs one "
             "number of channels: write them to two folders"
+        )
+    classes = truth_of(sample).classes
+    taken = {BACKGROUND, IGNORE} & {*classes.names[1 - _first(classes) :]}
+    if taken:
+        raise OutputError(
+            f"sample {sample.key!r} has a class {min(taken)!r}, which nnU-Net keeps for number 0 ('background', the first) "
+            "or for void ('ignore'); rename it in the source, or write to mask_folder"
         )
 
 
@@ -358,8 +365,6 @@ def _dataset_json(journal: Journal, kind: dict[str, Any], *, has_void: bool) -> 
     classes, first = journal.classes, _first(journal.classes)
     labels: dict[str, int | list[int]] = {BACKGROUND: 0}
     foreground: Sequence[str] = classes.names[1 - first :]
-    if {BACKGROUND, IGNORE} & set(foreground):
-        raise OutputError(f"{journal.root}: a class is called 'ignore', or 'background' without being the first; rename it")
     count = len(foreground)
     content: dict[str, Any] = {}
     if kind["regions"]:
