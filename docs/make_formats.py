@@ -144,7 +144,8 @@ MATRIX = """
 
 The mean IoU over matched segments (void counts as one) of three small images with random shapes, after writing them in the
 format of the row and converting that to the format of the column. 1 means that every pixel of every segment came back, a dash
-that the target refuses such a set with a message. A row is missing where its format cannot hold such a set at all."""
+that the target refuses such a set with a message. A row is missing where its format cannot hold such a set at all.
+An object that comes back as the region of its class, as from nnU-Net, counts as lost, though its pixels keep their class."""
 
 DOCTOR = ["", "## What `segwright inspect` names", "", "| name | meaning |", "|---|---|"]
 

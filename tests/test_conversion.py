@@ -296,6 +296,14 @@ def test_what_cannot_be_converted(tmp_path, monkeypatch):
             convert(tmp_path / "data", target, "mask_folder", force=True)
 
 
+def test_a_file_of_annotations_is_not_replaced_by_a_folder(tmp_path):
+    convert("synthetic:cells?count=1&shape=16x16", tmp_path / "a", "coco")
+    file = tmp_path / "a" / "annotations" / "instances.json"
+    with pytest.raises(OutputError, match="instances.json is no data set, so that --force does not remove it"):
+        convert("synthetic:cells?count=1&shape=16x16", file, "coco", force=True)
+    assert file.is_file()
+
+
 def test_a_format_that_loses_samples_is_found_out(tmp_path, monkeypatch):
     monkeypatch.setattr(mask_folder, "read", lambda path: Dataset(str(path), TWO, (), lambda key: None))
     with pytest.raises(FormatError, match="reads back with 0 of 2 samples .*mistake of the format mask_folder"):

@@ -11,6 +11,7 @@ from zlib import crc32
 
 import numpy as np
 
+from segwright.codecs.volume_file import suffix_of
 from segwright.core import VOID, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError, UnknownNameError
 from segwright.core.files import remove, replace_file
@@ -352,7 +353,8 @@ def _replacing(target: Path, force: bool, *, goes_on: bool):  # noqa: ANN202
     if not force or not target.exists() or (target.is_dir() and not any(target.iterdir())):
         yield
         return
-    if not any(module.matches(target) for module in readers().values()):
+    is_known = bool(suffix_of(target)) if target.is_file() else any(module.matches(target) for module in readers().values())
+    if not is_known:  # the only file that is a data set to write is a volume
         raise OutputError(f"{target} is no data set, so that --force does not remove it; give another name")
     if Path.cwd().is_relative_to(target.resolve()):
         raise OutputError(f"{target} is the folder that you are in, so that --force does not remove it; call from another one")
