@@ -92,6 +92,15 @@ def test_many_overlaps_are_compared_at_once():
     assert time.perf_counter() - started < 2  # 0.2; 4 where each is compared with each
 
 
+def test_equal_sums_are_no_proof(monkeypatch):
+    """Two objects of one class and area: even where their marks are the same, each pixel is looked at."""
+    monkeypatch.setattr(
+        "segwright.conversion._marks", lambda groups, weights: list(zip(groups.kinds, groups.areas, strict=True))
+    )
+    change = compare(sample([[[1, 1, 0, 0]]], [1], [1]), sample([[[0, 1, 1, 0]]], [1], [1]))
+    assert change.iou == pytest.approx(1 / 3) and change.reasons == ("segments have other pixels",)
+
+
 def test_regions_of_a_class_are_one():
     before = sample([[[1, 0, 2, 2]]], [1, 1], [0, 0])  # two crowds
     assert compare(before, sample([[[1, 0, 1, 1]]], [1], [0])).iou == 1

@@ -269,18 +269,33 @@ def _matches(first: _Groups, second: _Groups) -> list[tuple[int, int, float]]:
 
 def _equal(first: _Groups, second: _Groups) -> list[tuple[int, int, float]]:
     """Pairs of groups of one kind and the same pixels: of most data sets all, which is faster than to try all pairs."""
-    weights = np.random.default_rng(0).random(first.planes[0].size)  # sums of these are equal where the pixels are
+    weights = np.random.default_rng(0).random(first.planes[0].size)  # sums of these tell which groups may be equal
     there: dict[tuple[tuple[int, bool], int, float], list[int]] = {}
     for index, mark in enumerate(_marks(second, weights)):
         there.setdefault(mark, []).append(index)
-    pairs = []
+    other_of = np.full(len(first.kinds) + 1, -1)  # by number, as in the planes
     for index, mark in enumerate(_marks(first, weights)):
         alike = there.get(mark)
         if alike:
             other = next((other for other in alike if second.numbers[other] == first.numbers[index]), alike[0])
             alike.remove(other)
-            pairs.append((index, other, 1.0))
-    return pairs
+            other_of[index + 1] = other + 1
+    other_of[_differing(first, second, other_of)] = -1
+    return [(int(number) - 1, int(other_of[number]) - 1, 1.0) for number in np.flatnonzero(other_of > 0)]
+
+
+def _differing(first: _Groups, second: _Groups, other_of: np.ndarray) -> np.ndarray:
+    """The numbers of those groups, of all that have another of the same area, that have a pixel which the other lacks."""
+    differing = np.zeros(len(other_of), bool)
+    for number, plane in enumerate(first.planes):
+        wanted = other_of[plane]
+        is_missing = wanted > 0
+        for other in (*second.planes[number : number + 1], *second.planes[:number], *second.planes[number + 1 :]):
+            if not is_missing.any():  # mostly after the plane of the same number
+                break
+            is_missing &= other != wanted
+        differing[plane[is_missing]] = True
+    return differing
 
 
 def _marks(groups: _Groups, weights: np.ndarray) -> list[tuple[tuple[int, bool], int, float]]:
