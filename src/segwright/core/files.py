@@ -16,7 +16,7 @@ try:
 except ImportError:  # Windows, which opens no file twice for writing that is to be removed
     fcntl = None  # type: ignore[assignment]
 
-UNFINISHED = re.compile(r"\..*\.[0-9a-f]{32}")  # what files and folders are called before they are whole
+TEMPORARY = re.compile(r"\..*\.[0-9a-f]{32}")  # what files and folders are called before they are whole
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -62,7 +62,7 @@ def check_utf8(path: Path | str) -> None:
 def remove_unfinished(root: Path) -> None:
     """Remove what processes that were killed while they wrote below a folder have left behind."""
     for path in sorted(root.rglob(".*"), reverse=True):
-        if UNFINISHED.fullmatch(path.name):
+        if TEMPORARY.fullmatch(path.name):
             remove(path)
 
 

@@ -32,7 +32,7 @@ from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats.image_tree import found, safe_key, split_of
 from segwright.formats.journal import Journal
-from segwright.formats.mask_folder import NUMBER_FOLDER, Files, Reader, write_numbers
+from segwright.formats.mask_folder import NUMBER_FOLDER, Reader, write_numbers
 from segwright.formats.mask_meaning import (
     VOID_8_BIT,
     VOID_16_BIT,
@@ -43,7 +43,7 @@ from segwright.formats.mask_meaning import (
     write_classes,
     written_meaning,
 )
-from segwright.formats.mask_pairs import by_stem, keys_of_parts
+from segwright.formats.mask_pairs import Files, by_stem, keys_of_parts
 from segwright.formats.named_objects import truth_2d
 from segwright.formats.object_maps import NOTHING, to_maps
 

@@ -40,7 +40,7 @@ from segwright.formats.mask_meaning import (
     write_classes,
     written_meaning,
 )
-from segwright.formats.mask_pairs import IMAGE_FOLDERS, fitting, masks_alone, only_subfolder, pairs, subfolders
+from segwright.formats.mask_pairs import IMAGE_FOLDERS, Files, fitting, masks_alone, only_subfolder, pairs, subfolders
 from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
 
 log = logging.getLogger(__name__)
@@ -49,15 +49,6 @@ LOSES = "of overlapping segments the later covers the earlier"
 NUMBER_FOLDER = "instances"
 CROWD_16_BIT, NOTHING_16_BIT = 65_534, 65_533  # in maps of objects, below 65535 for void
 IS_INSTANCES, HAS_NOTHING, HAS_CROWD = "is_instances", "has_nothing", "has_crowd"  # what the journal notes of a sample
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files of one sample, None where there is none."""
-
-    image: Path | None
-    mask: Path | None = None
-    numbers: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,15 @@ IMAGE_ENDING = re.compile(r"[_\-. ](image|img|im|rgb)$", re.IGNORECASE)
 MASK_ENDING = re.compile(
     r"[_\-. ](masks?|labels?|gt|seg|segmentation|annotation|ground_?truth|instances?|manual|l)$", re.IGNORECASE
 )
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one sample, None where there is none."""
+
+    image: Path | None
+    mask: Path | None = None
+    numbers: Path | None = None
 
 
 def subfolders(root: Path, names: Sequence[str]) -> list[Path]:

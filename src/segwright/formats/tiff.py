@@ -46,7 +46,7 @@ from segwright.formats.mask_meaning import (
     write_classes,
     written_meaning,
 )
-from segwright.formats.mask_pairs import IMAGE_FOLDERS, fitting, masks_alone, only_subfolder, pairs, subfolders
+from segwright.formats.mask_pairs import IMAGE_FOLDERS, Files, fitting, masks_alone, only_subfolder, pairs, subfolders
 from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
 from segwright.formats.volume import guessed
 
@@ -68,15 +68,6 @@ class GeoTags:
 
     byteorder: Literal["<", ">"]
     tags: tuple[tuple[int, int, int, bytes], ...]
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files of one sample, None where there is none."""
-
-    image: Path | None
-    mask: Path | None = None
-    numbers: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)

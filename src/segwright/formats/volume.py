@@ -40,7 +40,7 @@ from segwright.formats.mask_meaning import (
     write_classes,
     written_meaning,
 )
-from segwright.formats.mask_pairs import IMAGE_FOLDERS, MASK_ENDING, subfolders
+from segwright.formats.mask_pairs import IMAGE_FOLDERS, MASK_ENDING, Files, subfolders
 from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
 
 log = logging.getLogger(__name__)
@@ -49,15 +49,6 @@ LOSES = "of overlapping segments the later covers the earlier"
 NUMBER_FOLDER = "instances"
 APART = 1e-3  # of a voxel, between two grids that are taken for one: NIfTI's float32 leaves less
 MAX_NUMBER = np.iinfo(np.int32).max
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files of one sample, None where there is none."""
-
-    image: Path | None
-    mask: Path | None = None
-    numbers: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)

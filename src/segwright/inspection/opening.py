@@ -11,6 +11,7 @@ from segwright.core import Classes, Dataset
 from segwright.core.errors import FormatError, SegwrightError
 from segwright.formats import HELD_OUT, dataset_file, mask_folder, mask_meaning, open_dataset, readers
 from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, split_of
+from segwright.formats.mask_pairs import Files
 from segwright.inspection import together
 from segwright.inspection.finding import Finding, Fix, plural, some
 from segwright.inspection.looks import Item
@@ -155,7 +156,7 @@ def _items(dataset: Dataset | None, scans: dict[str, MaskFiles]) -> tuple[Classe
             for key in dataset.keys
         ]
     meaning = _meaning(scans)
-    reader = mask_folder.Reader({key: mask_folder.Files(*pair) for key, pair in pairs.items()}, meaning)
+    reader = mask_folder.Reader({key: Files(*pair) for key, pair in pairs.items()}, meaning)
     return meaning.classes if meaning else None, [Item(key, "", partial(reader, key), *pair) for key, pair in pairs.items()]
 
 
