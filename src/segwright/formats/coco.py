@@ -31,20 +31,14 @@ from segwright.core import Classes, Dataset, Sample
 from segwright.core.errors import FormatError, naming
 from segwright.formats.coco_files import (
     Part,
-    find_images,
     info,
     is_panoptic,
     json_files,
-    key_of,
-    needed_files,
-    prefixes,
-    read_categories,
-    read_part,
-    root_of,
+    open_files,
     write_categories,
 )
 from segwright.formats.journal import Journal
-from segwright.formats.named_objects import Region, place_of, read_picture, regions_of, segmentation, truth_2d, unique_keys
+from segwright.formats.named_objects import Region, place_of, read_picture, regions_of, segmentation, truth_2d
 
 LOSES = "objects without a pixel and the size of pixels are not kept"
 
@@ -118,15 +112,10 @@ def read(path: Path | str) -> Dataset:
         FormatError: the files are not as this module says. What is wrong with one annotation is found when its sample is read.
     """
     path = Path(path)
-    files = needed_files(path, _is_kind, "COCO's objects")
-    parts = [read_part(file, prefix, filled="segmentation") for file, prefix in zip(files, prefixes(path, files), strict=True)]
-    places = [(number, index) for number, part in enumerate(parts) for index in range(len(part.pictures))]
-    keys = unique_keys((key_of(parts[number].pictures[index], parts[number]) for number, index in places), path)
-    placed = dict(zip(keys, places, strict=True))
-    classes, class_of = read_categories(parts)
-    images = find_images(root_of(path), parts, placed)
-    has_void = [part.file.is_filled("images", "void") for part in parts]
-    return Dataset(str(path), classes, tuple(keys), Reader(parts, has_void, placed, images, classes, class_of), images)
+    opened = open_files(path, _is_kind, "COCO's objects", filled="segmentation")
+    has_void = [part.file.is_filled("images", "void") for part in opened.parts]
+    reader = Reader(opened.parts, has_void, opened.places, opened.images, opened.classes, opened.class_of)
+    return Dataset(str(path), opened.classes, tuple(opened.places), reader, opened.images)
 
 
 def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:

@@ -20,7 +20,7 @@ from segwright.core import Classes
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, SettingError
 from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, ImageIndex, found, natural, safe_key
-from segwright.formats.named_objects import check_size, images_by_key
+from segwright.formats.named_objects import check_size, images_by_key, unique_keys
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,33 @@ def is_panoptic(path: Path) -> bool | None:
         return file.count("annotations") > 0 and "segments_info" in file.entry("annotations", 0, FIRST)
     except FormatError:
         return False
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """JSON files that are one data set: where the picture of each key is (part, place in it), the class of each category id,
+    and the image files that are there."""
+
+    parts: list[Part]
+    places: dict[str, tuple[int, int]]
+    classes: Classes
+    class_of: dict[int, int]
+    images: dict[str, Path]
+
+
+def open_files(path: Path, is_kind: Callable[[Path], bool], what: str, *, filled: str) -> Opened:
+    """The JSON files of one kind at a path; annotations without the key `filled` are left out. `what` is for messages.
+
+    Raises:
+        FormatError: there is no such file, or one is not as its format demands.
+    """
+    files = needed_files(path, is_kind, what)
+    parts = [read_part(file, prefix, filled=filled) for file, prefix in zip(files, prefixes(path, files), strict=True)]
+    places = [(number, index) for number, part in enumerate(parts) for index in range(len(part.pictures))]
+    keys = unique_keys((key_of(parts[number].pictures[index], parts[number]) for number, index in places), path)
+    placed = dict(zip(keys, places, strict=True))
+    classes, class_of = read_categories(parts)
+    return Opened(parts, placed, classes, class_of, find_images(root_of(path), parts, placed))
 
 
 def json_files(path: Path, is_kind: Callable[[Path], bool]) -> list[Path]:

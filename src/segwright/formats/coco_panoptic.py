@@ -32,20 +32,14 @@ from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats.coco_files import (
     Part,
-    find_images,
     info,
     is_panoptic,
     json_files,
-    key_of,
-    needed_files,
-    prefixes,
-    read_categories,
-    read_part,
-    root_of,
+    open_files,
     write_categories,
 )
 from segwright.formats.journal import Journal
-from segwright.formats.named_objects import place_of, read_picture, truth_2d, unique_keys
+from segwright.formats.named_objects import place_of, read_picture, truth_2d
 
 LOSES = (
     "of overlapping objects the later covers the earlier, pixels of no segment become void, objects without a pixel and the "
@@ -141,14 +135,9 @@ def read(path: Path | str) -> Dataset:
         FormatError: the files are not as this module says. What is wrong with one image is found when its sample is read.
     """
     path = Path(path)
-    files = needed_files(path, _is_kind, "COCO's panoptic segments")
-    parts = [read_part(file, prefix, filled="file_name") for file, prefix in zip(files, prefixes(path, files), strict=True)]
-    places = [(number, index) for number, part in enumerate(parts) for index in range(len(part.pictures))]
-    keys = unique_keys((key_of(parts[number].pictures[index], parts[number]) for number, index in places), path)
-    placed = dict(zip(keys, places, strict=True))
-    classes, class_of = read_categories(parts)
-    images = find_images(root_of(path), parts, placed)
-    return Dataset(str(path), classes, tuple(keys), Reader(parts, placed, images, classes, class_of), images)
+    opened = open_files(path, _is_kind, "COCO's panoptic segments", filled="file_name")
+    reader = Reader(opened.parts, opened.places, opened.images, opened.classes, opened.class_of)
+    return Dataset(str(path), opened.classes, tuple(opened.places), reader, opened.images)
 
 
 def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
