@@ -184,8 +184,10 @@ def read_names(module: Module) -> set[str]:
 
 
 def is_setting(node: ast.ClassDef, module: Module) -> bool:
-    """Part of a plan, a Config, the Budget, or the class that a file is called after and that a plan finds by that name."""
+    """Part of a plan, a Config, the Budget, or the class that a file is called after and that does something."""
     is_namesake = node.name.lower() == module.name.replace("_", "")
+    if module.part == "metrics":  # where some files hold values that metrics share
+        is_namesake = is_namesake and any(isinstance(part, ast.FunctionDef) and part.name == "count" for part in node.body)
     return module.part == "plans" or node.name.endswith(("Config", "Budget")) or (module.part in NAMED_PARTS and is_namesake)
 
 

@@ -1,5 +1,9 @@
 """What every metric must do: each file of metrics/ is tested as it is, by its name."""
 
+import pickle
+from functools import reduce
+from operator import add
+
 import numpy as np
 import pytest
 
@@ -8,12 +12,18 @@ from segwright.core.errors import ShapeError
 from segwright.core.find import find, names
 from segwright.metrics import Metric
 
-METRICS = names("segwright.metrics")
 CLASSES = Classes.of(["ground", "tree", "house", "sky"])
 
 
+def class_of(name):
+    return getattr(find("segwright.metrics", name), name.title().replace("_", ""), None)
+
+
+METRICS = [name for name in names("segwright.metrics") if hasattr(class_of(name), "SCORES")]
+
+
 def metric_named(name):
-    return getattr(find("segwright.metrics", name), name.title().replace("_", ""))(CLASSES)
+    return class_of(name)(CLASSES)
 
 
 def segmentation(seed, shape=(24, 30)):
@@ -34,6 +44,8 @@ def assert_scores_equal(one, other):
 def test_is_a_metric_with_a_convention(name):
     metric = metric_named(name)
     assert isinstance(metric, Metric) and len(metric.convention) > 20
+    scores = metric.score(metric.count(segmentation(0), segmentation(1)))
+    assert set(metric.SCORES) <= set(scores)
 
 
 @pytest.mark.parametrize("shape", [(24, 30), (12, 13, 18)])
@@ -41,7 +53,7 @@ def test_is_a_metric_with_a_convention(name):
 def test_truth_against_truth_is_perfect(name, shape):
     metric, truth = metric_named(name), segmentation(0, shape)
     scores = metric.score(metric.count(truth, truth))
-    assert scores and all(isinstance(value, float) for value in scores.values())
+    assert scores and all(np.shape(value) == () for value in scores.values())
     perfect = metric.score(metric.count(truth, truth) + metric.count(truth, truth))
     wrong = metric.score(metric.count(segmentation(1, shape), truth))
     assert_scores_equal(scores, perfect)
@@ -55,6 +67,23 @@ def test_adds_up_in_any_order(name):
     metric = metric_named(name)
     states = [metric.count(segmentation(seed), segmentation(seed + 10)) for seed in range(3)]
     assert_scores_equal(metric.score(states[0] + states[1] + states[2]), metric.score(states[2] + (states[0] + states[1])))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_weighted_sums_are_those_of_repeated_images(name):
+    metric = metric_named(name)
+    states = [metric.count(segmentation(seed), segmentation(seed + 10)) for seed in range(3)]
+    many = metric.score(type(states[0]).weighted(states, np.array([[1, 1, 1], [2, 0, 1]])))
+    for row, repeated in enumerate([states, [states[0], states[0], states[2]]]):
+        alone = metric.score(reduce(add, repeated))
+        assert_scores_equal({score: values[row] for score, values in many.items()}, alone)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_states_travel_between_processes(name):
+    metric = metric_named(name)
+    state = metric.count(segmentation(0), segmentation(1))
+    assert_scores_equal(metric.score(pickle.loads(pickle.dumps(state))), metric.score(state))
 
 
 @pytest.mark.parametrize("name", METRICS)

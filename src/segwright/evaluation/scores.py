@@ -13,7 +13,8 @@ from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, UsageError, naming
 from segwright.core.files import replace_file
 from segwright.evaluation.bootstrap import bootstrap
-from segwright.metrics.confusion import Confusion
+from segwright.metrics.confusion import Confusion, class_sums
+from segwright.metrics.sums import Sums
 from segwright.tasks.semantic import with_background
 
 SEED = 0  # of the resampling: the same images give the same interval
@@ -86,8 +87,9 @@ def evaluate(
         raise UsageError(f"{dataset.source} holds no samples, there is nothing to measure; check the path and its file names")
     dataset = with_background(dataset)
     metric = Confusion(dataset.classes)
-    sums, per_image = [], {}
-    total: Any = None
+    states: list[Sums] = []
+    per_image: dict[str, dict[str, float]] = {}
+    matrix = np.zeros((len(dataset.classes), len(dataset.classes) + 1), np.int64)
     for sample in dataset:
         if sample.truth is None:
             raise UsageError(
@@ -96,28 +98,22 @@ def evaluate(
         with naming(f"sample {sample.key!r}"):
             prediction = predict(sample)
         check_classes(prediction, dataset)
-        state = metric.count(prediction, sample.truth)
-        total = state if total is None else total + state
-        scores = metric.score(state)
-        per_image[sample.key] = {name: scores[name] for name in PER_IMAGE}
-        sums.append(class_sums(state))
+        own = metric.matrix(prediction, sample.truth)
+        matrix += own
+        states.append(class_sums(own))
+        scores = metric.score(states[-1])
+        per_image[sample.key] = {name: float(scores[name]) for name in PER_IMAGE}
         if on_image:
             on_image(sample, prediction, per_image[sample.key])
     return Scores(
         count=len(dataset),
         classes=dataset.classes,
-        values=metric.score(total),
-        intervals=bootstrap(np.stack(sums), dataset.classes.names, resamples, np.random.default_rng(SEED)),
+        values={name: float(value) for name, value in metric.score(class_sums(matrix)).items()},
+        intervals=bootstrap(metric, states, resamples, np.random.default_rng(SEED)),
         per_image=per_image,
-        matrix=tuple(map(tuple, total.matrix.tolist())),
+        matrix=tuple(map(tuple, matrix.tolist())),
         convention=f"{metric.convention} {interval_convention(len(dataset), resamples)}",
     )
-
-
-def class_sums(state: Any) -> np.ndarray:
-    """Correct, true and predicted pixels per class, int64 (3, K): all that scores need."""
-    square = state.matrix[:, : len(state.matrix)]
-    return np.stack([np.diag(square), state.matrix.sum(axis=1), square.sum(axis=0)])
 
 
 def interval_convention(count: int, resamples: int) -> str:

@@ -8,30 +8,31 @@ from numba import njit
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import ShapeError, UsageError
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """Pixels by true class (rows) and predicted class (columns), int64 (K, K + 1); the last column is no class at all."""
-
-    matrix: np.ndarray
-
-    def __add__(self, other: "State") -> "State":
-        return State(self.matrix + other.matrix)
+from segwright.metrics.sums import Sums, mean, ratio
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Scores of semantic segmentation from one confusion matrix over all pixels of all images."""
+    """Scores of semantic segmentation from the correct, true and predicted pixels of each class, `Sums` (3, K)."""
 
     classes: Classes
+    SCORES: ClassVar[tuple[str, ...]] = ("mIoU", "pixel accuracy", "mean accuracy", "frequency-weighted IoU", "Dice")
     convention: ClassVar[str] = (
         "Pixels of all images are added up before anything is divided; pixels void in the truth are left out, a pixel given no "
         "class counts as wrong, and a class neither in the truth nor predicted is NaN and left out of means."
     )
 
-    def count(self, prediction: Segmentation, truth: Segmentation) -> State:
-        """The confusion matrix of one image.
+    def count(self, prediction: Segmentation, truth: Segmentation) -> Sums:
+        """Correct, true and predicted pixels of each class of one image, (3, K).
+
+        Raises:
+            ShapeError: prediction and truth differ in size.
+            UsageError: one of them holds a class that this metric does not know.
+        """
+        return class_sums(self.matrix(prediction, truth))
+
+    def matrix(self, prediction: Segmentation, truth: Segmentation) -> np.ndarray:
+        """Pixels by true class (rows) and predicted class (columns), int64 (K, K + 1); the last column is no class at all.
 
         Raises:
             ShapeError: prediction and truth differ in size.
@@ -44,37 +45,30 @@ class Confusion:
                     f"the {name} holds class {highest} ({given.classes.names[highest]}), the metric knows {len(self.classes)} "
                     "classes; give both the same classes, such as those of the data set"
                 )
-        return State(joint_counts(*labels_of(prediction, len(self.classes)), *labels_of(truth, len(self.classes))))
+        return joint_counts(*labels_of(prediction, len(self.classes)), *labels_of(truth, len(self.classes)))
 
-    def score(self, state: State) -> dict[str, float]:
+    def score(self, state: Sums) -> dict[str, np.ndarray]:
         """Scores from 0 to 1 by name: means over classes, then `IoU`, `Dice`, `precision` and `recall` of each class."""
-        square = state.matrix[:, :-1].astype(np.float64)
-        correct, actual, predicted = np.diag(square), state.matrix.sum(axis=1), square.sum(axis=0)  # (K,) each
-        iou = ratio(correct, actual + predicted - correct)
-        dice = ratio(2 * correct, actual + predicted)
+        correct, actual, predicted = np.moveaxis(state.values, -2, 0)  # (..., K) each
+        iou, dice = ratio(correct, actual + predicted - correct), ratio(2 * correct, actual + predicted)
         precision, recall = ratio(correct, predicted), ratio(correct, actual)
-        present = actual > 0
+        total = actual.sum(axis=-1)
         scores = {
             "mIoU": mean(iou),
-            "pixel accuracy": float(ratio(correct.sum(), actual.sum())),
+            "pixel accuracy": ratio(correct.sum(axis=-1), total),
             "mean accuracy": mean(recall),
-            "frequency-weighted IoU": float(ratio((iou * actual)[present].sum(), actual.sum())),
+            "frequency-weighted IoU": ratio((np.nan_to_num(iou) * actual).sum(axis=-1), total),
             "Dice": mean(dice),
         }
         for title, values in (("IoU", iou), ("Dice", dice), ("precision", precision), ("recall", recall)):
-            scores |= {f"{title}/{name}": float(value) for name, value in zip(self.classes.names, values, strict=True)}
+            scores |= {f"{title}/{name}": values[..., k] for k, name in enumerate(self.classes.names)}
         return scores
 
 
-def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, NaN where the whole is 0."""
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
-
-
-def mean(values: np.ndarray) -> float:
-    """Mean of the values that are not NaN; NaN if none is."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+def class_sums(matrix: np.ndarray) -> Sums:
+    """Correct, true and predicted pixels of each class, (3, K), from a confusion matrix (K, K + 1)."""
+    square = matrix[:, : len(matrix)]
+    return Sums(np.stack([np.diag(square), matrix.sum(axis=1), square.sum(axis=0)]).astype(np.float64))
 
 
 def confusion_matrix(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
