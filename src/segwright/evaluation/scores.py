@@ -15,7 +15,7 @@ from segwright.core.files import replace_file
 from segwright.evaluation.bootstrap import bootstrap
 from segwright.metrics.confusion import Confusion, class_sums
 from segwright.metrics.sums import Sums
-from segwright.tasks.semantic import with_background
+from segwright.transforms.background import with_background
 
 SEED = 0  # of the resampling: the same images give the same interval
 FEW = 8  # images; below, fewer than 92 % of 95 % intervals hold the truth (simulated, see bootstrap)

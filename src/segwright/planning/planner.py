@@ -21,8 +21,9 @@ from segwright.planning.budget import Budget, Cost, measure
 from segwright.planning.fingerprint import Fingerprint, fingerprint
 from segwright.planning.rules import augmentation_rules, crop_for, data_rules, has_up, loss_rules
 from segwright.plans import Inference, Plan, Precision, Training
-from segwright.tasks.semantic import Semantic, with_background
+from segwright.tasks.semantic import Semantic
 from segwright.training.batches import Crops
+from segwright.transforms.background import with_background
 from segwright.transforms.channels import match_channels
 from segwright.transforms.normalise import check_finite
 

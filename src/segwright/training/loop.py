@@ -15,12 +15,12 @@ from segwright.evaluation.scores import evaluate
 from segwright.formats import open_splits
 from segwright.inference.load import training_predictor
 from segwright.plans import Plan
-from segwright.tasks.semantic import with_background
 from segwright.training.batches import Batch, Crops, batches
 from segwright.training.folder import MODEL_FILE, Journal, check_resumable, start_folder
 from segwright.training.learner import Learner, is_out_of_memory, launch
 from segwright.training.schedule import learning_rate_factor
 from segwright.training.state import State
+from segwright.transforms.background import with_background
 
 SAVE_EVERY_S = 30.0  # a killed run loses at most this and one step; half of the minute that is promised
 
