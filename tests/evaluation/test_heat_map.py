@@ -11,7 +11,7 @@ def scores_of(matrix, names=None):
     matrix = np.asarray(matrix)
     classes = Classes.of(names or [f"class_{k}" for k in range(len(matrix))])
     table = tuple(map(tuple, matrix.tolist()))
-    return Scores(count=1, classes=classes, values={}, intervals={}, per_image={}, matrix=table, convention="")
+    return Scores(count=1, classes=classes, values={}, intervals={}, per_image={}, matrix=table, conventions={})
 
 
 def plain(text):

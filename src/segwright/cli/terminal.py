@@ -16,6 +16,8 @@ from segwright.core.errors import OutputError
 if TYPE_CHECKING:  # loading the scores takes longer than `segwright --help` may
     from segwright.evaluation.scores import Scores
 
+MOST_COLUMNS = 6  # of scores per class in one table: it fits a terminal of 80 letters
+
 
 def is_first_process() -> bool:
     """Whether this is the process that shows, scores and reports, where torchrun has started several."""
@@ -92,15 +94,23 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_scores(scores: "Scores") -> None:
-    """Scores with their 95 % intervals, a row per class, and the convention that they follow."""
+    """Scores with their 95 % intervals, a row per class, and the conventions that they follow."""
     means = [name for name in scores.values if "/" not in name]
     print_table(
         ["score", "value", "95 % interval"], [[name, number(scores.values[name]), interval(scores, name)] for name in means]
     )
-    per_class = list(dict.fromkeys(name.partition("/")[0] for name in scores.values if "/" in name))
-    rows = [[name, *(number(scores.values[f"{score}/{name}"]) for score in per_class)] for name in scores.classes.names]
-    print_table(["class", *per_class], rows)
-    Console().print(Text(f"{scores.count} images. {scores.convention}", style="dim"))
+    titles = list(dict.fromkeys(name.partition("/")[0] for name in scores.values if "/" in name))
+    for first in range(0, len(titles), MOST_COLUMNS):
+        shown = titles[first : first + MOST_COLUMNS]
+        rows = [
+            [name, *(number(scores.values.get(f"{title}/{name}", float("nan"))) for title in shown)]
+            for name in scores.classes.names
+            if any(f"{title}/{name}" in scores.values for title in shown)
+        ]
+        print_table(["class", *shown], rows)
+    lines = [f"{scores.count} image{'' if scores.count == 1 else 's'}.", *scores.notes]
+    lines += [f"{name}: {sentence}" for name, sentence in scores.conventions.items()]
+    Console().print(Text("\n".join(lines), style="dim"))
 
 
 def number(value: float) -> str:

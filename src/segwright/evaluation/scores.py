@@ -1,8 +1,8 @@
 """Scores of a model on a data set, each with its convention and an interval that says how sure it is. Axes: K classes."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,12 @@ from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, UsageError, naming
 from segwright.core.files import replace_file
 from segwright.evaluation.bootstrap import bootstrap
-from segwright.metrics.confusion import Confusion, class_sums
-from segwright.metrics.sums import Sums
+from segwright.evaluation.counting import Counted, Counter, Work, chosen, count
+from segwright.evaluation.pairs import Pair, Pairs
 from segwright.transforms.background import with_background
 
 SEED = 0  # of the resampling: the same images give the same interval
 FEW = 8  # images; below, fewer than 92 % of 95 % intervals hold the truth (simulated, see bootstrap)
-PER_IMAGE = ("mIoU", "pixel accuracy")
 OnImage = Callable[[Sample, Segmentation, dict[str, float]], None]
 
 
@@ -28,8 +27,9 @@ class Scores:
     """Scores between 0 and 1, NaN where nothing could be measured.
 
     `values` holds each score by name, `intervals` its 95 % interval, `per_image` some scores of each image by key. `matrix`
-    counts pixels: a row per true class, a column per predicted class, and a last column for pixels that were given no class.
-    `convention` says what was averaged, and over what.
+    counts pixels: a row per true class, a column per predicted class, and a last column for pixels that were given no class;
+    it is empty where no classes of pixels were scored. `conventions` says for each metric what was averaged, and over what,
+    and `notes` what else one must know, as images that have no prediction.
     """
 
     count: int
@@ -38,7 +38,13 @@ class Scores:
     intervals: dict[str, tuple[float, float]]
     per_image: dict[str, dict[str, float]]
     matrix: tuple[tuple[int, ...], ...]
-    convention: str
+    conventions: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def convention(self) -> str:
+        """All conventions, in one text."""
+        return " ".join(self.conventions.values())
 
     def confusion(self) -> np.ndarray:
         """The matrix as an array, int64 (K, K + 1)."""
@@ -64,7 +70,8 @@ class Scores:
                 intervals={name: (number(low), number(high)) for name, (low, high) in table["intervals"].items()},
                 per_image={key: with_nan(own) for key, own in table["per_image"].items()},
                 matrix=tuple(tuple(row) for row in table["matrix"]),
-                convention=table["convention"],
+                conventions=dict(table["conventions"]),
+                notes=tuple(table["notes"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FormatError(
@@ -72,13 +79,59 @@ class Scores:
             ) from error
 
 
+@dataclass(eq=False)
+class Tally:
+    """Gathers what was counted on each image, and makes scores of it."""
+
+    counter: Counter
+    counted: list[Counted] = field(default_factory=list)
+    matrix: np.ndarray | None = None
+
+    def add(self, counted: Counted) -> None:
+        """Take in one image or video; its confusion matrix is added to that of the others and not kept."""
+        if counted.matrix is not None:
+            self.matrix = counted.matrix if self.matrix is None else self.matrix + counted.matrix
+        self.counted.append(replace(counted, matrix=None))
+
+    def states(self, name: str) -> list[Any]:
+        """The states of one metric, in the order of the images or videos that it counted."""
+        return [counted.states[name] for counted in self.counted if name in counted.states]
+
+    def scores(self, resamples: int, notes: Sequence[str] = ()) -> Scores:
+        """Scores of everything taken in, with intervals from that many resamples (0: none)."""
+        values: dict[str, float] = {}
+        intervals: dict[str, tuple[float, float]] = {}
+        for name, metric in self.counter.metrics.items():
+            states = self.states(name)
+            total = metric.score(type(states[0]).weighted(states, np.ones((1, len(states)), np.int64)))
+            values |= {score: float(value[0]) for score, value in total.items() if self.counter.is_wanted(name, score)}
+            intervals |= bootstrap(metric, states, resamples, np.random.default_rng(SEED))
+        images = [counted for counted in self.counted if counted.scores]
+        conventions = {name: metric.convention for name, metric in self.counter.metrics.items()}
+        return Scores(
+            count=len(images) or len(self.counted),
+            classes=self.counter.classes,
+            values=values,
+            intervals={score: interval for score, interval in intervals.items() if score in values},
+            per_image={counted.key: counted.scores for counted in images},
+            matrix=tuple(map(tuple, self.matrix.tolist())) if self.matrix is not None else (),
+            conventions=conventions | {"intervals": interval_convention(len(self.counted), resamples)},
+            notes=tuple(notes),
+        )
+
+
 def evaluate(
-    predict: Callable[[Sample], Segmentation], dataset: Dataset, *, resamples: int = 1000, on_image: OnImage | None = None
+    predict: Callable[[Sample], Segmentation],
+    dataset: Dataset,
+    *,
+    metrics: Sequence[str] = ("confusion",),
+    resamples: int = 1000,
+    on_image: OnImage | None = None,
 ) -> Scores:
     """The scores of a predictor on a data set, one image in memory at a time.
 
-    `resamples` is the number of draws behind the intervals; 0 leaves them out. `on_image(sample, prediction, its scores)` is
-    called after each image, to show progress or to keep examples.
+    `metrics` are files of metrics/, or names of their scores. `resamples` is the number of draws behind the intervals; 0 leaves
+    them out. `on_image(sample, prediction, its scores)` is called after each image, to show progress or to keep examples.
 
     Raises:
         UsageError: the data set is empty, an image has no truth, or the predictor speaks of other classes.
@@ -86,10 +139,7 @@ def evaluate(
     if not len(dataset):
         raise UsageError(f"{dataset.source} holds no samples, there is nothing to measure; check the path and its file names")
     dataset = with_background(dataset)
-    metric = Confusion(dataset.classes)
-    states: list[Sums] = []
-    per_image: dict[str, dict[str, float]] = {}
-    matrix = np.zeros((len(dataset.classes), len(dataset.classes) + 1), np.int64)
+    tally = Tally(Counter.of(chosen(metrics), dataset.classes))
     for sample in dataset:
         if sample.truth is None:
             raise UsageError(
@@ -98,22 +148,49 @@ def evaluate(
         with naming(f"sample {sample.key!r}"):
             prediction = predict(sample)
         check_classes(prediction, dataset)
-        own = metric.matrix(prediction, sample.truth)
-        matrix += own
-        states.append(class_sums(own))
-        scores = metric.score(states[-1])
-        per_image[sample.key] = {name: float(scores[name]) for name in PER_IMAGE}
+        counted = tally.counter.image(Pair(sample.key, prediction, sample.truth, sample.grid.spacing_mm))
+        tally.add(counted)
         if on_image:
-            on_image(sample, prediction, per_image[sample.key])
-    return Scores(
-        count=len(dataset),
-        classes=dataset.classes,
-        values={name: float(value) for name, value in metric.score(class_sums(matrix)).items()},
-        intervals=bootstrap(metric, states, resamples, np.random.default_rng(SEED)),
-        per_image=per_image,
-        matrix=tuple(map(tuple, matrix.tolist())),
-        convention=f"{metric.convention} {interval_convention(len(dataset), resamples)}",
-    )
+            on_image(sample, prediction, counted.scores)
+    return tally.scores(resamples)
+
+
+def measure(
+    pairs: Pairs,
+    metrics: Sequence[str],
+    *,
+    resamples: int = 1000,
+    processes: int = 1,
+    watch: Callable[[int, int], None] | None = None,
+) -> Scores:
+    """The scores of predictions beside their truths, of any formats; memory holds one image per process.
+
+    `metrics` are files of metrics/, or names of their scores; `watch(done, all)` is called after each image.
+
+    Raises:
+        UsageError: sizes differ, a class is unknown, or a name is no metric.
+    """
+    work = Work(pairs, Counter.of(chosen(metrics), pairs.classes))
+    tally = Tally(work.counter)
+    total = len(work.units())
+    for done, counted in enumerate(count(work, processes=processes)):
+        tally.add(counted)
+        if watch:
+            watch(done + 1, total)
+    return tally.scores(resamples, pairs.notes)
+
+
+def fitting(pairs: Pairs) -> list[str]:
+    """The metrics that fit a truth, by its classes and its first image: of regions, of objects, of both, of volumes."""
+    first = pairs.truth[0].truth
+    if first is None:
+        return ["confusion"]
+    kinds = set(np.array(pairs.classes.is_thing)[first.class_ids].tolist()) or set(pairs.classes.is_thing)
+    if kinds == {True}:
+        return ["average_precision", "panoptic_quality", "object_accuracy"]
+    if kinds == {True, False}:
+        return ["panoptic_quality", "average_precision", "confusion"]
+    return ["confusion", "surface" if len(first.shape) == 3 else "boundary"]
 
 
 def interval_convention(count: int, resamples: int) -> str:

@@ -1,0 +1,68 @@
+"""`segwright metrics`: how good predictions are, of whatever tool, beside their truth, of whatever format."""
+
+import csv
+import os
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:  # loading the scores takes longer than `segwright --help` may
+    from segwright.evaluation.scores import Scores
+
+
+def run(
+    prediction: Annotated[str, typer.Argument(help="Predictions: a data set of any format, such as a folder of masks.")],
+    truth: Annotated[str, typer.Argument(help="Their truth: a data set of any format.")],
+    metrics: Annotated[
+        str, typer.Option(help="Scores by name, separated by commas, such as mIoU,PQ,AP50; by default what fits the truth.")
+    ] = "",
+    json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the scores, per image too, into this JSON file.")] = None,
+    per_image: Annotated[Path | None, typer.Option(help="Also write the scores of each image into this CSV file.")] = None,
+    processes: Annotated[int, typer.Option(help="Processes that count; 0 for as many as there are cores.")] = 0,
+) -> None:
+    """Print each score with its 95 % interval and its convention. Images without a prediction count as missed."""
+    from segwright.cli.terminal import counting, print_scores
+    from segwright.evaluation.counting import chosen
+    from segwright.evaluation.pairs import pair
+    from segwright.evaluation.scores import fitting, measure, write_scores
+    from segwright.formats import open_dataset
+
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    chosen(names)  # a misspelt name is told before a long work begins
+    pairs = pair(open_dataset(prediction), open_dataset(truth))
+    with counting() as watch:
+        scores = measure(
+            pairs,
+            names or fitting(pairs),
+            processes=processes or len(os.sched_getaffinity(0)),
+            watch=lambda done, total: watch("images", done - 1, total),
+        )
+    if out is not None:
+        write_scores(out, scores)
+    if per_image is not None:
+        write_table(per_image, scores)
+    if json:
+        typer.echo(scores.to_json())
+    else:
+        print_scores(scores)
+
+
+def write_table(path: Path, scores: "Scores") -> None:
+    """Write a row of scores per image as CSV, whole or not at all; cells are empty where nothing could be measured.
+
+    Raises:
+        OutputError: the path cannot be written.
+    """
+    from segwright.core.files import replacing
+
+    columns = list(dict.fromkeys(name for own in scores.per_image.values() for name in own))
+    with replacing(path) as file:
+        text = TextIOWrapper(file, encoding="utf-8", newline="")
+        table = csv.writer(text)
+        table.writerow(["key", *columns])
+        for key, own in scores.per_image.items():
+            table.writerow([key, *("" if own[name] != own[name] else f"{own[name]:.6g}" for name in columns)])
+        text.detach()

@@ -1,0 +1,210 @@
+"""What several metrics count on images and videos, in this process or in several, one image in memory at a time."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+
+from segwright.core import Classes
+from segwright.core.errors import SegwrightError, UnknownNameError, naming
+from segwright.core.find import find, names, nearest
+from segwright.evaluation.pairs import Pair, Pairs
+from segwright.metrics import Metric
+from segwright.transforms.background import Background
+
+DENSE = ("confusion",)  # metrics that need a class at each pixel: around objects, the background
+WORTH = 4.0  # seconds of work left that are worth starting processes, which takes about one
+CHUNK = 8  # images that a process counts at a time: enough to make the way between processes short
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """The state of each metric on one image or video, the summary scores of the image, and its confusion matrix if any.
+
+    `key` is that of the image; of a video, what the keys of its frames begin with.
+    """
+
+    key: str
+    states: dict[str, Any]
+    scores: dict[str, float]
+    matrix: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Counter:
+    """Counts pairs with several metrics, by name, of which some scores are `wanted`.
+
+    Metrics that need a class at each pixel get the background filled in; `classes` are those with it, where there are such.
+    """
+
+    metrics: Mapping[str, Metric]
+    wanted: Mapping[str, tuple[str, ...]]
+    classes: Classes
+    background: Background | None
+
+    @classmethod
+    def of(cls, wanted: Mapping[str, tuple[str, ...]], classes: Classes) -> "Counter":
+        """The metrics of these files of metrics/, of which these scores are wanted, for data with these classes."""
+        background = Background.of(classes)
+        dense = background.classes if background else classes
+        metrics = {name: metric_class(name)(dense if name in DENSE else classes) for name in wanted}
+        return cls(metrics, wanted, classes if metrics.keys().isdisjoint(DENSE) else dense, background)
+
+    def is_wanted(self, name: str, score: str) -> bool:
+        """Whether a score of a metric is wanted: by its name, or as that of a class, as "IoU/road" is by "mIoU"."""
+        wanted, (title, is_of_class, _) = self.wanted[name], score.partition("/")
+        if set(wanted) == set(self.metrics[name].SCORES):
+            return True
+        return score in wanted or (bool(is_of_class) and (title in wanted or f"m{title}" in wanted))
+
+    def image(self, pair: Pair) -> Counted:
+        """What the metrics of images count on one of them."""
+        states: dict[str, Any] = {}
+        scores: dict[str, float] = {}
+        matrix = None
+        for name, metric in self.metrics.items():
+            if counts_videos(metric):
+                continue
+            prediction, truth = pair.prediction, pair.truth
+            if name in DENSE and self.background:
+                prediction, truth = self.background.fill(prediction), self.background.fill(truth)
+            if hasattr(metric, "matrix"):
+                matrix = metric.matrix(prediction, truth)
+            spacing = (pair.spacing_mm,) if getattr(metric, "NEEDS_SPACING", False) else ()
+            states[name] = metric.count(prediction, truth, *spacing)
+            own = metric.score(states[name])
+            scores |= {score: float(own[score]) for score in self.wanted[name]}
+        return Counted(pair.key, states, scores, matrix)
+
+    def video(self, key: str, pairs: Callable[[], Iterable[Pair]]) -> Counted:
+        """What the metrics of videos count on one of them, whose frames are read once for each."""
+        states = {
+            name: metric.count((frame.prediction, frame.truth) for frame in pairs())  # type: ignore[call-arg, arg-type]
+            for name, metric in self.metrics.items()
+            if counts_videos(metric)
+        }
+        return Counted(key, states, {})
+
+
+def metric_class(name: str) -> Any:
+    """The class of the metric in a file of metrics/."""
+    return getattr(find("segwright.metrics", name), name.title().replace("_", ""))
+
+
+def counts_videos(metric: Any) -> bool:
+    """Whether a metric counts whole videos instead of single images."""
+    return getattr(metric, "COUNTS_VIDEOS", False)
+
+
+def offered() -> dict[str, tuple[str, ...]]:
+    """The files of metrics/ that compare a prediction with a truth, each with the names of its summary scores."""
+    found = {}
+    for name in names("segwright.metrics"):
+        known: Any = getattr(find("segwright.metrics", name), name.title().replace("_", ""), None)
+        if hasattr(known, "SCORES"):
+            found[name] = tuple(known.SCORES)
+    return found
+
+
+def chosen(wanted: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The metrics behind names such as "mIoU", "PQ" or "boundary" (a whole file), each with the scores that are meant.
+
+    Raises:
+        UnknownNameError: a name is neither a score nor a file; the message offers the nearest.
+    """
+    table = offered()
+    homes = {score.lower(): (name, score) for name, scores in table.items() for score in scores}
+    found: dict[str, tuple[str, ...]] = {}
+    for word in wanted:
+        if word in table:
+            found[word] = table[word]
+        elif word.lower() in homes:
+            name, score = homes[word.lower()]
+            found[name] = tuple(dict.fromkeys((*found.get(name, ()), score)))
+        else:
+            lines = "".join(f"\n  {name}: {', '.join(scores)}" for name, scores in table.items())
+            known = [*table, *(score for scores in table.values() for score in scores)]
+            raise UnknownNameError(f"there is no metric '{word}'{nearest(word, known)}; known are{lines}")
+    return found
+
+
+def videos_of(keys: Sequence[str]) -> dict[str, list[str]]:
+    """The keys of the frames of each video: all that is before the last "__" of a key names the video."""
+    videos: dict[str, list[str]] = {}
+    for key in keys:
+        videos.setdefault(key.rpartition("__")[0], []).append(key)
+    return videos
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """Counts images and videos of a set of pairs, by their keys; it travels to other processes."""
+
+    pairs: Pairs
+    counter: Counter
+
+    def __call__(self, unit: str | tuple[str, tuple[str, ...]]) -> Counted:
+        if isinstance(unit, str):
+            pair = self.pairs.load(unit)
+            with naming(f"sample {unit!r}"):
+                return self.counter.image(pair)
+        key, frames = unit
+        with naming(f"video {key!r}"):
+            return self.counter.video(key, lambda: map(self.pairs.load, frames))
+
+    def units(self) -> list[Any]:
+        """The images, then the videos, as far as there is a metric for them."""
+        kinds = {counts_videos(metric) for metric in self.counter.metrics.values()}
+        videos = [(key, tuple(frames)) for key, frames in videos_of(self.pairs.keys).items()]
+        return (list(self.pairs.keys) if False in kinds else []) + (videos if True in kinds else [])
+
+
+def count(work: Work, *, processes: int = 1) -> Iterator[Counted]:
+    """What is counted on each unit of the work, in its order, however many processes share it.
+
+    Other processes are started only where enough is left to do after the first images.
+
+    Raises:
+        SegwrightError: a process was ended from outside, as for want of memory.
+    """
+    units = work.units()
+    started = time.monotonic()
+    for done, unit in enumerate(units):
+        left = (time.monotonic() - started) * (len(units) - done) / max(done - 1, 1)  # the first also compiles
+        if processes > 1 and done > 1 and left > WORTH:
+            yield from _shared(work, units[done:], processes)
+            return
+        if done == 1:
+            started = time.monotonic()
+        yield work(unit)
+
+
+def _shared(work: Work, units: list[Any], processes: int) -> Iterator[Counted]:
+    context = get_context("spawn")  # a fork may take the locks of other threads along, as that of a progress bar
+    try:
+        with ProcessPoolExecutor(processes, context, initializer=_start, initargs=(work,)) as pool:
+            yield from pool.map(_continue, units, chunksize=min(CHUNK, -(-len(units) // processes)))
+    except BrokenProcessPool as error:
+        raise SegwrightError(
+            f"one of {processes} processes that count was ended from outside ({error}), mostly for want of memory; "
+            "try again with --processes 1"
+        ) from error
+
+
+_work: Work
+
+
+def _start(work: Work) -> None:
+    global _work
+    os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+    _work = work
+
+
+def _continue(unit: Any) -> Counted:
+    return _work(unit)

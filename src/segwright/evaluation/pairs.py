@@ -1,0 +1,163 @@
+"""A prediction beside its truth, image by image: which belongs to which, and which class of one is which of the other."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from segwright.core import Classes, Dataset, Segmentation
+from segwright.core.errors import UsageError, naming
+from segwright.core.find import nearest
+from segwright.formats.image_tree import SHOWN, split_of
+from segwright.transforms.background import BACKGROUND, plain
+
+NOTHING, UNKNOWN = -1, -2  # what a class of a prediction is, where it is none of the truth's
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A prediction and the truth of one image, of one size and with the same classes; `spacing_mm` is that of the pixels."""
+
+    key: str
+    prediction: Segmentation
+    truth: Segmentation
+    spacing_mm: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The images of a truth, each with its prediction. Nothing is read before `load`.
+
+    `missing` are the keys without a prediction: they count as if nothing had been found there. `notes` say in plain words
+    what was left out and why.
+    """
+
+    prediction: Dataset
+    truth: Dataset
+    key_of: dict[str, str]
+    class_of: tuple[int, ...]
+    missing: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of the truth, in its order."""
+        return self.truth.keys
+
+    @property
+    def classes(self) -> Classes:
+        """The classes of the truth, which the scores speak of."""
+        return self.truth.classes
+
+    def load(self, key: str) -> Pair:
+        """Read both sides of one image; without a prediction, an empty one.
+
+        Raises:
+            UsageError: the truth of that image is not drawn, sizes differ, a class is unknown or a score is not a number.
+        """
+        sample = self.truth.load(key)
+        if sample.truth is None:
+            raise UsageError(
+                f"{self.truth.source}: sample {key!r} has no truth to compare with; add its mask, or drop it in dataset.toml"
+            )
+        other = self.key_of.get(key)
+        guess = self.prediction.load(other).truth if other is not None else None
+        if guess is None:
+            return Pair(key, empty(sample.truth), sample.truth, sample.grid.spacing_mm)
+        with naming(f"{self.prediction.source}: sample {other!r}"):
+            return Pair(key, self._translated(guess), sample.truth, sample.grid.spacing_mm)
+
+    def _translated(self, guess: Segmentation) -> Segmentation:
+        """A prediction in the classes of the truth; its background becomes nothing where the truth has no such class."""
+        if not np.isfinite(guess.scores).all():
+            raise UsageError("a segment has a score that is not a number; predict again, or remove the segment")
+        class_of = np.array(self.class_of, np.int32)[guess.class_ids]
+        if (class_of == UNKNOWN).any():
+            name = guess.classes.names[guess.class_ids[class_of == UNKNOWN][0]]
+            raise UsageError(
+                f"the prediction has the class {name!r}, which {self.truth.source} does not know"
+                f"{nearest(name, list(self.classes.names))}; its classes are {', '.join(self.classes.names[:10])}: "
+                "give both the same names, for example in a classes.json beside the masks"
+            )
+        is_kept = class_of != NOTHING
+        if is_kept.all():
+            return replace(guess, class_ids=class_of, classes=self.classes)
+        number = np.concatenate([[-1, 0], np.where(is_kept, np.cumsum(is_kept), 0)]).astype(np.int32)
+        return Segmentation(
+            number[guess.planes + 1], class_of[is_kept], guess.instance_ids[is_kept], guess.scores[is_kept], self.classes
+        )
+
+
+def pair(prediction: Dataset, truth: Dataset) -> Pairs:
+    """Predictions by the keys of their truths: equal keys, or equal but for the part ("val__a" and "a").
+
+    Images of the truth without a prediction count as missed. Parts of the truth (train, val) for which nothing at all was
+    predicted are left out, and so are predictions for images that the truth does not have; notes say so. Classes match by
+    name; where one side has numbers only ("class_0"), by number.
+
+    Raises:
+        UsageError: nothing matches, or two predictions are for one image.
+    """
+    by_rest = group(truth.keys)
+    key_of: dict[str, str] = {}
+    without_truth = []
+    for key in prediction.keys:
+        rest = split_of(key)[1]
+        own = key if key in by_rest.get(rest, ()) else next(iter(by_rest.get(rest, ())), None)
+        if own is None or (own != key and len(by_rest[rest]) > 1):
+            without_truth.append(key)
+        elif own in key_of:
+            raise UsageError(
+                f"{prediction.source}: {key_of[own]!r} and {key!r} are both predictions for {own!r}; remove or rename one"
+            )
+        else:
+            key_of[own] = key
+    if not key_of:
+        raise UsageError(
+            f"no prediction in {prediction.source} is for an image of {truth.source}: keys such as {listed(prediction.keys)} "
+            f"and {listed(truth.keys)} have nothing in common; name each prediction as its image"
+        )
+    parts = {split_of(key)[0] for key in key_of}
+    kept = [key for key in truth.keys if split_of(key)[0] in parts]
+    missing = tuple(key for key in kept if key not in key_of)
+    notes = []
+    if len(kept) < len(truth):
+        notes.append(f"{len(truth) - len(kept)} images of other parts than {', '.join(sorted(parts))} are left out.")
+    if missing:
+        notes.append(f"{len(missing)} of {len(kept)} images have no prediction and count as missed: {listed(missing)}.")
+    if without_truth:
+        notes.append(f"{len(without_truth)} predictions are for no image of the truth and left out: {listed(without_truth)}.")
+    return Pairs(
+        prediction, truth.subset(kept), key_of, class_numbers(prediction.classes, truth.classes), missing, tuple(notes)
+    )
+
+
+def group(keys: Sequence[str]) -> dict[str, list[str]]:
+    """The keys that are equal but for their part, by what is equal."""
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        groups.setdefault(split_of(key)[1], []).append(key)
+    return groups
+
+
+def listed(keys: Sequence[str]) -> str:
+    """The first keys, for a message."""
+    return ", ".join(map(repr, keys[:SHOWN])) + (", ..." if len(keys) > SHOWN else "")
+
+
+def class_numbers(prediction: Classes, truth: Classes) -> tuple[int, ...]:
+    """For each class of a prediction its number in the truth, NOTHING for a background that the truth lacks, else UNKNOWN."""
+    if any(classes.names == tuple(f"class_{k}" for k in range(len(classes))) for classes in (prediction, truth)):
+        return tuple(k if k < len(truth) else UNKNOWN for k in range(len(prediction)))
+    simple = [plain(name) for name in truth.names]
+    unique = {name: simple.index(name) for name, count in Counter(simple).items() if count == 1}
+    exact = {name: k for k, name in enumerate(truth.names)}
+    return tuple(
+        exact.get(name, unique.get(plain(name), NOTHING if plain(name) == BACKGROUND else UNKNOWN)) for name in prediction.names
+    )
+
+
+def empty(truth: Segmentation) -> Segmentation:
+    """A prediction of nothing at all."""
+    return Segmentation.panoptic(np.zeros(truth.shape, np.int32), [], classes=truth.classes)

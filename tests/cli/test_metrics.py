@@ -1,0 +1,50 @@
+"""Predictions of any tool beside their truth, from the command line."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segwright.codecs.json_list import write_json
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Class maps of three images, and predictions for two of them that are right in all but one pixel."""
+    generator = np.random.default_rng(0)
+    for side in ("truth", "guess"):
+        (tmp_path / side / "masks").mkdir(parents=True)
+        write_json(tmp_path / side / "classes.json", {"classes": ["sky", "road"]})
+    (tmp_path / "truth" / "images").mkdir()
+    for name in ("a", "b", "c"):
+        class_map = generator.integers(0, 2, (8, 9)).astype(np.uint8)
+        Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / "truth" / "images" / f"{name}.png")
+        Image.fromarray(class_map).save(tmp_path / "truth" / "masks" / f"{name}.png")
+        if name != "c":
+            class_map[0, 0] ^= 1
+            Image.fromarray(class_map).save(tmp_path / "guess" / "masks" / f"{name}.png")
+    return tmp_path
+
+
+def test_a_table_json_and_csv(segwright, folders):
+    command = ("metrics", folders / "guess", folders / "truth", "--metrics", "mIoU,pixel accuracy")
+    code, out, err = segwright(*command)
+    assert code == 0 and "mIoU" in out and "1 of 3 images have no prediction" in out and "kappa" not in out, err
+    code, out, _ = segwright(*command, "--json", "--out", folders / "s.json", "--per-image", folders / "s.csv")
+    scores = json.loads(out)
+    assert scores == json.loads((folders / "s.json").read_text())
+    assert scores["values"]["pixel accuracy"] == pytest.approx(142 / 216)  # 72 pixels of c are given no class
+    rows = list(csv.DictReader((folders / "s.csv").open()))
+    assert [row["key"] for row in rows] == ["a", "b", "c"]
+    assert float(rows[0]["pixel accuracy"]) == pytest.approx(
+        71 / 72, abs=1e-5
+    )
+
+
+def test_bad_use_is_one_line(segwright, folders):
+    code, out, err = segwright("metrics", folders / "guess", folders / "truth", "--metrics", "mIoUs")
+    assert code == 2 and not out and err.startswith("error: there is no metric 'mIoUs', did you mean 'mIoU'?")
+    code, _, err = segwright("metrics", folders / "none", folders / "truth")
+    assert code == 2 and "does not exist" in err
