@@ -1,0 +1,334 @@
+"""How well borders are met: boundary F1, boundary IoU and trimap IoU. Axes: K classes, *S spatial axes, n of them, A, L, B.
+
+All classes are worked on at once: where segments do not overlap, one map of classes holds the borders of all of them, so the
+time does not grow with K.
+"""
+
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from math import ceil, floor, hypot
+from typing import ClassVar
+
+import numpy as np
+from numba import njit
+
+from segwright.core import VOID, Classes, Segmentation
+from segwright.core.errors import SettingError
+from segwright.metrics.class_maps import AXES, check_pair, class_maps, class_masks
+from segwright.metrics.overlaps import check_sizes
+from segwright.metrics.sums import Sums, mean, ratio
+
+MIXED = -2  # more than one class in a window
+NO_BORDER = -1
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Scores of borders, `Sums` (12, K + 1).
+
+    Rows 0-5 are F1, precision and recall of the border added up over images, each followed by the number of images where it
+    exists; rows 6-8 the pixels that the inner bands of prediction and truth share, those of the true and of the predicted band;
+    rows 9-11 the correct, true and predicted pixels of the trimap. Column K holds the mean over classes of each image.
+
+    `tolerance_share` of the image diagonal is how far apart borders may lie to be the same (`tolerance_pixels` in pixels
+    where given), `band_share` how wide the bands of boundary IoU are, `trimap_pixels` how far the trimap reaches from a border.
+    """
+
+    classes: Classes
+    _: KW_ONLY
+    tolerance_share: float = 0.0075  # Csurka et al.
+    tolerance_pixels: float | None = None
+    band_share: float = 0.02  # Cheng et al.
+    trimap_pixels: int = 5  # the width of the void that PASCAL VOC leaves around objects
+    SCORES: ClassVar[tuple[str, ...]] = (
+        "boundary F1",
+        "boundary precision",
+        "boundary recall",
+        "boundary IoU",
+        "trimap IoU",
+    )
+
+    def __post_init__(self) -> None:
+        tolerance = self.tolerance_share if self.tolerance_pixels is None else self.tolerance_pixels
+        for name, value in (("tolerance", tolerance), ("band", self.band_share), ("trimap", self.trimap_pixels)):
+            if not 0 <= value < np.inf or (name == "trimap" and value < 1):
+                needed = "1 pixel or more" if name == "trimap" else "0 or more"
+                raise SettingError(f"a {name} of {value} was given, {needed} is needed; leave it out for the published value")
+
+    @property
+    def convention(self) -> str:
+        """What counts as a border and as its match, and what is averaged."""
+        tolerance = f"{100 * self.tolerance_share:g} % of the image diagonal"
+        if self.tolerance_pixels is not None:
+            tolerance = f"{self.tolerance_pixels:g} pixels"
+        return (
+            "A border pixel has a neighbour across an edge or face that is known to be of another class; against void and at "
+            f"the edge of the image there is no border. Boundary F1: borders of a class match up to {tolerance} (Euclidean), "
+            "judged per image and class, averaged over the classes of an image, then over images; 0 where only truth or "
+            "prediction has a border, left out where neither has one and both agree. Boundary IoU: IoU of the pixels within "
+            f"{100 * self.band_share:g} % of the diagonal (chessboard) from what is not their class, the edge of the image "
+            "included; pixels added up over images, mean over classes. Trimap IoU: the same of pixels within "
+            f"{self.trimap_pixels} pixels (chessboard) of another true class. Pixels void in the truth are left out everywhere."
+        )
+
+    def count(self, prediction: Segmentation, truth: Segmentation) -> Sums:
+        """What is added up of one image, (12, K + 1).
+
+        Raises:
+            ShapeError: prediction and truth differ in size.
+            UsageError: one of them holds a class that this metric does not know.
+        """
+        check_pair(prediction, truth, self.classes)
+        num_classes = len(self.classes)
+        diagonal = hypot(*truth.shape)
+        tolerance = self.tolerance_share * diagonal if self.tolerance_pixels is None else self.tolerance_pixels
+        width = max(1, round(self.band_share * diagonal))
+        borders, pixels = np.zeros((4, num_classes), np.int64), np.zeros((9, num_classes + 1), np.int64)
+        trimap = self.trimap(truth)
+        margin = max(width, ceil(tolerance)) + 1
+        for predicted, true, region in layers(prediction, truth, num_classes, margin):
+            predicted_border, true_border = class_borders(predicted, num_classes), class_borders(true, num_classes)
+            borders[:2] += matches(predicted_border, true_border, num_classes, tolerance)
+            borders[2:] += matches(true_border, predicted_border, num_classes, tolerance)
+            bands = band(predicted, width, has_edge=True), band(true, width, has_edge=True)
+            _tally(predicted.ravel(), true.ravel(), bands[0].ravel(), bands[1].ravel(), trimap[region].ravel(), pixels)
+        sums = np.zeros((12, num_classes + 1))
+        sums[:6] = border_scores(borders, pixels[:3, :num_classes])
+        sums[6:, :num_classes] = pixels[3:, :num_classes]
+        return Sums(sums)
+
+    def trimap(self, truth: Segmentation) -> np.ndarray:
+        """Pixels near a border of any true class, bool (*S)."""
+        num_classes = len(self.classes)
+        if len(truth.planes) == 1:
+            return band(class_maps(truth, truth, num_classes)[1], self.trimap_pixels, has_edge=False)
+        result = np.zeros(truth.shape, bool)
+        for _, true, region in layers(truth, truth, num_classes, self.trimap_pixels + 1):
+            result[region] |= band(true, self.trimap_pixels, has_edge=False)
+        return result
+
+    def score(self, state: Sums) -> dict[str, np.ndarray]:
+        """Scores from 0 to 1 by name, then each of them per class."""
+        rows = np.moveaxis(state.values, -2, 0)  # 12 times (..., K + 1)
+        scores, per_class = {}, {}
+        for row, title in enumerate(self.SCORES[:3]):
+            values = ratio(rows[2 * row], rows[2 * row + 1])
+            scores[title], per_class[title] = values[..., -1], values[..., :-1]
+        for row, title in ((6, self.SCORES[3]), (9, self.SCORES[4])):
+            shared, true, predicted = rows[row : row + 3, ..., :-1]
+            per_class[title] = ratio(shared, true + predicted - shared)
+            scores[title] = mean(per_class[title])
+        for title, values in per_class.items():
+            scores |= {f"{title}/{name}": values[..., k] for k, name in enumerate(self.classes.names)}
+        return scores
+
+
+def layers(
+    prediction: Segmentation, truth: Segmentation, num_classes: int, margin: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[slice, ...]]]:
+    """Predicted and true class map of a region of the image, int32 (*S), and the region.
+
+    One pair of maps holds all classes where no segments overlap; else there is one for each class and its surroundings.
+    """
+    if len(prediction.planes) == len(truth.planes) == 1:
+        predicted, true = class_maps(prediction, truth, num_classes)
+        yield predicted, true, (slice(None),) * true.ndim
+        return
+    for k, region, predicted, true in class_masks(prediction, truth, num_classes, margin):
+        is_void = truth.planes[0][region] == VOID
+        maps = [np.where(is_void, VOID, np.where(mask, k, num_classes)).astype(np.int32) for mask in (predicted, true)]
+        yield maps[0], maps[1], region
+
+
+def border_scores(borders: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """F1, precision and recall of an image and where each exists, (6, K + 1), the last column their mean over classes.
+
+    `borders` (4, K) are matched and all predicted, matched and all true border pixels; `pixels` (3, K)
+    correct, true and predicted ones.
+    """
+    found, predicted, met, true = borders
+    precision, recall = ratio(found, predicted), ratio(met, true)
+    is_judged = (predicted + true > 0) | (pixels[0] != pixels[1]) | (pixels[0] != pixels[2])
+    both = np.nan_to_num(precision) * np.nan_to_num(recall)
+    f1 = np.where(is_judged, np.nan_to_num(ratio(2 * both, precision + recall)), np.nan)
+    rows = []
+    for values in (f1, precision, recall):
+        values = np.append(values, mean(values))
+        rows += [np.nan_to_num(values), ~np.isnan(values)]
+    return np.stack(rows).astype(np.float64)
+
+
+def border(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a bool mask (*S) that have a neighbour outside of it across an edge or face, within the image; bool (*S)."""
+    return class_borders(np.where(mask, 0, 1).astype(np.int32), 1) == 0
+
+
+def class_borders(class_map: np.ndarray, num_classes: int) -> np.ndarray:
+    """The class of each border pixel of a class map, int32 (*S), -1 elsewhere.
+
+    A border pixel is of a class 0..K-1 and has a neighbour across an edge (2D) or face (3D) of another class or of none, which
+    K stands for. VOID is no neighbour.
+    """
+    result = np.full(class_map.shape, NO_BORDER, np.int32)
+    shape = (1,) * (AXES - class_map.ndim) + class_map.shape
+    _class_borders(class_map.reshape(shape), num_classes, result.reshape(shape))
+    return result
+
+
+def boundary_f(predicted: np.ndarray, true: np.ndarray, tolerance: float) -> tuple[float, float, float]:
+    """F1, precision and recall of the predicted border pixels against the true ones, bool (*S) both.
+
+    They match up to `tolerance` pixels, Euclidean. A rate of no pixels is 1, as in the evaluation of DAVIS: nothing found where
+    nothing is gives F1 = 1.
+
+    Raises:
+        ShapeError: the masks differ in size.
+    """
+    check_sizes(predicted.shape, true.shape)
+    maps = [np.where(mask, 0, NO_BORDER).astype(np.int32) for mask in (predicted, true)]
+    rates = []
+    for one, other in (maps, maps[::-1]):
+        matched, total = matches(one, other, 1, tolerance)[:, 0]
+        rates.append(matched / total if total else 1.0)
+    precision, recall = rates
+    return (2 * precision * recall / (precision + recall) if precision + recall else 0.0), precision, recall
+
+
+def matches(borders: np.ndarray, others: np.ndarray, num_classes: int, tolerance: float) -> np.ndarray:
+    """Matched and all border pixels of each class, int64 (2, K), from the classes of border pixels (*S) as int32, else -1.
+
+    A pixel is matched where a pixel of its class among the others lies within `tolerance` pixels, Euclidean.
+    """
+    shape = (1,) * (AXES - borders.ndim) + borders.shape
+    reach = min(floor(tolerance), max(shape))
+    planes = range(-reach, reach + 1) if borders.ndim == AXES else (0,)
+    lines = [(z, y) for z in planes for y in range(-reach, reach + 1) if z * z + y * y <= tolerance * tolerance]
+    lines.sort(key=lambda line: line[0] ** 2 + line[1] ** 2)  # the nearest first: most pixels are matched at once
+    window = np.array([(z, y, floor((tolerance**2 - z**2 - y**2) ** 0.5)) for z, y in lines])
+    result = np.zeros((2, num_classes), np.int64)
+    exists = np.zeros(num_classes, np.int64)
+    _matches(borders.reshape(shape), others.reshape(shape), window, exists, result)
+    return result
+
+
+def band(class_map: np.ndarray, width: int, *, has_edge: bool) -> np.ndarray:
+    """Pixels with another class within `width` pixels of chessboard distance, bool (*S), from a class map int32 (*S).
+
+    VOID is no class. Where `has_edge`, the outside of the image is another class: then the band of a class is its mask without
+    the mask eroded `width` times by a square of 3 pixels.
+    """
+    values = np.ascontiguousarray(class_map, np.int32)
+    for axis in reversed(range(class_map.ndim)):
+        before, length, after = (
+            int(np.prod(class_map.shape[part])) for part in (slice(axis), slice(axis, axis + 1), slice(axis + 1, None))
+        )
+        result = np.empty_like(values)
+        _spread(values.reshape(before, length, after), width, has_edge, result.reshape(before, length, after))
+        values = result
+    return values == MIXED
+
+
+@njit(cache=True, nogil=True)
+def _class_borders(class_map, num_classes, result):
+    """Mark the border pixels of a map (D, H, W)."""
+    D, H, W = class_map.shape
+    for z in range(D):
+        for y in range(H):
+            for x in range(W):
+                own = class_map[z, y, x]
+                if own < 0 or own >= num_classes:
+                    continue
+                differs = False
+                for step in (-1, 1):
+                    if 0 <= x + step < W:
+                        other = class_map[z, y, x + step]
+                        differs |= other != own and other != VOID
+                    if 0 <= y + step < H:
+                        other = class_map[z, y + step, x]
+                        differs |= other != own and other != VOID
+                    if 0 <= z + step < D:
+                        other = class_map[z + step, y, x]
+                        differs |= other != own and other != VOID
+                if differs:
+                    result[z, y, x] = own
+
+
+@njit(cache=True, nogil=True)
+def _matches(borders, others, window, exists, result):
+    """Look around each border pixel (D, H, W), line by line, until one of its class is met."""
+    D, H, W = borders.shape
+    for z in range(D):
+        for y in range(H):
+            for x in range(W):
+                if others[z, y, x] >= 0:
+                    exists[others[z, y, x]] = 1
+    for z in range(D):
+        for y in range(H):
+            for x in range(W):
+                k = borders[z, y, x]
+                if k < 0:
+                    continue
+                result[1, k] += 1
+                if others[z, y, x] == k:
+                    result[0, k] += 1
+                elif exists[k]:
+                    result[0, k] += _is_near(others, k, z, y, x, window)
+
+
+@njit(cache=True, nogil=True)
+def _is_near(others, k, z, y, x, window):
+    """1 where a pixel of class k lies in a window of lines (plane offset, row offset, half length) around a place, else 0."""
+    D, H, W = others.shape
+    for i in range(len(window)):
+        plane, row, half = z + window[i, 0], y + window[i, 1], window[i, 2]
+        if 0 <= plane < D and 0 <= row < H:
+            line = others[plane, row]
+            hits = np.int32(0)
+            for column in range(max(0, x - half), min(W, x + half + 1)):
+                hits += line[column] == k
+            if hits:
+                return 1
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def _spread(values, width, has_edge, result):
+    """The one value, MIXED or VOID (none) of the window of 2 width + 1 pixels around each pixel along L of a map (A, L, B)."""
+    A, L, B = values.shape
+    last, seen, other = np.empty(B, np.int32), np.empty(B, np.int32), np.empty(B, np.int32)
+    for a in range(A):
+        last[:], seen[:], other[:] = VOID, -width - 1, -width - 1  # latest value, where it was, where another one was
+        for end in range(L + width):
+            if end < L:
+                for b in range(B):
+                    value = values[a, end, b]
+                    is_new = value != VOID and value != last[b]
+                    other[b] = seen[b] if is_new else other[b]
+                    last[b] = value if is_new else last[b]
+                    seen[b] = end if value != VOID else seen[b]
+            start, centre = end - 2 * width, end - width
+            if centre >= 0 and has_edge and (start < 0 or end >= L):
+                result[a, centre] = MIXED
+            elif centre >= 0:
+                for b in range(B):
+                    one = VOID if seen[b] < start else last[b]
+                    result[a, centre, b] = MIXED if other[b] >= start else one
+
+
+@njit(cache=True, nogil=True)
+def _tally(predicted, true, predicted_band, true_band, trimap, table):
+    """Add correct, true and predicted pixels (N,) by class to a table (9, K + 1): of all, of the bands, of the trimap."""
+    for n in range(len(true)):
+        p, t = predicted[n], true[n]
+        if t == VOID:
+            continue
+        same = p == t
+        table[0, t] += same
+        table[1, t] += 1
+        table[2, p] += 1
+        table[3, t] += same and predicted_band[n] and true_band[n]
+        table[4, t] += true_band[n]
+        table[5, p] += predicted_band[n]
+        table[6, t] += same and trimap[n]
+        table[7, t] += trimap[n]
+        table[8, p] += trimap[n]
