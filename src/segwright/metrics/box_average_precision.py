@@ -1,0 +1,110 @@
+"""Average precision of objects by the boxes around them, as COCO scores them. Axes: D detections, G true objects, M pairs."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numba import njit
+
+from segwright.core import VOID, Classes, Segmentation
+from segwright.metrics.average_precision import (
+    IOU_THRESHOLDS,
+    MAX_DETECTIONS,
+    AveragePrecision,
+    check_known,
+    described,
+    scored,
+    wanted,
+)
+from segwright.metrics.matching import Matches, Objects, check_rules, match
+from segwright.metrics.overlaps import check_sizes
+
+
+@dataclass(frozen=True)
+class BoxAveragePrecision:
+    """Scores of detection from the matches of detected with true objects, by the IoU of the smallest boxes around them."""
+
+    classes: Classes
+    iou_thresholds: tuple[float, ...] = field(default=IOU_THRESHOLDS, kw_only=True)
+    max_detections: tuple[int, ...] = field(default=MAX_DETECTIONS, kw_only=True)
+    SCORES: ClassVar[tuple[str, ...]] = tuple(f"box {name}" for name in AveragePrecision.SCORES)
+
+    def __post_init__(self) -> None:
+        check_rules(self.iou_thresholds, self.max_detections)
+
+    @property
+    def convention(self) -> str:
+        """What is counted and how it is averaged."""
+        return (
+            described(self.iou_thresholds, self.max_detections, "of boxes") + " The area of a true object is that of its mask."
+        )
+
+    def count(self, prediction: Segmentation, truth: Segmentation) -> Matches:
+        """The matches of one image, 2D or 3D, of the boxes around predicted segments with an instance id and a score.
+
+        Raises:
+            ShapeError: prediction and truth differ in size.
+            UsageError: one of them holds a class that this metric does not know, or a score is NaN.
+        """
+        check_sizes(prediction.shape, truth.shape)
+        check_known(self.classes, prediction, truth)
+        is_void = truth.planes[0] == VOID
+        boxes = boxes_around(np.where(is_void, 0, prediction.planes), len(prediction))
+        is_unknown = (boxes[:, 1] == boxes[:, 0]).all(axis=-1) & (prediction.areas() > 0)
+        rows = np.flatnonzero((prediction.instance_ids > 0) & ~is_unknown)
+        columns, is_crowd = wanted(truth)
+        boxes, true_boxes = boxes[rows], boxes_around(truth.planes, len(truth))[columns]
+        areas = (boxes[:, 1] - boxes[:, 0]).prod(axis=-1)
+        detections = Objects(prediction.class_ids[rows], areas, scores=prediction.scores[rows])
+        objects = Objects(truth.class_ids[columns], truth.areas()[columns], is_crowd=is_crowd)
+        pairs = box_pairs(boxes, detections.class_ids, true_boxes, objects.class_ids, is_crowd)
+        return Matches((match(detections, objects, pairs, self.iou_thresholds, self.max_detections[-1]),))
+
+    def score(self, state: Matches) -> dict[str, np.ndarray]:
+        """Scores from 0 to 1 by name, then "box AP/name" of each class; NaN where there is no object."""
+        scores = scored(state, self.classes, self.iou_thresholds, self.max_detections)
+        return {f"box {name}": values for name, values in scores.items()}
+
+
+def boxes_around(planes: np.ndarray, count: int) -> np.ndarray:
+    """First and last + 1 index per axis of the segments 1..count in planes int32 (P, *S), float64 (count, 2, axes)."""
+    shape = planes.shape[1:]
+    boxes = np.zeros((count + 1, 2, 3), np.int64)
+    boxes[:, 0] = max(shape, default=0)
+    for plane in planes:
+        _grow(np.ascontiguousarray(plane).reshape((1,) * (3 - len(shape)) + shape), boxes)
+    boxes[boxes[:, 1, 2] == 0] = 0  # segments without a pixel
+    return boxes[1:, :, 3 - len(shape) :].astype(np.float64)
+
+
+def box_pairs(
+    boxes: np.ndarray, class_ids: np.ndarray, true_boxes: np.ndarray, true_class_ids: np.ndarray, is_crowd: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Detection, object and IoU (M,) of those of one class whose boxes overlap; of a crowd, the share of the detection in it.
+
+    Boxes are float64 (D, 2, axes) and (G, 2, axes), first and last corner.
+    """
+    row, column = np.nonzero(class_ids[:, None] == true_class_ids)
+    sides = np.minimum(boxes[row, 1], true_boxes[column, 1]) - np.maximum(boxes[row, 0], true_boxes[column, 0])
+    is_pair = (sides > 0).all(axis=-1)
+    row, column, shared = row[is_pair], column[is_pair], sides[is_pair].prod(axis=-1)
+    own, true = ((each[:, 1] - each[:, 0]).prod(axis=-1) for each in (boxes, true_boxes))
+    return row, column, shared / np.where(is_crowd[column], own[row], own[row] + true[column] - shared)
+
+
+@njit(cache=True, nogil=True)
+def _grow(plane, boxes):
+    """Make the boxes (count + 1, 2, 3) as large as the segments in a plane (D, H, W)."""
+    depth, height, width = plane.shape
+    for z in range(depth):
+        for y in range(height):
+            start = 0
+            for x in range(1, width + 1):
+                if x < width and plane[z, y, x] == plane[z, y, start]:
+                    continue
+                segment = plane[z, y, start]
+                if segment > 0:
+                    box = boxes[segment]
+                    box[0, 0], box[0, 1], box[0, 2] = min(box[0, 0], z), min(box[0, 1], y), min(box[0, 2], start)
+                    box[1, 0], box[1, 1], box[1, 2] = max(box[1, 0], z + 1), max(box[1, 1], y + 1), max(box[1, 2], x)
+                start = x
