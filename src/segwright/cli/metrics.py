@@ -21,18 +21,18 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the scores, per image too, into this JSON file.")] = None,
     per_image: Annotated[Path | None, typer.Option(help="Also write the scores of each image into this CSV file.")] = None,
+    prediction_format: Annotated[str | None, typer.Option(help="Format of PREDICTION, where it is not recognised.")] = None,
+    truth_format: Annotated[str | None, typer.Option(help="Format of TRUTH, where it is not recognised.")] = None,
     processes: Annotated[int, typer.Option(help="Processes that count; 0 for as many as there are cores.")] = 0,
 ) -> None:
     """Print each score with its 95 % interval and its convention. Images without a prediction count as missed."""
-    from segwright.cli.terminal import counting, print_scores
-    from segwright.evaluation.counting import chosen
+    from segwright.cli.terminal import counting, listed, print_scores
     from segwright.evaluation.pairs import pair
     from segwright.evaluation.scores import fitting, measure, write_scores
     from segwright.formats import open_dataset
 
-    names = [name.strip() for name in metrics.split(",") if name.strip()]
-    chosen(names)  # a misspelt name is told before a long work begins
-    pairs = pair(open_dataset(prediction), open_dataset(truth))
+    names = listed(metrics)
+    pairs = pair(open_dataset(prediction, prediction_format), open_dataset(truth, truth_format))
     with counting() as watch:
         scores = measure(
             pairs,

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +94,21 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console().print(table, "")
 
 
+def listed(metrics: str) -> list[str]:
+    """The names of an option --metrics.
+
+    Raises:
+        UnknownNameError: one is misspelt; it is told before a long work begins.
+    """
+    from segwright.evaluation.counting import chosen
+
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    chosen(names)
+    return names
+
+
 def print_scores(scores: "Scores") -> None:
-    """Scores with their 95 % intervals, a row per class, and the conventions that they follow."""
+    """Scores with their 95 % intervals, a row per class that occurs, and the conventions that they follow."""
     means = [name for name in scores.values if "/" not in name]
     print_table(
         ["score", "value", "95 % interval"], [[name, number(scores.values[name]), interval(scores, name)] for name in means]
@@ -105,7 +119,7 @@ def print_scores(scores: "Scores") -> None:
         rows = [
             [name, *(number(scores.values.get(f"{title}/{name}", float("nan"))) for title in shown)]
             for name in scores.classes.names
-            if any(f"{title}/{name}" in scores.values for title in shown)
+            if any(isfinite(scores.values.get(f"{title}/{name}", float("nan"))) for title in shown)
         ]
         print_table(["class", *shown], rows)
     lines = [f"{scores.count} image{'' if scores.count == 1 else 's'}.", *scores.notes]
