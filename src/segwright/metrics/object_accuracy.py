@@ -17,7 +17,8 @@ from scipy.sparse.csgraph import connected_components
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import SettingError
-from segwright.metrics.panoptic_quality import NUMBER_BITS, FoundSegments, check_classes, found_segments
+from segwright.metrics.class_maps import check_pair
+from segwright.metrics.panoptic_quality import NUMBER_BITS, FoundSegments, found_segments
 from segwright.metrics.sums import Sums, mean, ratio
 
 LOOSE, STRICT = 0.5, 0.75  # thresholds that papers report alone
@@ -69,7 +70,7 @@ class ObjectAccuracy:
             ShapeError: prediction and truth differ in size.
             UsageError: one of them holds a class that this metric does not know.
         """
-        check_classes(prediction, truth, self.classes)
+        check_pair(prediction, truth, self.classes)
         found, num_classes = found_segments(prediction, truth, self.classes), len(self.classes)
         table = np.zeros((num_classes, 3, len(self.counted)))
         matched_iou = np.zeros(num_classes)

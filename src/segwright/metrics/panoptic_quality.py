@@ -11,6 +11,7 @@ import numpy as np
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import UsageError
+from segwright.metrics.class_maps import check_pair
 from segwright.metrics.overlaps import Overlaps, overlaps
 from segwright.metrics.sums import Sums, mean, ratio
 
@@ -40,7 +41,7 @@ class PanopticQuality:
             ShapeError: prediction and truth differ in size.
             UsageError: segments of one of them overlap, or it holds a class that this metric does not know.
         """
-        check_classes(prediction, truth, self.classes)
+        check_pair(prediction, truth, self.classes)
         check_disjoint(prediction, truth)
         found = found_segments(prediction, truth, self.classes)
         return Sums(quality_sums(found, len(self.classes)))
@@ -212,18 +213,3 @@ def check_disjoint(prediction: Segmentation, truth: Segmentation) -> None:
                     f"segments of the {name} overlap at {count} pixels, panoptic scores need one segment at each pixel; give "
                     "each pixel to its best scored segment with segwright.metrics.panoptic_quality.disjoint, or use AP"
                 )
-
-
-def check_classes(prediction: Segmentation, truth: Segmentation, classes: Classes) -> None:
-    """Refuse segments of classes that a metric does not know.
-
-    Raises:
-        UsageError: there is one.
-    """
-    for name, given in (("prediction", prediction), ("truth", truth)):
-        highest = int(given.class_ids.max(initial=0))
-        if highest >= len(classes):
-            raise UsageError(
-                f"the {name} holds class {highest} ({given.classes.names[highest]}), the metric knows {len(classes)} "
-                "classes; give both the same classes, such as those of the data set"
-            )
