@@ -6,7 +6,7 @@ from numpy.testing import assert_array_equal
 
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import ShapeError, UsageError
-from segwright.metrics.confusion import Confusion, class_sums, confusion_matrix
+from segwright.metrics.confusion import Confusion, class_sums, confusion_matrix, dice_of_iou, iou_of_dice
 
 ABC = Classes.of(["a", "b", "c"])
 TRUTH = np.array([[0, 0, 1], [0, 1, 1], [-1, -1, 0]])
@@ -35,7 +35,7 @@ def test_three_by_three():
     prediction, truth = Segmentation.semantic(PREDICTION, ABC), Segmentation.semantic(TRUTH, ABC)
     assert_array_equal(metric.matrix(prediction, truth), [[2, 1, 0, 1], [0, 3, 0, 0], [0, 0, 0, 0]])
     state = metric.count(prediction, truth)
-    assert_array_equal(state.values, [[2, 3, 0], [4, 3, 0], [2, 4, 0]])
+    assert_array_equal(state.values, [[2, 3, 0, 0, 0], [4, 3, 0, 0, 0], [2, 4, 0, 1, 0]])
     scores = metric.score(state)
     expected = {
         "pixel accuracy": 5 / 7,
@@ -43,6 +43,9 @@ def test_three_by_three():
         "mIoU": (2 / 4 + 3 / 4) / 2,  # c was predicted on a void pixel only, which does not count
         "frequency-weighted IoU": (4 * 2 / 4 + 3 * 3 / 4) / 7,
         "Dice": (4 / 6 + 6 / 7) / 2,
+        "precision": (2 / 2 + 3 / 4) / 2,
+        "recall": (2 / 4 + 3 / 3) / 2,
+        "kappa": (5 / 7 - (4 * 2 + 3 * 4) / 49) / (1 - (4 * 2 + 3 * 4) / 49),
         "IoU/a": 2 / 4,
         "IoU/b": 3 / 4,
         "Dice/a": 4 / 6,
@@ -84,8 +87,63 @@ def test_segments_of_one_class_are_added():
     assert_array_equal(matrix[1], [1, 2, 0, 1])
 
 
-def test_the_convention_is_one_sentence():
-    assert Confusion.convention.endswith(".") and ". " not in Confusion.convention
+def tumour(*regions):
+    """A 1 x 4 picture from rows of 0 and 1, one for each region of the classes a, b, c."""
+    planes = np.array([np.where(region, k + 1, 0) for k, region in enumerate(regions)], np.int32)[:, None]
+    count = len(regions)
+    return Segmentation(planes, np.arange(count, dtype=np.int32), np.zeros(count, np.int32), np.ones(count, np.float32), ABC)
+
+
+def test_overlapping_regions_are_counted_class_by_class():
+    truth = tumour([1, 1, 1, 0], [0, 1, 1, 0])
+    prediction = tumour([1, 1, 0, 1], [0, 1, 0, 0])
+    state = Confusion(ABC).count(prediction, truth)
+    assert_array_equal(state.values, [[2, 1, 0, 0, 0], [3, 2, 0, 1, 2], [3, 1, 0, 1, 1]])
+    scores = Confusion(ABC).score(state)
+    assert scores["IoU/a"] == 2 / 4 and scores["IoU/b"] == 1 / 2 and np.isnan(scores["IoU/c"])
+    assert np.isnan(scores["pixel accuracy"]) and np.isnan(scores["kappa"])
+
+
+def test_regions_that_do_not_overlap_have_an_accuracy():
+    truth, prediction = tumour([1, 1, 0, 0], [0, 0, 1, 0]), tumour([1, 0, 0, 0], [0, 0, 1, 1])
+    scores = Confusion(ABC).score(Confusion(ABC).count(prediction, truth))
+    assert scores["pixel accuracy"] == 2 / 4
+
+
+def test_one_image_of_regions_leaves_the_accuracy_of_all_unknown():
+    plain = Confusion(ABC).count(*(Segmentation.semantic(each, ABC) for each in (PREDICTION, TRUTH)))
+    regions = tumour([1, 1, 1, 0], [0, 1, 1, 0])
+    scores = Confusion(ABC).score(plain + Confusion(ABC).count(regions, regions))
+    assert np.isnan(scores["pixel accuracy"])
+    assert scores["IoU/a"] == (2 + 3) / (4 + 3)
+
+
+def test_what_is_predicted_where_there_is_nothing_is_wrong():
+    """Nothing is not void: somebody looked and found none of the classes."""
+    truth = Segmentation.panoptic(np.array([[1, 1, 0, 0, -1]]), [0], classes=ABC)
+    prediction = Segmentation.panoptic(np.array([[1, 1, 1, 0, 1]]), [0], classes=ABC)
+    scores = Confusion(ABC).score(Confusion(ABC).count(prediction, truth))
+    assert scores["IoU/a"] == 2 / 3 and scores["recall/a"] == 1
+    assert scores["pixel accuracy"] == 3 / 4  # nothing, rightly
+
+
+def test_an_empty_prediction_misses_everything():
+    truth = Segmentation.semantic(TRUTH, ABC)
+    nothing = Segmentation.panoptic(np.zeros((3, 3), int), [], classes=ABC)
+    scores = Confusion(ABC).score(Confusion(ABC).count(nothing, truth))
+    assert scores["mIoU"] == scores["Dice"] == scores["pixel accuracy"] == scores["kappa"] == 0
+
+
+def test_binary():
+    prediction, truth = np.array([[1, 1, 0, 0]]), np.array([[1, 0, 0, 0]])
+    binary = Classes.of(["background", "cell"])
+    scores = Confusion(binary).score(Confusion(binary).count(*(Segmentation.semantic(s, binary) for s in (prediction, truth))))
+    assert scores["IoU/cell"] == 1 / 2 and scores["Dice/cell"] == 2 / 3 and scores["kappa"] == pytest.approx(1 / 2)
+
+
+@pytest.mark.parametrize(("iou", "dice"), [(0, 0), (1 / 3, 1 / 2), (0.5, 2 / 3), (1, 1)])
+def test_dice_and_iou_by_hand(iou, dice):
+    assert dice_of_iou(iou) == pytest.approx(dice) and iou_of_dice(dice) == pytest.approx(iou)
 
 
 # By a slow twin
@@ -146,7 +204,36 @@ def test_dice_and_iou_say_the_same():
     prediction, truth = maps(1)
     scores = Confusion(ABC).score(class_sums(confusion_matrix(prediction, truth, 3)))
     for name in ABC.names:
-        assert scores[f"Dice/{name}"] == pytest.approx(2 * scores[f"IoU/{name}"] / (1 + scores[f"IoU/{name}"]))
+        assert scores[f"Dice/{name}"] == pytest.approx(dice_of_iou(scores[f"IoU/{name}"]))
+    values = np.linspace(0, 1, 7).reshape(1, 7)
+    assert iou_of_dice(dice_of_iou(values)) == pytest.approx(values)
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(deadline=None, max_examples=20)
+def test_planes_that_do_not_overlap_count_as_one(seed):
+    """Several planes are counted class by class, one plane by a table of both classes."""
+    prediction, truth = (Segmentation.semantic(each, ABC) for each in maps(seed))
+    split = [
+        np.where((prediction.planes[0] == i + 1) | (i == 0) & (prediction.planes[0] < 1), prediction.planes[0], 0)
+        for i in range(len(prediction))
+    ]
+    layers = Segmentation(np.stack(split), prediction.class_ids, prediction.instance_ids, prediction.scores, ABC)
+    metric = Confusion(ABC)
+    assert_array_equal(metric.count(layers, truth).values, metric.count(prediction, truth).values)
+    assert_array_equal(metric.matrix(layers, truth), metric.matrix(prediction, truth))
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(deadline=None, max_examples=20)
+def test_kappa_and_accuracy_do_not_care_who_is_asked_first(seed):
+    prediction, truth = (np.maximum(each, 0) for each in maps(seed))
+    one, other = (
+        Confusion(ABC).score(class_sums(confusion_matrix(*pair, 3))) for pair in ((prediction, truth), (truth, prediction))
+    )
+    for name in ("kappa", "pixel accuracy", "mIoU", "Dice"):
+        assert one[name] == pytest.approx(float(other[name]), nan_ok=True)
+    assert one["precision/a"] == pytest.approx(other["recall/a"], nan_ok=True)
 
 
 # By its messages

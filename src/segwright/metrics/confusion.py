@@ -1,43 +1,158 @@
-"""How often which class was taken for which: accuracy, IoU and Dice. Axes: K classes, N pixels, P planes, *S spatial axes."""
+"""How often which class was taken for which: accuracy, IoU, Dice.
 
-from dataclasses import dataclass
+Axes: K classes, F scores, R sums at once, *S spatial axes.
+"""
+
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 
-from segwright.core import Classes, Segmentation
+from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import ShapeError, UsageError
+from segwright.metrics.conventions import SEGWRIGHT, Convention, background_of
+from segwright.metrics.joint_counts import count_labels, count_layers
 from segwright.metrics.sums import Sums, mean, ratio
+
+MEANS = {"mIoU": "IoU", "mean accuracy": "recall", "Dice": "Dice", "precision": "precision", "recall": "recall"}
+"""Each mean over classes, by the score of a class that it is the mean of."""
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Scores of semantic segmentation from the correct, true and predicted pixels of each class, `Sums` (3, K)."""
+    """Scores of semantic segmentation from the correct, true and predicted pixels of each class.
+
+    A pixel may hold several classes, as the overlapping regions of a tumour: then each class is counted by itself, and pixel
+    accuracy and kappa are unknown. Mean accuracy and mean recall are two names of one number.
+    """
 
     classes: Classes
-    SCORES: ClassVar[tuple[str, ...]] = ("mIoU", "pixel accuracy", "mean accuracy", "frequency-weighted IoU", "Dice")
-    convention: ClassVar[str] = (
-        "Pixels of all images are added up before anything is divided; pixels void in the truth are left out, a pixel given no "
-        "class counts as wrong, and a class neither in the truth nor predicted is NaN and left out of means."
+    rules: Convention = field(default=SEGWRIGHT, kw_only=True)
+    SCORES: ClassVar[tuple[str, ...]] = (
+        *("mIoU", "pixel accuracy", "mean accuracy", "frequency-weighted IoU"),
+        *("Dice", "precision", "recall", "kappa"),
     )
 
+    @property
+    def convention(self) -> str:
+        """What is added up, averaged and left out."""
+        return self.rules.sentence(self.classes)
+
     def count(self, prediction: Segmentation, truth: Segmentation) -> Sums:
-        """Correct, true and predicted pixels of each class of one image, (3, K).
+        """What one image adds: its `pixels` (3, K + 2), or its own scores (2, F) where the convention averages images.
 
         Raises:
             ShapeError: prediction and truth differ in size.
             UsageError: one of them holds a class that this metric does not know.
         """
-        return class_sums(self.matrix(prediction, truth))
+        return self.state(self.pixels(prediction, truth))
+
+    def pixels(self, prediction: Segmentation, truth: Segmentation) -> np.ndarray:
+        """Correct, true and predicted pixels of one image, float64 (3, K + 2): of each class, of none, and of several at once.
+
+        Raises:
+            ShapeError: prediction and truth differ in size.
+            UsageError: one of them holds a class that this metric does not know.
+        """
+        self._check(prediction, truth)
+        none = len(self.classes)  # the column of no class; as a row, the next one is void
+        void = none if self.rules.void == "no class" else none + 1
+        row_of = np.array([void, none, *truth.class_ids])
+        column_of = np.array([none, none, *prediction.class_ids])
+        background = background_of(self.classes)
+        if self.rules.background == "void" and background is not None:
+            row_of[2:][truth.class_ids == background] = none + 1
+        if len(truth.planes) == len(prediction.planes) == 1:
+            table = count_labels(prediction.planes[0], column_of, truth.planes[0], row_of, none)
+            return class_pixels(table[: none + 1])
+        return count_layers(prediction.planes, column_of, truth.planes, row_of, none)
+
+    def state(self, pixels: np.ndarray) -> Sums:
+        """The state of an image, or of R images at once, with these `pixels` (..., 3, K + 2)."""
+        if self.rules.images == "added up":
+            return Sums(pixels)
+        values = np.stack(list(self._scores(pixels).values()), axis=-1)  # (..., F)
+        return Sums(np.stack([np.nan_to_num(values), ~np.isnan(values)], axis=-2).astype(np.float64))
 
     def matrix(self, prediction: Segmentation, truth: Segmentation) -> np.ndarray:
         """Pixels by true class (rows) and predicted class (columns), int64 (K, K + 1); the last column is no class at all.
 
+        Void pixels are left out whatever the convention; of several planes, a later one covers an earlier one.
+
         Raises:
             ShapeError: prediction and truth differ in size.
             UsageError: one of them holds a class that this metric does not know.
         """
+        self._check(prediction, truth)
+        none = len(self.classes)
+        predicted, column_of = _labels(prediction, none)
+        true, row_of = _labels(truth, none)
+        return count_labels(predicted, column_of, true, row_of, none)[:none]
+
+    def score(self, state: Sums) -> dict[str, np.ndarray]:
+        """Scores by name: means over classes, then `IoU`, `Dice`, `precision` and `recall` of each class.
+
+        All are from 0 to 1, but for kappa, which is from -1 to 1.
+        """
+        if self.rules.images == "added up":
+            return self._scores(state.values)
+        total, known = state.values[..., 0, :], state.values[..., 1, :]  # (..., F)
+        names = self.names
+        scores = dict(zip(names, np.moveaxis(ratio(total, known), -1, 0), strict=True))
+        for name, title in MEANS.items():
+            where = [names.index(f"{title}/{self.classes.names[k]}") for k in self.averaged]
+            if self.rules.images == "averaged by class":
+                scores[name] = mean(ratio(total[..., where], known[..., where]))
+            elif self.rules.images == "averaged with classes":
+                scores[name] = ratio(total[..., where].sum(axis=-1), known[..., where].sum(axis=-1))
+        return scores
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all F scores, in their order."""
+        titles = ("IoU", "Dice", "precision", "recall")
+        return (*self.SCORES, *(f"{title}/{name}" for title in titles for name in self.classes.names))
+
+    @property
+    def averaged(self) -> list[int]:
+        """The classes that means are over."""
+        left_out = background_of(self.classes) if self.rules.background != "a class" else None
+        return [k for k in range(len(self.classes)) if k != left_out]
+
+    def _scores(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Scores by name from pixels (..., 3, K + 2)."""
+        by_class = self._class_scores(pixels)
+        scores = {name: mean(by_class[title][..., self.averaged]) for name, title in MEANS.items()}
+        actual = pixels[..., 1, self.averaged]
+        weighted = (np.nan_to_num(by_class["IoU"][..., self.averaged]) * actual).sum(axis=-1)
+        scores["frequency-weighted IoU"] = ratio(weighted, actual.sum(axis=-1))
+        scores["pixel accuracy"], scores["kappa"] = _agreement(pixels)
+        scores = {name: scores[name] for name in self.SCORES}
+        for title, values in by_class.items():
+            scores |= {f"{title}/{name}": values[..., k] for k, name in enumerate(self.classes.names)}
+        return scores
+
+    def _class_scores(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """IoU, Dice, precision and recall, (..., K) each, with what the convention says of absent classes."""
+        correct, actual, predicted = np.moveaxis(pixels[..., : len(self.classes)], -2, 0)  # (..., K) each
+        scores = {
+            "IoU": ratio(correct, actual + predicted - correct),
+            "Dice": ratio(2 * correct, actual + predicted),
+            "precision": ratio(correct, predicted),
+            "recall": ratio(correct, actual),
+        }
+        if self.rules.absent_from == "truth":
+            scores = {title: np.where(actual > 0, values, np.nan) for title, values in scores.items()}
+        if self.rules.absent_score is not None:
+            scores = {title: np.nan_to_num(values, nan=self.rules.absent_score) for title, values in scores.items()}
+        return scores
+
+    def _check(self, prediction: Segmentation, truth: Segmentation) -> None:
+        """Refuse sizes that differ and classes that are not known."""
+        if prediction.shape != truth.shape:
+            raise ShapeError(
+                f"the prediction is {prediction.shape} and the truth {truth.shape}; predict at the size of the original image"
+            )
         for name, given in (("prediction", prediction), ("truth", truth)):
             highest = int(given.class_ids.max(initial=0))
             if highest >= len(self.classes):
@@ -45,30 +160,42 @@ class Confusion:
                     f"the {name} holds class {highest} ({given.classes.names[highest]}), the metric knows {len(self.classes)} "
                     "classes; give both the same classes, such as those of the data set"
                 )
-        return joint_counts(*labels_of(prediction, len(self.classes)), *labels_of(truth, len(self.classes)))
 
-    def score(self, state: Sums) -> dict[str, np.ndarray]:
-        """Scores from 0 to 1 by name: means over classes, then `IoU`, `Dice`, `precision` and `recall` of each class."""
-        correct, actual, predicted = np.moveaxis(state.values, -2, 0)  # (..., K) each
-        iou, dice = ratio(correct, actual + predicted - correct), ratio(2 * correct, actual + predicted)
-        precision, recall = ratio(correct, predicted), ratio(correct, actual)
-        total = actual.sum(axis=-1)
-        scores = {
-            "mIoU": mean(iou),
-            "pixel accuracy": ratio(correct.sum(axis=-1), total),
-            "mean accuracy": mean(recall),
-            "frequency-weighted IoU": ratio((np.nan_to_num(iou) * actual).sum(axis=-1), total),
-            "Dice": mean(dice),
-        }
-        for title, values in (("IoU", iou), ("Dice", dice), ("precision", precision), ("recall", recall)):
-            scores |= {f"{title}/{name}": values[..., k] for k, name in enumerate(self.classes.names)}
-        return scores
+
+def _labels(segmentation: Segmentation, none: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (*S), and the class of the labels -1, 0, 1, ...; several planes are laid over each other first."""
+    if len(segmentation.planes) == 1:
+        return segmentation.planes[0], np.array([none, none, *segmentation.class_ids])
+    labels = np.where(segmentation.planes[0] == VOID, VOID, segmentation.class_map())
+    return labels, np.array([none, *range(none)])
+
+
+def _agreement(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel accuracy and Cohen's kappa of pixels (..., 3, K + 2); NaN where a pixel holds several classes.
+
+    Source: Cohen 1960, "A coefficient of agreement for nominal scales", doi 10.1177/001316446002000104.
+    """
+    correct, actual, predicted = np.moveaxis(pixels[..., :-1], -2, 0)  # (..., K + 1), no class among them
+    total, agreed, chance = actual.sum(axis=-1), correct.sum(axis=-1), (actual * predicted).sum(axis=-1)
+    is_known = ~pixels[..., -1].any(axis=-1)
+    accuracy, kappa = ratio(agreed, total), ratio(total * agreed - chance, total * total - chance)
+    return np.where(is_known, accuracy, np.nan), np.where(is_known, kappa, np.nan)
+
+
+def class_pixels(matrix: np.ndarray) -> np.ndarray:
+    """Correct, true and predicted pixels of each class, of no class and of several (0), float64 (3, K + 2).
+
+    The confusion matrix is (K, K + 1), or (K + 1, K + 1) where the truth knows pixels of no class.
+    """
+    square = np.zeros((matrix.shape[1], matrix.shape[1]), np.int64)
+    square[: len(matrix)] = matrix
+    sums = np.stack([np.diag(square), square.sum(axis=1), square.sum(axis=0)])
+    return np.pad(sums, ((0, 0), (0, 1))).astype(np.float64)
 
 
 def class_sums(matrix: np.ndarray) -> Sums:
-    """Correct, true and predicted pixels of each class, (3, K), from a confusion matrix (K, K + 1)."""
-    square = matrix[:, : len(matrix)]
-    return Sums(np.stack([np.diag(square), matrix.sum(axis=1), square.sum(axis=0)]).astype(np.float64))
+    """The state that a confusion matrix (K, K + 1) makes, where images are added up."""
+    return Sums(class_pixels(matrix))
 
 
 def confusion_matrix(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
@@ -79,41 +206,19 @@ def confusion_matrix(prediction: np.ndarray, truth: np.ndarray, num_classes: int
     Raises:
         ShapeError: the maps differ in size.
     """
-    class_of = np.array([num_classes, *range(num_classes)])
-    return joint_counts(prediction, class_of, truth, class_of)
-
-
-def labels_of(segmentation: Segmentation, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (*S) and the class of the labels -1, 0, 1, ..., K for none.
-
-    A single plane is read as it is, its classes looked up while counting; several are laid over each other first.
-    """
-    if len(segmentation.planes) > 1:
-        return segmentation.class_map(), np.array([num_classes, *range(num_classes)])
-    return segmentation.planes[0], np.array([num_classes, num_classes, *segmentation.class_ids])
-
-
-def joint_counts(
-    prediction: np.ndarray, predicted_class_of: np.ndarray, truth: np.ndarray, true_class_of: np.ndarray
-) -> np.ndarray:
-    """Pixels by true class and predicted class, int64 (K, K + 1), from labels (*S) and the class of the labels -1, 0, ..."""
     if prediction.shape != truth.shape:
         raise ShapeError(
             f"the prediction is {prediction.shape} and the truth {truth.shape}; predict at the size of the original image"
         )
-    num_classes = int(true_class_of[0])  # the class of a label that stands for none
-    table = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    tally(prediction.ravel(), predicted_class_of, truth.ravel(), true_class_of, table)
-    return table[:num_classes]
+    class_of = np.array([num_classes, *range(num_classes)])
+    return count_labels(prediction, class_of, truth, class_of, num_classes)[:num_classes]
 
 
-@njit(cache=True, nogil=True)
-def tally(
-    prediction: np.ndarray, predicted_class_of: np.ndarray, truth: np.ndarray, true_class_of: np.ndarray, table: np.ndarray
-) -> None:
-    """Add each pixel of the labels (N,) to a table (K + 1, K + 1). Several tables in turn were no faster than one."""
-    predicted_end, true_end = np.uint64(len(predicted_class_of)), np.uint64(len(true_class_of))
-    for n in range(len(truth)):
-        p, t = np.int64(prediction[n]) + 1, np.int64(truth[n]) + 1
-        column = predicted_class_of[p if np.uint64(p) < predicted_end else 0]  # as unsigned, a negative number is large
-        table[true_class_of[t if np.uint64(t) < true_end else 0], column] += 1
+def dice_of_iou(iou: np.ndarray) -> np.ndarray:
+    """Dice = 2 IoU / (1 + IoU), of any shape. It holds class by class; a mean of Dice is no function of a mean of IoU."""
+    return 2 * iou / (1 + iou)
+
+
+def iou_of_dice(dice: np.ndarray) -> np.ndarray:
+    """IoU = Dice / (2 - Dice), of any shape; the inverse of `dice_of_iou`."""
+    return dice / (2 - dice)
