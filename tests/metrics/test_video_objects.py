@@ -158,11 +158,11 @@ def slow_frame(guess, truth):
     return region, 2 * rates[0] * rates[1] / sum(rates) if sum(rates) else 0.0
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_equals_a_slow_twin(seed):
     rng = np.random.default_rng(seed)
-    shape = (60, 90) if seed % 2 else (100, 130)  # tolerances of 1 and 2 pixels
-    truths = rng.integers(-1 if seed > 1 else 0, 4, (6, shape[0] // 10, shape[1] // 10)).repeat(10, 1).repeat(10, 2)
+    shape = (40, 50) if seed else (90, 90)  # tolerances of 1 and 2 pixels
+    truths = rng.integers(-1 if seed else 0, 4, (6, shape[0] // 10, shape[1] // 10)).repeat(10, 1).repeat(10, 2)
     truths[0, 0, :3] = 1, 2, 3
     shifts = rng.integers(-3, 4, (6, 2))
     guesses = [np.roll(np.maximum(truth, 0), shift, (0, 1)) for truth, shift in zip(truths, shifts, strict=True)]
