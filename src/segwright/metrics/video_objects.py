@@ -11,7 +11,7 @@ from math import ceil, hypot
 from typing import ClassVar
 
 import numpy as np
-from scipy.ndimage import find_objects
+from numba import njit
 
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import ShapeError
@@ -92,13 +92,31 @@ def statistics(values: np.ndarray) -> tuple[float, float, float]:
 def boxes(segmentation: Segmentation) -> dict[int, Box]:
     """The smallest box that holds each object of a frame, by identity."""
     ids = identities(segmentation)
-    result: dict[int, Box] = {}
+    low = np.full((len(ids), 2), max(segmentation.shape))
+    high = np.zeros((len(ids), 2), np.int64)
     for plane in segmentation.planes:
-        for index, box in enumerate(find_objects(plane, max_label=len(ids))):
-            if box is not None and segmentation.instance_ids[index] > 0:
-                identity = int(ids[index])
-                result[identity] = around(box, result.get(identity, box))
+        _boxes(plane, low, high)
+    result: dict[int, Box] = {}
+    for index in np.flatnonzero((segmentation.instance_ids > 0) & (high[:, 0] > 0)).tolist():
+        box = tuple(map(slice, low[index].tolist(), high[index].tolist()))
+        result[int(ids[index])] = around(box, result.get(int(ids[index]), box))
     return result
+
+
+@njit(cache=True, nogil=True)
+def _boxes(plane, low, high):
+    """Widen the boxes of segments, from low (N, 2) to high (N, 2) exclusive, by the runs of a plane (H, W)."""
+    H, W = plane.shape
+    for y in range(H):
+        start = 0
+        for x in range(1, W + 1):
+            if x < W and plane[y, x] == plane[y, start]:
+                continue
+            n = plane[y, start] - 1
+            if n >= 0:
+                low[n, 0], high[n, 0] = min(low[n, 0], y), max(high[n, 0], y + 1)
+                low[n, 1], high[n, 1] = min(low[n, 1], start), max(high[n, 1], x)
+            start = x
 
 
 def around(one: Box, other: Box) -> Box:
