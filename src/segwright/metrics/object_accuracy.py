@@ -7,7 +7,7 @@ Source: Caicedo et al. 2019 (Data Science Bowl 2018), doi 10.1038/s41592-019-061
 10.1007/978-3-030-00934-2_30. The matches are those of StarDist's own code (an IoU equal to the threshold is enough).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -34,7 +34,7 @@ class ObjectAccuracy:
     """
 
     classes: Classes
-    thresholds: tuple[float, ...] = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+    thresholds: tuple[float, ...] = field(default=(0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95), kw_only=True)
     SCORES: ClassVar[tuple[str, ...]] = (
         *("object accuracy", "accuracy@0.5", "accuracy@0.75", "object accuracy per image"),
         *("object precision@0.5", "object recall@0.5", "object F1@0.5", "mean matched IoU@0.5", "mean true IoU@0.5"),

@@ -6,7 +6,7 @@ Segmentation", doi 10.1109/CVPR42600.2020.00988 (VPQ).
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -41,8 +41,7 @@ class VideoPanoptic:
     """
 
     classes: Classes
-    _: KW_ONLY
-    void_counts: bool = False
+    void_counts: bool = field(default=False, kw_only=True)
     COUNTS_VIDEOS: ClassVar[bool] = True
     SCORES: ClassVar[tuple[str, ...]] = (
         *("STQ", "AQ", "SQ of STQ"),
