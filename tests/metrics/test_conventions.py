@@ -359,12 +359,12 @@ def test_one_image_with_all_classes_scores_alike_however_images_are_averaged():
 
 def test_a_convention_is_told_in_words():
     assert Confusion(CLASSES).convention == (
-        "Pixels of all images are added up before anything is divided. A class neither in the truth nor predicted is NaN and "
-        "left out of means. Background is a class like others. Pixels void in the truth are left out. "
-        "A pixel given no class counts as wrong."
+        "Pixels of all images are added up before anything is divided. An absent class is NaN and left out of means. "
+        "A class is absent where neither the truth nor the prediction holds it. Background is a class like others. "
+        "Pixels void in the truth are left out. A pixel given no class counts as wrong."
     )
     monai = Confusion(Classes.of(["a"]), rules=convention_named("monai")).convention
-    assert "a mean over its classes, and images are averaged" in monai and "A class not in the truth is NaN" in monai
+    assert "a mean over its classes, and images are averaged" in monai and "where the truth does not hold it, whatever" in monai
     assert "No class is called background: all are averaged." in monai and "any class predicted there is wrong" in monai
     assert "counts 1." in Confusion(CLASSES, rules=convention_named("smp")).convention
 

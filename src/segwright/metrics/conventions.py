@@ -42,13 +42,12 @@ class Convention:
         return f"{' '.join(part[0].upper() + part[1:] + '.' for part in self.words(classes).values())} {NO_CLASS}"
 
     def words(self, classes: Classes) -> dict[str, str]:
-        """What each field means, in words, for scores of these classes."""
-        where = "neither in the truth nor predicted" if self.absent_from == "truth and prediction" else "not in the truth"
-        counts = "is NaN and left out of means" if self.absent_score is None else f"counts {self.absent_score:g}"
+        """What each field means, by its name, for scores of these classes."""
         has_background = background_of(classes) is not None
         return {
             "images": IMAGES[self.images],
-            "absent": f"a class {where} {counts}",
+            "absent_score": f"an absent class {OUT if self.absent_score is None else f'counts {self.absent_score:g}'}",
+            "absent_from": ABSENT[self.absent_from],
             "background": BACKGROUND[self.background] if has_background else "no class is called background: all are averaged",
             "void": VOID[self.void],
         }
@@ -63,6 +62,11 @@ IMAGES = {
     "averaged": "each image is scored, a mean over its classes, and images are averaged",
     "averaged by class": "each image is scored, classes are averaged over images and then over classes",
     "averaged with classes": "each image is scored, and means are over all classes of all images at once",
+}
+OUT = "is NaN and left out of means"
+ABSENT = {
+    "truth and prediction": "a class is absent where neither the truth nor the prediction holds it",
+    "truth": "a class is absent where the truth does not hold it, whatever is predicted",
 }
 BACKGROUND = {
     "a class": "background is a class like others",
@@ -86,7 +90,7 @@ class Named:
 
 SEGWRIGHT = Convention()
 CONVENTIONS = {
-    "segwright": Named(SEGWRIGHT, "the default of segwright"),
+    "segwright": Named(SEGWRIGHT, "what this program does unless told otherwise"),
     "cityscapes": Named(Convention(), "cityscapesScripts, evalPixelLevelSemanticLabeling: averageScoreClasses"),
     "mmsegmentation": Named(Convention(), "mmseg IoUMetric: aAcc, mIoU, mAcc, mDice, mPrecision, mRecall"),
     "mmsegmentation_zero_label": Named(

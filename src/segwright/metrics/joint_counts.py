@@ -24,9 +24,8 @@ def count_labels(
     prediction, truth = prediction.ravel().astype(dtype, copy=False), truth.ravel().astype(dtype, copy=False)
     shape = len(row_of) + 1, len(column_of) + 1  # the last place is for labels beyond
     cells = shape[0] * shape[1]
-    if (
-        dtype != np.int64 and cells <= CELLS and TABLES * cells <= len(truth)
-    ):  # a larger table takes longer to empty than to fill
+    is_worth_tables = TABLES * cells <= len(truth)  # larger ones take longer to empty than to fill
+    if dtype != np.int64 and cells <= CELLS and is_worth_tables:
         row_of, column_of = np.append(row_of, row_of[0]), np.append(column_of, column_of[0])
         for start in range(0, len(truth), PIXELS):
             part = slice(start, start + PIXELS)
@@ -88,27 +87,51 @@ def _tally_classes(prediction, column_of, truth, row_of, out):
 
 @njit(cache=True, nogil=True)
 def _tally_layers(prediction, column_of, truth, row_of, none, out):
-    """Add the pixels of planes (P, N) and (G, N) to correct, true and predicted pixels, each class of a pixel once."""
-    seen = np.full((2, none), -1)  # the last pixel where a class was true, and predicted
-    for n in range(truth.shape[1]):
-        if row_of[truth[0, n] + 1] > none:
+    """Add the pixels of planes (P, N) and (G, N) run by run: neighbours mostly lie in the same segments."""
+    seen = np.full((2, none), -1)  # the last run where a class was true, and predicted
+    start = 0
+    for n in range(1, truth.shape[1] + 1):
+        if n < truth.shape[1] and _is_same(prediction, n) and _is_same(truth, n):
             continue
-        in_truth, in_prediction = 0, 0
-        for g in range(len(truth)):
-            k = row_of[truth[g, n] + 1]
-            if k < none and seen[0, k] != n:
-                seen[0, k] = n
-                in_truth += 1
-                out[1, k] += 1
-        for p in range(len(prediction)):
-            k = column_of[prediction[p, n] + 1]
-            if k < none and seen[1, k] != n:
-                seen[1, k] = n
-                in_prediction += 1
-                out[2, k] += 1
-                out[0, k] += seen[0, k] == n
-        out[1, none] += in_truth == 0
-        out[2, none] += in_prediction == 0
-        out[0, none] += in_truth == 0 and in_prediction == 0
-        out[1, none + 1] += in_truth > 1
-        out[2, none + 1] += in_prediction > 1
+        if _class_of(truth[0, start], row_of) <= none:
+            _add_run(prediction, column_of, truth, row_of, none, start, n - start, seen, out)
+        start = n
+
+
+@njit(cache=True, nogil=True)
+def _is_same(planes, n):
+    """Whether a pixel of planes (P, N) has the labels of the pixel before."""
+    for p in range(len(planes)):  # noqa: SIM110, numba compiles no any() of a generator
+        if planes[p, n] != planes[p, n - 1]:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _class_of(label, classes):
+    """The class of a label; that of -1 where it is beyond."""
+    return classes[label + 1 if -1 <= label < len(classes) - 1 else 0]
+
+
+@njit(cache=True, nogil=True)
+def _add_run(prediction, column_of, truth, row_of, none, start, length, seen, out):
+    """Add a run of equal pixels, each class once."""
+    in_truth, in_prediction = 0, 0
+    for g in range(len(truth)):
+        k = _class_of(truth[g, start], row_of)
+        if k < none and seen[0, k] != start:
+            seen[0, k] = start
+            in_truth += 1
+            out[1, k] += length
+    for p in range(len(prediction)):
+        k = _class_of(prediction[p, start], column_of)
+        if k < none and seen[1, k] != start:
+            seen[1, k] = start
+            in_prediction += 1
+            out[2, k] += length
+            out[0, k] += length * (seen[0, k] == start)
+    out[0, none] += length * (in_truth == 0 and in_prediction == 0)
+    out[1, none] += length * (in_truth == 0)
+    out[2, none] += length * (in_prediction == 0)
+    out[1, none + 1] += length * (in_truth > 1)
+    out[2, none + 1] += length * (in_prediction > 1)
