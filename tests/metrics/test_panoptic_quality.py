@@ -245,6 +245,10 @@ def test_overlaps_are_refused_and_the_remedy_helps():
     assert counts(disjoint(both), truth)[1].tolist() == [2, 2, 0, 0]
     equal = Segmentation.instances(masks, [1, 1], classes=CLASSES)
     np.testing.assert_array_equal(disjoint(equal).planes, [[[1, 2, 2, 2]]])
+    in_void = replace(truth, planes=np.array([[[-1, 1, 2, 2]], [[1, 0, 0, 0]]], np.int32))
+    with pytest.raises(UsageError, match="of the truth overlap at 1 pixels"):
+        counts(truth, in_void)
+    np.testing.assert_array_equal(disjoint(in_void).planes, [[[-1, 1, 2, 2]]])
 
 
 def test_several_planes_without_overlap_are_fine():

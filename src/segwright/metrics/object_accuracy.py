@@ -53,9 +53,9 @@ class ObjectAccuracy:
             "class as possible are matched one to one where their IoU reaches the threshold, then those of more IoU; void is "
             "left out of the union, predicted objects with more than half of their pixels in void or in crowds of their class "
             "are no false positives, crowds need not be found, stuff is not counted. TP, FP and FN are added up over images; "
-            "'per image' is the mean over images with objects, as in the Data Science Bowl. 'object accuracy' is the mean over "
-            f"the IoU {listed}. Matched IoU is the mean over matched objects, true IoU the same with 0 for each missed one. "
-            "Scores are means over the classes that occur."
+            "'per image' is the mean over images with true or predicted objects, as in the Data Science Bowl. 'object "
+            f"accuracy' is the mean over the IoU {listed}. Matched IoU is the mean over matched objects, true IoU the same "
+            "with 0 for each missed one. Scores are means over the classes that occur."
         )
 
     @property

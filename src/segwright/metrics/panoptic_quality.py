@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from segwright.core import Classes, Segmentation
+from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import UsageError
 from segwright.metrics.class_maps import check_pair
 from segwright.metrics.overlaps import Overlaps, overlaps
@@ -200,14 +200,15 @@ def disjoint(segmentation: Segmentation) -> Segmentation:
 
 
 def check_disjoint(prediction: Segmentation, truth: Segmentation) -> None:
-    """Refuse segments that overlap.
+    """Refuse segments that overlap each other, or void.
 
     Raises:
         UsageError: they do.
     """
     for name, given in (("prediction", prediction), ("truth", truth)):
         if len(given.planes) > 1:
-            count = int(np.count_nonzero((given.planes != 0).sum(axis=0) > 1))
+            claims = (given.planes > 0).sum(axis=0) + (given.planes[0] == VOID)
+            count = int(np.count_nonzero(claims > 1))
             if count:
                 raise UsageError(
                     f"segments of the {name} overlap at {count} pixels, panoptic scores need one segment at each pixel; give "
