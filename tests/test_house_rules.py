@@ -53,7 +53,7 @@ FLOORS = {
 
 PUBLIC_NAMES = {
     *("Segmentation", "Sample", "Prompt", "Classes", "Dataset", "Plan", "Budget"),
-    *("open_dataset", "plan", "train", "fit", "load", "predict", "evaluate", "list_models"),
+    *("open_dataset", "plan", "train", "fit", "load", "predict", "evaluate", "measure", "list_models"),
 }
 
 UNTESTED: dict[str, str] = {}  # a module without a test file of its own, and the reason; best left empty

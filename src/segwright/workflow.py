@@ -15,8 +15,9 @@ import segwright
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core.files import replace_file
 from segwright.evaluation.gallery import Gallery
+from segwright.evaluation.measuring import evaluate
 from segwright.evaluation.report import write_report
-from segwright.evaluation.scores import Scores, evaluate, write_scores
+from segwright.evaluation.scores import Scores, write_scores
 from segwright.formats import open_splits
 from segwright.inference.load import load
 from segwright.planning.budget import Budget

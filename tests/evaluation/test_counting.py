@@ -9,8 +9,8 @@ from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import SegwrightError, ShapeError, UnknownNameError
 from segwright.evaluation import counting
 from segwright.evaluation.counting import Counter, Work, chosen, count, offered, videos_of
+from segwright.evaluation.measuring import fitting, tally_pairs
 from segwright.evaluation.pairs import Pair, pair
-from segwright.evaluation.scores import fitting, measure
 from segwright.metrics.sums import Sums
 
 CLASSES = Classes.of(["sky", "road"])
@@ -41,7 +41,7 @@ def test_names_are_unique():
 
 
 def test_only_what_is_wanted_is_scored():
-    scores = measure(datasets(3), ["mIoU"])
+    scores = tally_pairs(datasets(3), ["mIoU"]).scores(50)
     assert set(scores.values) == set(scores.intervals) == {"mIoU", "IoU/sky", "IoU/road"}
     assert set(scores.per_image["s1"]) == {"mIoU"}
 
@@ -50,7 +50,7 @@ def test_objects_are_scored_with_the_background_around_them():
     """What is found where nothing is counts as wrong."""
     truth = Segmentation.panoptic(np.array([[1, 1, 0, 0]]), [0], [1], classes=NUCLEI)
     guess = Segmentation.panoptic(np.array([[1, 1, 1, 0]]), [0], [1], classes=NUCLEI)
-    counted = Counter.of(chosen(["mIoU"]), NUCLEI).image(Pair("a", guess, truth))
+    counted = Counter.of(chosen(["mIoU"]), NUCLEI).image(Pair(Sample.of("a", np.zeros((0, 1, 4)), truth), guess))
     assert counted.scores["mIoU"] == pytest.approx((2 / 3 + 1 / 2) / 2)
 
 
@@ -59,12 +59,12 @@ def test_an_image_that_fails_is_named():
     small = Sample.of("s1", np.zeros((0, 3, 3), np.uint8), Segmentation.semantic(np.zeros((3, 3), int), CLASSES))
     wrong = pair(Dataset("guesses", CLASSES, pairs.keys, lambda key: small), pairs.truth)
     with pytest.raises(ShapeError, match="sample 's0': the prediction is .* and the truth .*; predict at the size of"):
-        measure(wrong, ["mIoU"])
+        tally_pairs(wrong, ["mIoU"])
 
 
 def test_several_processes_count_what_one_does(monkeypatch):
     monkeypatch.setattr(counting, "WORTH", -1.0)
-    one, two = measure(datasets(20), ["confusion"]), measure(datasets(20), ["confusion"], processes=2)
+    one, two = (tally_pairs(datasets(20), ["confusion"], processes=processes).scores(50) for processes in (1, 2))
     assert one.to_json() == two.to_json() and list(one.per_image) == [f"s{n}" for n in range(20)]
 
 

@@ -90,5 +90,5 @@ def test_a_score_that_is_no_number_is_refused():
 
 def test_an_image_without_truth_is_refused():
     nobody = Dataset("there", CLASSES, ("a",), lambda key: Sample.of(key, np.zeros((1, 2, 3), np.uint8)))
-    with pytest.raises(UsageError, match="there: sample 'a' has no truth to compare with; add its mask"):
-        pair(dataset(["a"]), nobody).load("a")
+    with pytest.raises(UsageError, match="there is no truth to compare with; add its mask, or drop it in"):
+        _ = pair(dataset(["a"]), nobody).load("a").truth

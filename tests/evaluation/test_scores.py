@@ -4,56 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from segwright.core import Classes, Dataset, Sample, Segmentation
-from segwright.core.errors import FormatError, OutputError, UsageError
-from segwright.evaluation.scores import Scores, evaluate, write_scores
-from segwright.metrics.confusion import Confusion
-
-
-def test_by_hand(classes):
-    truth = Segmentation.semantic(np.array([[0, 0, 1], [0, -1, 1]]), classes)
-    prediction = Segmentation.semantic(np.array([[0, 1, 1], [0, 0, 1]]), classes)
-    one = Dataset("memory", classes, ("a",), lambda key: Sample.of(key, np.zeros((1, 2, 3)), truth))
-    scores = evaluate(lambda sample: prediction, one)
-    assert scores.count == 1 and scores.matrix == ((2, 1, 0, 0), (0, 2, 0, 0), (0, 0, 0, 0))
-    assert scores.values["IoU/sky"] == pytest.approx(2 / 3) and scores.values["IoU/road"] == pytest.approx(2 / 3)
-    assert np.isnan(scores.values["IoU/car"]) and scores.values["mIoU"] == pytest.approx(2 / 3)
-    assert scores.values["pixel accuracy"] == pytest.approx(4 / 5)
-    assert {name: scores.per_image["a"][name] for name in ("mIoU", "pixel accuracy")} == pytest.approx(
-        {"mIoU": 2 / 3, "pixel accuracy": 4 / 5}
-    )
-    assert np.isnan(scores.intervals["mIoU"]).all() and "One image gives no interval" in scores.convention
-
-
-def test_a_void_image_counts_for_nothing(classes, truths, guess):
-    void = Sample.of("s9", np.zeros((3, 4, 4), np.uint8), Segmentation.semantic(np.full((4, 4), -1), classes))
-    with_void = replace(truths, keys=(*truths.keys, "s9"), load=lambda key: void if key == "s9" else truths.load(key))
-    scores = evaluate(guess, with_void)
-    assert np.isnan(scores.per_image["s9"]["mIoU"]) and scores.values == evaluate(guess, truths).values
-
-
-def test_equals_a_slow_twin(truths, guess):
-    pairs = [(sample.truth.class_map(), guess(sample).class_map()) for sample in truths]
-    truth = np.concatenate([one[one >= 0] for one, _ in pairs])
-    prediction = np.concatenate([other[one >= 0] for one, other in pairs])
-    ious = [((truth == k) & (prediction == k)).sum() / ((truth == k) | (prediction == k)).sum() for k in range(3)]
-    scores = evaluate(guess, truths)
-    assert [scores.values[f"IoU/{name}"] for name in ("sky", "road", "car")] == pytest.approx(ious)
-    assert scores.values["mIoU"] == pytest.approx(np.mean(ious))
-    assert scores.values["pixel accuracy"] == pytest.approx((truth == prediction).mean())
-    first = Confusion(truths.classes)
-    assert scores.per_image["s3"]["mIoU"] == first.score(first.count(guess(truths[3]), truths[3].truth))["mIoU"]
-
-
-def test_law_perfect_is_one_and_order_does_not_matter(truths, guess):
-    perfect = evaluate(lambda sample: sample.truth, truths)
-    assert perfect.values["mIoU"] == 1 and perfect.intervals["mIoU"] == (1, 1)
-    forward, backward = evaluate(guess, truths), evaluate(guess, truths.subset(truths.keys[::-1]))
-    assert forward.values == backward.values and forward.matrix == backward.matrix
-    assert evaluate(guess, truths).to_json() == forward.to_json()
-    for name in ("mIoU", "pixel accuracy", "IoU/car"):
-        low, high = forward.intervals[name]
-        assert low < forward.values[name] < high
+from segwright.core.errors import FormatError, OutputError
+from segwright.evaluation.measuring import evaluate
+from segwright.evaluation.scores import Scores, write_scores
 
 
 def test_law_json_reads_back_what_it_wrote(truths, guess, tmp_path, classes):
@@ -69,35 +22,7 @@ def test_law_json_reads_back_what_it_wrote(truths, guess, tmp_path, classes):
     assert list((tmp_path / "new").iterdir()) == [tmp_path / "new" / "scores.json"]  # no temporary file stays
 
 
-def test_each_image_is_shown_once_and_only_one_is_held(truths, guess):
-    seen = []
-    scores = evaluate(guess, truths, resamples=0, on_image=lambda sample, guess, own: seen.append((sample.key, own["mIoU"])))
-    assert [key for key, _ in seen] == list(truths.keys) and dict(seen)["s2"] == scores.per_image["s2"]["mIoU"]
-    assert np.isnan(scores.intervals["mIoU"]).all() and "No intervals were asked for" in scores.convention
-
-
-def test_the_convention_warns_of_few_images(truths, guess):
-    assert "So few images make them too narrow" in evaluate(guess, truths).convention
-    many = replace(truths, keys=truths.keys * 2)
-    assert "So few images" not in evaluate(guess, many).convention
-
-
-def test_messages(truths, guess, classes, tmp_path):
-    with pytest.raises(UsageError, match="memory holds no samples, there is nothing to measure"):
-        evaluate(guess, truths.subset([]))
-    with pytest.raises(UsageError, match="sample 's0' has no truth to compare with; add its mask"):
-        evaluate(guess, replace(truths, load=lambda key: Sample.of(key, np.zeros((1, 2, 2)))))
-    swapped = Classes.of(["sky", "car", "road"])
-    with pytest.raises(UsageError, match="class 1 is 'car' there and 'road' here"):
-        evaluate(lambda sample: Segmentation.semantic(sample.truth.class_map(), swapped), truths)
-    with pytest.raises(UsageError, match="the model has 2 classes and memory has 3; class 2 is no class there and 'car' here"):
-        evaluate(lambda sample: Segmentation.semantic(np.zeros((12, 16), int), Classes.of(["sky", "road"])), truths)
-
-    def holey(sample):
-        raise UsageError("the image holds NaN")
-
-    with pytest.raises(UsageError, match="sample 's0': the image holds NaN"):
-        evaluate(holey, truths)
+def test_messages(truths, guess, tmp_path):
     for text in ("no json", "[1]", '{"count": 1}'):
         with pytest.raises(FormatError, match="a.json hold no scores of segwright.*make them with: segwright evaluate"):
             Scores.from_json(text, source="a.json")

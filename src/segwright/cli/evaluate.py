@@ -15,7 +15,8 @@ def run(
 ) -> None:
     """Print each score with its 95 % interval and its convention; where data have a train part, on the part to validate."""
     from segwright.cli.terminal import listed, print_scores, working
-    from segwright.evaluation.scores import evaluate, write_scores
+    from segwright.evaluation.measuring import evaluate
+    from segwright.evaluation.scores import write_scores
     from segwright.formats import open_dataset, open_splits
     from segwright.formats.image_tree import TRAIN_NAMES, split_of
     from segwright.inference.load import load

@@ -21,25 +21,37 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the scores, per image too, into this JSON file.")] = None,
     per_image: Annotated[Path | None, typer.Option(help="Also write the scores of each image into this CSV file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page that shows where the errors are.")] = None,
     prediction_format: Annotated[str | None, typer.Option(help="Format of PREDICTION, where it is not recognised.")] = None,
     truth_format: Annotated[str | None, typer.Option(help="Format of TRUTH, where it is not recognised.")] = None,
     processes: Annotated[int, typer.Option(help="Processes that count; 0 for as many as there are cores.")] = 0,
 ) -> None:
     """Print each score with its 95 % interval and its convention. Images without a prediction count as missed."""
     from segwright.cli.terminal import counting, listed, print_scores
+    from segwright.evaluation.measuring import are_results, examples_of, tally_pairs, tally_results
     from segwright.evaluation.pairs import pair
-    from segwright.evaluation.scores import fitting, measure, write_scores
+    from segwright.evaluation.report import write_report
+    from segwright.evaluation.scores import write_scores
     from segwright.formats import open_dataset
 
     names = listed(metrics)
-    pairs = pair(open_dataset(prediction, prediction_format), open_dataset(truth, truth_format))
-    with counting() as watch:
-        scores = measure(
-            pairs,
-            names or fitting(pairs),
-            processes=processes or len(os.sched_getaffinity(0)),
-            watch=lambda done, total: watch("images", done - 1, total),
-        )
+    pairs = None
+    if are_results(prediction):
+        tally = tally_results(prediction, truth, names)
+    else:
+        pairs = pair(open_dataset(prediction, prediction_format), open_dataset(truth, truth_format))
+        with counting() as watch:
+            tally = tally_pairs(
+                pairs,
+                names,
+                processes=processes or len(os.sched_getaffinity(0)),
+                with_atlas=html is not None,
+                watch=lambda done, total: watch("images", done - 1, total),
+            )
+    scores = tally.scores()
+    if html is not None:
+        examples = examples_of(pairs, scores) if pairs else ()
+        write_report(html, title=f"{prediction} beside {truth}", scores=scores, examples=examples, atlas=tally.atlas)
     if out is not None:
         write_scores(out, scores)
     if per_image is not None:

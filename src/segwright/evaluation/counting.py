@@ -14,6 +14,7 @@ import numpy as np
 from segwright.core import Classes
 from segwright.core.errors import SegwrightError, UnknownNameError, naming
 from segwright.core.find import find, names, nearest
+from segwright.evaluation.atlas import Atlas
 from segwright.evaluation.pairs import Pair, Pairs
 from segwright.metrics import Metric
 from segwright.transforms.background import Background
@@ -25,7 +26,7 @@ CHUNK = 8  # images that a process counts at a time: enough to make the way betw
 
 @dataclass(frozen=True, eq=False)
 class Counted:
-    """The state of each metric on one image or video, the summary scores of the image, and its confusion matrix if any.
+    """The state of each metric on one image or video, and of an image the summary scores, the confusion matrix, the errors.
 
     `key` is that of the image; of a video, what the keys of its frames begin with.
     """
@@ -34,6 +35,7 @@ class Counted:
     states: dict[str, Any]
     scores: dict[str, float]
     matrix: np.ndarray | None = None
+    atlas: Atlas | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,20 +43,22 @@ class Counter:
     """Counts pairs with several metrics, by name, of which some scores are `wanted`.
 
     Metrics that need a class at each pixel get the background filled in; `classes` are those with it, where there are such.
+    `with_atlas` also gathers where the errors are.
     """
 
     metrics: Mapping[str, Metric]
     wanted: Mapping[str, tuple[str, ...]]
     classes: Classes
-    background: Background | None
+    background: Background | None = None
+    with_atlas: bool = False
 
     @classmethod
-    def of(cls, wanted: Mapping[str, tuple[str, ...]], classes: Classes) -> "Counter":
+    def of(cls, wanted: Mapping[str, tuple[str, ...]], classes: Classes, *, with_atlas: bool = False) -> "Counter":
         """The metrics of these files of metrics/, of which these scores are wanted, for data with these classes."""
         background = Background.of(classes)
         dense = background.classes if background else classes
         metrics = {name: metric_class(name)(dense if name in DENSE else classes) for name in wanted}
-        return cls(metrics, wanted, classes if metrics.keys().isdisjoint(DENSE) else dense, background)
+        return cls(metrics, wanted, classes if metrics.keys().isdisjoint(DENSE) else dense, background, with_atlas)
 
     def is_wanted(self, name: str, score: str) -> bool:
         """Whether a score of a metric is wanted: by its name, or as that of a class, as "IoU/road" is by "mIoU"."""
@@ -63,10 +67,17 @@ class Counter:
             return True
         return score in wanted or (bool(is_of_class) and (title in wanted or f"m{title}" in wanted))
 
+    def summaries(self, states: Mapping[str, Any]) -> dict[str, float]:
+        """The summary scores that are wanted, of the states of one image."""
+        scores: dict[str, float] = {}
+        for name, state in states.items():
+            own = self.metrics[name].score(state)
+            scores |= {score: float(own[score]) for score in self.wanted[name]}
+        return scores
+
     def image(self, pair: Pair) -> Counted:
         """What the metrics of images count on one of them."""
         states: dict[str, Any] = {}
-        scores: dict[str, float] = {}
         matrix = None
         for name, metric in self.metrics.items():
             if counts_videos(metric):
@@ -76,11 +87,11 @@ class Counter:
                 prediction, truth = self.background.fill(prediction), self.background.fill(truth)
             if hasattr(metric, "matrix"):
                 matrix = metric.matrix(prediction, truth)
-            spacing = (pair.spacing_mm,) if getattr(metric, "NEEDS_SPACING", False) else ()
+            spacing = (pair.sample.grid.spacing_mm,) if getattr(metric, "NEEDS_SPACING", False) else ()
             states[name] = metric.count(prediction, truth, *spacing)
-            own = metric.score(states[name])
-            scores |= {score: float(own[score]) for score in self.wanted[name]}
-        return Counted(pair.key, states, scores, matrix)
+        sample = pair.sample
+        atlas = Atlas.of(sample.key, pair.prediction, pair.truth, sample.image) if self.with_atlas else None
+        return Counted(sample.key, states, self.summaries(states), matrix, atlas)
 
     def video(self, key: str, pairs: Callable[[], Iterable[Pair]]) -> Counted:
         """What the metrics of videos count on one of them, whose frames are read once for each."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from segwright.core import Classes, Dataset, Segmentation
+from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError, naming
 from segwright.core.find import nearest
 from segwright.formats.image_tree import SHOWN, split_of
@@ -17,12 +17,21 @@ NOTHING, UNKNOWN = -1, -2  # what a class of a prediction is, where it is none o
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A prediction and the truth of one image, of one size and with the same classes; `spacing_mm` is that of the pixels."""
+    """A sample with its truth, and a prediction with the same classes."""
 
-    key: str
+    sample: Sample
     prediction: Segmentation
-    truth: Segmentation
-    spacing_mm: tuple[float, ...] | None = None
+
+    @property
+    def truth(self) -> Segmentation:
+        """The truth of the sample.
+
+        Raises:
+            UsageError: nobody drew one.
+        """
+        if self.sample.truth is None:
+            raise UsageError("there is no truth to compare with; add its mask, or drop it in dataset.toml")
+        return self.sample.truth
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,19 +63,14 @@ class Pairs:
         """Read both sides of one image; without a prediction, an empty one.
 
         Raises:
-            UsageError: the truth of that image is not drawn, sizes differ, a class is unknown or a score is not a number.
+            UsageError: a class is unknown or a score is not a number.
         """
-        sample = self.truth.load(key)
-        if sample.truth is None:
-            raise UsageError(
-                f"{self.truth.source}: sample {key!r} has no truth to compare with; add its mask, or drop it in dataset.toml"
-            )
-        other = self.key_of.get(key)
+        sample, other = self.truth.load(key), self.key_of.get(key)
         guess = self.prediction.load(other).truth if other is not None else None
         if guess is None:
-            return Pair(key, empty(sample.truth), sample.truth, sample.grid.spacing_mm)
+            return Pair(sample, Segmentation.panoptic(np.zeros(sample.grid.shape, np.int32), [], classes=self.classes))
         with naming(f"{self.prediction.source}: sample {other!r}"):
-            return Pair(key, self._translated(guess), sample.truth, sample.grid.spacing_mm)
+            return Pair(sample, self._translated(guess))
 
     def _translated(self, guess: Segmentation) -> Segmentation:
         """A prediction in the classes of the truth; its background becomes nothing where the truth has no such class."""
@@ -156,8 +160,3 @@ def class_numbers(prediction: Classes, truth: Classes) -> tuple[int, ...]:
     return tuple(
         exact.get(name, unique.get(plain(name), NOTHING if plain(name) == BACKGROUND else UNKNOWN)) for name in prediction.names
     )
-
-
-def empty(truth: Segmentation) -> Segmentation:
-    """A prediction of nothing at all."""
-    return Segmentation.panoptic(np.zeros(truth.shape, np.int32), [], classes=truth.classes)

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core import Dataset
 from segwright.core.errors import TrainingError, UsageError
-from segwright.evaluation.scores import evaluate
+from segwright.evaluation.measuring import evaluate
 from segwright.formats import open_splits
 from segwright.inference.load import training_predictor
 from segwright.plans import Plan

@@ -1,0 +1,249 @@
+"""From predictions beside their truths to scores: of a predictor on a data set, of two data sets, of COCO's result files."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segwright.codecs.json_list import top_keys
+from segwright.core import Dataset, Sample, Segmentation
+from segwright.core.errors import UsageError, naming
+from segwright.evaluation.atlas import Atlas
+from segwright.evaluation.bootstrap import bootstrap
+from segwright.evaluation.coco_entries import opened
+from segwright.evaluation.coco_results import CocoResults, coco_results, lvis_results
+from segwright.evaluation.counting import Counted, Counter, Work, chosen, count
+from segwright.evaluation.gallery import Example, shown_keys
+from segwright.evaluation.pairs import Pair, Pairs, pair
+from segwright.evaluation.scores import Scores
+from segwright.formats import open_dataset
+from segwright.transforms.background import with_background
+
+SEED = 0  # of the resampling: the same images give the same interval
+FEW = 8  # images; below, fewer than 92 % of 95 % intervals hold the truth (simulated, see bootstrap)
+ATLASES = 64  # of single images, are made one at a time: the labels to look at, with pictures, stay few
+OnImage = Callable[[Sample, Segmentation, dict[str, float]], None]
+Watch = Callable[[int, int], None]
+
+
+@dataclass(eq=False)
+class Tally:
+    """Gathers what was counted on each image or video, and makes scores of it. Pictures and matrices are not kept."""
+
+    counter: Counter
+    notes: tuple[str, ...] = ()
+    counted: list[Counted] = field(default_factory=list)
+    matrix: np.ndarray | None = None
+    atlases: list[Atlas] = field(default_factory=list)
+
+    def add(self, counted: Counted) -> None:
+        """Take in one image or video."""
+        if counted.matrix is not None:
+            self.matrix = counted.matrix if self.matrix is None else self.matrix + counted.matrix
+        if counted.atlas is not None:
+            self.atlases.append(counted.atlas)
+            if len(self.atlases) >= ATLASES:
+                self.atlases = [Atlas.total(self.atlases)]
+        self.counted.append(replace(counted, matrix=None, atlas=None))
+
+    @property
+    def atlas(self) -> Atlas | None:
+        """Where the errors of all images are, if that was gathered."""
+        return Atlas.total(self.atlases) if self.atlases else None
+
+    def states(self, name: str) -> list[Any]:
+        """The states of one metric, in the order of the images or videos that it counted."""
+        return [counted.states[name] for counted in self.counted if name in counted.states]
+
+    def scores(self, resamples: int = 1000) -> Scores:
+        """Scores of everything taken in, with intervals from that many resamples (0: none)."""
+        values: dict[str, float] = {}
+        intervals: dict[str, tuple[float, float]] = {}
+        for name, metric in self.counter.metrics.items():
+            states = self.states(name)
+            total = metric.score(type(states[0]).weighted(states, np.ones((1, len(states)), np.int64)))
+            values |= {score: float(value[0]) for score, value in total.items() if self.counter.is_wanted(name, score)}
+            intervals |= bootstrap(metric, states, resamples, np.random.default_rng(SEED))
+        images = [counted for counted in self.counted if counted.scores]
+        conventions = {name: metric.convention for name, metric in self.counter.metrics.items()}
+        return Scores(
+            count=len(images) or len(self.counted),
+            classes=self.counter.classes,
+            values=values,
+            intervals={score: interval for score, interval in intervals.items() if score in values},
+            per_image={counted.key: counted.scores for counted in images},
+            matrix=tuple(map(tuple, self.matrix.tolist())) if self.matrix is not None else (),
+            conventions=conventions | {"intervals": interval_convention(len(self.counted), resamples)},
+            notes=self.notes,
+        )
+
+
+def evaluate(
+    predict: Callable[[Sample], Segmentation],
+    dataset: Dataset,
+    *,
+    metrics: Sequence[str] = ("confusion",),
+    resamples: int = 1000,
+    on_image: OnImage | None = None,
+) -> Scores:
+    """The scores of a predictor on a data set, one image in memory at a time.
+
+    `metrics` are files of metrics/, or names of their scores. `resamples` is the number of draws behind the intervals; 0 leaves
+    them out. `on_image(sample, prediction, its scores)` is called after each image, to show progress or to keep examples.
+
+    Raises:
+        UsageError: the data set is empty, an image has no truth, or the predictor speaks of other classes.
+    """
+    check_filled(dataset)
+    dataset = with_background(dataset)
+    tally = Tally(Counter.of(chosen(metrics), dataset.classes))
+    for sample in dataset:
+        if sample.truth is None:
+            raise UsageError(
+                f"{dataset.source}: sample {sample.key!r} has no truth to compare with; add its mask or leave it out"
+            )
+        with naming(f"sample {sample.key!r}"):
+            prediction = predict(sample)
+        check_classes(prediction, dataset)
+        counted = tally.counter.image(Pair(sample, prediction))
+        tally.add(counted)
+        if on_image:
+            on_image(sample, prediction, counted.scores)
+    return tally.scores(resamples)
+
+
+def measure(
+    prediction: str | Path | Dataset, truth: str | Path | Dataset, *, metrics: Sequence[str] = (), resamples: int = 1000
+) -> Scores:
+    """The scores of predictions, by whatever tool, against their truth: two data sets of any formats, or COCO's result files.
+
+    `metrics` are names of scores, such as "mIoU", "PQ" or "AP50", or of files of metrics/, such as "boundary"; without any,
+    those that fit the truth. `resamples` is the number of draws behind the intervals; 0 leaves them out. Images without a
+    prediction count as missed.
+
+    Raises:
+        UsageError: nothing matches, sizes differ, a class is unknown, or a name is no metric.
+    """
+    if are_results(prediction):
+        return tally_results(prediction, truth, metrics).scores(resamples)  # type: ignore[arg-type]
+    sides = [side if isinstance(side, Dataset) else open_dataset(side) for side in (prediction, truth)]
+    return tally_pairs(pair(*sides), metrics).scores(resamples)
+
+
+def tally_pairs(
+    pairs: Pairs, metrics: Sequence[str], *, processes: int = 1, with_atlas: bool = False, watch: Watch | None = None
+) -> Tally:
+    """What the metrics, or those that fit, count on all pairs; memory holds one image per process.
+
+    `watch(done, all)` is called after each image or video.
+
+    Raises:
+        UsageError: sizes differ, a class is unknown, or a name is no metric.
+    """
+    check_filled(pairs.truth)
+    work = Work(pairs, Counter.of(chosen(metrics or fitting(pairs)), pairs.classes, with_atlas=with_atlas))
+    tally = Tally(work.counter, pairs.notes)
+    total = len(work.units())
+    for done, counted in enumerate(count(work, processes=processes)):
+        tally.add(counted)
+        if watch:
+            watch(done + 1, total)
+    return tally
+
+
+def are_results(prediction: object) -> bool:
+    """Whether a path is that of COCO's results: a JSON file that holds a list of detections."""
+    return isinstance(prediction, str | Path) and Path(prediction).is_file() and top_keys(Path(prediction)) == {"[]"}
+
+
+def tally_results(results: str | Path, truth: str | Path, metrics: Sequence[str] = ()) -> Tally:
+    """What average precision counts on COCO's results, as pycocotools does, or lvis-api where the truth is LVIS's.
+
+    Masks are compared where the first result has one, else boxes; "box AP" among the metrics asks for boxes.
+
+    Raises:
+        UsageError: a file cannot be used, or another metric is asked for, which needs results in a format that holds images.
+    """
+    table, _ = opened(truth, "truth")
+    found, _ = opened(results, "results")
+    has_masks = bool(found) and isinstance(found[0], dict) and "segmentation" in found[0]
+    wanted = chosen(metrics or ["average_precision" if has_masks else "box_average_precision"])
+    others = set(wanted) - {"average_precision", "box_average_precision"}
+    if others:
+        raise UsageError(
+            f"{results} is a list of detections, for which average precision is measured, not {min(others)}; convert it to "
+            "a data set with images, such as coco, for other metrics"
+        )
+    is_lvis = isinstance(table, dict) and any("neg_category_ids" in image for image in (table.get("images") or [])[:1])
+    read: Callable[..., CocoResults] = lvis_results if is_lvis else coco_results
+    by_name = {name: read(truth, results, is_box=name == "box_average_precision") for name in wanted}
+    first = next(iter(by_name.values()))
+    if is_lvis:
+        wanted = {name: one.metric.SCORES for name, one in by_name.items()}
+    tally = Tally(Counter({name: one.metric for name, one in by_name.items()}, wanted, first.classes))
+    for index, key in enumerate(first.keys):
+        states = {name: one.states[index] for name, one in by_name.items()}
+        tally.add(Counted(key, states, tally.counter.summaries(states)))
+    return tally
+
+
+def fitting(pairs: Pairs) -> list[str]:
+    """The metrics that fit a truth, by its classes and its first image: of regions, of objects, of both, of volumes."""
+    first = pairs.truth[0].truth
+    if first is None:
+        return ["confusion"]
+    kinds = set(np.array(pairs.classes.is_thing)[first.class_ids].tolist()) or set(pairs.classes.is_thing)
+    if kinds == {True}:
+        return ["average_precision", "panoptic_quality", "object_accuracy"]
+    if kinds == {True, False}:
+        return ["panoptic_quality", "average_precision", "confusion"]
+    return ["confusion", "surface" if len(first.shape) == 3 else "boundary"]
+
+
+def examples_of(pairs: Pairs, scores: Scores) -> list[Example]:
+    """The images with the lowest and the highest scores, read a second time."""
+    again = ((key, pairs.load(key)) for key in shown_keys(scores.per_image))
+    return [(both.sample, both.prediction, scores.per_image[key]) for key, both in again]
+
+
+def interval_convention(count: int, resamples: int) -> str:
+    """A sentence that says where the intervals come from, or why there are none."""
+    if count < 2:
+        return "One image gives no interval: how scores vary between images cannot be seen from one."
+    if not resamples:
+        return "No intervals were asked for."
+    few = " So few images make them too narrow." if count < FEW else ""
+    return (
+        f"Intervals hold 95 % of {resamples} resamples of the {count} images (bootstrap), taking the images as independent; "
+        f"for neighbouring frames of a video they are too narrow.{few}"
+    )
+
+
+def check_filled(dataset: Dataset) -> None:
+    """Refuse a data set without samples.
+
+    Raises:
+        UsageError: it is empty.
+    """
+    if not len(dataset):
+        raise UsageError(f"{dataset.source} holds no samples, there is nothing to measure; check the path and its file names")
+
+
+def check_classes(prediction: Segmentation, dataset: Dataset) -> None:
+    """Refuse a predictor whose classes are not those of the data set.
+
+    Raises:
+        UsageError: a name differs.
+    """
+    given, needed = prediction.classes.names, dataset.classes.names
+    if given != needed:
+        first = next(
+            (k for k, pair in enumerate(zip(given, needed, strict=False)) if pair[0] != pair[1]), min(len(given), len(needed))
+        )
+        names = [repr(each[first]) if first < len(each) else "no class" for each in (given, needed)]
+        raise UsageError(
+            f"the model has {len(given)} classes and {dataset.source} has {len(needed)}; class {first} is {names[0]} there and "
+            f"{names[1]} here: evaluate on data with the classes of the training, in the same order"
+        )

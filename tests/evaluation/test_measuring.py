@@ -1,0 +1,129 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.core.errors import UsageError
+from segwright.evaluation.measuring import are_results, evaluate, measure, tally_results
+from segwright.metrics.confusion import Confusion
+
+
+def test_by_hand(classes):
+    truth = Segmentation.semantic(np.array([[0, 0, 1], [0, -1, 1]]), classes)
+    prediction = Segmentation.semantic(np.array([[0, 1, 1], [0, 0, 1]]), classes)
+    one = Dataset("memory", classes, ("a",), lambda key: Sample.of(key, np.zeros((1, 2, 3)), truth))
+    scores = evaluate(lambda sample: prediction, one)
+    assert scores.count == 1 and scores.matrix == ((2, 1, 0, 0), (0, 2, 0, 0), (0, 0, 0, 0))
+    assert scores.values["IoU/sky"] == pytest.approx(2 / 3) and scores.values["IoU/road"] == pytest.approx(2 / 3)
+    assert np.isnan(scores.values["IoU/car"]) and scores.values["mIoU"] == pytest.approx(2 / 3)
+    assert scores.values["pixel accuracy"] == pytest.approx(4 / 5)
+    assert {name: scores.per_image["a"][name] for name in ("mIoU", "pixel accuracy")} == pytest.approx(
+        {"mIoU": 2 / 3, "pixel accuracy": 4 / 5}
+    )
+    assert np.isnan(scores.intervals["mIoU"]).all() and "One image gives no interval" in scores.convention
+
+
+def test_a_void_image_counts_for_nothing(classes, truths, guess):
+    void = Sample.of("s9", np.zeros((3, 4, 4), np.uint8), Segmentation.semantic(np.full((4, 4), -1), classes))
+    with_void = replace(truths, keys=(*truths.keys, "s9"), load=lambda key: void if key == "s9" else truths.load(key))
+    scores = evaluate(guess, with_void)
+    assert np.isnan(scores.per_image["s9"]["mIoU"]) and scores.values == evaluate(guess, truths).values
+
+
+def test_equals_a_slow_twin(truths, guess):
+    pairs = [(sample.truth.class_map(), guess(sample).class_map()) for sample in truths]
+    truth = np.concatenate([one[one >= 0] for one, _ in pairs])
+    prediction = np.concatenate([other[one >= 0] for one, other in pairs])
+    ious = [((truth == k) & (prediction == k)).sum() / ((truth == k) | (prediction == k)).sum() for k in range(3)]
+    scores = evaluate(guess, truths)
+    assert [scores.values[f"IoU/{name}"] for name in ("sky", "road", "car")] == pytest.approx(ious)
+    assert scores.values["mIoU"] == pytest.approx(np.mean(ious))
+    assert scores.values["pixel accuracy"] == pytest.approx((truth == prediction).mean())
+    first = Confusion(truths.classes)
+    assert scores.per_image["s3"]["mIoU"] == first.score(first.count(guess(truths[3]), truths[3].truth))["mIoU"]
+
+
+def test_law_perfect_is_one_and_order_does_not_matter(truths, guess):
+    perfect = evaluate(lambda sample: sample.truth, truths)
+    assert perfect.values["mIoU"] == 1 and perfect.intervals["mIoU"] == (1, 1)
+    forward, backward = evaluate(guess, truths), evaluate(guess, truths.subset(truths.keys[::-1]))
+    assert forward.values == backward.values and forward.matrix == backward.matrix
+    assert evaluate(guess, truths).to_json() == forward.to_json()
+    for name in ("mIoU", "pixel accuracy", "IoU/car"):
+        low, high = forward.intervals[name]
+        assert low < forward.values[name] < high
+
+
+def test_each_image_is_shown_once_and_only_one_is_held(truths, guess):
+    seen = []
+    scores = evaluate(guess, truths, resamples=0, on_image=lambda sample, guess, own: seen.append((sample.key, own["mIoU"])))
+    assert [key for key, _ in seen] == list(truths.keys) and dict(seen)["s2"] == scores.per_image["s2"]["mIoU"]
+    assert np.isnan(scores.intervals["mIoU"]).all() and "No intervals were asked for" in scores.convention
+
+
+def test_the_convention_warns_of_few_images(truths, guess):
+    assert "So few images make them too narrow" in evaluate(guess, truths).convention
+    many = replace(truths, keys=truths.keys * 2)
+    assert "So few images" not in evaluate(guess, many).convention
+
+
+def test_messages(truths, guess, classes):
+    with pytest.raises(UsageError, match="memory holds no samples, there is nothing to measure"):
+        evaluate(guess, truths.subset([]))
+    with pytest.raises(UsageError, match="sample 's0' has no truth to compare with; add its mask"):
+        evaluate(guess, replace(truths, load=lambda key: Sample.of(key, np.zeros((1, 2, 2)))))
+    swapped = Classes.of(["sky", "car", "road"])
+    with pytest.raises(UsageError, match="class 1 is 'car' there and 'road' here"):
+        evaluate(lambda sample: Segmentation.semantic(sample.truth.class_map(), swapped), truths)
+    with pytest.raises(UsageError, match="the model has 2 classes and memory has 3; class 2 is no class there and 'car' here"):
+        evaluate(lambda sample: Segmentation.semantic(np.zeros((12, 16), int), Classes.of(["sky", "road"])), truths)
+
+    def holey(sample):
+        raise UsageError("the image holds NaN")
+
+    with pytest.raises(UsageError, match="sample 's0': the image holds NaN"):
+        evaluate(holey, truths)
+
+
+def test_two_data_sets_are_measured_as_a_predictor_is(truths, guess):
+    guesses = replace(truths, load=lambda key: replace(truths.load(key), truth=guess(truths.load(key))))
+    scores = measure(guesses, truths, metrics=["confusion"])
+    assert scores.values == evaluate(guess, truths).values and scores.intervals == evaluate(guess, truths).intervals
+
+
+def square(top, left, **more):
+    """An annotation or a result of COCO's: a square of 20 pixels."""
+    corners = [left, top, left + 20, top, left + 20, top + 20, left, top + 20]
+    box = {"bbox": [left, top, 20, 20]}
+    return {"image_id": 1, "category_id": 7, "segmentation": [[float(x) for x in corners]], "area": 400, **box} | more
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """A truth of three squares in two images, and results that find two of them and a third that is none."""
+    truth = {
+        "images": [{"id": n, "file_name": f"{n}.jpg", "height": 100, "width": 90} for n in (1, 2)],
+        "categories": [{"id": 7, "name": "cup"}],
+        "annotations": [
+            square(10, 10, id=1, iscrowd=0),
+            square(50, 50, id=2, iscrowd=0),
+            square(10, 10, id=3, iscrowd=0, image_id=2),
+        ],
+    }
+    results = [square(10, 10, score=0.9), square(50, 52, score=0.8), square(60, 10, score=0.95, image_id=2)]
+    for name, content in (("truth", truth), ("results", results)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_results_of_coco_are_measured_by_its_rules(coco):
+    assert are_results(coco / "results.json") and not are_results(coco / "truth.json") and not are_results(coco)
+    scores = measure(coco / "results.json", coco / "truth.json")
+    assert scores.count == 2 and scores.values["AP50"] == pytest.approx((67 * 2 / 3) / 101)  # recalls up to 2 / 3
+    assert set(scores.per_image) == {"1", "2"} and "COCO's rules" in scores.convention
+    boxes = measure(coco / "results.json", coco / "truth.json", metrics=["box AP50"])
+    assert boxes.values["box AP50"] == scores.values["AP50"]
+    with pytest.raises(UsageError, match="for which average precision is measured, not confusion; convert it to a data set"):
+        tally_results(coco / "results.json", coco / "truth.json", ["mIoU"])
