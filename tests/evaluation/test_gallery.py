@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segwright.core import Sample, Segmentation
-from segwright.evaluation.gallery import Gallery
+from segwright.evaluation.gallery import Gallery, goodness, shown_keys
 
 
 def show(gallery, key, score):
@@ -26,3 +26,19 @@ def test_few_images_appear_once_and_those_without_a_score_not():
         show(gallery, key, score)
     assert [sample.key for sample, _, _ in gallery.examples()] == ["c", "a"]
     assert Gallery().examples() == []
+
+
+def test_distances_are_better_when_they_are_smaller():
+    assert goodness({"HD95": 3.0, "NSD": 0.5}) == -3.0 and goodness({"PQ": 0.4, "HD95": 9}) == 0.4
+    assert np.isnan(goodness({}))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 5, 9])
+def test_keys_equal_those_that_a_gallery_keeps(count):
+    values = np.random.default_rng(count).permutation(count) / 10
+    gallery, per_image = Gallery(worst=3, best=2), {f"k{i}": {"PQ": value} for i, value in enumerate(values)}
+    for key, own in per_image.items():
+        sample = Sample.of(key, np.zeros((1, 2, 2)), Segmentation.semantic(np.zeros((2, 2), int)))
+        gallery(sample, sample.truth, own)
+    per_image["unknown"] = {"PQ": float("nan")}
+    assert shown_keys(per_image, worst=3, best=2) == [sample.key for sample, _, _ in gallery.examples()]

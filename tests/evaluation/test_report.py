@@ -4,8 +4,8 @@ import pytest
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import OutputError
 from segwright.evaluation.gallery import Gallery
+from segwright.evaluation.measuring import evaluate
 from segwright.evaluation.report import plan_table, write_report
-from segwright.evaluation.scores import evaluate
 
 PLAN = """
 [training]

@@ -2,28 +2,32 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isfinite, nan
 
 from segwright.core import Sample, Segmentation
+from segwright.evaluation.page import DISTANCES
 
 Example = tuple[Sample, Segmentation, Mapping[str, float]]
 
 
 @dataclass
 class Gallery:
-    """Keeps the `worst` and the `best` examples by mIoU; call it as `on_image` of `evaluate`. No other is held in memory."""
+    """Keeps the `worst` and the `best` examples by the first of their scores; call it as `on_image` of `evaluate`.
+
+    No other is held in memory.
+    """
 
     worst: int = 4
     best: int = 2
     low: list[Example] = field(default_factory=list)
     high: list[Example] = field(default_factory=list)
 
-    def __call__(self, sample: Sample, prediction: Segmentation, scores: dict[str, float]) -> None:
+    def __call__(self, sample: Sample, prediction: Segmentation, scores: Mapping[str, float]) -> None:
         """Look at one image; those without a score, as all their pixels are void, are passed over."""
-        if isfinite(scores["mIoU"]):
+        if isfinite(goodness(scores)):
             example = (sample, prediction, scores)
-            self.low = sorted([*self.low, example], key=mean_iou)[: self.worst]
-            self.high = sorted([*self.high, example], key=mean_iou, reverse=True)[: self.best]
+            self.low = sorted([*self.low, example], key=rank)[: self.worst]
+            self.high = sorted([*self.high, example], key=rank, reverse=True)[: self.best]
 
     def examples(self) -> list[Example]:
         """The examples kept, hardest first, each once."""
@@ -31,6 +35,21 @@ class Gallery:
         return self.low + [example for example in reversed(self.high) if example[0].key not in low]
 
 
-def mean_iou(example: Example) -> float:
+def rank(example: Example) -> float:
     """What examples are ranked by."""
-    return example[2]["mIoU"]
+    return goodness(example[2])
+
+
+def goodness(scores: Mapping[str, float]) -> float:
+    """The first of the scores of an image, which is the main one, such that more is better; NaN without any."""
+    name = next(iter(scores), None)
+    if name is None:
+        return nan
+    return -scores[name] if name in DISTANCES else scores[name]
+
+
+def shown_keys(per_image: Mapping[str, Mapping[str, float]], *, worst: int = 4, best: int = 2) -> list[str]:
+    """The keys of the examples that a `Gallery` would keep, from the scores of each image, to be read a second time."""
+    known = sorted((goodness(scores), key) for key, scores in per_image.items() if isfinite(goodness(scores)))
+    keys = [key for _, key in known]
+    return keys[:worst] + keys[max(worst, len(keys) - best) :]

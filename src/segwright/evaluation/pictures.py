@@ -21,13 +21,23 @@ def figure(picture: np.ndarray, caption: str) -> str:
     image = Image.fromarray(picture)
     if image.width > WIDTH:
         image = image.resize((WIDTH, max(1, round(image.height * WIDTH / image.width))), Image.Resampling.LANCZOS)
-    buffer = BytesIO()
-    image.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
-    data, caption = b64encode(buffer.getvalue()).decode(), escape(caption)
+    caption = escape(caption)
     return (
-        f'<figure><div style="--shape:{image.width}/{image.height}"><img tabindex="0" alt="{caption}" '
-        f'src="data:image/jpeg;base64,{data}"></div><figcaption title="{caption}">{caption}</figcaption></figure>'
+        f'<figure><div style="--shape:{image.width}/{image.height}">{embedded(jpeg(np.asarray(image)), caption)}</div>'
+        f'<figcaption title="{caption}">{caption}</figcaption></figure>'
     )
+
+
+def jpeg(picture: np.ndarray) -> bytes:
+    """A JPEG file of an RGB picture uint8 (H, W, 3)."""
+    buffer = BytesIO()
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
+    return buffer.getvalue()
+
+
+def embedded(data: bytes, name: str) -> str:
+    """HTML of a JPEG; `name` is HTML text that stands for it. A click or the tab key makes it large."""
+    return f'<img tabindex="0" alt="{name}" src="data:image/jpeg;base64,{b64encode(data).decode()}">'
 
 
 def drawable(image: np.ndarray, *class_maps: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -11,24 +11,28 @@ from typing import Any
 
 import numpy as np
 
-from segwright.core import VOID
 from segwright.core.files import replace_file
-from segwright.core.picture import as_rgb, overlay
+from segwright.evaluation.atlas import Atlas
+from segwright.evaluation.atlas_page import atlas_sections, suspect_section
 from segwright.evaluation.curves import learning_curves
 from segwright.evaluation.gallery import Example
 from segwright.evaluation.heat_map import confusion_map, mistakes
-from segwright.evaluation.page import legend, meter, page, percent, section, small_percent, swatch, track
-from segwright.evaluation.pictures import NOT_SCORED, WRONG, disagreement, drawable, figure
+from segwright.evaluation.image_rows import image_rows
+from segwright.evaluation.page import DISTANCES, meter, page, score_text, section, small_percent, swatch, track
 from segwright.evaluation.scores import Scores
 
-HEADLINES = ("pixel accuracy", "mean accuracy", "Dice")
-STRENGTH = 0.6  # of class colours over the image: classes are told apart, and what they cover is still seen
+HEADLINES = (  # beside the main score, as far as they were measured
+    "pixel accuracy", "mean accuracy", "Dice", "SQ", "RQ", "AP50", "AP75", "mIoU", "PQ", "AP", "boundary F1", "HD95", "NSD",
+)  # fmt: skip
+MOST_HEADLINES = 6
+MOST_COLUMNS = 5  # of scores in the table of classes
 MANY_CLASSES = 25  # rows of a table; of more, the rows move closer
-MAX_LEGEND = 40  # names in a legend; of more classes, only those in the pictures are named
 CONFUSION_NOTE = (
     "A row shows what became of the pixels of one true class, in per cent of that class. Right is blue, wrong is orange; "
     "shades grow with the square root, so that rare errors are seen."
 )
+CLASS_NOTE = "Best first. The mark on a bar is its 95 % interval."
+IMAGE_NOTE = "Hardest first. Click a picture, or reach it with the tab key, to see it large."
 COMMENT = re.compile(r"""((?:[^"'#]|"(?:\\.|[^"\\])*"|'[^']*')*)#(.*)""")  # the first # outside quotes starts a comment
 
 
@@ -39,13 +43,15 @@ def write_report(
     scores: Scores,
     log: Sequence[Mapping[str, Any]] = (),
     examples: Sequence[Example] = (),
+    atlas: Atlas | None = None,
     plan_text: str = "",
     footer: Mapping[str, str] | None = None,
 ) -> None:
     """Write one HTML page that needs no other file and no network.
 
-    `log` holds the records of log.jsonl, `examples` (sample, prediction, its scores) in any order, `plan_text` the plan as
-    TOML, `footer` lines of name and value on machine and versions. A part that is empty is left out of the page.
+    `log` holds the records of log.jsonl, `examples` (sample, prediction, its scores) in any order, `atlas` where the model
+    errs, `plan_text` the plan as TOML, `footer` lines of name and value on machine and versions. A part that is empty is left
+    out of the page.
 
     Raises:
         OutputError: the path cannot be written.
@@ -53,99 +59,113 @@ def write_report(
     images = f"{scores.count} image{'s' if scores.count != 1 else ''}"
     sections = [
         f"<section>{headline(scores)}</section>",
-        section("Per class", "Sorted by IoU. The mark on a bar is its 95 % interval.", class_table(scores), side=True),
-        section("Confusion", CONFUSION_NOTE, confusion_map(scores) + mistakes(scores), side=True),
+        section("Per class", CLASS_NOTE, class_table(scores), side=True),
+        section("Confusion", CONFUSION_NOTE, confusion_map(scores) + mistakes(scores) if scores.matrix else "", side=True),
+        *(atlas_sections(atlas) if atlas else ()),
         section("Learning", "", learning_curves(log)),
-        section(
-            "Images",
-            "Hardest first. Click a picture, or reach it with the tab key, to see it large.",
-            pictures(scores, examples),
-        ),
+        section("Images", IMAGE_NOTE, image_rows(scores, examples, with_objects=atlas is not None and atlas.has_objects)),
+        suspect_section(atlas) if atlas else "",
         section("Plan", "All settings of the run, each choice with its reason.", plan_table(plan_text), side=True),
     ]
     lead = f"Measured on {images} with {len(scores.classes)} classes. {extremes(scores)}"
     replace_file(Path(path), page(title, "Segmentation report", lead, sections, footer or {}).encode())
 
 
+def titles(scores: Scores) -> list[str]:
+    """The scores that were measured of each class, in their order, such as IoU and Dice."""
+    return list(dict.fromkeys(name.partition("/")[0] for name in scores.values if "/" in name))
+
+
+def of_class(scores: Scores, title: str, name: str) -> float:
+    """A score of a class, NaN where it was not measured."""
+    return scores.values.get(f"{title}/{name}", np.nan)
+
+
 def extremes(scores: Scores) -> str:
     """A sentence on the best and the worst class; empty for fewer than two."""
-    ious = [(scores.values.get(f"IoU/{name}", np.nan), name) for name in scores.classes.names]
-    known = sorted(pair for pair in ious if np.isfinite(pair[0]))
+    if not titles(scores) or titles(scores)[0] in DISTANCES:
+        return ""
+    title = titles(scores)[0]
+    values = [(of_class(scores, title, name), name) for name in scores.classes.names]
+    known = sorted(pair for pair in values if np.isfinite(pair[0]))
     if len(known) < 2:
         return ""
     (low, worst), (high, best) = known[0], known[-1]
-    return f"Best at {best} (IoU {small_percent(high)}), weakest at {worst} ({small_percent(low)})."
+    return f"Best at {best} ({title} {small_percent(high)}), weakest at {worst} ({small_percent(low)})."
 
 
 def headline(scores: Scores) -> str:
-    """The mIoU in large figures, the other summaries beside it, and the convention below them."""
-    main = f'<div class="big">{summary("mIoU", scores)}</div>'
-    others = "".join(f"<div>{summary(name, scores)}</div>" for name in HEADLINES if name in scores.values)
-    return f'<div class="figures">{main}<div class="small">{others}</div></div><p class="note">{escape(scores.convention)}</p>'
+    """The main score in large figures, other summaries beside it, and below them how all were measured."""
+    names = [name for name in scores.values if "/" not in name]
+    if not names:
+        return ""
+    main = f'<div class="big">{summary(names[0], scores)}</div>'
+    beside = [name for name in HEADLINES if name in names[1:]][:MOST_HEADLINES]
+    others = "".join(f"<div>{summary(name, scores)}</div>" for name in beside)
+    rest = [name for name in names[1:] if name not in beside]
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in scores.notes)
+    return (
+        f'<div class="figures">{main}<div class="small">{others}</div></div>{notes}{rest_table(scores, rest)}'
+        f'<p class="note">{escape(scores.convention)}</p>'
+    )
+
+
+def rest_table(scores: Scores, names: Sequence[str]) -> str:
+    """The summary scores that do not stand in large figures, with their intervals, folded away; empty without any."""
+    if not names:
+        return ""
+    rows = []
+    for name in names:
+        low, high = (score_text(name, end, unit="") for end in scores.intervals.get(name, (np.nan, np.nan)))
+        rows.append(
+            f'<tr><td>{escape(name)}</td><td class="num">{score_text(name, scores.values[name])}</td>'
+            f'<td class="num muted">{low} to {high}</td></tr>'
+        )
+    return (
+        f'<details><summary>{len(rows)} further scores</summary><table class="dense"><thead><tr><th>Score</th>'
+        f'<th class="num">Value</th><th class="num">95 % interval</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        "</details>"
+    )
 
 
 def summary(name: str, scores: Scores) -> str:
     """One score as a figure with its interval."""
     value, interval = scores.values.get(name, np.nan), scores.intervals.get(name, (np.nan, np.nan))
-    known = bool(np.isfinite(interval).all())
-    text = f"95 % interval {percent(interval[0])} to {percent(interval[1])}" if known else "no interval"
-    number = f'<div class="value">{percent(value)}<small>%</small></div>'
+    low, high = (score_text(name, end, unit="") for end in interval)
+    text = f"95 % interval {low} to {high}" if bool(np.isfinite(interval).all()) else "no interval"
+    is_share = name not in DISTANCES
+    number = f'<div class="value">{score_text(name, value, unit="")}{"<small>%</small>" * is_share}</div>'
     label = escape(name[0].upper() + name[1:]) if name != "mIoU" else name
-    return f'<div class="label">{label}</div>{number}{track(value, interval)}<div class="interval">{text}</div>'
+    bar = track(value, interval) if is_share else ""
+    return f'<div class="label">{label}</div>{number}{bar}<div class="interval">{text}</div>'
 
 
 def class_table(scores: Scores) -> str:
-    """A table of the classes, best first: IoU with its interval, Dice, precision, recall and share of the true pixels."""
-    shares = scores.confusion().sum(axis=1) / max(scores.confusion().sum(), 1)
-    table = [(scores.values.get(f"IoU/{name}", np.nan), k, name) for k, name in enumerate(scores.classes.names)]
+    """A table of the classes, best first by the first score: its interval, further scores, and the share of the true pixels."""
+    shown = titles(scores)[:MOST_COLUMNS]
+    if not shown:
+        return ""
+    pixels = scores.confusion().sum(axis=1) if len(scores.matrix) else None
+    sign = 1 if shown[0] in DISTANCES else -1
+    order = [(sign * of_class(scores, shown[0], name), k, name) for k, name in enumerate(scores.classes.names)]
     rows = []
-    for iou, k, name in sorted(table, key=lambda row: np.inf if np.isnan(row[0]) else -row[0]):
-        others = [scores.values.get(f"{title}/{name}", np.nan) for title in ("Dice", "precision", "recall")]
-        meters = [
-            meter(percent(iou), iou, scores.intervals.get(f"IoU/{name}")),
-            *(meter(percent(value), value) for value in others),
-        ]
-        absent = ' class="muted" title="neither in these images nor predicted"' if np.isnan(iou) else ""
-        rows.append(
-            f"<tr><td{absent}>{swatch(scores.classes.colors[k])}{escape(name)}</td>"
-            + "".join(f"<td>{cell}</td>" for cell in meters)
-            + f'<td class="num muted">{small_percent(shares[k])}</td></tr>'
-        )
+    for rank, k, name in sorted(order, key=lambda row: np.inf if np.isnan(row[0]) else row[0]):
+        cells = []
+        for title in shown:
+            value = of_class(scores, title, name)
+            interval = scores.intervals.get(f"{title}/{name}") if title == shown[0] else None
+            text = score_text(title, value, unit="")
+            cells.append(f'<td class="num">{text}</td>' if title in DISTANCES else f"<td>{meter(text, value, interval)}</td>")
+        absent = ' class="muted" title="neither in these images nor predicted"' if np.isnan(rank) else ""
+        share = "" if pixels is None else f'<td class="num muted">{small_percent(pixels[k] / max(pixels.sum(), 1))}</td>'
+        rows.append(f"<tr><td{absent}>{swatch(scores.classes.colors[k])}{escape(name)}</td>{''.join(cells)}{share}</tr>")
+    heads = [f'<th class="main-column">{escape(shown[0])}{", %" * (sign < 0)}</th>']
+    heads += [f"<th>{escape(title[0].upper() + title[1:])}</th>" for title in shown[1:]]
+    heads += ['<th class="num">Pixels</th>'] * (pixels is not None)
     return (
         f'<div class="scroll"><table{" class=dense" if len(rows) > MANY_CLASSES else ""}>'
-        '<thead><tr><th>Class</th><th class="main-column">IoU, %</th><th>Dice</th><th>Precision</th>'
-        f'<th>Recall</th><th class="num">Pixels</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f"<thead><tr><th>Class</th>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
-
-
-def pictures(scores: Scores, examples: Sequence[Example]) -> str:
-    """The examples, hardest first: image, truth, prediction and where they disagree, with the rank of each image."""
-    if not examples:
-        return ""
-    classes = scores.classes
-    order = sorted(examples, key=lambda example: np.nan_to_num(example[2].get("mIoU", np.nan), nan=2.0))  # 2: after all others
-    values = np.array([image.get("mIoU", np.nan) for image in scores.per_image.values()])
-    shown: set[int] = set()
-    rows = []
-    for sample, prediction, own in order:
-        drawn = sample.truth.class_map() if sample.truth is not None else np.full(sample.grid.shape, VOID)
-        image, truth, guess = drawable(sample.image, drawn, prediction.class_map())
-        shown |= set(np.unique(truth).tolist()) | set(np.unique(guess).tolist())
-        rank = 1 + int((values > own.get("mIoU", np.nan)).sum())
-        note = f"mIoU {percent(own.get('mIoU', np.nan))} %, pixel accuracy {percent(own.get('pixel accuracy', np.nan))} %"
-        place = f"rank {rank} of {len(values)}"
-        rows.append(
-            f'<article class="example"><h3>{escape(sample.key)}<span>{note}</span><span>{place}</span></h3>'
-            '<div class="row">'
-            + figure(as_rgb(image), "Image")
-            + figure(overlay(image, truth, classes.palette, STRENGTH), "Truth")
-            + figure(overlay(image, guess, classes.palette, STRENGTH), "Prediction")
-            + figure(disagreement(image, truth, guess), "Disagreement")
-            + "</div></article>"
-        )
-    named = range(len(classes)) if len(classes) <= MAX_LEGEND else sorted(shown - {VOID})
-    extra = f"<span>{swatch(WRONG)}wrong</span><span>{swatch(NOT_SCORED)}void, not scored</span>"
-    return legend(classes, named, extra) + "".join(rows)
 
 
 def plan_table(text: str) -> str:

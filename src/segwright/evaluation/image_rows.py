@@ -1,0 +1,128 @@
+"""Examples as rows of pictures: image, truth, prediction, where they disagree, and what became of objects.
+
+Axes: C channels, P planes, N predicted, G true segments, *S spatial axes, H, W.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from segwright.core import VOID, Classes, Sample, Segmentation
+from segwright.core.picture import as_rgb, overlay
+from segwright.evaluation.atlas_page import FATE_COLORS, fate_chips
+from segwright.evaluation.borders import labels_of_both
+from segwright.evaluation.causes import NO_OBJECT, Fates, fates
+from segwright.evaluation.gallery import Example, goodness, rank
+from segwright.evaluation.object_pictures import fate_picture
+from segwright.evaluation.page import legend, score_text, swatch
+from segwright.evaluation.pictures import NOT_SCORED, WRONG, disagreement, drawable, figure
+from segwright.evaluation.scores import Scores
+from segwright.transforms.background import BACKGROUND, plain
+
+STRENGTH = 0.6  # of class colours over the image: classes are told apart, and what they cover is still seen
+MAX_LEGEND = 40  # names in a legend; of more classes, only those in the pictures are named
+MOST_SCORES = 3  # beside the name of an image
+
+
+def image_rows(scores: Scores, examples: Sequence[Example], *, with_objects: bool) -> str:
+    """The examples, hardest first, each with its scores and its rank among all images; empty without any.
+
+    `with_objects` adds true and predicted objects in the colours of what became of them.
+    """
+    if not examples:
+        return ""
+    values = np.array([goodness(own) for own in scores.per_image.values()])
+    named: set[int] = set()
+    became: set[int] = set()
+    rows = []
+    for sample, prediction, own in sorted(examples, key=lambda example: np.nan_to_num(rank(example), nan=np.inf)):
+        view = View.of(sample, prediction, with_objects=with_objects)
+        named |= set(np.unique(view.truth).tolist()) | set(np.unique(view.guess).tolist())
+        became |= view.shown_fates()
+        figures = view.figures(scores.classes)
+        note = ", ".join(f"{name} {score_text(name, value)}" for name, value in list(own.items())[:MOST_SCORES])
+        place = f"rank {1 + int((values > goodness(own)).sum())} of {len(values)}"
+        rows.append(
+            f'<article class="example"><h3>{escape(sample.key)}<span>{escape(note)}</span><span>{place}</span></h3>'
+            f'<div class="row{" three" if len(figures) > 4 else ""}">{"".join(figures)}</div></article>'
+        )
+    chips = range(len(scores.classes)) if len(scores.classes) <= MAX_LEGEND else sorted(named - {VOID})
+    extra = f"<span>{swatch(WRONG)}wrong</span><span>{swatch(NOT_SCORED)}void, not scored</span>"
+    objects = f'<div class="chips">{fate_chips(became)}</div>' if became else ""
+    return legend(scores.classes, chips, extra) + objects + "".join(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What is drawn of one example, in 2D: of a volume the slice with the most wrong pixels, of large images every n-th pixel.
+
+    `truth` and `guess` (H, W) are class maps, `actual` and `answer` (H, W) the labels that are compared, with background;
+    the planes (P, H, W) and `fates` are those of the objects, None where none are shown. `has_stuff` says whether there are
+    classes without objects other than background.
+    """
+
+    image: np.ndarray
+    truth: np.ndarray
+    guess: np.ndarray
+    actual: np.ndarray
+    answer: np.ndarray
+    planes: np.ndarray
+    true_planes: np.ndarray
+    fates: Fates | None
+    has_stuff: bool
+    place: str
+
+    @classmethod
+    def of(cls, sample: Sample, prediction: Segmentation, *, with_objects: bool) -> "View":
+        """What is drawn of a sample and its prediction; without a truth, all of it is void."""
+        shape = sample.grid.shape
+        truth = sample.truth or Segmentation.semantic(np.full(shape, VOID), prediction.classes)
+        answer, actual = labels_of_both(prediction, truth)
+        image, place = sample.image, ""
+        maps = [truth.class_map(), prediction.class_map(), actual, answer, *prediction.planes, *truth.planes]
+        if len(shape) == 3:
+            depth = int(((actual != answer) & (actual != VOID)).sum(axis=(1, 2)).argmax())
+            image, maps, place = image[:, depth], [each[depth] for each in maps], f", slice {depth} of {shape[0]}"
+        image, *maps = drawable(image, *maps)
+        planes = np.stack(maps[4:])
+        return cls(
+            image=image,
+            truth=maps[0],
+            guess=maps[1],
+            actual=maps[2],
+            answer=maps[3],
+            planes=planes[: len(prediction.planes)],
+            true_planes=planes[len(prediction.planes) :],
+            fates=fates(prediction, truth) if with_objects else None,
+            has_stuff=has_stuff(prediction) or has_stuff(truth),
+            place=place,
+        )
+
+    def figures(self, classes: Classes) -> list[str]:
+        """The pictures as HTML. Class maps of nothing but objects are left out: the objects say more."""
+        drawn = [figure(as_rgb(self.image), f"Image{self.place}")]
+        if self.fates is None or self.has_stuff:
+            drawn += [
+                figure(overlay(self.image, self.truth, classes.palette, STRENGTH), "Truth"),
+                figure(overlay(self.image, self.guess, classes.palette, STRENGTH), "Prediction"),
+            ]
+        if self.fates is not None:
+            drawn += [
+                figure(fate_picture(self.image, self.true_planes, self.fates.true, FATE_COLORS), "True objects"),
+                figure(fate_picture(self.image, self.planes, self.fates.predicted, FATE_COLORS), "Predicted objects"),
+            ]
+        return [*drawn, figure(disagreement(self.image, self.actual, self.answer), "Disagreement")]
+
+    def shown_fates(self) -> set[int]:
+        """The fates of the objects of the whole image."""
+        if self.fates is None:
+            return set()
+        return set(np.concatenate([self.fates.predicted, self.fates.true]).tolist()) - {NO_OBJECT}
+
+
+def has_stuff(segmentation: Segmentation) -> bool:
+    """Whether there are segments of no object other than background."""
+    names = {segmentation.classes.names[k] for k in segmentation.class_ids[segmentation.instance_ids == 0]}
+    return not {plain(name) for name in names} <= {BACKGROUND}
