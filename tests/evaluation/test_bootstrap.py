@@ -1,11 +1,37 @@
+from dataclasses import dataclass
+from math import exp, log
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 
 from segwright.core import Classes
-from segwright.evaluation.bootstrap import bootstrap
+from segwright.core.errors import UsageError
+from segwright.evaluation.bootstrap import bootstrap, group_labels, halves, leaving_out
 from segwright.metrics.confusion import Confusion, class_sums
+from segwright.metrics.sums import Sums, ratio
 
 METRIC = Confusion(Classes.of(["sky", "road", "car"]))
+
+
+@dataclass(frozen=True)
+class Average:
+    """The mean of one value per image, from `Sums` (2,) of value and 1."""
+
+    SCORES = ("average",)
+    convention = "The mean over images."
+
+    def count(self, prediction, truth):
+        raise NotImplementedError
+
+    def score(self, state):
+        return {"average": ratio(state.values[..., 0], state.values[..., 1])}
+
+
+def averaged(values):
+    return [Sums(np.array([value, 1.0])) for value in values]
 
 
 def random_matrices(count, seed, num_classes=3):
@@ -17,6 +43,40 @@ def random_matrices(count, seed, num_classes=3):
 
 def states_of(matrices):
     return [class_sums(matrix) for matrix in matrices]
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [  # of two images, a half is one of them: the distance of each from their mean is the standard error, t is 12.706
+        ([-1, 1], -12.706, 12.706),
+        ([9, 11], 10 * exp(-1.2706), 10 * exp(1.2706)),
+        ([0.4, 0.6], 1 / (1 + exp(12.706 * 0.1 / 0.25)), 1 / (1 + exp(-12.706 * 0.1 / 0.25))),
+        ([0, 0], 0, 0),
+        ([1, 1], 1, 1),
+    ],
+)
+def test_by_hand(values, low, high):
+    found = bootstrap(Average(), averaged(values), 50, np.random.default_rng(0))["average"]
+    assert found == pytest.approx((low, high), rel=1e-4)
+
+
+def test_halves_and_those_left_out():
+    chunks = list(halves(7, 450, np.random.default_rng(0)))
+    assert [len(chunk) for chunk in chunks] == [200, 200, 50]
+    weights = np.concatenate(chunks)
+    assert_array_equal(weights.sum(axis=1), 3)
+    assert set(np.unique(weights)) == {0, 1} and weights.mean(axis=0) == pytest.approx(np.full(7, 3 / 7), abs=0.1)
+    assert_array_equal(leaving_out(3), 1 - np.eye(3))
+    many = leaving_out(120)
+    assert many.shape == (50, 120) and set(np.unique((1 - many).sum(axis=1))) == {2, 3}
+    assert_array_equal((1 - many).sum(axis=0), 1)
+
+
+def test_of_many_alike_values_it_is_the_interval_of_a_mean():
+    values = np.random.default_rng(3).normal(0, 5, 40)
+    low, high = bootstrap(Average(), averaged(values), 20_000, np.random.default_rng(0))["average"]
+    error = values.std(ddof=1) / 40**0.5
+    assert (low, high) == pytest.approx((values.mean() - 2.0227 * error, values.mean() + 2.0227 * error), abs=0.02 * error)
 
 
 def test_images_that_are_all_alike_leave_no_doubt():
@@ -35,16 +95,61 @@ def test_one_image_no_resamples_and_an_absent_class_give_nan():
     assert np.isnan(found["IoU/car"]).all() and np.isfinite(found["mIoU"]).all()
 
 
+def test_a_class_in_one_image_is_unknown_and_in_two_nearly_so():
+    matrices = random_matrices(30, seed=2)
+    matrices[1:, 2] = matrices[1:, :, 2] = 0
+    matrices[0, 2] = [5, 5, 40, 0]
+    found = bootstrap(METRIC, states_of(matrices), 200, np.random.default_rng(0))
+    assert np.isnan(found["IoU/car"]).all()
+    matrices[1, 2] = [20, 20, 10, 0]
+    low, high = bootstrap(METRIC, states_of(matrices), 200, np.random.default_rng(0))["IoU/car"]
+    assert 0 <= low < 0.02 and 0.98 < high <= 1
+
+
 def test_equals_a_slow_twin():
     matrices = random_matrices(100, seed=7)
     found = bootstrap(METRIC, states_of(matrices), 400, np.random.default_rng(5))
-    rng, draws = np.random.default_rng(5), []
-    for _ in range(400):
-        times = rng.multinomial(100, np.full(100, 0.01))
-        draws.append(METRIC.score(class_sums(sum(t * matrix for t, matrix in zip(times, matrices, strict=True)))))
-    for name, (low, high) in found.items():
-        values = [draw[name] for draw in draws]
-        assert (low, high) == pytest.approx(np.quantile(values, (0.0232, 0.9768)), abs=2e-4)  # a little outside 2.5 % .. 97.5 %
+    rng, draws = np.random.default_rng(9), []
+    for _ in range(1000):
+        draws.append(METRIC.score(class_sums(matrices[rng.permutation(100)[:50]].sum(axis=0))))
+    for name, value in METRIC.score(class_sums(matrices.sum(axis=0))).items():
+        error = np.mean([(draw[name] - value) ** 2 for draw in draws]) ** 0.5
+        middle, reach = log(value / (1 - value)), 1.984 * error / (value * (1 - value))  # 1.984: t with 99 degrees
+        assert found[name] == pytest.approx([1 / (1 + exp(-middle - side * reach)) for side in (-1, 1)], abs=0.3 * error)
+
+
+@given(st.integers(2, 30), st.integers(0, 1000), st.booleans())
+def test_law_intervals_hold_the_score_and_stay_within_its_limits(count, seed, are_grouped):
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(0, 4, count) if are_grouped else None
+    states = states_of(random_matrices(count, seed))
+    whole = METRIC.score(sum(states[1:], states[0]))
+    for name, (low, high) in bootstrap(METRIC, states, 50, rng, groups=groups).items():
+        lowest = -np.inf if "kappa" in name else 0
+        assert np.isnan(low) or lowest <= low <= whole[name] + 1e-12 and whole[name] - 1e-12 <= high
+        assert np.isnan(low) or high <= 1 or "kappa" in name
+
+
+def test_law_many_images_of_few_groups_tell_no_more_than_the_groups():
+    values = np.random.default_rng(3).random(10)
+    once = bootstrap(Average(), averaged(values), 300, np.random.default_rng(0))
+    groups = [f"person {n // 6}" for n in range(60)]
+    again = bootstrap(Average(), averaged(values.repeat(6)), 300, np.random.default_rng(0), groups=groups)
+    assert again["average"] == pytest.approx(once["average"])
+    alone = bootstrap(Average(), averaged(values.repeat(6)), 300, np.random.default_rng(0))
+    assert np.ptp(alone["average"]) < 0.5 * np.ptp(once["average"])
+
+
+def test_group_labels_join_what_touches():
+    keys = ["a", "b", "c", "d", "e", "f"]
+    labels = group_labels(keys, [["a", "b"], ["d", "e", "elsewhere"], ["e", "b"]])
+    assert labels[0] == labels[1] == labels[3] == labels[4] and len(set(labels)) == 3
+    assert len(set(group_labels(keys, []))) == 6
+
+
+def test_refuses_labels_that_do_not_fit():
+    with pytest.raises(UsageError, match="2 group labels were given for 3 images; give one label per image"):
+        bootstrap(METRIC, states_of(random_matrices(3, 0)), 10, np.random.default_rng(0), groups=[1, 2])
 
 
 @pytest.mark.parametrize("count", [8, 40])
@@ -54,7 +159,7 @@ def test_law_of_coverage(count):
     for _ in range(trials):
         quality = rng.beta(8, 2, count)  # share of right pixels in each image; 0.8 on average
         right = rng.binomial(1000, quality)
-        states = [class_sums(np.array([[correct, 1000 - correct, 0], [0, 0, 0]])) for correct in right]
+        states = states_of(np.array([[[correct, 1000 - correct, 0], [0, 0, 0]] for correct in right]))
         low, high = bootstrap(metric, states, 200, rng)["pixel accuracy"]
         hits += low <= 0.8 <= high
-    assert 0.89 <= hits / trials <= 0.99  # 200 trials leave an error of 0.02
+    assert 0.91 <= hits / trials <= 0.99  # 200 trials leave an error of 0.016
