@@ -13,6 +13,7 @@ from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import UnknownNameError
 from segwright.metrics.confusion import Confusion
 from segwright.metrics.conventions import CONVENTIONS, Convention, background_of, convention_named
+from segwright.metrics.sums import Sums
 
 CLASSES = Classes.of(["background", "road", "car", "tram", "ship"])  # tram is in no truth but predicted; ship is nowhere
 K = len(CLASSES)
@@ -276,14 +277,15 @@ def test_segmentation_models_pytorch(name, reduction):
 
 
 def test_torchmetrics_reads_index_maps_as_one_hot_unless_told():
-    """Two equal maps of labels 0..2 score less than 1, as each row is taken for a class; no error tells."""
+    """Each row of a map is taken for a class and labels are multiplied or and-ed; Dice exceeds 1 and no error tells."""
     torch, segmentation = pytest.importorskip("torch"), pytest.importorskip("torchmetrics.segmentation")
-    labels = torch.from_numpy(np.array([[[0, 1, 2], [2, 2, 1], [0, 0, 0]]]))
+    truth = torch.from_numpy(np.array([[[0, 1, 2], [2, 2, 1], [0, 0, 0]]]))
     other = torch.from_numpy(np.array([[[2, 1, 0], [1, 2, 2], [0, 0, 0]]]))
-    found = segmentation.MeanIoU(num_classes=3)(other, labels).item()
-    told = segmentation.MeanIoU(num_classes=3, input_format="index")(other, labels).item()
-    assert found != pytest.approx(told)
-    pairs = [(other[0].numpy(), labels[0].numpy())]
+    assert segmentation.DiceScore(num_classes=3)(truth, truth).item() > 1.5
+    found = segmentation.MeanIoU(num_classes=3)(other, truth).item()
+    told = segmentation.MeanIoU(num_classes=3, input_format="index")(other, truth).item()
+    assert abs(found - told) > 0.1
+    pairs = [(other[0].numpy(), truth[0].numpy())]
     assert ours("torchmetrics", pairs, Classes.of(["a", "b", "c"]))["mIoU"] == pytest.approx(told, abs=FLOAT32)
 
 
@@ -313,6 +315,22 @@ def test_torchmetrics_counts_an_absent_class_as_0_or_as_minus_1_by_class():
     assert by_class.tolist() == [1, 1, -1]
 
 
+def test_torchmetrics_counts_an_absent_class_as_0_in_generalized_dice():
+    """As MeanIoU did before 1.7.1 (issue 2866): a perfect prediction of two of three classes has a Dice of 0 for the third."""
+    torch, segmentation = pytest.importorskip("torch"), pytest.importorskip("torchmetrics.segmentation")
+    same = torch.from_numpy(np.array([[[0, 0], [1, 1]]]))
+    metric = segmentation.GeneralizedDiceScore(num_classes=3, per_class=True, input_format="index")
+    assert metric(same, same).tolist() == [1, 1, 0]
+    assert np.isnan(ours("segwright", [(same[0].numpy(), same[0].numpy())])["Dice/tram"])
+
+
+def test_torchmetrics_scores_an_image_that_is_rightly_empty_as_0():
+    torch, functional = pytest.importorskip("torch"), pytest.importorskip("torchmetrics.functional.classification")
+    empty = torch.zeros(2, 2, dtype=torch.long)
+    assert functional.binary_jaccard_index(empty, empty).item() == functional.binary_f1_score(empty, empty).item() == 0
+    assert np.isnan(ours("segwright", [(empty.numpy(), empty.numpy())])["IoU/road"])
+
+
 def test_torchmetrics_forgives_what_is_predicted_on_an_ignored_background():
     """With ignore_index=0, labelling all background as an object costs nothing; leaving background out of the mean does."""
     torch, classification = pytest.importorskip("torch"), pytest.importorskip("torchmetrics.classification")
@@ -340,6 +358,18 @@ def test_a_perfect_prediction_is_perfect_in_each_convention(name):
     pairs = [(truth, truth) for truth in (np.array([[0, 1, 2, 3, 4]]), np.array([[4, 3, 2, 1, 0]]))]
     scores = ours(name, pairs)
     assert all(value == 1 for score, value in scores.items() if np.isfinite(value)), scores
+
+
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_weighted_sums_are_those_of_repeated_images(name):
+    """So that intervals come from resampling images, whatever the convention."""
+    metric = Confusion(CLASSES, rules=convention_named(name))
+    states = [metric.count(Segmentation.semantic(p, CLASSES), Segmentation.semantic(t, CLASSES)) for p, t in images()]
+    many = metric.score(Sums.weighted(states, np.array([[1, 1, 1, 1, 1], [2, 0, 1, 0, 2]])))
+    alone = metric.score(reduce(add, [states[0], states[0], states[2], states[4], states[4]]))
+    assert set(many) == set(metric.names)
+    for score, values in many.items():
+        assert values.shape == (2,) and values[1] == pytest.approx(float(alone[score]), nan_ok=True)
 
 
 def test_one_image_with_all_classes_scores_alike_however_images_are_averaged():
