@@ -1,4 +1,4 @@
-"""What every metric must do: each file of metrics/ is tested as it is, by its name."""
+"""What every metric must do: each file of metrics/ that offers one is tested as it is, by its name."""
 
 import pickle
 from functools import reduce
@@ -9,29 +9,40 @@ import pytest
 
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import ShapeError
-from segwright.core.find import find, names
+from segwright.evaluation.counting import metric_class, offered
 from segwright.metrics import Metric
 
-CLASSES = Classes.of(["ground", "tree", "house", "sky"])
+METRICS = sorted(offered())
+CLASSES = Classes.of(["ground", "tree", "house", "sky"], is_thing=[False, True, True, False])
+CLASS_IDS, INSTANCE_IDS = np.array([0, 1, 1, 2, 2, 3]), np.array([0, 1, 2, 3, 4, 0])  # of six segments
+SHAPES = [(24, 30), (12, 13, 18)]
+FLAT = {"video_objects"}  # what its authors define in 2D only
+FEW = {"AR@1", "box AR@1"}  # one detection of a class is too few where there are two objects
+TREND = {"J decay", "F decay"}  # a perfect and a steadily wrong answer both lose nothing with time
 
 
-def class_of(name):
-    return getattr(find("segwright.metrics", name), name.title().replace("_", ""), None)
-
-
-METRICS = [name for name in names("segwright.metrics") if hasattr(class_of(name), "SCORES")]
-
-
-def metric_named(name):
-    return class_of(name)(CLASSES)
-
-
-def segmentation(seed, shape=(24, 30)):
-    """Squares of random classes, some of them void."""
-    coarse = np.random.default_rng(seed).integers(VOID, len(CLASSES), [-(-side // 6) for side in shape])
+def segment_map(seed, shape=SHAPES[0]):
+    """Squares of random segments of four classes, some of them void."""
+    coarse = np.random.default_rng(seed).integers(VOID, len(CLASS_IDS), [-(-side // 6) for side in shape])
     for axis in range(len(shape)):
         coarse = coarse.repeat(6, axis=axis)
-    return Segmentation.semantic(coarse[tuple(map(slice, shape))], CLASSES)
+    return coarse[tuple(map(slice, shape))]
+
+
+def segmentation(given, shape=SHAPES[0]):
+    """The segmentation of a seed or of a map."""
+    numbers = segment_map(given, shape) if isinstance(given, int) else given
+    scores = np.random.default_rng(given if isinstance(given, int) else 0).random(len(CLASS_IDS))  # no two are equal
+    return Segmentation.panoptic(
+        np.where(numbers >= 0, numbers + 1, VOID), CLASS_IDS, INSTANCE_IDS, scores=scores, classes=CLASSES
+    )
+
+
+def counted(metric, prediction, truth):
+    """The state of an image, or of a video of five equal frames."""
+    if getattr(metric, "COUNTS_VIDEOS", False):
+        return metric.count((prediction, truth) for _ in range(5))
+    return metric.count(prediction, truth)
 
 
 def assert_scores_equal(one, other):
@@ -42,37 +53,55 @@ def assert_scores_equal(one, other):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_is_a_metric_with_a_convention(name):
-    metric = metric_named(name)
-    assert isinstance(metric, Metric) and len(metric.convention) > 20
-    scores = metric.score(metric.count(segmentation(0), segmentation(1)))
-    assert set(metric.SCORES) <= set(scores)
+    metric = metric_class(name)(CLASSES)
+    assert isinstance(metric, Metric) and len(metric.convention) > 20 and metric.convention.endswith(".")
+    assert set(metric.SCORES) <= set(metric.score(counted(metric, segmentation(0), segmentation(1))))
 
 
-@pytest.mark.parametrize("shape", [(24, 30), (12, 13, 18)])
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", METRICS)
 def test_truth_against_truth_is_perfect(name, shape):
-    metric, truth = metric_named(name), segmentation(0, shape)
-    scores = metric.score(metric.count(truth, truth))
+    metric, truth = metric_class(name)(CLASSES), segmentation(0, shape)
+    if name in FLAT and len(shape) == 3:
+        with pytest.raises(ShapeError, match="of 2 axes"):
+            counted(metric, truth, truth)
+        return
+    scores = metric.score(counted(metric, truth, truth))
     assert scores and all(np.shape(value) == () for value in scores.values())
-    perfect = metric.score(metric.count(truth, truth) + metric.count(truth, truth))
-    wrong = metric.score(metric.count(segmentation(1, shape), truth))
-    assert_scores_equal(scores, perfect)
+    assert_scores_equal(scores, metric.score(counted(metric, truth, truth) + counted(metric, truth, truth)))
+    wrong = metric.score(counted(metric, segmentation(1, shape), truth))
     for score, value in scores.items():
+        if np.isnan(value) or score in FEW:
+            continue  # such as objects of no size that the truth has, or of a class without things
         assert value in (0.0, 1.0), f"{score} of truth against truth is {value}"  # 1 for rates, 0 for distances
-        assert not abs(wrong[score] - value) < 1e-12, f"{score} does not tell a wrong answer from a perfect one"
+        if score.partition("/")[0] not in TREND and "Betti" not in score:  # as many parts, in other places
+            assert not abs(wrong[score] - value) < 1e-12, f"{score} does not tell a wrong answer from a perfect one"
+    assert any(np.isfinite(scores[score]) for score in metric.SCORES)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_missing_prediction_is_worse_than_a_poor_one(name):
+    metric, truth = metric_class(name)(CLASSES), segmentation(0)
+    nothing = Segmentation.panoptic(np.zeros(truth.shape, int), [], classes=CLASSES)
+    perfect, missed = (metric.score(counted(metric, guess, truth)) for guess in (truth, nothing))
+    for score in metric.SCORES:
+        if np.isfinite(perfect[score]) and score not in TREND | {"Betti-1 error"}:
+            # precision of nothing is unknown; all else is the worst that there is
+            assert np.isnan(missed[score]) or abs(missed[score] - perfect[score]) >= 0.5, f"{score} is {missed[score]}"
+    assert any(abs(missed[score] - perfect[score]) >= 0.5 for score in metric.SCORES)
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_adds_up_in_any_order(name):
-    metric = metric_named(name)
-    states = [metric.count(segmentation(seed), segmentation(seed + 10)) for seed in range(3)]
+    metric = metric_class(name)(CLASSES)
+    states = [counted(metric, segmentation(seed), segmentation(seed + 10)) for seed in range(3)]
     assert_scores_equal(metric.score(states[0] + states[1] + states[2]), metric.score(states[2] + (states[0] + states[1])))
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_weighted_sums_are_those_of_repeated_images(name):
-    metric = metric_named(name)
-    states = [metric.count(segmentation(seed), segmentation(seed + 10)) for seed in range(3)]
+    metric = metric_class(name)(CLASSES)
+    states = [counted(metric, segmentation(seed), segmentation(seed + 10)) for seed in range(3)]
     many = metric.score(type(states[0]).weighted(states, np.array([[1, 1, 1], [2, 0, 1]])))
     for row, repeated in enumerate([states, [states[0], states[0], states[2]]]):
         alone = metric.score(reduce(add, repeated))
@@ -81,26 +110,25 @@ def test_weighted_sums_are_those_of_repeated_images(name):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_states_travel_between_processes(name):
-    metric = metric_named(name)
-    state = metric.count(segmentation(0), segmentation(1))
+    metric = metric_class(name)(CLASSES)
+    state = counted(metric, segmentation(0), segmentation(1))
     assert_scores_equal(metric.score(pickle.loads(pickle.dumps(state))), metric.score(state))
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_ignores_void(name):
     """What is predicted where the truth is void changes nothing."""
-    metric, truth = metric_named(name), segmentation(0)
-    prediction = segmentation(1)
-    other = np.where(truth.class_map() == VOID, 3 - prediction.class_map(), prediction.class_map()).clip(VOID, 3)
-    one = metric.score(metric.count(prediction, truth))
-    assert_scores_equal(one, metric.score(metric.count(Segmentation.semantic(other, CLASSES), truth)))
+    metric, truth, prediction = metric_class(name)(CLASSES), segment_map(0), segment_map(1)
+    other = np.where(truth == VOID, len(CLASS_IDS) - 1 - prediction, prediction).clip(VOID, len(CLASS_IDS) - 1)
+    one, two = (metric.score(counted(metric, segmentation(guess), segmentation(truth))) for guess in (prediction, other))
+    assert_scores_equal(one, two)
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_leaves_its_input_alone(name):
-    metric, prediction, truth = metric_named(name), segmentation(0), segmentation(1)
+    metric, prediction, truth = metric_class(name)(CLASSES), segmentation(0), segmentation(1)
     before = prediction.planes.copy(), truth.planes.copy()
-    metric.score(metric.count(prediction, truth))
+    metric.score(counted(metric, prediction, truth))
     np.testing.assert_array_equal(prediction.planes, before[0])
     np.testing.assert_array_equal(truth.planes, before[1])
 
@@ -108,4 +136,4 @@ def test_leaves_its_input_alone(name):
 @pytest.mark.parametrize("name", METRICS)
 def test_refuses_sizes_that_differ(name):
     with pytest.raises(ShapeError):
-        metric_named(name).count(segmentation(0, (12, 12)), segmentation(0))
+        counted(metric_class(name)(CLASSES), segmentation(0, (12, 12)), segmentation(0))
