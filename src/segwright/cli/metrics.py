@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:  # loading the scores takes longer than `segwright --help` may
+    from segwright.evaluation.pairs import Pairs
     from segwright.evaluation.scores import Scores
 
 
@@ -21,6 +22,10 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the scores, per image too, into this JSON file.")] = None,
     per_image: Annotated[Path | None, typer.Option(help="Also write the scores of each image into this CSV file.")] = None,
+    explain: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="Say instead why two conventions, such as nnunet and monai, give two numbers here."),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page that shows where the errors are.")] = None,
     prediction_format: Annotated[str | None, typer.Option(help="Format of PREDICTION, where it is not recognised.")] = None,
     truth_format: Annotated[str | None, typer.Option(help="Format of TRUTH, where it is not recognised.")] = None,
@@ -40,6 +45,9 @@ def run(
         tally = tally_results(prediction, truth, names)
     else:
         pairs = pair(open_dataset(prediction, prediction_format), open_dataset(truth, truth_format))
+        if explain is not None:
+            print_explanation(pairs, *explain)
+            return
         with counting() as watch:
             tally = tally_pairs(
                 pairs,
@@ -60,6 +68,21 @@ def run(
         typer.echo(scores.to_json())
     else:
         print_scores(scores)
+
+
+def print_explanation(pairs: "Pairs", a: str, b: str) -> None:
+    """Print the scores by two conventions, and what makes them differ on these data."""
+    from segwright.cli.terminal import print_table, working
+    from segwright.evaluation.counting import Counter
+    from segwright.evaluation.explain import explain
+
+    counter = Counter.of({"confusion": ()}, pairs.classes)
+    with working(f"explain {a} and {b}"):
+        found = explain(((key, *counter.dense(pairs.load(key))) for key in pairs.keys), counter.classes, a, b)
+    header, *rows = found.rows()
+    print_table(header, rows)
+    for sentence in found.sentences():
+        typer.echo(sentence)
 
 
 def write_table(path: Path, scores: "Scores") -> None:

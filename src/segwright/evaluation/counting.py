@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from segwright.core import Classes
+from segwright.core import Classes, Segmentation
 from segwright.core.errors import SegwrightError, UnknownNameError, naming
 from segwright.core.find import find, names, nearest
 from segwright.evaluation.atlas import Atlas
@@ -75,6 +75,12 @@ class Counter:
             scores |= {score: float(own[score]) for score in self.wanted[name]}
         return scores
 
+    def dense(self, pair: Pair) -> tuple[Segmentation, Segmentation]:
+        """Prediction and truth with the background filled in, where data have one."""
+        if self.background is None:
+            return pair.prediction, pair.truth
+        return self.background.fill(pair.prediction), self.background.fill(pair.truth)
+
     def image(self, pair: Pair) -> Counted:
         """What the metrics of images count on one of them."""
         states: dict[str, Any] = {}
@@ -82,9 +88,7 @@ class Counter:
         for name, metric in self.metrics.items():
             if counts_videos(metric):
                 continue
-            prediction, truth = pair.prediction, pair.truth
-            if name in DENSE and self.background:
-                prediction, truth = self.background.fill(prediction), self.background.fill(truth)
+            prediction, truth = self.dense(pair) if name in DENSE else (pair.prediction, pair.truth)
             if hasattr(metric, "matrix"):
                 matrix = metric.matrix(prediction, truth)
             spacing = (pair.sample.grid.spacing_mm,) if getattr(metric, "NEEDS_SPACING", False) else ()
