@@ -141,6 +141,14 @@ def test_binary():
     assert scores["IoU/cell"] == 1 / 2 and scores["Dice/cell"] == 2 / 3 and scores["kappa"] == pytest.approx(1 / 2)
 
 
+def test_thousands_of_classes_need_no_table_of_their_squares():
+    many = Classes.of([str(k) for k in range(60_000)])
+    truth = Segmentation.panoptic(np.array([[1, 1, 2, 2]]), [7, 59_999], classes=many)
+    prediction = Segmentation.panoptic(np.array([[1, 2, 2, 2]]), [7, 59_999], classes=many)
+    state = Confusion(many).count(prediction, truth)
+    assert state.values.shape == (3, 60_002) and Confusion(many).score(state)["mIoU"] == (1 / 2 + 2 / 3) / 2
+
+
 @pytest.mark.parametrize(("iou", "dice"), [(0, 0), (1 / 3, 1 / 2), (0.5, 2 / 3), (1, 1)])
 def test_dice_and_iou_by_hand(iou, dice):
     assert dice_of_iou(iou) == pytest.approx(dice) and iou_of_dice(dice) == pytest.approx(iou)

@@ -55,17 +55,21 @@ class Confusion:
             UsageError: one of them holds a class that this metric does not know.
         """
         self._check(prediction, truth)
-        none = len(self.classes)  # the column of no class; as a row, the next one is void
+        present, place = np.unique(np.concatenate([truth.class_ids, prediction.class_ids]), return_inverse=True)
+        none = len(present)  # a table of the classes of this image, however many there are: the column of no class
         void = none if self.rules.void == "no class" else none + 1
-        row_of = np.array([void, none, *truth.class_ids])
-        column_of = np.array([none, none, *prediction.class_ids])
+        row_of = np.concatenate([[void, none], place[: len(truth)]])
+        column_of = np.concatenate([[none, none], place[len(truth) :]])
         background = background_of(self.classes)
         if self.rules.background == "void" and background is not None:
             row_of[2:][truth.class_ids == background] = none + 1
         if len(truth.planes) == len(prediction.planes) == 1:
-            table = count_labels(prediction.planes[0], column_of, truth.planes[0], row_of, none)
-            return class_pixels(table[: none + 1])
-        return count_layers(prediction.planes, column_of, truth.planes, row_of, none)
+            own = class_pixels(count_labels(prediction.planes[0], column_of, truth.planes[0], row_of, none)[: none + 1])
+        else:
+            own = count_layers(prediction.planes, column_of, truth.planes, row_of, none)
+        pixels = np.zeros((3, len(self.classes) + 2))
+        pixels[:, present], pixels[:, -2:] = own[:, :none], own[:, none:]
+        return pixels
 
     def state(self, pixels: np.ndarray) -> Sums:
         """The state of an image, or of R images at once, with these `pixels` (..., 3, K + 2)."""
@@ -165,7 +169,7 @@ class Confusion:
 def _labels(segmentation: Segmentation, none: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels (*S), and the class of the labels -1, 0, 1, ...; several planes are laid over each other first."""
     if len(segmentation.planes) == 1:
-        return segmentation.planes[0], np.array([none, none, *segmentation.class_ids])
+        return segmentation.planes[0], np.concatenate([[none, none], segmentation.class_ids])
     labels = np.where(segmentation.planes[0] == VOID, VOID, segmentation.class_map())
     return labels, np.array([none, *range(none)])
 
