@@ -14,8 +14,8 @@ from segwright.metrics.conventions import SEGWRIGHT, Convention, background_of
 from segwright.metrics.joint_counts import count_labels, count_layers
 from segwright.metrics.sums import Sums, mean, ratio
 
-MEANS = {"mIoU": "IoU", "mean accuracy": "recall", "Dice": "Dice", "precision": "precision", "recall": "recall"}
-"""Each mean over classes, by the score of a class that it is the mean of."""
+TITLES = ("IoU", "Dice", "precision", "recall")  # the scores of a class
+MEANS = ("mIoU", "Dice", "precision", "recall")  # over classes, in the same order; mean accuracy is another name of mean recall
 
 
 @dataclass(frozen=True)
@@ -100,22 +100,21 @@ class Confusion:
         """
         if self.rules.images == "added up":
             return self._scores(state.values)
-        total, known = state.values[..., 0, :], state.values[..., 1, :]  # (..., F)
-        names = self.names
-        scores = dict(zip(names, np.moveaxis(ratio(total, known), -1, 0), strict=True))
-        for name, title in MEANS.items():
-            where = [names.index(f"{title}/{self.classes.names[k]}") for k in self.averaged]
-            if self.rules.images == "averaged by class":
-                scores[name] = mean(ratio(total[..., where], known[..., where]))
-            elif self.rules.images == "averaged with classes":
-                scores[name] = ratio(total[..., where].sum(axis=-1), known[..., where].sum(axis=-1))
+        scores = dict(zip(self.names, np.moveaxis(ratio(state.values[..., 0, :], state.values[..., 1, :]), -1, 0), strict=True))
+        shape = (*state.values.shape[:-1], len(TITLES), len(self.classes))
+        total, known = np.moveaxis(
+            state.values[..., len(self.SCORES) :].reshape(shape)[..., self.averaged], -3, 0
+        )  # (..., 4, K)
+        if self.rules.images == "averaged by class":
+            scores |= _means(mean(ratio(total, known)))
+        elif self.rules.images == "averaged with classes":
+            scores |= _means(ratio(total.sum(axis=-1), known.sum(axis=-1)))
         return scores
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all F scores, in their order."""
-        titles = ("IoU", "Dice", "precision", "recall")
-        return (*self.SCORES, *(f"{title}/{name}" for title in titles for name in self.classes.names))
+        return (*self.SCORES, *(f"{title}/{name}" for title in TITLES for name in self.classes.names))
 
     @property
     def averaged(self) -> list[int]:
@@ -125,31 +124,23 @@ class Confusion:
 
     def _scores(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Scores by name from pixels (..., 3, K + 2)."""
-        by_class = self._class_scores(pixels)
-        scores = {name: mean(by_class[title][..., self.averaged]) for name, title in MEANS.items()}
-        actual = pixels[..., 1, self.averaged]
-        weighted = (np.nan_to_num(by_class["IoU"][..., self.averaged]) * actual).sum(axis=-1)
+        table, averaged = self._class_scores(pixels), self.averaged
+        scores = _means(mean(table[..., averaged]))
+        actual = pixels[..., 1, averaged]
+        weighted = (np.nan_to_num(table[..., 0, averaged]) * actual).sum(axis=-1)  # IoU
         scores["frequency-weighted IoU"] = ratio(weighted, actual.sum(axis=-1))
         scores["pixel accuracy"], scores["kappa"] = _agreement(pixels)
-        scores = {name: scores[name] for name in self.SCORES}
-        for title, values in by_class.items():
-            scores |= {f"{title}/{name}": values[..., k] for k, name in enumerate(self.classes.names)}
-        return scores
+        by_class = np.moveaxis(table.reshape(*table.shape[:-2], -1), -1, 0)  # (4 K, ...)
+        return {name: scores[name] for name in self.SCORES} | dict(zip(self.names[len(self.SCORES) :], by_class, strict=True))
 
-    def _class_scores(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """IoU, Dice, precision and recall, (..., K) each, with what the convention says of absent classes."""
+    def _class_scores(self, pixels: np.ndarray) -> np.ndarray:
+        """IoU, Dice, precision and recall, float64 (..., 4, K), with what the convention says of absent classes."""
         correct, actual, predicted = np.moveaxis(pixels[..., : len(self.classes)], -2, 0)  # (..., K) each
-        scores = {
-            "IoU": ratio(correct, actual + predicted - correct),
-            "Dice": ratio(2 * correct, actual + predicted),
-            "precision": ratio(correct, predicted),
-            "recall": ratio(correct, actual),
-        }
+        wholes = np.stack([actual + predicted - correct, (actual + predicted) / 2, predicted, actual], axis=-2)
+        table = ratio(correct[..., None, :], wholes)
         if self.rules.absent_from == "truth":
-            scores = {title: np.where(actual > 0, values, np.nan) for title, values in scores.items()}
-        if self.rules.absent_score is not None:
-            scores = {title: np.nan_to_num(values, nan=self.rules.absent_score) for title, values in scores.items()}
-        return scores
+            table = np.where(actual[..., None, :] > 0, table, np.nan)
+        return table if self.rules.absent_score is None else np.nan_to_num(table, nan=self.rules.absent_score)
 
     def _check(self, prediction: Segmentation, truth: Segmentation) -> None:
         """Refuse sizes that differ and classes that are not known."""
@@ -172,6 +163,11 @@ def _labels(segmentation: Segmentation, none: int) -> tuple[np.ndarray, np.ndarr
         return segmentation.planes[0], np.concatenate([[none, none], segmentation.class_ids])
     labels = np.where(segmentation.planes[0] == VOID, VOID, segmentation.class_map())
     return labels, np.array([none, *range(none)])
+
+
+def _means(values: np.ndarray) -> dict[str, np.ndarray]:
+    """Means over classes by name, from those of IoU, Dice, precision and recall, (..., 4)."""
+    return dict(zip(MEANS, np.moveaxis(values, -1, 0), strict=True)) | {"mean accuracy": values[..., -1]}
 
 
 def _agreement(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
