@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segwright.core import Classes, Segmentation
-from segwright.evaluation.cutout import PREDICTED_COLOR, SIDE, SMALLEST, TRUE_COLOR, cutout, outline, square
+from segwright.evaluation.cutout import BOTH_COLOR, PREDICTED_COLOR, SIDE, SMALLEST, TRUE_COLOR, cutout, outline, square
 
 CLASSES = Classes.of(["cell"], is_thing=[True])
 
@@ -26,12 +26,14 @@ def one_square(first, end, shape=(100, 120)):
 
 
 def test_left_bare_right_with_both_outlines():
-    image = np.full((3, 100, 120), 90, np.uint8)
+    image = np.full((3, 100, 120), 130, np.uint8)
     picture = opened(cutout(image, one_square(40, 60), one_square(44, 64), ((40, 60), (40, 60))))
     assert picture.shape == (SIDE, 2 * SIDE + 4, 3)
     left, right = picture[:, :SIDE], picture[:, SIDE + 4 :]
-    assert np.abs(left - 90).max() < 30
+    assert np.abs(left - 130).max() < 30
     assert has_color(right, TRUE_COLOR) and has_color(right, PREDICTED_COLOR)
+    same = opened(cutout(image, one_square(40, 60), one_square(40, 60), ((40, 60), (40, 60))))[:, SIDE + 4 :]
+    assert has_color(same, BOTH_COLOR) and not has_color(same, TRUE_COLOR)
 
 
 def test_volumes_show_the_middle_slice_of_the_box():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segwright.evaluation.pictures import NOT_SCORED, WRONG, disagreement, drawable, figure
+from segwright.evaluation.pictures import NOT_SCORED, WRONG, disagreement, drawable, figure, lightened
 
 
 def inside(html):
@@ -42,3 +42,12 @@ def test_drawable_takes_the_middle_of_a_volume_and_thins_what_is_large():
     assert (image == volume[:, 2]).all() and (class_map == volume[0, 2]).all()
     image, class_map = drawable(np.zeros((3, 100, 2900), np.uint8), np.zeros((100, 2900), int))
     assert image.shape == (3, 34, 967) and class_map.shape == (34, 967)
+
+
+def test_dark_pictures_are_lightened_and_others_left_alone():
+    dark, bright = np.full((4, 4, 3), 20, np.uint8), np.full((4, 4, 3), 130, np.uint8)
+    assert (lightened(dark) == 120).all()  # at most 6 times
+    assert (lightened(np.full((4, 4, 3), 50, np.uint8)) == 200).all()
+    assert lightened(bright) is bright and (lightened(np.zeros((2, 2, 3), np.uint8)) == 0).all()
+    dark[0, 0] = 255
+    assert (lightened(np.tile(dark, (10, 10, 1)))[0, 0] == 255).all()

@@ -3,9 +3,12 @@ import pytest
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import OutputError
+from segwright.evaluation.atlas import Atlas
 from segwright.evaluation.gallery import Gallery
 from segwright.evaluation.measuring import evaluate
 from segwright.evaluation.report import plan_table, write_report
+from segwright.evaluation.scores import Scores
+from segwright.formats.synthetic import cells
 
 PLAN = """
 [training]
@@ -55,6 +58,74 @@ def test_classes_are_sorted_and_the_absent_one_is_last(classes, tmp_path, read_h
     assert "no interval" in text and "Measured on 1 image with 3 classes" in text
     for part in ("Learning", "Images", "Plan"):  # nothing was given for them
         assert part not in text
+
+
+def scores_of(values, classes, **others):
+    table = {"count": 3, "classes": classes, "values": values, "intervals": {}, "per_image": {}, "matrix": ()}
+    return Scores(**table | {"conventions": {"a": "What was counted."}} | others)
+
+
+def written(tmp_path, **parts):
+    write_report(tmp_path / "r.html", title="t", **parts)
+    return (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_scores_of_objects_lead_where_they_come_first(classes, tmp_path, read_html):
+    values = {"PQ": 0.5, "SQ": 0.8, "RQ": 0.6, "PQ things": 0.4, "PQ/sky": 0.9, "SQ/sky": 0.9, "PQ/car": 0.1, "PQ/road": np.nan}
+    text = "".join(read_html(written(tmp_path, scores=scores_of(values, classes, notes=("2 of 3 are missing.",)))).text)
+    assert text.index("PQ50.0%") < text.index("SQ80.0%") < text.index("RQ60.0%") < text.index("1 further scores")
+    assert "PQ things40.0" in text and "2 of 3 are missing." in text and "What was counted." in text
+    assert "Best at sky (PQ 90.0" in text and "ClassPQ, %SQsky90.090.0car10.0–road––" in text
+    assert "Confusion" not in text and "Pixels" not in text
+
+
+def test_distances_are_no_shares_and_the_smallest_is_best(classes, tmp_path, read_html):
+    values = {"HD95": 12.5, "NSD": 0.9, "HD95/sky": 20.0, "HD95/road": 5.0, "HD95/car": 7.5}
+    intervals = {"HD95": (10.0, 14.0)}
+    text = "".join(read_html(written(tmp_path, scores=scores_of(values, classes, intervals=intervals))).text)
+    assert "HD9512.50" in text and "12.50%" not in text and "95 % interval 10.00 to 14.00" in text
+    assert "road5.00car7.50sky20.00" in text and "Best at" not in text
+
+
+def test_of_many_classes_those_that_were_not_measured_are_counted_only(tmp_path, read_html):
+    many = Classes.of([f"c{k}" for k in range(40)])
+    values = {"mIoU": 0.5} | {f"IoU/c{k}": 0.5 if k < 3 else np.nan for k in range(40)}
+    text = "".join(read_html(written(tmp_path, scores=scores_of(values, many))).text)
+    assert "37 further classes could not be measured here." in text and "c2" in text and "c39" not in text
+
+
+def test_no_scores_at_all(classes, tmp_path, read_html):
+    assert "Measured on 3 images" in "".join(read_html(written(tmp_path, scores=scores_of({}, classes))).text)
+
+
+def without_each_third(sample):
+    truth = sample.truth
+    planes = np.where(truth.planes % 3 == 0, 0, truth.planes)
+    return Segmentation(planes, truth.class_ids, truth.instance_ids, truth.scores, truth.classes)
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (12, 48, 48)])
+def test_an_atlas_adds_its_parts_in_2d_and_3d(shape, tmp_path, read_html):
+    dataset = cells(2, shape=shape)
+    atlases, gallery = [], Gallery()
+
+    def watch(sample, prediction, own):
+        atlases.append(Atlas.of(sample.key, prediction, sample.truth, sample.image))
+        gallery(sample, prediction, own)
+
+    scores = evaluate(without_each_third, dataset, metrics=("average_precision",), on_image=watch)
+    html = written(tmp_path, scores=scores, examples=gallery.examples(), atlas=Atlas.total(atlases))
+    text = "".join(read_html(html).text)
+    for part in ("Objects by cause", "Panoptic quality", "Borders and interiors", "True objects", "Labels to look at"):
+        assert part in text
+    assert "Most is lost to missed objects" in text and "matched" in text and len(html) < 1_500_000
+
+
+def test_an_atlas_of_class_maps_has_no_objects(truths, guess, tmp_path, read_html):
+    atlases = []
+    scores = evaluate(guess, truths, on_image=lambda s, p, own: atlases.append(Atlas.of(s.key, p, s.truth, s.image)))
+    text = "".join(read_html(written(tmp_path, scores=scores, atlas=Atlas.total(atlases))).text)
+    assert "Borders and interiors" in text and "Objects by cause" not in text and "Panoptic" not in text
 
 
 def test_plan_by_hand(read_html):

@@ -9,7 +9,7 @@ from segwright.evaluation.atlas import Atlas
 from segwright.evaluation.bars import bar_chart, stack
 from segwright.evaluation.borders import BANDS, NEAR
 from segwright.evaluation.causes import BOTH, CLASS, DUPLICATE, FALSE, FATES, MASK, MATCHED, MERGED, MISSED, SPLIT
-from segwright.evaluation.cutout import PREDICTED_COLOR, TRUE_COLOR
+from segwright.evaluation.cutout import BOTH_COLOR, PREDICTED_COLOR, TRUE_COLOR
 from segwright.evaluation.page import meter, percent, section, small_percent, swatch
 from segwright.evaluation.pictures import embedded
 from segwright.evaluation.suspects import Suspect
@@ -205,9 +205,10 @@ def suspect_section(atlas: Atlas) -> str:
     found = atlas.doubtful()
     if not found:
         return ""
-    chips = f'<div class="chips"><span>{swatch(TRUE_COLOR)}truth</span><span>{swatch(PREDICTED_COLOR)}prediction</span></div>'
+    colors = {"truth": TRUE_COLOR, "prediction": PREDICTED_COLOR, "both": BOTH_COLOR}
+    chips = "".join(f"<span>{swatch(color)}{name}</span>" for name, color in colors.items())
     cards = "".join(map(suspect_card, found))
-    return section("Labels to look at", SUSPECT_NOTE, f'{chips}<div class="suspects">{cards}</div>')
+    return section("Labels to look at", SUSPECT_NOTE, f'<div class="chips">{chips}</div><div class="suspects">{cards}</div>')
 
 
 def suspect_card(suspect: Suspect) -> str:

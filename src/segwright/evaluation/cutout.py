@@ -7,12 +7,13 @@ import numpy as np
 
 from segwright.core import Segmentation
 from segwright.core.picture import as_rgb
-from segwright.evaluation.pictures import jpeg
+from segwright.evaluation.pictures import jpeg, lightened
 
 SIDE = 200  # pixels of each half: an outline is told apart, and a page of twenty stays below half a megabyte
 SMALLEST = 32  # pixels of the image that are shown, at least: less would be blur
 MARGIN = 0.6  # of the box on each side: what an object is, its surroundings tell
 TRUE_COLOR, PREDICTED_COLOR = (64, 224, 255), (255, 112, 32)  # cyan and orange: apart for colour-blind eyes, rare in images
+BOTH_COLOR = (240, 240, 240)  # where they agree
 
 
 def cutout(image: np.ndarray, prediction: Segmentation, truth: Segmentation, box: Sequence[tuple[int, int]]) -> bytes:
@@ -23,14 +24,16 @@ def cutout(image: np.ndarray, prediction: Segmentation, truth: Segmentation, box
     index: list[int | slice] = [(low + high) // 2 for low, high in box[:-2]]
     window = square(box[-2:], image.shape[-2:])
     index += [slice(*ends) for ends in window]
-    bare = as_rgb(image[(slice(None), *index)])
+    bare = lightened(as_rgb(image[(slice(None), *index)]))
     scale = SIDE / max(bare.shape[:2])
     height, width = (max(1, round(side * scale)) for side in bare.shape[:2])
     bare = cv2.resize(bare, (width, height), interpolation=cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA)
     drawn = bare.copy()
-    for segmentation, color in ((truth, TRUE_COLOR), (prediction, PREDICTED_COLOR)):
-        for plane in segmentation.planes[(slice(None), *index)]:
-            drawn[outline(cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))] = color
+    edges = [
+        np.any([outline(cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)) for plane in planes], axis=0)
+        for planes in (each.planes[(slice(None), *index)] for each in (truth, prediction))
+    ]
+    drawn[edges[0]], drawn[edges[1]], drawn[edges[0] & edges[1]] = TRUE_COLOR, PREDICTED_COLOR, BOTH_COLOR
     gap = np.full((height, 4, 3), 128, np.uint8)
     return jpeg(np.concatenate([bare, gap, drawn], axis=1))
 

@@ -17,7 +17,7 @@ from segwright.evaluation.causes import NO_OBJECT, Fates, fates
 from segwright.evaluation.gallery import Example, goodness, rank
 from segwright.evaluation.object_pictures import fate_picture
 from segwright.evaluation.page import legend, score_text, swatch
-from segwright.evaluation.pictures import NOT_SCORED, WRONG, disagreement, drawable, figure
+from segwright.evaluation.pictures import NOT_SCORED, WRONG, disagreement, drawable, figure, lightened
 from segwright.evaluation.scores import Scores
 from segwright.transforms.background import BACKGROUND, plain
 
@@ -33,25 +33,30 @@ def image_rows(scores: Scores, examples: Sequence[Example], *, with_objects: boo
     """
     if not examples:
         return ""
+    classes = examples[0][1].classes  # those of the scores may have a background before them
     values = np.array([goodness(own) for own in scores.per_image.values()])
     named: set[int] = set()
+    has_maps = False
     became: set[int] = set()
     rows = []
     for sample, prediction, own in sorted(examples, key=lambda example: np.nan_to_num(rank(example), nan=np.inf)):
         view = View.of(sample, prediction, with_objects=with_objects)
         named |= set(np.unique(view.truth).tolist()) | set(np.unique(view.guess).tolist())
         became |= view.shown_fates()
-        figures = view.figures(scores.classes)
+        has_maps |= view.has_maps
+        figures = view.figures(classes)
         note = ", ".join(f"{name} {score_text(name, value)}" for name, value in list(own.items())[:MOST_SCORES])
         place = f"rank {1 + int((values > goodness(own)).sum())} of {len(values)}"
         rows.append(
             f'<article class="example"><h3>{escape(sample.key)}<span>{escape(note)}</span><span>{place}</span></h3>'
             f'<div class="row{" three" if len(figures) > 4 else ""}">{"".join(figures)}</div></article>'
         )
-    chips = range(len(scores.classes)) if len(scores.classes) <= MAX_LEGEND else sorted(named - {VOID})
+    chips = range(len(classes)) if len(classes) <= MAX_LEGEND else sorted(named - {VOID})
+    if not has_maps:
+        chips = []
     extra = f"<span>{swatch(WRONG)}wrong</span><span>{swatch(NOT_SCORED)}void, not scored</span>"
     objects = f'<div class="chips">{fate_chips(became)}</div>' if became else ""
-    return legend(scores.classes, chips, extra) + objects + "".join(rows)
+    return legend(classes, chips, extra) + objects + "".join(rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +105,17 @@ class View:
             place=place,
         )
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether class maps are drawn. Where there is nothing but objects, these say more."""
+        return self.fates is None or self.has_stuff
+
     def figures(self, classes: Classes) -> list[str]:
-        """The pictures as HTML. Class maps of nothing but objects are left out: the objects say more."""
-        drawn = [figure(as_rgb(self.image), f"Image{self.place}")]
-        if self.fates is None or self.has_stuff:
+        """The pictures as HTML."""
+        plain_image = as_rgb(self.image)
+        light = lightened(plain_image)
+        drawn = [figure(light, f"Image{self.place}{', lightened' if light is not plain_image else ''}")]
+        if self.has_maps:
             drawn += [
                 figure(overlay(self.image, self.truth, classes.palette, STRENGTH), "Truth"),
                 figure(overlay(self.image, self.guess, classes.palette, STRENGTH), "Prediction"),

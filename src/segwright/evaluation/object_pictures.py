@@ -7,6 +7,7 @@ import numpy as np
 from segwright.core.picture import as_rgb
 from segwright.evaluation.causes import MATCHED
 from segwright.evaluation.cutout import outline
+from segwright.evaluation.pictures import lightened
 
 FILL, CALM_FILL = 0.62, 0.22  # of a colour over the paled image: of what went wrong, and of what was matched
 PALE = 0.6  # of the image; the rest is grey
@@ -17,7 +18,7 @@ def fate_picture(image: np.ndarray, planes: np.ndarray, fates: np.ndarray, color
 
     `fates` (N,) are keys of `colors`; a segment with another fate is left out. Outlines are solid, so that neighbours part.
     """
-    grey = as_rgb(image).mean(axis=2, keepdims=True)
+    grey = lightened(as_rgb(image)).mean(axis=2, keepdims=True)
     picture = np.repeat(PALE * grey + (1 - PALE) * 128, 3, axis=2)
     palette = np.array([colors.get(int(fate), (0, 0, 0)) for fate in fates], np.float64).reshape(-1, 3)
     is_shown = np.array([int(fate) in colors for fate in fates], bool)

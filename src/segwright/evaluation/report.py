@@ -148,23 +148,27 @@ def class_table(scores: Scores) -> str:
     pixels = scores.confusion().sum(axis=1) if len(scores.matrix) else None
     sign = 1 if shown[0] in DISTANCES else -1
     order = [(sign * of_class(scores, shown[0], name), k, name) for k, name in enumerate(scores.classes.names)]
-    rows = []
+    rows, left_out = [], 0
     for rank, k, name in sorted(order, key=lambda row: np.inf if np.isnan(row[0]) else row[0]):
+        if np.isnan(rank) and len(order) > MANY_CLASSES:
+            left_out += 1
+            continue
         cells = []
         for title in shown:
             value = of_class(scores, title, name)
             interval = scores.intervals.get(f"{title}/{name}") if title == shown[0] else None
             text = score_text(title, value, unit="")
             cells.append(f'<td class="num">{text}</td>' if title in DISTANCES else f"<td>{meter(text, value, interval)}</td>")
-        absent = ' class="muted" title="neither in these images nor predicted"' if np.isnan(rank) else ""
+        absent = ' class="muted" title="could not be measured here"' if np.isnan(rank) else ""
         share = "" if pixels is None else f'<td class="num muted">{small_percent(pixels[k] / max(pixels.sum(), 1))}</td>'
         rows.append(f"<tr><td{absent}>{swatch(scores.classes.colors[k])}{escape(name)}</td>{''.join(cells)}{share}</tr>")
+    absent_note = f'<p class="note">{left_out} further classes could not be measured here.</p>' if left_out else ""
     heads = [f'<th class="main-column">{escape(shown[0])}{", %" * (sign < 0)}</th>']
     heads += [f"<th>{escape(title[0].upper() + title[1:])}</th>" for title in shown[1:]]
     heads += ['<th class="num">Pixels</th>'] * (pixels is not None)
     return (
         f'<div class="scroll"><table{" class=dense" if len(rows) > MANY_CLASSES else ""}>'
-        f"<thead><tr><th>Class</th>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<thead><tr><th>Class</th>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{absent_note}"
     )
 
 
