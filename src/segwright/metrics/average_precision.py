@@ -9,9 +9,10 @@ import numpy as np
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import UsageError
-from segwright.metrics.matching import AREA_NAMES, Matches, Objects, check_rules, match
+from segwright.metrics.matching import AREA_NAMES, NEARLY_ONE, Matches, Objects, check_rules, match
 from segwright.metrics.overlaps import Overlaps, overlaps
 from segwright.metrics.precision_recall import Curves, curves
+from segwright.metrics.runs import Runs, overlapping
 from segwright.metrics.sums import mean
 
 IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())  # COCO's, with its roundings
@@ -58,6 +59,16 @@ class AveragePrecision:
         alone = np.where(is_crowd[column], 0, objects.areas[column] - pixels)  # it does not matter how large a crowd is
         pairs = row, column, pixels / (detections.areas[row] + alone)
         return Matches((match(detections, objects, pairs, self.iou_thresholds, self.max_detections[-1]),))
+
+    def count_runs(self, runs: Runs, detections: Objects, true_runs: Runs, truth: Objects) -> Matches:
+        """The matches of one image from runs of pixels: of COCO's run lengths, or of masks bool (N, H, W) without planes.
+
+        Raises:
+            ShapeError: prediction and truth differ in size.
+            UsageError: a score is NaN.
+        """
+        pairs = overlapping(runs, detections, true_runs, truth, min(*self.iou_thresholds, NEARLY_ONE))
+        return Matches((match(detections, truth, pairs, self.iou_thresholds, self.max_detections[-1]),))
 
     def score(self, state: Matches) -> dict[str, np.ndarray]:
         """Scores from 0 to 1 by name, then "AP/name" of each class; NaN where there is no object."""
@@ -129,18 +140,14 @@ def scored(
 
 
 def _summary(block: Curves, iou_thresholds: Sequence[float], max_detections: Sequence[int]) -> dict[str, np.ndarray]:
-    precision, recall = block.precision, block.recall  # (R, K, A, T), (R, K, A, L, T)
-    per_class = precision.mean(axis=-1)  # (R, K, A): an object is there at all thresholds or at none
-    per_range, recalls = (
-        mean(np.moveaxis(per_class, 1, -1)),
-        mean(np.moveaxis(recall.mean(axis=-1), 1, -1)),
-    )  # (R, A), (R, A, L)
+    per_class = block.precision.mean(axis=2)  # (K, A, R): an object is there at all thresholds or at none
+    per_range, recalls = mean(per_class.T), mean(block.recall.T)  # (R, A), (R, L, A)
     scores = {"AP": per_range[:, 0]}
     for share in (0.5, 0.75):
         at = next((t for t, threshold in enumerate(iou_thresholds) if isclose(threshold, share)), None)
-        unknown = np.full(len(precision), np.nan)
-        scores[f"AP{share * 100:.0f}"] = unknown if at is None else mean(precision[:, :, 0, at])
+        unknown = np.full(len(per_range), np.nan)
+        scores[f"AP{share * 100:.0f}"] = unknown if at is None else mean(block.precision[:, 0, at].T)
     scores |= {f"AP {name}": per_range[:, a] for a, name in enumerate(AREA_NAMES) if a}
-    scores |= {f"AR@{limit}": recalls[:, 0, index] for index, limit in enumerate(max_detections)}
-    scores |= {f"AR {name}": recalls[:, a, -1] for a, name in enumerate(AREA_NAMES) if a}
-    return scores | {"AP/": per_class[:, :, 0]}
+    scores |= {f"AR@{limit}": recalls[:, index, 0] for index, limit in enumerate(max_detections)}
+    scores |= {f"AR {name}": recalls[:, -1, a] for a, name in enumerate(AREA_NAMES) if a}
+    return scores | {"AP/": per_class[:, 0].T}

@@ -57,8 +57,34 @@ class BoxAveragePrecision:
         areas = (boxes[:, 1] - boxes[:, 0]).prod(axis=-1)
         detections = Objects(prediction.class_ids[rows], areas, scores=prediction.scores[rows])
         objects = Objects(truth.class_ids[columns], truth.areas()[columns], is_crowd=is_crowd)
-        pairs = box_pairs(boxes, detections.class_ids, true_boxes, objects.class_ids, is_crowd)
+        true_sizes = (true_boxes[:, 1] - true_boxes[:, 0]).prod(axis=-1)
+        pairs = box_pairs(
+            (boxes[:, 0], boxes[:, 1], areas),
+            detections.class_ids,
+            (true_boxes[:, 0], true_boxes[:, 1], true_sizes),
+            objects.class_ids,
+            is_crowd,
+        )
         return Matches((match(detections, objects, pairs, self.iou_thresholds, self.max_detections[-1]),))
+
+    def count_boxes(self, boxes_xywh: np.ndarray, detections: Objects, true_boxes_xywh: np.ndarray, truth: Objects) -> Matches:
+        """The matches of one image from boxes float64 (D, 4) and (G, 4): left, top, width and height, as in COCO's files.
+
+        Raises:
+            UsageError: a score is NaN.
+        """
+        corners, sizes, true_corners, true_sizes = (
+            each.reshape(-1, 2, 2)[:, n] for each in (boxes_xywh, true_boxes_xywh) for n in (0, 1)
+        )
+        is_crowd = np.zeros(len(true_corners), bool) if truth.is_crowd is None else truth.is_crowd
+        pairs = box_pairs(
+            (corners, corners + sizes, sizes.prod(axis=-1)),
+            detections.class_ids,
+            (true_corners, true_corners + true_sizes, true_sizes.prod(axis=-1)),
+            truth.class_ids,
+            is_crowd,
+        )
+        return Matches((match(detections, truth, pairs, self.iou_thresholds, self.max_detections[-1]),))
 
     def score(self, state: Matches) -> dict[str, np.ndarray]:
         """Scores from 0 to 1 by name, then "box AP/name" of each class; NaN where there is no object."""
@@ -77,19 +103,19 @@ def boxes_around(planes: np.ndarray, count: int) -> np.ndarray:
     return boxes[1:, :, 3 - len(shape) :].astype(np.float64)
 
 
-def box_pairs(
-    boxes: np.ndarray, class_ids: np.ndarray, true_boxes: np.ndarray, true_class_ids: np.ndarray, is_crowd: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Detection, object and IoU (M,) of those of one class whose boxes overlap; of a crowd, the share of the detection in it.
+Boxes = tuple[np.ndarray, np.ndarray, np.ndarray]  # first corners (D, axes), last corners (D, axes) and areas (D,), float64
 
-    Boxes are float64 (D, 2, axes) and (G, 2, axes), first and last corner.
-    """
+
+def box_pairs(
+    boxes: Boxes, class_ids: np.ndarray, true_boxes: Boxes, true_class_ids: np.ndarray, is_crowd: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Detection, object and IoU (M,) of those of one class whose boxes overlap; of a crowd, the share of the detection."""
     row, column = np.nonzero(class_ids[:, None] == true_class_ids)
-    sides = np.minimum(boxes[row, 1], true_boxes[column, 1]) - np.maximum(boxes[row, 0], true_boxes[column, 0])
+    sides = np.minimum(boxes[1][row], true_boxes[1][column]) - np.maximum(boxes[0][row], true_boxes[0][column])
     is_pair = (sides > 0).all(axis=-1)
     row, column, shared = row[is_pair], column[is_pair], sides[is_pair].prod(axis=-1)
-    own, true = ((each[:, 1] - each[:, 0]).prod(axis=-1) for each in (boxes, true_boxes))
-    return row, column, shared / np.where(is_crowd[column], own[row], own[row] + true[column] - shared)
+    own, true = boxes[2][row], true_boxes[2][column]
+    return row, column, shared / np.where(is_crowd[column], own, own + true - shared)
 
 
 @njit(cache=True, nogil=True)
