@@ -187,8 +187,8 @@ def test_boundary_f_equals_distances(tolerance):
 
 def test_matches_are_of_one_class():
     mine, others = np.array([[0, -1, 1, -1]], np.int32), np.array([[1, 0, -1, -1]], np.int32)
-    assert matches(mine, others, 2, 1.0).tolist() == [[1, 0], [1, 1]]
-    assert matches(mine, others, 2, 2.0).tolist() == [[1, 1], [1, 1]]
+    assert matches(mine, others, 2, 1.0).tolist() == [[1, 0], [1, 1], [1, 0], [1, 1]]
+    assert matches(mine, others, 2, 2.0).tolist() == [[1, 1]] * 4
 
 
 # By laws

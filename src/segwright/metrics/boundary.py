@@ -6,7 +6,7 @@ time does not grow with K.
 
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
-from math import ceil, floor, hypot
+from math import ceil, floor, hypot, isqrt, prod
 from typing import ClassVar
 
 import numpy as np
@@ -14,12 +14,13 @@ from numba import njit
 
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import SettingError
-from segwright.metrics.class_maps import AXES, check_pair, class_maps, class_masks
+from segwright.metrics.class_maps import AXES, check_pair, class_maps, class_masks, map_dtype
 from segwright.metrics.overlaps import check_sizes
 from segwright.metrics.sums import Sums, mean, ratio
 
 MIXED = -2  # more than one class in a window
 NO_BORDER = -1
+IN_PREDICTED, IN_TRUE, IN_TRIMAP = 4, 2, 1  # bands that a pixel lies in, as bits
 
 
 @dataclass(frozen=True)
@@ -83,27 +84,26 @@ class Boundary:
         diagonal = hypot(*truth.shape)
         tolerance = self.tolerance_share * diagonal if self.tolerance_pixels is None else self.tolerance_pixels
         width = max(1, round(self.band_share * diagonal))
-        borders, pixels = np.zeros((4, num_classes), np.int64), np.zeros((9, num_classes + 1), np.int64)
-        trimap = self.trimap(truth)
+        borders, pixels = np.zeros((4, num_classes), np.int64), np.zeros((3, num_classes + 1, 8), np.int64)
+        trimap = None if is_flat(prediction, truth) else self.trimap(truth)
         margin = max(width, ceil(tolerance)) + 1
         for predicted, true, region in layers(prediction, truth, num_classes, margin):
             predicted_border, true_border = class_borders(predicted, num_classes), class_borders(true, num_classes)
-            borders[:2] += matches(predicted_border, true_border, num_classes, tolerance)
-            borders[2:] += matches(true_border, predicted_border, num_classes, tolerance)
-            bands = band(predicted, width, has_edge=True), band(true, width, has_edge=True)
-            _tally(predicted.ravel(), true.ravel(), bands[0].ravel(), bands[1].ravel(), trimap[region].ravel(), pixels)
+            borders += matches(predicted_border, true_border, num_classes, tolerance)
+            is_near = band(true, self.trimap_pixels, has_edge=False) if trimap is None else trimap[region]
+            flags = band(predicted, width, has_edge=True) * np.uint8(IN_PREDICTED)
+            flags |= band(true, width, has_edge=True) * np.uint8(IN_TRUE) | is_near * np.uint8(IN_TRIMAP)
+            _tally(predicted.ravel(), true.ravel(), flags.ravel(), pixels)
+        rows = band_pixels(pixels)[:, :num_classes]
         sums = np.zeros((12, num_classes + 1))
-        sums[:6] = border_scores(borders, pixels[:3, :num_classes])
-        sums[6:, :num_classes] = pixels[3:, :num_classes]
+        sums[:6] = border_scores(borders, rows[:3])
+        sums[6:, :num_classes] = rows[3:]
         return Sums(sums)
 
     def trimap(self, truth: Segmentation) -> np.ndarray:
-        """Pixels near a border of any true class, bool (*S)."""
-        num_classes = len(self.classes)
-        if len(truth.planes) == 1:
-            return band(class_maps(truth, truth, num_classes)[1], self.trimap_pixels, has_edge=False)
+        """Pixels near a border of any true class, bool (*S), where segments may overlap."""
         result = np.zeros(truth.shape, bool)
-        for _, true, region in layers(truth, truth, num_classes, self.trimap_pixels + 1):
+        for _, true, region in layers(truth, truth, len(self.classes), self.trimap_pixels + 1):
             result[region] |= band(true, self.trimap_pixels, has_edge=False)
         return result
 
@@ -123,20 +123,27 @@ class Boundary:
         return scores
 
 
+def is_flat(prediction: Segmentation, truth: Segmentation) -> bool:
+    """Whether one map holds all classes of each."""
+    return len(prediction.planes) == len(truth.planes) == 1
+
+
 def layers(
     prediction: Segmentation, truth: Segmentation, num_classes: int, margin: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[slice, ...]]]:
-    """Predicted and true class map of a region of the image, int32 (*S), and the region.
+    """Predicted and true class map (*S) of a region of the image, as `class_maps` makes them, and the region.
 
     One pair of maps holds all classes where no segments overlap; else there is one for each class and its surroundings.
     """
-    if len(prediction.planes) == len(truth.planes) == 1:
+    if is_flat(prediction, truth):
         predicted, true = class_maps(prediction, truth, num_classes)
         yield predicted, true, (slice(None),) * true.ndim
         return
     for k, region, predicted, true in class_masks(prediction, truth, num_classes, margin):
         is_void = truth.planes[0][region] == VOID
-        maps = [np.where(is_void, VOID, np.where(mask, k, num_classes)).astype(np.int32) for mask in (predicted, true)]
+        maps = [
+            np.where(is_void, VOID, np.where(mask, k, num_classes)).astype(map_dtype(num_classes)) for mask in (predicted, true)
+        ]
         yield maps[0], maps[1], region
 
 
@@ -158,18 +165,27 @@ def border_scores(borders: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     return np.stack(rows).astype(np.float64)
 
 
+def band_pixels(pixels: np.ndarray) -> np.ndarray:
+    """Correct, true and predicted pixels (9, K) of all, of the inner bands and of the trimap, from those by flags (3, K, 8)."""
+    flags = np.arange(pixels.shape[2])
+    of_all, own, trimap = np.full(len(flags), True), flags & IN_TRUE > 0, flags & IN_TRIMAP > 0
+    predicted = flags & IN_PREDICTED > 0
+    wanted = ((of_all,) * 3, (own & predicted, own, predicted), (trimap,) * 3)
+    return np.stack([pixels[row] @ mask for masks in wanted for row, mask in enumerate(masks)])
+
+
 def border(mask: np.ndarray) -> np.ndarray:
     """Pixels of a bool mask (*S) that have a neighbour outside of it across an edge or face, within the image; bool (*S)."""
-    return class_borders(np.where(mask, 0, 1).astype(np.int32), 1) == 0
+    return class_borders(np.where(mask, 0, 1).astype(np.int8), 1) == 0
 
 
 def class_borders(class_map: np.ndarray, num_classes: int) -> np.ndarray:
-    """The class of each border pixel of a class map, int32 (*S), -1 elsewhere.
+    """The class of each border pixel of a class map (*S) of integers, in its dtype, -1 elsewhere.
 
     A border pixel is of a class 0..K-1 and has a neighbour across an edge (2D) or face (3D) of another class or of none, which
     K stands for. VOID is no neighbour.
     """
-    result = np.full(class_map.shape, NO_BORDER, np.int32)
+    result = np.empty_like(class_map)
     shape = (1,) * (AXES - class_map.ndim) + class_map.shape
     _class_borders(class_map.reshape(shape), num_classes, result.reshape(shape))
     return result
@@ -185,94 +201,90 @@ def boundary_f(predicted: np.ndarray, true: np.ndarray, tolerance: float) -> tup
         ShapeError: the masks differ in size.
     """
     check_sizes(predicted.shape, true.shape)
-    maps = [np.where(mask, 0, NO_BORDER).astype(np.int32) for mask in (predicted, true)]
-    rates = []
-    for one, other in (maps, maps[::-1]):
-        matched, total = matches(one, other, 1, tolerance)[:, 0]
-        rates.append(matched / total if total else 1.0)
-    precision, recall = rates
+    one, two = (np.where(mask, 0, NO_BORDER).astype(np.int8) for mask in (predicted, true))
+    found, all_predicted, met, all_true = matches(one, two, 1, tolerance)[:, 0].tolist()
+    precision, recall = found / all_predicted if all_predicted else 1.0, met / all_true if all_true else 1.0
     return (2 * precision * recall / (precision + recall) if precision + recall else 0.0), precision, recall
 
 
-def matches(borders: np.ndarray, others: np.ndarray, num_classes: int, tolerance: float) -> np.ndarray:
-    """Matched and all border pixels of each class, int64 (2, K), from the classes of border pixels (*S) as int32, else -1.
+def matches(predicted: np.ndarray, true: np.ndarray, num_classes: int, tolerance: float) -> np.ndarray:
+    """Matched and all predicted, matched and all true border pixels of each class, int64 (4, K).
 
-    A pixel is matched where a pixel of its class among the others lies within `tolerance` pixels, Euclidean.
+    `predicted` and `true` (*S) hold the class of border pixels and -1 elsewhere. A pixel is matched where one of its class in
+    the other map lies within `tolerance` pixels, Euclidean.
     """
-    shape = (1,) * (AXES - borders.ndim) + borders.shape
+    shape = (1,) * (AXES - true.ndim) + true.shape
     reach = min(floor(tolerance), max(shape))
-    planes = range(-reach, reach + 1) if borders.ndim == AXES else (0,)
+    planes = range(-reach, reach + 1) if true.ndim == AXES else (0,)
     lines = [(z, y) for z in planes for y in range(-reach, reach + 1) if z * z + y * y <= tolerance * tolerance]
     lines.sort(key=lambda line: line[0] ** 2 + line[1] ** 2)  # the nearest first: most pixels are matched at once
-    window = np.array([(z, y, floor((tolerance**2 - z**2 - y**2) ** 0.5)) for z, y in lines])
-    result = np.zeros((2, num_classes), np.int64)
-    exists = np.zeros(num_classes, np.int64)
-    _matches(borders.reshape(shape), others.reshape(shape), window, exists, result)
+    window = np.array([(z, y, isqrt(floor(tolerance**2 - z**2 - y**2))) for z, y in lines])
+    places = [np.flatnonzero(borders != NO_BORDER) for borders in (predicted, true)]
+    counts = [
+        np.bincount(borders.ravel()[place], minlength=num_classes)
+        for borders, place in zip((predicted, true), places, strict=True)
+    ]
+    result = np.zeros((4, num_classes), np.int64)
+    result[1], result[3] = counts
+    _matches(predicted.reshape(shape), places[0], true.reshape(shape), counts[1], window, result[0])
+    _matches(true.reshape(shape), places[1], predicted.reshape(shape), counts[0], window, result[2])
     return result
 
 
 def band(class_map: np.ndarray, width: int, *, has_edge: bool) -> np.ndarray:
-    """Pixels with another class within `width` pixels of chessboard distance, bool (*S), from a class map int32 (*S).
+    """Pixels with another class within `width` pixels of chessboard distance, bool (*S), from a class map (*S) of integers.
 
     VOID is no class. Where `has_edge`, the outside of the image is another class: then the band of a class is its mask without
     the mask eroded `width` times by a square of 3 pixels.
     """
-    values = np.ascontiguousarray(class_map, np.int32)
-    for axis in reversed(range(class_map.ndim)):
-        before, length, after = (
-            int(np.prod(class_map.shape[part])) for part in (slice(axis), slice(axis, axis + 1), slice(axis + 1, None))
-        )
+    length = class_map.shape[-1]
+    values = np.empty_like(class_map)
+    _spread_rows(class_map.reshape(-1, length), width, has_edge, values.reshape(-1, length))
+    for axis in reversed(range(class_map.ndim - 1)):
+        lengths = class_map.shape[axis], prod(class_map.shape[axis + 1 :])
         result = np.empty_like(values)
-        _spread(values.reshape(before, length, after), width, has_edge, result.reshape(before, length, after))
+        _spread(values.reshape(-1, *lengths), width, has_edge, result.reshape(-1, *lengths))
         values = result
     return values == MIXED
 
 
 @njit(cache=True, nogil=True)
 def _class_borders(class_map, num_classes, result):
-    """Mark the border pixels of a map (D, H, W)."""
+    """Mark the border pixels of a map (D, H, W); at the edge of the image a pixel is its own neighbour."""
     D, H, W = class_map.shape
     for z in range(D):
         for y in range(H):
+            row, before, behind = class_map[z, y], class_map[max(z - 1, 0), y], class_map[min(z + 1, D - 1), y]
+            above, below, marks = class_map[z, max(y - 1, 0)], class_map[z, min(y + 1, H - 1)], result[z, y]
             for x in range(W):
-                own = class_map[z, y, x]
-                if own < 0 or own >= num_classes:
-                    continue
-                differs = False
-                for step in (-1, 1):
-                    if 0 <= x + step < W:
-                        other = class_map[z, y, x + step]
-                        differs |= other != own and other != VOID
-                    if 0 <= y + step < H:
-                        other = class_map[z, y + step, x]
-                        differs |= other != own and other != VOID
-                    if 0 <= z + step < D:
-                        other = class_map[z + step, y, x]
-                        differs |= other != own and other != VOID
-                if differs:
-                    result[z, y, x] = own
+                own = row[x]
+                differs = _differs(own, above[x]) | _differs(own, below[x])
+                differs |= _differs(own, before[x]) | _differs(own, behind[x])
+                marks[x] = own if differs else NO_BORDER
+            for x in range(1, W):
+                if _differs(row[x], row[x - 1]):
+                    marks[x - 1], marks[x] = row[x - 1], row[x]
+            for x in range(W):
+                marks[x] = marks[x] if 0 <= marks[x] < num_classes else NO_BORDER
 
 
 @njit(cache=True, nogil=True)
-def _matches(borders, others, window, exists, result):
-    """Look around each border pixel (D, H, W), line by line, until one of its class is met."""
+def _differs(one, other):
+    """Whether two pixels are of two classes, both known."""
+    return (one != other) & (one != VOID) & (other != VOID)
+
+
+@njit(cache=True, nogil=True)
+def _matches(borders, places, others, exists, window, matched):
+    """Look around each border pixel (M,) of a map (D, H, W), line by line, until one of its class is met."""
     D, H, W = borders.shape
-    for z in range(D):
-        for y in range(H):
-            for x in range(W):
-                if others[z, y, x] >= 0:
-                    exists[others[z, y, x]] = 1
-    for z in range(D):
-        for y in range(H):
-            for x in range(W):
-                k = borders[z, y, x]
-                if k < 0:
-                    continue
-                result[1, k] += 1
-                if others[z, y, x] == k:
-                    result[0, k] += 1
-                elif exists[k]:
-                    result[0, k] += _is_near(others, k, z, y, x, window)
+    for place in places:
+        z, y, x = place // (H * W), place // W % H, place % W
+        k = borders[z, y, x]
+        if others[z, y, x] == k:
+            matched[k] += 1
+        elif exists[k]:
+            matched[k] += _is_near(others, k, z, y, x, window)
 
 
 @njit(cache=True, nogil=True)
@@ -292,10 +304,42 @@ def _is_near(others, k, z, y, x, window):
 
 
 @njit(cache=True, nogil=True)
+def _spread_rows(values, width, has_edge, result):
+    """The one value, MIXED or VOID (none) of the window of 2 width + 1 pixels around each pixel of rows (A, L), run by run."""
+    A, L = values.shape
+    first, last = np.empty(L, np.int64), np.empty(L, np.int64)  # of the windows' centres that see two neighbouring values
+    for a in range(A):
+        row, out = values[a], result[a]
+        before, place, changes, start = VOID, -1, 0, 0  # the known value before, and its last pixel
+        while start < L:
+            value, end = row[start], start + 1
+            while end < L and row[end] == value:
+                end += 1
+            if value != VOID:
+                out[start:end] = value
+                out[max(start - width, place + 1) : start] = value  # void takes the value of what is near
+                if before != VOID and before != value:
+                    first[changes], last[changes] = max(start - width, 0), min(place + width, L - 1)
+                    changes += 1
+                before, place = value, end - 1
+            else:
+                out[start:end] = VOID
+                if before != VOID:
+                    out[start : min(start + width, end)] = before
+            start = end
+        done = 0
+        for i in range(changes):
+            out[max(first[i], done) : last[i] + 1] = MIXED
+            done = max(done, last[i] + 1)
+        if has_edge:
+            out[:width], out[max(L - width, 0) :] = MIXED, MIXED
+
+
+@njit(cache=True, nogil=True)
 def _spread(values, width, has_edge, result):
-    """The one value, MIXED or VOID (none) of the window of 2 width + 1 pixels around each pixel along L of a map (A, L, B)."""
+    """The same along L of a map (A, L, B), for whole rows B at once."""
     A, L, B = values.shape
-    last, seen, other = np.empty(B, np.int32), np.empty(B, np.int32), np.empty(B, np.int32)
+    last, seen, other = np.empty(B, values.dtype), np.empty(B, np.int32), np.empty(B, np.int32)
     for a in range(A):
         last[:], seen[:], other[:] = VOID, -width - 1, -width - 1  # latest value, where it was, where another one was
         for end in range(L + width):
@@ -316,19 +360,21 @@ def _spread(values, width, has_edge, result):
 
 
 @njit(cache=True, nogil=True)
-def _tally(predicted, true, predicted_band, true_band, trimap, table):
-    """Add correct, true and predicted pixels (N,) by class to a table (9, K + 1): of all, of the bands, of the trimap."""
-    for n in range(len(true)):
-        p, t = predicted[n], true[n]
-        if t == VOID:
-            continue
-        same = p == t
-        table[0, t] += same
-        table[1, t] += 1
-        table[2, p] += 1
-        table[3, t] += same and predicted_band[n] and true_band[n]
-        table[4, t] += true_band[n]
-        table[5, p] += predicted_band[n]
-        table[6, t] += same and trimap[n]
-        table[7, t] += trimap[n]
-        table[8, p] += trimap[n]
+def _tally(predicted, true, flags, table):
+    """Add correct, true and predicted pixels (N,) by class and flags to a table (3, K + 1, 8).
+
+    Run by run, as neighbours are mostly alike in everything. Where runs begin is marked first, many pixels at once.
+    """
+    is_new = np.empty(4096, np.bool_)  # pixels at a time that stay in the fastest cache
+    for begin in range(0, len(true), len(is_new)):
+        p, t, f = predicted[begin : begin + len(is_new)], true[begin : begin + len(is_new)], flags[begin : begin + len(is_new)]
+        for i in range(1, len(t)):
+            is_new[i] = (p[i] != p[i - 1]) | (t[i] != t[i - 1]) | (f[i] != f[i - 1])
+        start = 0
+        for i in range(1, len(t) + 1):
+            if i == len(t) or is_new[i]:
+                if t[start] != VOID:
+                    table[0, t[start], f[start]] += (i - start) * (p[start] == t[start])
+                    table[1, t[start], f[start]] += i - start
+                    table[2, p[start], f[start]] += i - start
+                start = i

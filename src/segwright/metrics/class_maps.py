@@ -30,11 +30,19 @@ def check_pair(prediction: Segmentation, truth: Segmentation, classes: Classes) 
 
 
 def class_maps(prediction: Segmentation, truth: Segmentation, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Class maps of a prediction and a truth of one plane each, int32 (*S): 0..K-1, K for no class, VOID in both alike."""
-    maps = np.empty((2, *truth.shape), np.int32)
-    tables = [np.array([num_classes, num_classes, *given.class_ids], np.int32) for given in (prediction, truth)]
+    """Class maps (*S) of a prediction and a truth of one plane each: 0..K-1, K for no class, VOID in both alike.
+
+    They are of the dtype that `map_dtype` tells.
+    """
+    maps = np.empty((2, *truth.shape), map_dtype(num_classes))
+    tables = [np.array([num_classes, num_classes, *given.class_ids], maps.dtype) for given in (prediction, truth)]
     _class_maps(prediction.planes[0].ravel(), tables[0], truth.planes[0].ravel(), tables[1], maps.reshape(2, -1))
     return maps[0], maps[1]
+
+
+def map_dtype(num_classes: int) -> np.dtype:
+    """The smallest signed dtype of a map of K classes and K itself: less memory is less time."""
+    return np.min_scalar_type(-num_classes - 1)
 
 
 def class_masks(
