@@ -38,9 +38,7 @@ def test_a_table_json_and_csv(segwright, folders):
     assert scores["values"]["pixel accuracy"] == pytest.approx(142 / 216)  # 72 pixels of c are given no class
     rows = list(csv.DictReader((folders / "s.csv").open()))
     assert [row["key"] for row in rows] == ["a", "b", "c"]
-    assert float(rows[0]["pixel accuracy"]) == pytest.approx(
-        71 / 72, abs=1e-5
-    )
+    assert float(rows[0]["pixel accuracy"]) == pytest.approx(71 / 72, abs=1e-5)
 
 
 def test_bad_use_is_one_line(segwright, folders):
@@ -48,3 +46,23 @@ def test_bad_use_is_one_line(segwright, folders):
     assert code == 2 and not out and err.startswith("error: there is no metric 'mIoUs', did you mean 'mIoU'?")
     code, _, err = segwright("metrics", folders / "none", folders / "truth")
     assert code == 2 and "does not exist" in err
+
+
+def test_a_page_shows_the_errors(segwright, folders):
+    code, _, err = segwright("metrics", folders / "guess", folders / "truth", "--html", folders / "e.html")
+    text = (folders / "e.html").read_text()
+    assert code == 0 and "Borders and interiors" in text and "1 of 3 images have no prediction" in text, err
+
+
+def test_two_predictions_and_two_conventions(segwright, folders):
+    command = ("metrics", folders / "guess", folders / "truth", "--metrics", "mIoU")
+    code, out, err = segwright(*command, "--against", folders / "guess")
+    assert code == 0 and "p (Holm)" in out and "1.0000" in out, err
+    code, out, _ = segwright(*command, "--against", folders / "guess", "--json")
+    assert json.loads(out)[0]["difference"] == 0
+    code, out, err = segwright(*command, "--explain", "segwright", "monai")
+    assert code == 0 and "segwright and monai differ in" in out, err
+    code, out, _ = segwright(*command, "--convention", "nnunet")
+    assert code == 0 and "classes are averaged over images and then over" in " ".join(out.split())
+    code, _, err = segwright(*command, "--convention", "nnunets")
+    assert code == 2 and "did you mean 'nnunet'?" in err

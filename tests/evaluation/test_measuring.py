@@ -6,7 +6,8 @@ import pytest
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError
-from segwright.evaluation.measuring import are_results, evaluate, measure, tally_results
+from segwright.evaluation.measuring import are_results, differences, evaluate, measure, tally_pairs, tally_results
+from segwright.evaluation.pairs import pair
 from segwright.metrics.confusion import Confusion
 
 
@@ -64,9 +65,10 @@ def test_each_image_is_shown_once_and_only_one_is_held(truths, guess):
 
 
 def test_the_convention_warns_of_few_images(truths, guess):
-    assert "So few images make them too narrow" in evaluate(guess, truths).convention
-    many = replace(truths, keys=truths.keys * 2)
-    assert "So few images" not in evaluate(guess, many).convention
+    assert "So few make them too narrow" in evaluate(guess, truths).convention
+    keys = truths.keys + tuple(f"{key}_again" for key in truths.keys)
+    many = replace(truths, keys=keys, load=lambda key: replace(truths.load(key.partition("_")[0]), key=key))
+    assert "So few" not in evaluate(lambda sample: sample.truth, many).convention
 
 
 def test_messages(truths, guess, classes):
@@ -127,3 +129,29 @@ def test_results_of_coco_are_measured_by_its_rules(coco):
     assert boxes.values["box AP50"] == scores.values["AP50"]
     with pytest.raises(UsageError, match="for which average precision is measured, not confusion; convert it to a data set"):
         tally_results(coco / "results.json", coco / "truth.json", ["mIoU"])
+
+
+def test_groups_are_drawn_together(truths, guess):
+    many = replace(truths, keys=tuple(f"{key}__{n}" for key in truths.keys for n in range(4)))
+    many = replace(many, load=lambda key: replace(truths.load(key.partition("__")[0]), key=key))
+    guesses = replace(many, load=lambda key: replace(many.load(key), truth=guess(truths.load(key.partition("__")[0]))))
+    groups = tuple(tuple(key for key in many.keys if key.startswith(f"{one}__")) for one in truths.keys)
+    alone, together = (tally_pairs(pair(guesses, many, given), ["mIoU"]).scores() for given in ((), groups))
+    assert alone.values == together.values and "24 images" in alone.convention and "6 groups" in together.convention
+    widths = [np.ptp(scores.intervals["mIoU"]) for scores in (alone, together)]
+    assert widths[1] > 1.5 * widths[0]  # four copies of an image tell no more than one
+
+
+def test_two_predictions_are_compared(truths, guess):
+    sides = {
+        "guess": replace(truths, load=lambda key: replace(truths.load(key), truth=guess(truths.load(key)))),
+        "truth": truths,
+    }
+    first, second = (tally_pairs(pair(side, truths), ["mIoU", "pixel accuracy"]) for side in sides.values())
+    rows = {row.score: row for row in differences(first, second)}
+    assert set(rows) == {"mIoU", "pixel accuracy"} and rows["mIoU"].second == 1
+    assert rows["mIoU"].interval[0] > 0 and rows["mIoU"].p < 0.1 <= 2 * rows["mIoU"].p_holm
+    assert all(row.p == 1 for row in differences(first, first))
+    other = tally_pairs(pair(truths.subset(truths.keys[:2]), truths.subset(truths.keys[:2])), ["mIoU", "pixel accuracy"])
+    with pytest.raises(UsageError, match="for 6 and 2 images, which are not the same; give both for the same part"):
+        differences(first, other)

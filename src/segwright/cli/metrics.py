@@ -1,7 +1,11 @@
 """`segwright metrics`: how good predictions are, of whatever tool, beside their truth, of whatever format."""
 
 import csv
+import json as json_module
 import os
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:  # loading the scores takes longer than `segwright --help` may
+    from segwright.evaluation.paired import Difference
     from segwright.evaluation.pairs import Pairs
     from segwright.evaluation.scores import Scores
 
@@ -22,40 +27,46 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the scores, per image too, into this JSON file.")] = None,
     per_image: Annotated[Path | None, typer.Option(help="Also write the scores of each image into this CSV file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page that shows where the errors are.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="OTHER", help="Say instead which of PREDICTION and OTHER is better, and how sure."),
+    ] = None,
     explain: Annotated[
         tuple[str, str] | None,
         typer.Option(metavar="A B", help="Say instead why two conventions, such as nnunet and monai, give two numbers here."),
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Also write a page that shows where the errors are.")] = None,
+    convention: Annotated[str, typer.Option(help="Whose rules scores of pixels by class follow.")] = "segwright",
     prediction_format: Annotated[str | None, typer.Option(help="Format of PREDICTION, where it is not recognised.")] = None,
     truth_format: Annotated[str | None, typer.Option(help="Format of TRUTH, where it is not recognised.")] = None,
     processes: Annotated[int, typer.Option(help="Processes that count; 0 for as many as there are cores.")] = 0,
 ) -> None:
     """Print each score with its 95 % interval and its convention. Images without a prediction count as missed."""
     from segwright.cli.terminal import counting, listed, print_scores
-    from segwright.evaluation.measuring import are_results, examples_of, tally_pairs, tally_results
-    from segwright.evaluation.pairs import pair
+    from segwright.evaluation.measuring import Tally, are_results, differences, examples_of, tally_pairs, tally_results
+    from segwright.evaluation.pairs import open_pairs
     from segwright.evaluation.report import write_report
     from segwright.evaluation.scores import write_scores
-    from segwright.formats import open_dataset
+    from segwright.metrics.conventions import convention_named
 
-    names = listed(metrics)
-    pairs = None
-    if are_results(prediction):
-        tally = tally_results(prediction, truth, names)
-    else:
-        pairs = pair(open_dataset(prediction, prediction_format), open_dataset(truth, truth_format))
-        if explain is not None:
-            print_explanation(pairs, *explain)
-            return
-        with counting() as watch:
-            tally = tally_pairs(
-                pairs,
-                names,
-                processes=processes or len(os.sched_getaffinity(0)),
-                with_atlas=html is not None,
-                watch=lambda done, total: watch("images", done - 1, total),
-            )
+    names, rules = listed(metrics), convention_named(convention)
+    cores = processes or len(os.sched_getaffinity(0))
+
+    def tally_of(side: str, *, with_atlas: bool = False) -> "tuple[Tally, Pairs | None]":
+        if are_results(side):
+            return tally_results(side, truth, names), None
+        pairs = open_pairs(side, truth, prediction_format, truth_format)
+        with counting() as bars:
+            watch = partial(show, bars, side)
+            return tally_pairs(pairs, names, rules=rules, processes=cores, with_atlas=with_atlas, watch=watch), pairs
+
+    if explain is not None:
+        print_explanation(open_pairs(prediction, truth, prediction_format, truth_format), *explain)
+        return
+    tally, pairs = tally_of(prediction, with_atlas=html is not None)
+    if against is not None:
+        print_differences(differences(tally, tally_of(against)[0]), prediction, against, as_json=json)
+        return
     scores = tally.scores()
     if html is not None:
         examples = examples_of(pairs, scores) if pairs else ()
@@ -68,6 +79,33 @@ def run(
         typer.echo(scores.to_json())
     else:
         print_scores(scores)
+
+
+def show(bars: Callable[[str, int, int], None], side: str, done: int, total: int) -> None:
+    """Move the bar of one side, which counted so many images."""
+    bars(side, done - 1, total)
+
+
+def print_differences(rows: "list[Difference]", first: str, second: str, *, as_json: bool) -> None:
+    """Print how two predictions differ in each score, as a table with what its columns mean or as JSON."""
+    from segwright.cli.terminal import number, print_table
+    from segwright.evaluation.paired import CONVENTION
+    from segwright.evaluation.scores import without_nan
+
+    if as_json:
+        typer.echo(json_module.dumps(without_nan([asdict(row) for row in rows])))
+        return
+    table = [
+        [
+            row.score,
+            *(number(value) for value in (row.first, row.second, row.difference)),
+            f"{number(row.interval[0])} to {number(row.interval[1])}" if row.interval[0] == row.interval[0] else "-",
+            *(number(value) for value in (row.p, row.p_holm)),
+        ]
+        for row in rows
+    ]
+    print_table(["score", first, second, "difference", "95 % interval", "p", "p (Holm)"], table)
+    typer.echo(CONVENTION)
 
 
 def print_explanation(pairs: "Pairs", a: str, b: str) -> None:

@@ -17,9 +17,13 @@ from segwright.core.find import find, names, nearest
 from segwright.evaluation.atlas import Atlas
 from segwright.evaluation.pairs import Pair, Pairs
 from segwright.metrics import Metric
+from segwright.metrics.confusion import Confusion
+from segwright.metrics.conventions import SEGWRIGHT, Convention
 from segwright.transforms.background import Background
 
 DENSE = ("confusion",)  # metrics that need a class at each pixel: around objects, the background
+OTHER_INPUT = ("NEEDS_PROBABILITIES", "COUNTS_CLICKS")  # marks of metrics that compare something else with a truth
+MOST_CLASSES = 200  # of a confusion matrix; of more, nobody could read it
 WORTH = 4.0  # seconds of work left that are worth starting processes, which takes about one
 CHUNK = 8  # images that a process counts at a time: enough to make the way between processes short
 
@@ -53,11 +57,23 @@ class Counter:
     with_atlas: bool = False
 
     @classmethod
-    def of(cls, wanted: Mapping[str, tuple[str, ...]], classes: Classes, *, with_atlas: bool = False) -> "Counter":
-        """The metrics of these files of metrics/, of which these scores are wanted, for data with these classes."""
+    def of(
+        cls,
+        wanted: Mapping[str, tuple[str, ...]],
+        classes: Classes,
+        *,
+        rules: Convention = SEGWRIGHT,
+        with_atlas: bool = False,
+    ) -> "Counter":
+        """The metrics of these files of metrics/, of which these scores are wanted, for data with these classes.
+
+        `rules` are those of the metrics of pixels by class.
+        """
         background = Background.of(classes)
         dense = background.classes if background else classes
-        metrics = {name: metric_class(name)(dense if name in DENSE else classes) for name in wanted}
+        metrics: dict[str, Metric] = {
+            name: Confusion(dense, rules=rules) if name in DENSE else metric_class(name)(classes) for name in wanted
+        }
         return cls(metrics, wanted, classes if metrics.keys().isdisjoint(DENSE) else dense, background, with_atlas)
 
     def is_wanted(self, name: str, score: str) -> bool:
@@ -89,7 +105,7 @@ class Counter:
             if counts_videos(metric):
                 continue
             prediction, truth = self.dense(pair) if name in DENSE else (pair.prediction, pair.truth)
-            if hasattr(metric, "matrix"):
+            if isinstance(metric, Confusion) and len(metric.classes) <= MOST_CLASSES:
                 matrix = metric.matrix(prediction, truth)
             spacing = (pair.sample.grid.spacing_mm,) if getattr(metric, "NEEDS_SPACING", False) else ()
             states[name] = metric.count(prediction, truth, *spacing)
@@ -122,7 +138,7 @@ def offered() -> dict[str, tuple[str, ...]]:
     found = {}
     for name in names("segwright.metrics"):
         known: Any = getattr(find("segwright.metrics", name), name.title().replace("_", ""), None)
-        if hasattr(known, "SCORES"):
+        if hasattr(known, "SCORES") and not any(hasattr(known, other) for other in OTHER_INPUT):
             found[name] = tuple(known.SCORES)
     return found
 

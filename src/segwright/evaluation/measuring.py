@@ -11,14 +11,16 @@ from segwright.codecs.json_list import top_keys
 from segwright.core import Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError, naming
 from segwright.evaluation.atlas import Atlas
-from segwright.evaluation.bootstrap import bootstrap
+from segwright.evaluation.bootstrap import bootstrap, group_labels
 from segwright.evaluation.coco_entries import opened
 from segwright.evaluation.coco_results import CocoResults, coco_results, lvis_results
-from segwright.evaluation.counting import Counted, Counter, Work, chosen, count
+from segwright.evaluation.counting import Counted, Counter, Work, chosen, count, counts_videos
 from segwright.evaluation.gallery import Example, shown_keys
-from segwright.evaluation.pairs import Pair, Pairs, pair
+from segwright.evaluation.paired import Difference, compare, holm
+from segwright.evaluation.pairs import Pair, Pairs, open_pairs, pair
 from segwright.evaluation.scores import Scores
 from segwright.formats import open_dataset
+from segwright.metrics.conventions import SEGWRIGHT, Convention
 from segwright.transforms.background import with_background
 
 SEED = 0  # of the resampling: the same images give the same interval
@@ -30,10 +32,14 @@ Watch = Callable[[int, int], None]
 
 @dataclass(eq=False)
 class Tally:
-    """Gathers what was counted on each image or video, and makes scores of it. Pictures and matrices are not kept."""
+    """Gathers what was counted on each image or video, and makes scores of it. Pictures and matrices are not kept.
+
+    `groups` are keys of images that belong together, such as slices of one person: an interval takes them as one.
+    """
 
     counter: Counter
     notes: tuple[str, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
     counted: list[Counted] = field(default_factory=list)
     matrix: np.ndarray | None = None
     atlases: list[Atlas] = field(default_factory=list)
@@ -57,6 +63,27 @@ class Tally:
         """The states of one metric, in the order of the images or videos that it counted."""
         return [counted.states[name] for counted in self.counted if name in counted.states]
 
+    def labels(self, name: str) -> list[int]:
+        """A label for each state of a metric, the same for images of one group."""
+        return group_labels([counted.key for counted in self.counted if name in counted.states], self.groups)
+
+    def interval_convention(self, resamples: int) -> str:
+        """A sentence or two that say where the intervals come from, or why there are none."""
+        counts = {}
+        for name, metric in self.counter.metrics.items():
+            is_grouped = len(set(labels := self.labels(name))) < len(labels)
+            kind = "video" if counts_videos(metric) else "group" if is_grouped else "image"
+            counts[kind] = len(set(labels))
+        fewest = min(counts.values())
+        if fewest < 2:
+            return f"One {min(counts, key=counts.__getitem__)} gives no interval: how scores vary cannot be seen from one."
+        if not resamples:
+            return "No intervals were asked for."
+        what = " or ".join(f"{count} {kind}s" for kind, count in counts.items())
+        few = " So few make them too narrow." if fewest < FEW else ""
+        alone = "" if "group" in counts else "; for neighbouring frames or slices they are too narrow"
+        return f"95 % intervals, from {resamples} random halves of the {what}, taken as independent{alone}.{few}"
+
     def scores(self, resamples: int = 1000) -> Scores:
         """Scores of everything taken in, with intervals from that many resamples (0: none)."""
         values: dict[str, float] = {}
@@ -65,7 +92,7 @@ class Tally:
             states = self.states(name)
             total = metric.score(type(states[0]).weighted(states, np.ones((1, len(states)), np.int64)))
             values |= {score: float(value[0]) for score, value in total.items() if self.counter.is_wanted(name, score)}
-            intervals |= bootstrap(metric, states, resamples, np.random.default_rng(SEED))
+            intervals |= bootstrap(metric, states, resamples, np.random.default_rng(SEED), groups=self.labels(name))
         images = [counted for counted in self.counted if counted.scores]
         conventions = {name: metric.convention for name, metric in self.counter.metrics.items()}
         return Scores(
@@ -75,7 +102,7 @@ class Tally:
             intervals={score: interval for score, interval in intervals.items() if score in values},
             per_image={counted.key: counted.scores for counted in images},
             matrix=tuple(map(tuple, self.matrix.tolist())) if self.matrix is not None else (),
-            conventions=conventions | {"intervals": interval_convention(len(self.counted), resamples)},
+            conventions=conventions | {"intervals": self.interval_convention(resamples)},
             notes=self.notes,
         )
 
@@ -126,25 +153,34 @@ def measure(
     Raises:
         UsageError: nothing matches, sizes differ, a class is unknown, or a name is no metric.
     """
+    if isinstance(prediction, Dataset) or isinstance(truth, Dataset):
+        first, second = (side if isinstance(side, Dataset) else open_dataset(side) for side in (prediction, truth))
+        return tally_pairs(pair(first, second), metrics).scores(resamples)
     if are_results(prediction):
-        return tally_results(prediction, truth, metrics).scores(resamples)  # type: ignore[arg-type]
-    sides = [side if isinstance(side, Dataset) else open_dataset(side) for side in (prediction, truth)]
-    return tally_pairs(pair(*sides), metrics).scores(resamples)
+        return tally_results(prediction, truth, metrics).scores(resamples)
+    return tally_pairs(open_pairs(prediction, truth), metrics).scores(resamples)
 
 
 def tally_pairs(
-    pairs: Pairs, metrics: Sequence[str], *, processes: int = 1, with_atlas: bool = False, watch: Watch | None = None
+    pairs: Pairs,
+    metrics: Sequence[str],
+    *,
+    rules: Convention = SEGWRIGHT,
+    processes: int = 1,
+    with_atlas: bool = False,
+    watch: Watch | None = None,
 ) -> Tally:
     """What the metrics, or those that fit, count on all pairs; memory holds one image per process.
 
-    `watch(done, all)` is called after each image or video.
+    `rules` are those of the metrics of pixels by class. `watch(done, all)` is called after each image or video.
 
     Raises:
         UsageError: sizes differ, a class is unknown, or a name is no metric.
     """
     check_filled(pairs.truth)
-    work = Work(pairs, Counter.of(chosen(metrics or fitting(pairs)), pairs.classes, with_atlas=with_atlas))
-    tally = Tally(work.counter, pairs.notes)
+    counter = Counter.of(chosen(metrics or fitting(pairs)), pairs.classes, rules=rules, with_atlas=with_atlas)
+    work = Work(pairs, counter)
+    tally = Tally(work.counter, pairs.notes, pairs.groups)
     total = len(work.units())
     for done, counted in enumerate(count(work, processes=processes)):
         tally.add(counted)
@@ -153,9 +189,9 @@ def tally_pairs(
     return tally
 
 
-def are_results(prediction: object) -> bool:
+def are_results(prediction: str | Path) -> bool:
     """Whether a path is that of COCO's results: a JSON file that holds a list of detections."""
-    return isinstance(prediction, str | Path) and Path(prediction).is_file() and top_keys(Path(prediction)) == {"[]"}
+    return Path(prediction).is_file() and top_keys(Path(prediction)) == {"[]"}
 
 
 def tally_results(results: str | Path, truth: str | Path, metrics: Sequence[str] = ()) -> Tally:
@@ -202,23 +238,31 @@ def fitting(pairs: Pairs) -> list[str]:
     return ["confusion", "surface" if len(first.shape) == 3 else "boundary"]
 
 
+def differences(first: Tally, second: Tally, resamples: int = 1000) -> list[Difference]:
+    """How the wanted scores of two predictions for the same images differ, each with its interval and p-values.
+
+    Raises:
+        UsageError: they are for other images; or there is one image (or group) only.
+    """
+    keys = [[counted.key for counted in tally.counted] for tally in (first, second)]
+    if keys[0] != keys[1]:
+        raise UsageError(
+            f"the predictions are for {len(keys[0])} and {len(keys[1])} images, which are not the same; give both for the same "
+            "part of the truth"
+        )
+    rows = []
+    for name, metric in first.counter.metrics.items():
+        states, names = (first.states(name), second.states(name)), first.counter.wanted[name]
+        generator = np.random.default_rng(SEED)
+        rows += compare(metric, *states, resamples, generator, scores=names, groups=first.labels(name))
+    adjusted = holm([row.p for row in rows])
+    return [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
+
+
 def examples_of(pairs: Pairs, scores: Scores) -> list[Example]:
     """The images with the lowest and the highest scores, read a second time."""
     again = ((key, pairs.load(key)) for key in shown_keys(scores.per_image))
     return [(both.sample, both.prediction, scores.per_image[key]) for key, both in again]
-
-
-def interval_convention(count: int, resamples: int) -> str:
-    """A sentence that says where the intervals come from, or why there are none."""
-    if count < 2:
-        return "One image gives no interval: how scores vary between images cannot be seen from one."
-    if not resamples:
-        return "No intervals were asked for."
-    few = " So few images make them too narrow." if count < FEW else ""
-    return (
-        f"Intervals hold 95 % of {resamples} resamples of the {count} images (bootstrap), taking the images as independent; "
-        f"for neighbouring frames of a video they are too narrow.{few}"
-    )
 
 
 def check_filled(dataset: Dataset) -> None:

@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError, naming
 from segwright.core.find import nearest
+from segwright.formats import dataset_file, open_dataset
 from segwright.formats.image_tree import SHOWN, split_of
 from segwright.transforms.background import BACKGROUND, plain
 
@@ -39,7 +41,7 @@ class Pairs:
     """The images of a truth, each with its prediction. Nothing is read before `load`.
 
     `missing` are the keys without a prediction: they count as if nothing had been found there. `notes` say in plain words
-    what was left out and why.
+    what was left out and why. `groups` are keys that belong together, such as slices of one person.
     """
 
     prediction: Dataset
@@ -48,6 +50,7 @@ class Pairs:
     class_of: tuple[int, ...]
     missing: tuple[str, ...]
     notes: tuple[str, ...]
+    groups: tuple[tuple[str, ...], ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -93,7 +96,7 @@ class Pairs:
         )
 
 
-def pair(prediction: Dataset, truth: Dataset) -> Pairs:
+def pair(prediction: Dataset, truth: Dataset, groups: tuple[tuple[str, ...], ...] = ()) -> Pairs:
     """Predictions by the keys of their truths: equal keys, or equal but for the part ("val__a" and "a").
 
     Images of the truth without a prediction count as missed. Parts of the truth (train, val) for which nothing at all was
@@ -133,8 +136,21 @@ def pair(prediction: Dataset, truth: Dataset) -> Pairs:
     if without_truth:
         notes.append(f"{len(without_truth)} predictions are for no image of the truth and left out: {listed(without_truth)}.")
     return Pairs(
-        prediction, truth.subset(kept), key_of, class_numbers(prediction.classes, truth.classes), missing, tuple(notes)
+        prediction, truth.subset(kept), key_of, class_numbers(prediction.classes, truth.classes), missing, tuple(notes), groups
     )
+
+
+def open_pairs(
+    prediction: str | Path, truth: str | Path, prediction_format: str | None = None, truth_format: str | None = None
+) -> Pairs:
+    """The pairs of two data sets on disk, with the groups that the dataset.toml of the truth names.
+
+    Raises:
+        UsageError: one cannot be read, or nothing matches.
+    """
+    sides = open_dataset(prediction, prediction_format), open_dataset(truth, truth_format)
+    known = dataset_file.read(truth)
+    return pair(*sides, groups=known.groups if known else ())
 
 
 def group(keys: Sequence[str]) -> dict[str, list[str]]:
