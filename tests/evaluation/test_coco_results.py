@@ -299,7 +299,7 @@ def test_messages_of_whole_files(tmp_path):
     with pytest.raises(FormatError, match="nowhere.json cannot be read"):
         coco_results(tmp_path / "nowhere.json", results)
     (tmp_path / "broken.json").write_text('[{"image_id": 1')
-    with pytest.raises(FormatError, match="broken.json is no JSON"):
+    with pytest.raises(FormatError, match="broken.json: Invalid JSON: EOF while parsing .*; correct it or export"):
         coco_results(truth, tmp_path / "broken.json")
     with pytest.raises(FormatError, match="truth has no list of 'images'; give COCO's annotations"):
         coco_results(results, results)

@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from pydantic_core import from_json
+from pydantic import TypeAdapter
 
 from segwright.codecs import polygons, rle
+from segwright.codecs.json_list import parse
 from segwright.core import Classes
 from segwright.core.errors import FormatError, UsageError, naming
 from segwright.metrics.runs import Runs
@@ -21,6 +22,7 @@ from segwright.metrics.runs import Runs
 log = logging.getLogger(__name__)
 
 Source = Path | str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
+ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)  # entries are checked as they are used
 AGAIN = "export it again, or correct it"
 
 
@@ -65,11 +67,9 @@ def opened(given: Source, name: str) -> tuple[Any, str]:
     if not isinstance(given, Path | str):
         return given, name
     try:
-        return from_json(Path(given).read_bytes(), cache_strings="keys"), str(given)
+        return parse(ANYTHING, Path(given).read_bytes(), str(given)), str(given)
     except OSError as error:
         raise FormatError(f"{given} cannot be read ({error.strerror}); check the path") from error
-    except ValueError as error:
-        raise FormatError(f"{given} is no JSON ({error}); {AGAIN}") from error
 
 
 def images_of(truth: Mapping[str, Any], place: str) -> Images:

@@ -27,6 +27,7 @@ STEP = 0.01  # between COCO's recalls, which are multiples of it in float64: som
 RECALLS = STEP * np.arange(101)
 ROUNDING = 1e-9  # far above what dividing two counts loses, far below the distance of two recalls
 LANES = 64  # sums done at once: a few vectors of each number, and the weights of 1000 images still fit a cache
+VECTOR = 8  # numbers that a processor adds at once
 FOUND, LESS, BEST, AREA, REACHED = range(0, 5 * LANES, LANES)  # places of the numbers of one threshold in one array
 
 
@@ -117,7 +118,8 @@ class _Table:
         """The curves of sums with weights int64 (B, N)."""
         sums, images = weights.shape
         classes, ranges = len(self.class_starts) - 1, len(self.correct)
-        rows = np.zeros((images + 1, LANES))  # the last is room for one round of equal scores
+        width = -(-sums // VECTOR) * VECTOR
+        rows = np.zeros((images + 1, width))  # the last is room for one round of equal scores
         rows[:images, :sums] = weights.T
         objects = (self.objects @ weights.T).reshape(classes, ranges, sums)
         hits = (self.hits @ weights.T).reshape(classes, ranges, num_limits, sums).cumsum(axis=2)
@@ -140,7 +142,7 @@ def _tallied(
 
 @njit(cache=True, nogil=True)
 def _curves(rows, runs, correct, counted, objects, precision):
-    """Fill precision (K, A, T, B) where there are objects (K, A, B), from weights `rows` (N + 1, LANES)."""
+    """Fill precision (K, A, T, B) where there are objects (K, A, B), from weights `rows` (N + 1, B), at most LANES."""
     image_ids, starts, class_starts = runs
     classes, ranges, thresholds, sums = precision.shape
     every = ~np.uint64(0) >> np.uint64(64 - thresholds)  # all bits
@@ -166,7 +168,7 @@ def _curves(rows, runs, correct, counted, objects, precision):
                         if correct[a, d] >> np.uint64(t) & np.uint64(1):
                             _add(numbers[t, FOUND : FOUND + LANES], rows[image_ids[run]], 1.0)
             for t in range(thresholds):
-                for lane in range(LANES):
+                for lane in range(sums):
                     numbers[t, REACHED + lane] = _reached(numbers[t, FOUND + lane], wanted[lane])
             for run in range(end - 1, first - 1, -1):
                 _back(
@@ -187,7 +189,7 @@ def _back(numbers, seen, wanted, rows, image, span, correct, counted, every):
         return
     room = rows[len(rows) - 1]
     for turn in range(int(rows[image].max()) - 1, -1, -1):
-        for lane in range(LANES):
+        for lane in range(len(room)):
             room[lane] = 1.0 if rows[image, lane] > turn else 0.0
         for d in range(end - 1, first - 1, -1):
             _undo(numbers, seen, wanted, room, correct[d], counted[d], every)
@@ -220,7 +222,7 @@ def _see(numbers, seen, weights, counts, every, sign):
 
 @njit(cache=True, nogil=True)
 def _add(numbers, weights, sign):
-    for lane in range(LANES):
+    for lane in range(len(weights)):
         numbers[lane] += sign * weights[lane]
 
 
@@ -235,7 +237,7 @@ def _reached(found, objects):
 @njit(cache=True, nogil=True)
 def _leave(numbers, seen, wanted, weights):
     """Go back over a right detection: the best precision up to here holds for the recalls that it reached."""
-    for lane in range(LANES):
+    for lane in range(len(weights)):
         found, weight = numbers[FOUND + lane], weights[lane]
         best = max(numbers[BEST + lane], found / max(seen[lane] - numbers[LESS + lane], 1.0))
         below = _reached(found - weight, wanted[lane])
