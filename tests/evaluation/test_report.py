@@ -36,7 +36,7 @@ def test_by_hand_everything_is_there(report, read_html):
     scores, html = report
     tags = read_html(html)
     text = "".join(tags.text)
-    assert f"{100 * scores.values['mIoU']:.1f}" in text and scores.convention in text
+    assert f"{100 * scores.values['mIoU']:.1f}" in text and all(each in text for each in scores.conventions.values())
     low, high = scores.intervals["mIoU"]
     assert f"95 % interval {100 * low:.1f} to {100 * high:.1f}" in text
     for part in ("Per class", "Confusion", "Learning", "Images", "Plan", "machine", "2 cores", "rank 6 of 6", "rank 1 of 6"):

@@ -31,6 +31,17 @@ def test_missing_label_by_hand():
     assert one.doubt == pytest.approx(0.2) and one.reason == "predicted cell, score 0.80" and one.picture == b""
 
 
+def test_a_part_of_a_true_object_and_what_lies_in_void_are_no_missing_labels():
+    truth = squares((0, 0), side=40)
+    assert [one.kind for one in found(squares((0, 0), (4, 4)), truth)] == []  # 8 x 8 in 40 x 40
+    plane = np.zeros((64, 64), int)
+    plane[:30], plane[50:, 50:] = -1, 1
+    truth = Segmentation.panoptic(plane, [0], [1], classes=CLASSES)
+    assert found(squares((24, 0)), truth) == []  # three quarters of it, and small beside the true one
+    (one,) = found(squares((40, 0), side=14), truth)
+    assert one.doubt == pytest.approx(0)
+
+
 def test_nothing_there_by_hand():
     truth = squares((0, 0), (0, 20), (0, 40), (40, 40))
     (one,) = found(squares((0, 0), (0, 20), (0, 40)), truth)

@@ -52,8 +52,9 @@ class Fates:
     `predicted` int8 (N,) and `true` int8 (G,) index FATES, NO_OBJECT (-1) for what is no object. `fixes` holds for each true
     object left over that is not missed (cause, true segment, predicted segment that would find it), int64 (F, 3). `best`
     float64 (N,) is the highest IoU of a predicted object with a true one of any class, `partner` int64 (N,) that true segment,
-    -1 for none; `touched` float64 (G,) is the largest share of a true object that one predicted object covers.
-    The areas int64 (N,) and (G,) are in pixels.
+    -1 for none; `explained` float64 (N,) is the share of a predicted object in void and in the true object that holds most of
+    it; `touched` float64 (G,) is the largest share of a true object that one predicted object covers. The areas int64 (N,) and
+    (G,) are in pixels.
     """
 
     predicted: np.ndarray
@@ -61,6 +62,7 @@ class Fates:
     fixes: np.ndarray
     best: np.ndarray
     partner: np.ndarray
+    explained: np.ndarray
     touched: np.ndarray
     predicted_areas: np.ndarray
     true_areas: np.ndarray
@@ -175,10 +177,18 @@ def fates(prediction: Segmentation, truth: Segmentation, pairs: Overlaps | None 
     partner = np.full(len(prediction), -1)
     rising = np.argsort(iou, kind="stable")
     partner[p[rising]] = t[rising]
-    touched = highest(t, pixels / pairs.true_areas[t], len(truth))
+    sizes = np.maximum(pairs.predicted_areas, 1)
     return Fates(
-        guess, actual, fixes, np.maximum(own, other), partner, touched, pairs.predicted_areas, pairs.true_areas,
-    )  # fmt: skip
+        predicted=guess,
+        true=actual,
+        fixes=fixes,
+        best=np.maximum(own, other),
+        partner=partner,
+        explained=pairs.predicted_void / sizes + highest(p, pixels / sizes[p], len(prediction)),
+        touched=highest(t, pixels / pairs.true_areas[t], len(truth)),
+        predicted_areas=pairs.predicted_areas,
+        true_areas=pairs.true_areas,
+    )
 
 
 def highest(index: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:

@@ -21,9 +21,10 @@ from segwright.evaluation.image_rows import image_rows
 from segwright.evaluation.page import DISTANCES, meter, page, score_text, section, small_percent, swatch, track
 from segwright.evaluation.scores import Scores
 
-HEADLINES = (  # beside the main score, as far as they were measured
-    "pixel accuracy", "mean accuracy", "Dice", "SQ", "RQ", "AP50", "AP75", "mIoU", "PQ", "AP", "boundary F1", "HD95", "NSD",
-)  # fmt: skip
+HEADLINES = {  # of all summaries, those that stand beside the main score
+    *("mIoU", "pixel accuracy", "mean accuracy", "Dice", "PQ", "SQ", "RQ", "AP", "AP50", "AP75"),
+    *("object accuracy", "object F1@0.5", "boundary F1", "boundary IoU", "HD95", "NSD"),
+}
 MOST_HEADLINES = 6
 MOST_COLUMNS = 5  # of scores in the table of classes
 MANY_CLASSES = 25  # rows of a table; of more, the rows move closer
@@ -100,14 +101,23 @@ def headline(scores: Scores) -> str:
     if not names:
         return ""
     main = f'<div class="big">{summary(names[0], scores)}</div>'
-    beside = [name for name in HEADLINES if name in names[1:]][:MOST_HEADLINES]
+    beside = [name for name in names[1:] if name in HEADLINES][:MOST_HEADLINES]
     others = "".join(f"<div>{summary(name, scores)}</div>" for name in beside)
     rest = [name for name in names[1:] if name not in beside]
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in scores.notes)
     return (
         f'<div class="figures">{main}<div class="small">{others}</div></div>{notes}{rest_table(scores, rest)}'
-        f'<p class="note">{escape(scores.convention)}</p>'
+        f"{conventions(scores)}"
     )
+
+
+def conventions(scores: Scores) -> str:
+    """How each metric counts, a paragraph each."""
+    parts = "".join(
+        f'<p class="note"><b>{escape(name.replace("_", " ").capitalize())}</b> {escape(text)}</p>'
+        for name, text in scores.conventions.items()
+    )
+    return f'<div class="conventions">{parts}</div>'
 
 
 def rest_table(scores: Scores, names: Sequence[str]) -> str:

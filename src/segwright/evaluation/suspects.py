@@ -107,11 +107,11 @@ def suspects(
 
 
 def missing_labels(prediction: Segmentation, truth: Segmentation, fates: Fates) -> list[Found]:
-    """Predicted objects with nothing like them in the truth; a small one among large objects is weaker."""
+    """Predicted objects with nothing like them in the truth; weaker are parts of a true object, and small ones among large."""
     areas = fates.predicted_areas
     left = np.flatnonzero((fates.predicted == FALSE) & (areas >= MIN_AREA))
     size = np.minimum(areas[left] / usual_area(fates), 1)
-    strengths = prediction.scores[left] * (1 - fates.best[left]) * size
+    strengths = prediction.scores[left] * (1 - fates.explained[left]) * size
     result = []
     for one, strength in top(left, strengths):
         score, name = float(prediction.scores[one]), prediction.classes.names[prediction.class_ids[one]]
