@@ -276,31 +276,38 @@ def _differs(one, other):
 
 @njit(cache=True, nogil=True)
 def _matches(borders, places, others, exists, window, matched):
-    """Look around each border pixel (M,) of a map (D, H, W), line by line, until one of its class is met."""
+    """Look around each border pixel (M,) of a map (D, H, W) for one of its class, in lines of a window (L, 3).
+
+    A line of the window is its offset in planes and rows, and half its length. The line where the pixel above found one is
+    tried first.
+    """
     D, H, W = borders.shape
+    found = np.zeros(W, np.int64)
     for place in places:
         z, y, x = place // (H * W), place // W % H, place % W
         k = borders[z, y, x]
-        if others[z, y, x] == k:
+        if others[z, y, x] == k or (exists[k] and _is_in_line(others, k, z, y, x, window[found[x]])):
             matched[k] += 1
         elif exists[k]:
-            matched[k] += _is_near(others, k, z, y, x, window)
+            for i in range(len(window)):
+                if _is_in_line(others, k, z, y, x, window[i]):
+                    matched[k] += 1
+                    found[x] = i
+                    break
 
 
 @njit(cache=True, nogil=True)
-def _is_near(others, k, z, y, x, window):
-    """1 where a pixel of class k lies in a window of lines (plane offset, row offset, half length) around a place, else 0."""
+def _is_in_line(others, k, z, y, x, line):
+    """Whether a pixel of class k lies in a line near a place."""
     D, H, W = others.shape
-    for i in range(len(window)):
-        plane, row, half = z + window[i, 0], y + window[i, 1], window[i, 2]
-        if 0 <= plane < D and 0 <= row < H:
-            line = others[plane, row]
-            hits = np.int32(0)
-            for column in range(max(0, x - half), min(W, x + half + 1)):
-                hits += line[column] == k
-            if hits:
-                return 1
-    return 0
+    plane, row, half = z + line[0], y + line[1], line[2]
+    if not (0 <= plane < D and 0 <= row < H):
+        return False
+    part = others[plane, row, max(0, x - half) : min(x + half + 1, W)]
+    hit = False
+    for i in range(len(part)):  # to the end: many pixels at once are faster than a stop at the first
+        hit |= part[i] == k
+    return hit
 
 
 @njit(cache=True, nogil=True)
