@@ -26,7 +26,7 @@ from segwright.metrics.sums import ratio
 STEP = 0.01  # between COCO's recalls, which are multiples of it in float64: some lie one rounding above k / 100
 RECALLS = STEP * np.arange(101)
 ROUNDING = 1e-9  # far above what dividing two counts loses, far below the distance of two recalls
-LANES = 64  # sums done at once: a few vectors of each number, and the weights of 1000 images still fit a cache
+LANES = 256  # sums done at once, so that what is done per detection alone weighs little; the numbers of a walk fill 100 KiB
 VECTOR = 8  # numbers that a processor adds at once
 FOUND, LESS, BEST, AREA, REACHED = range(0, 5 * LANES, LANES)  # places of the numbers of one threshold in one array
 
@@ -66,12 +66,18 @@ def curves(matches: Matches, num_classes: int, num_thresholds: int, max_detectio
     """The curves of all sums, in blocks of consecutive ones; `max_detections` must rise. All cores are used."""
     table = _Table.of(matches, num_classes, max_detections)
     weights = matches.weights if matches.weights is not None else np.ones((1, len(matches.images)), np.int64)
-    blocks = [weights[first : first + LANES] for first in range(0, len(weights), LANES)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    size = min(LANES, _whole_vectors(-(-len(weights) // cores)))
+    blocks = [weights[first : first + size] for first in range(0, len(weights), size)]
     if len(blocks) == 1:
         return [table.curves(blocks[0], num_thresholds, len(max_detections))]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with ThreadPoolExecutor(cores) as pool:  # the kernel holds no lock
         return list(pool.map(lambda block: table.curves(block, num_thresholds, len(max_detections)), blocks))
+
+
+def _whole_vectors(count: int) -> int:
+    """A count, raised to full vectors."""
+    return -(-count // VECTOR) * VECTOR
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +124,7 @@ class _Table:
         """The curves of sums with weights int64 (B, N)."""
         sums, images = weights.shape
         classes, ranges = len(self.class_starts) - 1, len(self.correct)
-        width = -(-sums // VECTOR) * VECTOR
-        rows = np.zeros((images + 1, width))  # the last is room for one round of equal scores
+        rows = np.zeros((images + 1, _whole_vectors(sums)))  # the last is room for one round of equal scores
         rows[:images, :sums] = weights.T
         objects = (self.objects @ weights.T).reshape(classes, ranges, sums)
         hits = (self.hits @ weights.T).reshape(classes, ranges, num_limits, sums).cumsum(axis=2)
@@ -148,82 +153,94 @@ def _curves(rows, runs, correct, counted, objects, precision):
     every = ~np.uint64(0) >> np.uint64(64 - thresholds)  # all bits
     numbers, seen, wanted = np.zeros((thresholds, 5 * LANES)), np.zeros(LANES), np.zeros(LANES)
     for k in range(classes):
-        first, end = class_starts[k], class_starts[k + 1]
+        span = class_starts[k], class_starts[k + 1]
         for a in range(ranges):
-            wanted[:sums] = objects[k, a]
-            if wanted.max() == 0:
-                continue
-            precision[k, a] = np.where(objects[k, a] > 0, 0.0, np.nan)
-            rights = np.uint64(0)  # thresholds at which anything is right
-            for d in range(starts[first], starts[end]):
-                rights |= correct[a, d]
-            if not rights:
-                continue
-            numbers[:] = 0
-            seen[:] = 0
-            for run in range(first, end):
-                for d in range(starts[run], starts[run + 1]):
-                    _see(numbers, seen, rows[image_ids[run]], counted[a, d], every, 1.0)
-                    for t in range(thresholds):
-                        if correct[a, d] >> np.uint64(t) & np.uint64(1):
-                            _add(numbers[t, FOUND : FOUND + LANES], rows[image_ids[run]], 1.0)
-            for t in range(thresholds):
-                for lane in range(sums):
-                    numbers[t, REACHED + lane] = _reached(numbers[t, FOUND + lane], wanted[lane])
-            for run in range(end - 1, first - 1, -1):
-                _back(
-                    numbers, seen, wanted, rows, image_ids[run], (starts[run], starts[run + 1]), correct[a], counted[a], every
-                )
-            for t in range(thresholds):
-                for lane in range(sums):
-                    if wanted[lane] > 0:
-                        precision[k, a, t, lane] = numbers[t, AREA + lane] / 101
+            is_wanted = False
+            for lane in range(sums):
+                wanted[lane] = objects[k, a, lane]
+                is_wanted |= objects[k, a, lane] > 0
+                for t in range(thresholds):
+                    precision[k, a, t, lane] = 0 if objects[k, a, lane] else np.nan
+            if is_wanted and _start(numbers, seen, wanted, rows, (image_ids, starts), span, correct[a], counted[a], every):
+                for run in range(span[1] - 1, span[0] - 1, -1):
+                    ends = starts[run], starts[run + 1]
+                    _back(numbers, seen, wanted, rows, image_ids[run], ends, correct[a], counted[a], every)
+                for t in range(thresholds):
+                    for lane in range(sums):
+                        if objects[k, a, lane]:
+                            precision[k, a, t, lane] = numbers[t, AREA + lane] / 101
 
 
 @njit(cache=True, nogil=True)
-def _back(numbers, seen, wanted, rows, image, span, correct, counted, every):
+def _start(numbers, seen, wanted, rows, runs, span, correct, counted, every):
+    """Set the numbers to those after the last detection of a class; whether anything is right."""
+    image_ids, starts = runs
+    is_right = False
+    numbers[:] = 0
+    seen[:] = 0
+    for run in range(span[0], span[1]):
+        for d in range(starts[run], starts[run + 1]):
+            if counted[d]:
+                _see(numbers, seen, rows, image_ids[run], counted[d], every, 1.0)
+                hits, t = correct[d], 0
+                is_right |= hits > 0
+                while hits:
+                    if hits & np.uint64(1):
+                        _add(numbers, t, FOUND, rows, image_ids[run], 1.0)
+                    hits >>= np.uint64(1)
+                    t += 1
+    for t in range(len(numbers) if is_right else 0):
+        for lane in range(rows.shape[1]):
+            numbers[t, REACHED + lane] = _reached(numbers[t, FOUND + lane], wanted[lane])
+    return is_right
+
+
+@njit(cache=True, nogil=True)
+def _back(numbers, seen, wanted, rows, image, ends, correct, counted, every):
     """Go back over the detections of one image and score: in rounds, if there are several."""
-    first, end = span
+    first, end = ends
     if end - first == 1:
-        _undo(numbers, seen, wanted, rows[image], correct[first], counted[first], every)
+        _undo(numbers, seen, wanted, rows, image, correct[first], counted[first], every)
         return
-    room = rows[len(rows) - 1]
+    room = len(rows) - 1
     for turn in range(int(rows[image].max()) - 1, -1, -1):
-        for lane in range(len(room)):
-            room[lane] = 1.0 if rows[image, lane] > turn else 0.0
+        for lane in range(rows.shape[1]):
+            rows[room, lane] = 1.0 if rows[image, lane] > turn else 0.0
         for d in range(end - 1, first - 1, -1):
-            _undo(numbers, seen, wanted, room, correct[d], counted[d], every)
+            _undo(numbers, seen, wanted, rows, room, correct[d], counted[d], every)
 
 
 @njit(cache=True, nogil=True)
-def _undo(numbers, seen, wanted, weights, hits, counts, every):
+def _undo(numbers, seen, wanted, rows, row, hits, counts, every):
     """Go back over one detection, right at the thresholds of `hits` and counted at those of `counts`."""
     t = 0
     while hits:
         if hits & np.uint64(1):
-            _leave(numbers[t], seen, wanted, weights)
+            _leave(numbers, t, seen, wanted, rows, row)
         hits >>= np.uint64(1)
         t += 1
-    _see(numbers, seen, weights, counts, every, -1.0)
-
-
-@njit(cache=True, nogil=True)
-def _see(numbers, seen, weights, counts, every, sign):
-    """Add a detection to those seen, at all thresholds, or take it from those where it is not."""
     if counts:
-        _add(seen, weights, sign)
-        missing, t = ~counts & every, 0
-        while missing:
-            if missing & np.uint64(1):
-                _add(numbers[t, LESS : LESS + LANES], weights, sign)
-            missing >>= np.uint64(1)
-            t += 1
+        _see(numbers, seen, rows, row, counts, every, -1.0)
 
 
 @njit(cache=True, nogil=True)
-def _add(numbers, weights, sign):
-    for lane in range(len(weights)):
-        numbers[lane] += sign * weights[lane]
+def _see(numbers, seen, rows, row, counts, every, sign):
+    """Add a detection to those seen, and to those that a threshold does not count, or take it from both."""
+    for lane in range(rows.shape[1]):
+        seen[lane] += sign * rows[row, lane]
+    missing, t = ~counts & every, 0
+    while missing:
+        if missing & np.uint64(1):
+            _add(numbers, t, LESS, rows, row, sign)
+        missing >>= np.uint64(1)
+        t += 1
+
+
+@njit(cache=True, nogil=True)
+def _add(numbers, t, place, rows, row, sign):
+    own = numbers[t, place : place + LANES]
+    for lane in range(rows.shape[1]):
+        own[lane] += sign * rows[row, lane]
 
 
 @njit(cache=True, nogil=True)
@@ -235,12 +252,13 @@ def _reached(found, objects):
 
 
 @njit(cache=True, nogil=True)
-def _leave(numbers, seen, wanted, weights):
+def _leave(numbers, t, seen, wanted, rows, row):
     """Go back over a right detection: the best precision up to here holds for the recalls that it reached."""
-    for lane in range(len(weights)):
-        found, weight = numbers[FOUND + lane], weights[lane]
-        best = max(numbers[BEST + lane], found / max(seen[lane] - numbers[LESS + lane], 1.0))
+    own = numbers[t]
+    for lane in range(rows.shape[1]):
+        found, weight = own[FOUND + lane], rows[row, lane]
+        best = max(own[BEST + lane], found / max(seen[lane] - own[LESS + lane], 1.0))
         below = _reached(found - weight, wanted[lane])
-        numbers[AREA + lane] += best * (numbers[REACHED + lane] - below)
-        numbers[BEST + lane], numbers[REACHED + lane] = best, below
-        numbers[FOUND + lane] = found - weight
+        own[AREA + lane] += best * (own[REACHED + lane] - below)
+        own[BEST + lane], own[REACHED + lane] = best, below
+        own[FOUND + lane] = found - weight
