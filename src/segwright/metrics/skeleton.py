@@ -40,7 +40,7 @@ def skeleton(mask: np.ndarray) -> np.ndarray:
         raise ShapeError(f"the mask has {mask.ndim} axes, skeletons are for 2 or 3; give one image (H, W) or volume (D, H, W)")
     image = np.pad(mask, 1).astype(np.uint8)
     strides = np.array([stride // image.itemsize for stride in image.strides])
-    pixels = np.flatnonzero(image)
+    pixels = np.flatnonzero(image).astype(np.int32 if image.size < 2**31 else np.int64)  # half the memory
     if mask.ndim == 2:
         ring = np.array([(("S" in name) - ("N" in name), ("E" in name) - ("W" in name)) for name in RING]) @ strides
         _thin_2d(image.ravel(), pixels, ring, PASSES)
@@ -87,11 +87,13 @@ PASSES, OCTANTS, EDGES, FACES = removal_passes(), around(3), around(2), around(1
 def _thin_2d(image, pixels, ring, passes):
     """Remove pixels (M,) of a flat padded image in two alternating passes, all of a pass at once, as its table says."""
     waiting = np.zeros(len(image), np.uint8)  # the passes that are to look at a pixel, as bits
-    queues, counts = np.empty((2, len(pixels)), np.int64), np.empty(2, np.int64)
-    for turn in range(2):
-        queues[turn], counts[turn] = pixels, len(pixels)
-    waiting[pixels] = 3
-    removed = np.empty(len(pixels), np.int64)
+    queues, counts = np.empty((2, len(pixels)), pixels.dtype), np.zeros(2, np.int64)
+    for pixel in pixels:
+        if not (image[pixel + ring[1]] and image[pixel + ring[3]] and image[pixel + ring[5]] and image[pixel + ring[7]]):
+            waiting[pixel] = 3  # with all four sides covered it cannot go yet
+            queues[:, counts[0]] = pixel
+            counts += 1
+    removed = np.empty(len(pixels), pixels.dtype)
     while counts.any():
         for turn in range(2):
             count = 0
@@ -108,20 +110,14 @@ def _thin_2d(image, pixels, ring, passes):
             for i in range(count):
                 image[removed[i]] = 0
             for i in range(count):
-                _wake(image, removed[i], ring, waiting, queues, counts)
-
-
-@njit(cache=True, nogil=True)
-def _wake(image, pixel, neighbours, waiting, queues, counts):
-    """Have the neighbours of a removed pixel looked at again in every turn."""
-    for step in neighbours:
-        near = pixel + step
-        if image[near]:
-            for turn in range(len(counts)):
-                if not waiting[near] >> turn & 1:
-                    waiting[near] |= 1 << turn
-                    queues[turn, counts[turn]] = near
-                    counts[turn] += 1
+                for step in ring:  # its neighbours are looked at again
+                    near = removed[i] + step
+                    if image[near]:
+                        for other in range(2):
+                            if not waiting[near] >> other & 1:
+                                waiting[near] |= 1 << other
+                                queues[other, counts[other]] = near
+                                counts[other] += 1
 
 
 @njit(cache=True, nogil=True)
@@ -131,28 +127,41 @@ def _thin_3d(image, pixels, directions, neighbours):
     Of each side those that may go are collected first. Then they go one by one, unless the removal of others forbids it by now;
     ends of lines are not protected any more at that point, as in the paper.
     """
-    waiting = np.zeros(len(image), np.uint8)  # the directions in which a pixel is to be looked at, as bits
-    queues, counts = np.empty((len(directions), len(pixels)), np.int64), np.empty(len(directions), np.int64)
-    for turn in range(len(directions)):
-        queues[turn], counts[turn] = pixels, len(pixels)
-    waiting[pixels] = (1 << len(directions)) - 1
-    candidates = np.empty(len(pixels), np.int64)
-    while counts.any():
+    every, listed = np.uint8((1 << len(directions)) - 1), np.uint8(128)
+    waiting = np.zeros(len(image), np.uint8)  # the turns in which a pixel is to be looked at, as bits, and if it is listed
+    active, candidates = pixels.copy(), np.empty_like(pixels)
+    waiting[pixels], length = every | listed, len(pixels)
+    while length:
         for turn in range(len(directions)):
-            queue = np.sort(queues[turn, : counts[turn]])  # row by row: the order decides which of several pixels goes
-            counts[turn] = count = 0
-            for pixel in queue:
-                waiting[pixel] &= ~np.uint8(1 << turn)
-                if not image[pixel] or image[pixel + directions[turn]]:
-                    continue
-                code = _code(image, pixel, neighbours)
-                if code & (code - 1) and _is_simple(code):  # with one neighbour it is the end of a line
-                    candidates[count] = pixel
-                    count += 1
-            for i in range(count):
-                if _is_simple(_code(image, candidates[i], neighbours)):
-                    image[candidates[i]] = 0
-                    _wake(image, candidates[i], neighbours, waiting, queues, counts)
+            bit, count = np.uint8(1 << turn), 0
+            for i in range(length):
+                pixel = active[i]
+                if waiting[pixel] & bit:
+                    waiting[pixel] ^= bit
+                    if image[pixel] and not image[pixel + directions[turn]]:  # a side that opens later wakes it again
+                        code = _code(image, pixel, neighbours)
+                        if code & (code - 1) and _is_simple(code):  # with one neighbour it is the end of a line
+                            candidates[count] = pixel
+                            count += 1
+            for pixel in np.sort(candidates[:count]):  # row by row: the order decides which of several pixels goes
+                if _is_simple(_code(image, pixel, neighbours)):
+                    image[pixel] = 0
+                    for step in neighbours:
+                        near = pixel + step
+                        if not image[near]:
+                            continue
+                        if not waiting[near] & listed:
+                            active[length] = near
+                            length += 1
+                        waiting[near] |= every | listed
+        kept = 0
+        for i in range(length):
+            if image[active[i]] and waiting[active[i]] & every:
+                active[kept] = active[i]
+                kept += 1
+            else:
+                waiting[active[i]] = 0
+        length = kept
 
 
 @njit(cache=True, nogil=True)
