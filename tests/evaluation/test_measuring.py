@@ -127,6 +127,8 @@ def test_results_of_coco_are_measured_by_its_rules(coco):
     assert set(scores.per_image) == {"1", "2"} and "COCO's rules" in scores.convention
     boxes = measure(coco / "results.json", coco / "truth.json", metrics=["box AP50"])
     assert boxes.values["box AP50"] == scores.values["AP50"]
+    with pytest.raises(UsageError, match=r"is a list of detections; give the file of annotations .* perhaps .*results.json"):
+        tally_results(coco / "results.json", coco)
     with pytest.raises(UsageError, match="for which average precision is measured, not confusion; convert it to a data set"):
         tally_results(coco / "results.json", coco / "truth.json", ["mIoU"])
 

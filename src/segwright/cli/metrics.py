@@ -19,8 +19,12 @@ if TYPE_CHECKING:  # loading the scores takes longer than `segwright --help` may
 
 
 def run(
-    prediction: Annotated[str, typer.Argument(help="Predictions: a data set of any format, such as a folder of masks.")],
-    truth: Annotated[str, typer.Argument(help="Their truth: a data set of any format.")],
+    prediction: Annotated[
+        str, typer.Argument(help="Predictions: a data set of any format, such as a folder of masks, or COCO results.")
+    ],
+    truth: Annotated[
+        str, typer.Argument(help="Their truth: a data set of any format; the JSON of annotations for COCO results.")
+    ],
     metrics: Annotated[
         str, typer.Option(help="Scores by name, separated by commas, such as mIoU,PQ,AP50; by default what fits the truth.")
     ] = "",
@@ -43,6 +47,7 @@ def run(
 ) -> None:
     """Print each score with its 95 % interval and its convention. Images without a prediction count as missed."""
     from segwright.cli.terminal import counting, listed, print_scores
+    from segwright.core.errors import UsageError
     from segwright.evaluation.measuring import Tally, are_results, differences, examples_of, tally_pairs, tally_results
     from segwright.evaluation.pairs import open_pairs
     from segwright.evaluation.report import write_report
@@ -61,6 +66,8 @@ def run(
             return tally_pairs(pairs, names, rules=rules, processes=cores, with_atlas=with_atlas, watch=watch), pairs
 
     if explain is not None:
+        if are_results(prediction):
+            raise UsageError(f"{prediction} is a list of detections; conventions of pixels by class are explained on data sets")
         print_explanation(open_pairs(prediction, truth, prediction_format, truth_format), *explain)
         return
     tally, pairs = tally_of(prediction, with_atlas=html is not None)

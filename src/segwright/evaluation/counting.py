@@ -1,6 +1,5 @@
 """What several metrics count on images and videos, in this process or in several, one image in memory at a time."""
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -233,7 +232,6 @@ _work: Work
 
 def _start(work: Work) -> None:
     global _work
-    os.environ.setdefault("NUMBA_NUM_THREADS", "1")
     _work = work
 
 

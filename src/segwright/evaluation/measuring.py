@@ -202,6 +202,12 @@ def tally_results(results: str | Path, truth: str | Path, metrics: Sequence[str]
     Raises:
         UsageError: a file cannot be used, or another metric is asked for, which needs results in a format that holds images.
     """
+    if Path(truth).is_dir():
+        files = ", ".join(str(path) for path in sorted(Path(truth).rglob("*.json"))[:3])
+        raise UsageError(
+            f"{truth} is a folder, and {results} is a list of detections; give the file of annotations that it belongs to"
+            + (f": perhaps {files}" if files else "")
+        )
     table, _ = opened(truth, "truth")
     found, _ = opened(results, "results")
     has_masks = bool(found) and isinstance(found[0], dict) and "segmentation" in found[0]
