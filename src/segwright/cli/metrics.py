@@ -19,12 +19,8 @@ if TYPE_CHECKING:  # loading the scores takes longer than `segwright --help` may
 
 
 def run(
-    prediction: Annotated[
-        str, typer.Argument(help="Predictions: a data set of any format, such as a folder of masks, or COCO results.")
-    ],
-    truth: Annotated[
-        str, typer.Argument(help="Their truth: a data set of any format; the JSON of annotations for COCO results.")
-    ],
+    prediction: Annotated[str, typer.Argument(help="Predictions: a data set of any format, or COCO results.")],
+    truth: Annotated[str, typer.Argument(help="Their truth: a data set, or the annotations of COCO results.")],
     metrics: Annotated[
         str, typer.Option(help="Scores by name, separated by commas, such as mIoU,PQ,AP50; by default what fits the truth.")
     ] = "",
