@@ -1,8 +1,11 @@
+import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from segwright.codecs import rle
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import ShapeError
 from segwright.evaluation.causes import (
@@ -47,6 +50,11 @@ def test_matched_and_missed_and_false():
     assert predicted == [MATCHED, FALSE] and true == [MATCHED, MISSED]
     assert found.mean_ap([MISSED]) == found.mean_ap([MISSED, FALSE]) == 1.0  # the false one has no higher score
     assert found.mean_ap() == pytest.approx(51 / 101)  # recalls 0 .. 0.5 are reached
+
+
+def test_class_comes_before_duplicate():
+    truth, guess = objects((0, 10, 0), (0, 10, 1)), objects((0, 10, 0), (0, 9, 0), scores=[0.9, 0.8])
+    assert outcome(guess, truth)[0] == [MATCHED, CLASS]
 
 
 def test_duplicate():
@@ -103,10 +111,16 @@ def test_pieces_that_lie_on_each_other_or_cover_little_are_no_split():
     assert outcome(objects((0, 4), (5, 9)), objects((0, 20)))[0] == [MASK, MASK]  # 8 of 20 pixels
 
 
-def test_one_cause_for_each_true_object_the_first_that_holds():
-    predicted, true, found = outcome(objects((0, 10, 1), (0, 4, 0)), objects((0, 10, 0)))
-    assert predicted == [CLASS, MASK] and true == [CLASS]
-    assert len(found.fixed_causes) == 1
+def test_one_cause_for_each_true_object_that_of_the_surest_prediction():
+    for scores, cause in (([0.9, 0.8], CLASS), ([0.8, 0.9], MASK)):
+        predicted, true, found = outcome(objects((0, 10, 1), (0, 4, 0), scores=scores), objects((0, 10, 0)))
+        assert predicted == [CLASS, MASK] and true == [cause]
+        assert found.fixed_causes.tolist() == [cause] and found.fixed_scores.tolist() == [pytest.approx(0.9)]
+
+
+def test_a_true_object_of_the_same_class_decides_first():
+    truth = objects((0, 10, 1), (0, 4, 0))
+    assert outcome(objects((0, 10, 0)), truth)[0] == [MASK]  # IoU 0.4 with its class, 1 with the other
 
 
 def test_crowds_void_and_stuff_are_not_judged():
@@ -191,6 +205,24 @@ def test_law_mending_all_causes_gives_ap_1_and_none_makes_it_worse(seed):
     assert found.mean_ap(range(1, len(FATES))) == pytest.approx(1.0)
     costs = found.costs()
     assert min(costs.values()) >= -1e-12 and list(costs.values()) == sorted(costs.values(), reverse=True)
+
+
+def test_equals_tide_where_nothing_is_merged_or_split():
+    golden = json.loads((Path(__file__).parents[1] / "golden" / "causes_tide.json").read_text())
+    parts = []
+    for image in golden["images"]:
+        true, predicted = (
+            np.array([rle.decode(rle.from_text(row[-1]), (40, 48)) for row in image[side]], bool).reshape(-1, 40, 48)
+            for side in ("true", "predicted")
+        )
+        truth = Segmentation.instances(true, [row[0] for row in image["true"]], classes=CLASSES)
+        kinds, scores = [row[0] for row in image["predicted"]], [row[1] for row in image["predicted"]]
+        guess = Segmentation.instances(predicted, kinds, scores=scores, classes=CLASSES)
+        parts.append(Objects.of(fates(guess, truth), guess, truth))
+    found = Objects.total(parts)
+    assert 100 * found.mean_ap() == pytest.approx(golden["ap"], abs=1e-10)
+    ours = {name: 100 * cost for name, cost in found.costs().items()}
+    assert ours == pytest.approx(golden["costs"] | {"merged": 0, "split": 0}, abs=1e-10)
 
 
 def test_ap_equals_that_of_the_metric():

@@ -34,7 +34,7 @@ MANY_ROWS = 25  # of a table; of more, the rows move closer
 QUALITY_COLORS = {"lost by masks": MASK, "lost by missed": MISSED, "lost by false": FALSE}
 CAUSE_NOTE = (
     "Predictions are matched to true objects as COCO does, at IoU 0.5. What is left over has the first cause that holds: "
-    "duplicate, class, merged, split, mask quality, class and mask, false. A bar is the AP that would be gained if this cause "
+    "merged, split, mask quality, class, duplicate, class and mask, false. A bar is the AP that would be gained if this cause "
     "alone were mended (the method of TIDE, Bolya et al. 2020, with merged and split added), so bars need not add up to what "
     "is lacking. All predictions count, where COCO's AP looks at the best 100 of a class in an image."
 )

@@ -3,17 +3,17 @@
 At IoU 0.5, predictions are matched to true objects of their class as in COCO: in falling order of score, each takes the
 free true object that it overlaps most. A prediction that is left over has the first cause that holds:
 
-    duplicate       IoU of at least 0.5 with a true object of its class, which another prediction has taken
-    class           IoU of at least 0.5 with a true object of another class
     merged          covers at least half of each of two or more true objects of its class
     split           a piece: at least half of it lies in one true object of its class, as does at least half of another
                     prediction; pieces do not share half of the smaller one, and together they cover half of the object
-    mask quality    IoU of at least 0.1 with a true object of its class
+    mask quality    IoU of 0.1 to 0.5 with a true object of its class, and of no more with any other of its class
+    class           IoU of at least 0.5 with a true object of another class
+    duplicate       IoU of at least 0.5 with a true object of its class, which another prediction has taken
     class and mask  IoU of at least 0.1 with a true object of another class
     false           none of these: nothing like it is in the truth
 
-A true object that is left over has the cause of the prediction that would find it if that cause were mended: class, merged
-(also by a prediction that is matched to a neighbour), split or mask quality, the first that holds; else it is missed.
+A true object that is left over has the cause of the surest prediction that would find it if that cause were mended: of class,
+mask quality, split or merged (also by a prediction that is matched to a neighbour). If there is none, it is missed.
 
 What a cause costs is the AP gained by mending it alone: duplicate, false, and class and mask are taken away; class, mask
 quality, merged and split find the true objects they are about, unless these are found already; missed objects are not asked
@@ -161,8 +161,8 @@ def fates(prediction: Segmentation, truth: Segmentation, pairs: Overlaps | None 
     merges = np.bincount(p[same][covers], minlength=len(prediction)) > 1
     other, own = highest(p[~same], iou[~same], len(prediction)), highest(p[same], iou[same], len(prediction))
     for cause, holds in (  # the last that holds stays
-        (BOTH, other >= TOUCHED), (MASK, own >= TOUCHED), (SPLIT, pieces >= 0), (MERGED, merges), (CLASS, other >= FOUND),
-        (DUPLICATE, own >= FOUND), (MATCHED, match >= 0),
+        (BOTH, other >= TOUCHED), (DUPLICATE, own >= FOUND), (CLASS, other >= FOUND),
+        (MASK, (own >= TOUCHED) & (own < FOUND)), (SPLIT, pieces >= 0), (MERGED, merges), (MATCHED, match >= 0),
     ):  # fmt: skip
         guess[holds & is_guess] = cause
     guess[(guess != MATCHED) & is_ignored(pairs, prediction, truth)] = NO_OBJECT
@@ -170,7 +170,7 @@ def fates(prediction: Segmentation, truth: Segmentation, pairs: Overlaps | None 
     is_found = np.zeros(len(truth), bool)
     is_found[match[match >= 0]] = True
     fixes = fixes_of(guess, merges, pieces, (p, t, iou, same), covers, is_found)
-    fixes = first_of(fixes, prediction.scores)
+    fixes = surest_of(fixes, prediction.scores)
     actual = np.where(is_true, MISSED, NO_OBJECT).astype(np.int8)
     actual[fixes[:, 1]] = fixes[:, 0]
     actual[is_found] = MATCHED
@@ -260,8 +260,10 @@ def fixes_of(
     rows = []
     for cause, wanted in ((CLASS, ~same), (MASK, same)):
         rising = np.flatnonzero(wanted & (guess[p] == cause))
-        rising = rising[np.argsort(iou[rising], kind="stable")]
-        nearest = dict(zip(p[rising].tolist(), t[rising].tolist(), strict=True))  # the last, best one stays
+        rising = rising[np.lexsort((-t[rising], iou[rising]))]
+        nearest = dict(
+            zip(p[rising].tolist(), t[rising].tolist(), strict=True)
+        )  # the last stays: the best, of equals the first
         rows += [(cause, true, one) for one, true in nearest.items()]
     rows += [(SPLIT, int(pieces[one]), int(one)) for one in np.flatnonzero(guess == SPLIT)]
     swallowed = np.flatnonzero(covers & merges[p[same]] & np.isin(guess[p[same]], (MERGED, MATCHED)))
@@ -270,8 +272,8 @@ def fixes_of(
     return table[~is_found[table[:, 1]]]
 
 
-def first_of(fixes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Of fixes (F, 3) for one true object, only that of the first cause, and there of the highest score."""
-    order = np.lexsort((-scores[fixes[:, 2]], fixes[:, 0], fixes[:, 1]))
+def surest_of(fixes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Of fixes (F, 3) for one true object, only that of the prediction with the highest score."""
+    order = np.lexsort((fixes[:, 0], -scores[fixes[:, 2]], fixes[:, 1]))
     _, first = np.unique(fixes[order, 1], return_index=True)
     return fixes[order[first]]
