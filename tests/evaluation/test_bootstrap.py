@@ -61,8 +61,8 @@ def test_by_hand(values, low, high):
 
 
 def test_halves_and_those_left_out():
-    chunks = list(halves(7, 450, np.random.default_rng(0)))
-    assert [len(chunk) for chunk in chunks] == [200, 200, 50]
+    chunks = list(halves(7, 1074, np.random.default_rng(0)))
+    assert [len(chunk) for chunk in chunks] == [512, 512, 50]
     weights = np.concatenate(chunks)
     assert_array_equal(weights.sum(axis=1), 3)
     assert set(np.unique(weights)) == {0, 1} and weights.mean(axis=0) == pytest.approx(np.full(7, 3 / 7), abs=0.1)

@@ -5,7 +5,7 @@ Ramdas 2022, "Top-label Calibration and Multiclass-to-binary Reductions", arXiv:
 doi 10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
 """
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -33,9 +33,8 @@ class Calibration:
     """
 
     classes: Classes
-    _: KW_ONLY
-    bins: int = 15  # Guo et al.
-    border_pixels: int = 5  # as the trimap of the boundary scores
+    bins: int = field(default=15, kw_only=True)  # Guo et al.
+    border_pixels: int = field(default=5, kw_only=True)  # as the trimap of the boundary scores
     SCORES: ClassVar[tuple[str, ...]] = ("ECE", "border ECE", "Brier", "NLL")
     NEEDS_PROBABILITIES: ClassVar[bool] = True
 
