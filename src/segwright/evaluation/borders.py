@@ -1,9 +1,7 @@
 """How far from the true borders wrong pixels lie. Axes: K classes, B bands, *S spatial, (H, W) or (D, H, W)."""
 
-import cv2
 import numpy as np
 from numba import njit
-from scipy.ndimage import distance_transform_edt
 
 from segwright.core import VOID, Segmentation
 from segwright.metrics.overlaps import check_sizes
@@ -58,10 +56,10 @@ def labels_of_both(prediction: Segmentation, truth: Segmentation) -> tuple[np.nd
 
 
 def border_distance(labels: np.ndarray) -> np.ndarray:
-    """Distance in pixels of each pixel of a map (*S) from the nearest border between two labels, float (*S).
+    """Distance in pixels of each pixel of a map (*S) from the nearest border between two labels, float32 (*S).
 
     A pixel that touches one of another label by a side has distance 1; every other has 1 + the Euclidean distance of its
-    centre from that of the nearest such pixel. Void (-1) has no borders. Infinite in a map without borders.
+    centre from that of the nearest such pixel. Void (-1) has no borders. Beyond the last of BANDS, infinite: nobody asks.
     """
     at_border = np.zeros(labels.shape, bool)
     for axis in range(labels.ndim):
@@ -70,8 +68,44 @@ def border_distance(labels: np.ndarray) -> np.ndarray:
         moved = np.moveaxis(at_border, axis, 0)
         moved[:-1] |= differs
         moved[1:] |= differs
-    if not at_border.any():
-        return np.full(labels.shape, np.inf, np.float32)
-    if labels.ndim == 2:
-        return 1 + cv2.distanceTransform((~at_border).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return 1 + distance_transform_edt(~at_border)
+    reach = BANDS[-1] - 1
+    squared = _along_rows(at_border.reshape(-1, labels.shape[-1]), reach)
+    for axis in range(labels.ndim - 1):
+        shape = (int(np.prod(labels.shape[:axis])), labels.shape[axis], int(np.prod(labels.shape[axis + 1 :])))
+        squared = _across(squared.reshape(shape), reach)
+    distance = 1 + np.sqrt(np.arange(reach**2 + 2, dtype=np.float32))
+    distance[-1] = np.inf
+    return distance[np.minimum(squared, reach**2 + 1)].reshape(labels.shape)
+
+
+@njit(cache=True, nogil=True)
+def _along_rows(marked, reach):
+    """Squared distance, int32 (N, W), of each cell from the nearest marked one (N, W) of its row, far more beyond reach."""
+    rows, width = marked.shape
+    result = np.empty((rows, width), np.int32)
+    far = reach + 1
+    for n in range(rows):
+        steps = far
+        for x in range(width):  # from the left
+            steps = 0 if marked[n, x] else min(steps + 1, far)
+            result[n, x] = steps
+        steps = far
+        for x in range(width - 1, -1, -1):  # and from the right
+            steps = 0 if marked[n, x] else min(steps + 1, far)
+            nearest = min(result[n, x], steps)
+            result[n, x] = nearest * nearest
+    return result
+
+
+@njit(cache=True, nogil=True)
+def _across(squared, reach):
+    """The least of squared distances (A, L, B) plus the squared way to them along the middle axis, within reach of it."""
+    outer, length, inner = squared.shape
+    result = squared.copy()
+    for a in range(outer):
+        for i in range(length):
+            for other in range(max(i - reach, 0), min(i + reach + 1, length)):
+                way = (other - i) * (other - i)
+                for b in range(inner):
+                    result[a, i, b] = min(result[a, i, b], squared[a, other, b] + way)
+    return result

@@ -162,14 +162,15 @@ def wrong_regions(
             wrong &= labels != k
     code = np.where(wrong, 1 + actual * len(names) + guess, 0).astype(np.uint32)
     patches, count = cc3d.connected_components(code, connectivity=4 if code.ndim == 2 else 6, return_N=True)
-    if not count:
-        return []
-    areas = np.bincount(patches.ravel(), minlength=count + 1)
-    inner = np.bincount(patches.ravel(), (distance > NEAR).ravel(), count + 1) / np.maximum(areas, 1)
+    places = np.flatnonzero(wrong)
+    patch = patches.ravel()[places]
+    areas = np.bincount(patch, minlength=count + 1)
+    inner = np.bincount(patch, distance.ravel()[places] > NEAR, count + 1) / np.maximum(areas, 1)
     right = 1 - (errors - areas) / np.maximum(known - areas, 1)
-    boxes = cc3d.statistics(patches)["bounding_boxes"]
+    large = np.flatnonzero((areas >= MIN_AREA) & (inner >= 0.5) & (right >= MIN_RIGHT))  # 0.5: most of it
+    boxes = cc3d.statistics(patches)["bounding_boxes"] if len(large) else []
     result = []
-    for one in 1 + np.flatnonzero((areas[1:] >= MIN_AREA) & (inner[1:] >= 0.5) & (right[1:] >= MIN_RIGHT)):  # 0.5: most
+    for one in large:
         box = tuple((int(part.start), int(part.stop)) for part in boxes[one])
         if min(high - low for low, high in box[-2:]) < MIN_SIDE:
             continue
