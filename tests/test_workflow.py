@@ -15,6 +15,7 @@ def test_fit_in_python_ends_in_time_and_the_model_predicts(tiny_plan, tmp_path):
     scores = fit(tiny_plan.data.train, out=tmp_path / "run", model="unet_small", budget=Budget(minutes=0.4))
     assert time.monotonic() - started < 0.4 * 60 * 1.1 + 10  # 10 s: a first compilation of the kernels
     assert scores.count == 2
+    assert "Borders and interiors" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     model = segwright.load(tmp_path / "run")
     sample = segwright.open_dataset(tiny_plan.data.train + "/val")[0]
     assert model(sample).shape == sample.grid.shape

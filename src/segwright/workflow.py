@@ -84,6 +84,7 @@ def finish(run: Path) -> Scores:
         scores=scores,
         log=read_journal(run),
         examples=gallery.examples(),
+        atlas=gallery.atlas,
         plan_text=(run / PLAN_FILE).read_text(encoding="utf-8"),
         footer=environment(),
     )

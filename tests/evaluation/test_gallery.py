@@ -5,6 +5,7 @@ import pytest
 
 from segwright.core import Sample, Segmentation
 from segwright.evaluation.gallery import Gallery, goodness, shown_keys
+from segwright.evaluation.measuring import evaluate
 
 
 def show(gallery, key, score):
@@ -26,6 +27,14 @@ def test_few_images_appear_once_and_those_without_a_score_not():
         show(gallery, key, score)
     assert [sample.key for sample, _, _ in gallery.examples()] == ["c", "a"]
     assert Gallery().examples() == []
+
+
+def test_errors_of_all_images_are_gathered(truths, guess):
+    gallery = Gallery(worst=1, best=1)
+    scores = evaluate(guess, truths, on_image=gallery)
+    assert gallery.atlas.images == 6 and len(gallery.examples()) == 2
+    pixels, wrong = gallery.atlas.borders.values.sum(axis=(1, 2))
+    assert 1 - wrong / pixels == pytest.approx(scores.values["pixel accuracy"])
 
 
 def test_distances_are_better_when_they_are_smaller():

@@ -1,10 +1,11 @@
-"""The images that a model finds hardest and easiest, kept while all are measured."""
+"""What a report shows of images, kept while all are measured: those that a model finds hardest and easiest, and the errors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite, nan
 
 from segwright.core import Sample, Segmentation
+from segwright.evaluation.atlas import Atlas
 from segwright.evaluation.page import DISTANCES
 
 Example = tuple[Sample, Segmentation, Mapping[str, float]]
@@ -14,16 +15,20 @@ Example = tuple[Sample, Segmentation, Mapping[str, float]]
 class Gallery:
     """Keeps the `worst` and the `best` examples by the first of their scores; call it as `on_image` of `evaluate`.
 
-    No other is held in memory.
+    No other is held in memory. `atlas` gathers where the errors of all images are.
     """
 
     worst: int = 4
     best: int = 2
     low: list[Example] = field(default_factory=list)
     high: list[Example] = field(default_factory=list)
+    atlas: Atlas | None = None
 
     def __call__(self, sample: Sample, prediction: Segmentation, scores: Mapping[str, float]) -> None:
-        """Look at one image; those without a score, as all their pixels are void, are passed over."""
+        """Look at one image; no example is one without a score, as all its pixels are void."""
+        if sample.truth is not None:
+            own = Atlas.of(sample.key, prediction, sample.truth, sample.image)
+            self.atlas = own if self.atlas is None else self.atlas + own
         if isfinite(goodness(scores)):
             example = (sample, prediction, scores)
             self.low = sorted([*self.low, example], key=rank)[: self.worst]
