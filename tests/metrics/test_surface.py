@@ -12,6 +12,7 @@ from segwright.metrics.surface import Surface, borders, surface_distances
 
 ONE = Classes.of(["organ"])
 NAMES = ("HD95", "HD", "ASSD", "NSD")
+AS_THEY_ARE = pytest.mark.filterwarnings("ignore")  # the peers warn of their own dependencies
 
 
 def one_class(mask):
@@ -119,6 +120,17 @@ def test_averages_over_images_then_classes():
     diagonal = 65**0.5
     assert found["HD/a"] == 0.5 and found["HD/b"] == pytest.approx(diagonal / 2) and np.isnan(found["HD/never"])
     assert found["HD"] == pytest.approx((0.5 + diagonal / 2) / 2)
+
+
+def test_background_is_not_averaged_unless_alone():
+    pair = np.array([[[0, 1, 1, 0]], [[0, 1, 0, 0]]])
+    classes = Classes.of(["background", "organ"])
+    metric = Surface(classes)
+    found = metric.score(metric.count(*(Segmentation.semantic(one, classes) for one in pair)))
+    assert found["ASSD"] == found["ASSD/organ"] == 1 / 3 and found["ASSD/background"] == 1 / 5
+    alone = Surface(Classes.of(["_background_"]))
+    only = Segmentation.panoptic(np.int32([[0, 1, 0]]), [0], classes=alone.classes)
+    assert alone.score(alone.count(only, only))["NSD"] == 1
 
 
 def test_void_is_taken_out_of_both():
@@ -237,6 +249,7 @@ def test_an_empty_mask_is_infinitely_far():
 # Against MONAI, whose numbers are float32
 
 
+@AS_THEY_ARE
 @pytest.mark.parametrize("seed", range(40))
 def test_equals_monai(seed):
     monai, torch = pytest.importorskip("monai.metrics"), pytest.importorskip("torch")
@@ -258,6 +271,7 @@ def test_equals_monai(seed):
     np.testing.assert_allclose([np.percentile(forth, 95), forth.mean()], [float(one) for one in directed], 1e-6, 1e-6)
 
 
+@AS_THEY_ARE
 def test_void_equals_what_monai_ignores():
     monai, torch = pytest.importorskip("monai.metrics"), pytest.importorskip("torch")
     generator = np.random.default_rng(0)
@@ -272,6 +286,7 @@ def test_void_equals_what_monai_ignores():
     np.testing.assert_allclose(ours.values[0], metric(*one_hot)[0, :2], 1e-6)
 
 
+@AS_THEY_ARE
 def test_monai_leaves_a_missing_prediction_to_its_caller():
     """The difference: an infinite distance, which its means take for 0 or infinity; here it is the diagonal."""
     monai, torch = pytest.importorskip("monai.metrics"), pytest.importorskip("torch")

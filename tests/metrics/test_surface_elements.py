@@ -14,6 +14,7 @@ from segwright.metrics.surface_elements import SurfaceElements, areas_of_codes, 
 
 UNIT = (1.0, 1.0, 1.0)
 ONE = Classes.of(["organ"])
+AS_THEY_ARE = pytest.mark.filterwarnings("ignore")  # the peers warn of their own dependencies
 
 
 def one_class(mask):
@@ -199,6 +200,7 @@ def test_the_convention_tells_the_tolerance():
 # Against DeepMind's surface-distance, and MONAI, whose numbers are float32
 
 
+@AS_THEY_ARE
 @pytest.mark.parametrize("seed", range(40))
 def test_equals_deepmind(seed):
     deepmind = pytest.importorskip("surface_distance")
@@ -230,6 +232,7 @@ def test_areas_equal_deepminds_table(spacing):
     np.testing.assert_allclose([walls[code * 17] for code in range(16)], lengths[flat], rtol=1e-12)  # 17: both slices alike
 
 
+@AS_THEY_ARE
 @pytest.mark.parametrize("seed", range(10))
 def test_equals_monai_with_subvoxels(seed):
     monai, torch = pytest.importorskip("monai.metrics"), pytest.importorskip("torch")

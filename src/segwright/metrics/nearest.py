@@ -13,33 +13,54 @@ from functools import lru_cache
 import numpy as np
 from numba import njit
 
-CELLS = 4096  # looked at around one point at most: 10 steps in 3D, 36 in 2D; beyond, the transform is faster
-FEW_CELLS = 64  # looked at in any case: 2 steps in 3D, 4 in 2D
-LOOKS_PER_CELL = 8  # in the time that the transform takes for one cell of the box
+CELLS = 16384  # in a neighbourhood: 16 steps around in 3D, 72 in 2D; more were no faster
+FIRST_CELLS = 16  # looked at before anything is computed to leave some out
+LOOKS_PER_POINT, LOOKS_PER_CELL = 64, 8  # in about the time that the transform takes for a point, and for a cell of its box
+CAUTIOUS = 1 - 1e-9  # rounding must not leave out the nearest
 
 
 def nearest(points: np.ndarray, sites: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
     """Distance in mm from each point to its nearest site, float64 (M,); infinite without sites.
 
-    Points int32 (M, 3) and sites int32 (N, 3) are grid positions (z, y, x), the sites in rising order of z, then y, then x;
+    Points int32 (M, 3) and sites int32 (N, 3) are grid positions (z, y, x), both in rising order of z, then y, then x;
     `spacing_mm` is the size of a step along z, y and x. Of a 2D grid, z is 0.
     """
     if not len(sites) or not len(points):
         return np.full(len(points), np.inf)
-    low, high = np.minimum(points.min(axis=0), sites.min(axis=0)), np.maximum(points.max(axis=0), sites.max(axis=0))
-    looks = max(FEW_CELLS, LOOKS_PER_CELL * int(np.prod(high - low + 1.0)) // len(points))
-    offsets, offsets_squared = neighbourhood(spacing_mm, low[0] == high[0])
-    offsets, offsets_squared = offsets[:looks], offsets_squared[:looks]
-    margin = np.abs(offsets).max(axis=0)  # of cells that may be looked at, and hold nothing
+    box, around_points = box_of(sites), box_of(points)
+    low, high = np.minimum(box[0], around_points[0]), np.maximum(box[1], around_points[1])
+    offsets, offsets_squared = neighbourhood(spacing_mm, bool(low[0] == high[0]))
+    spacing = np.array(spacing_mm)
+    size = np.searchsorted(offsets_squared, (((high - low) * spacing) ** 2).sum(), side="right")  # none is further away
+    offsets, offsets_squared = offsets[:size], offsets_squared[:size]
+    margin = (offsets_squared[-1] ** 0.5 * (1 + 1e-9) / spacing).astype(int)  # of cells that may be looked at, and hold nothing
+    margin[0] *= low[0] != high[0]
     shape, origin = high - low + 1 + 2 * margin, low - margin
     strides = np.array([shape[1] * shape[2], shape[2], 1])
-    has_site = np.zeros(np.prod(shape), np.bool_)
-    has_site[(sites - origin) @ strides] = True
-    squared = _search((points - origin) @ strides, has_site, offsets @ strides, offsets_squared)
+    has_site = np.zeros(int(np.prod(shape)), np.bool_)
+    has_site[_places(sites, origin, strides)] = True
+    extent, around = box[1] - box[0] + 1, around_points[1] - around_points[0] + 1
+    cells = int(extent[0]) * int(max(extent[1], around[1])) * int(around[2])
+    looks = LOOKS_PER_POINT * len(points) + LOOKS_PER_CELL * cells
+    squared = _search(
+        points, _places(points, origin, strides), has_site, offsets, offsets_squared, strides, box, spacing, looks
+    )
     far = np.flatnonzero(np.isinf(squared))
     if len(far):
         squared[far] = transformed(points[far], sites, spacing_mm)
     return np.sqrt(squared)
+
+
+@njit(cache=True, nogil=True)
+def box_of(cells: np.ndarray) -> np.ndarray:
+    """First and last position along each axis of cells (M, 3), int64 (2, 3); M > 0."""
+    box = np.empty((2, 3), np.int64)
+    box[:] = cells[0]
+    for n in range(len(cells)):
+        for axis in range(3):
+            box[0, axis] = min(box[0, axis], cells[n, axis])
+            box[1, axis] = max(box[1, axis], cells[n, axis])
+    return box
 
 
 @lru_cache(maxsize=8)  # the images of a data set share a few spacings
@@ -63,15 +84,68 @@ def neighbourhood(spacing_mm: tuple[float, float, float], is_flat: bool) -> tupl
 
 
 @njit(cache=True, nogil=True)
-def _search(places, has_site, offsets, offsets_squared):
-    """Squared distances (M,) from places in a grid to the first of their neighbours with a site, infinite without one."""
-    squared = np.full(len(places), np.inf)
+def _places(cells, origin, strides):
+    """Number of each cell (M, 3) in a grid that begins at the origin; numpy's product of whole numbers is slow."""
+    places = np.empty(len(cells), np.int64)
+    for n in range(len(cells)):
+        z, y, x = cells[n]
+        places[n] = (z - origin[0]) * strides[0] + (y - origin[1]) * strides[1] + (x - origin[2]) * strides[2]
+    return places
+
+
+@njit(cache=True, nogil=True)
+def _search(points, places, has_site, offsets, offsets_squared, strides, box, spacing, looks):
+    """Squared distances (M,) from places in a grid to the first of their neighbours with a site; infinite where none has one.
+
+    They are infinite for all that is left when as many cells were looked at as are allowed, too. Of two points, the one is
+    nearer to its site than the other by no more than they are apart: cells nearer than that are left out.
+    """
+    leaps = _places(offsets, np.zeros(3, np.int64), strides)
+    squared, bounds = np.full(len(places), np.inf), np.empty(len(places))
+    above, behind = 0, 0  # the first point not before the cell a row above, and a slice behind
     for n in range(len(places)):
-        for i in range(len(offsets)):
-            if has_site[places[n] + offsets[i]]:
-                squared[n] = offsets_squared[i]
+        i, end = 0, min(FIRST_CELLS, len(leaps))
+        while i < end and not has_site[places[n] + leaps[i]]:
+            i += 1
+        if i == end:
+            while places[above] < places[n] - strides[1]:
+                above += 1
+            while places[behind] < places[n] - strides[0]:
+                behind += 1
+            bound = _outside(points[n], box, spacing)
+            for other in (n - 1, above - 1, above, behind - 1, behind):
+                if 0 <= other < n:
+                    bound = max(bound, bounds[other] - _apart(points[n], points[other], spacing))
+            begin = i = max(i, np.searchsorted(offsets_squared, (bound * CAUTIOUS) ** 2))
+            while i < len(leaps) and not has_site[places[n] + leaps[i]]:
+                i += 1
+            looks -= i - begin
+            if looks < 0:
                 break
+        if i < len(leaps):
+            squared[n] = offsets_squared[i]
+        bounds[n] = np.sqrt(offsets_squared[min(i, len(leaps) - 1)])
     return squared
+
+
+@njit(cache=True, nogil=True)
+def _outside(point, box, spacing):
+    """How far a point lies outside a box, given by its first and last cell."""
+    squared = 0.0
+    for axis in range(3):
+        gap = max(box[0, axis] - point[axis], point[axis] - box[1, axis], 0) * spacing[axis]
+        squared += gap * gap
+    return np.sqrt(squared)
+
+
+@njit(cache=True, nogil=True)
+def _apart(point, other, spacing):
+    """Distance of two points."""
+    squared = 0.0
+    for axis in range(3):
+        gap = (point[axis] - other[axis]) * spacing[axis]
+        squared += gap * gap
+    return np.sqrt(squared)
 
 
 def transformed(points: np.ndarray, sites: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
@@ -79,7 +153,7 @@ def transformed(points: np.ndarray, sites: np.ndarray, spacing_mm: tuple[float, 
 
     Rows are those of the box around the sites, columns those of the points: its time grows with their product.
     """
-    low, high = sites[:, :2].min(axis=0), sites[:, :2].max(axis=0)  # the first and the last row
+    low, high = box_of(sites)[:, :2]  # the first and the last row
     rows, columns = row_starts(sites, low, high), np.ascontiguousarray(sites[:, 2])
     order = np.lexsort((points[:, 0], points[:, 1], points[:, 2]))  # by x, then y, then z
     squared = np.empty(len(points))

@@ -20,6 +20,7 @@ from numba import njit
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import SettingError, ShapeError
 from segwright.metrics.class_maps import check_pair
+from segwright.metrics.conventions import background_of
 from segwright.metrics.nearest import nearest
 from segwright.metrics.overlaps import check_sizes
 from segwright.metrics.sums import Sums, mean, ratio
@@ -77,10 +78,10 @@ class Surface:
 
 
 RULES = (
-    "Distances are in mm, in pixels where the spacing is unknown, and each score is averaged over images, then over classes. A "
-    "class neither in an image nor predicted there is left out; one that is missing or predicted where there is none gets the "
-    "diagonal of the image as its distances and NSD 0. Pixels void in the truth are taken out of both, like the world beyond "
-    "the image."
+    "Distances are in mm, in pixels where the spacing is unknown, and each score is averaged over images, then over classes "
+    "but one called background. A class neither in an image nor predicted there is left out; one that is missing or predicted "
+    "where there is none gets the diagonal of the image as its distances and NSD 0. Pixels void in the truth are taken out of "
+    "both, like the world beyond the image."
 )
 
 
@@ -154,10 +155,14 @@ def worst(shape: tuple[int, ...], steps: tuple[float, ...]) -> np.ndarray:
 
 
 def averages(state: Sums, titles: tuple[str, ...], classes: Classes) -> dict[str, np.ndarray]:
-    """The mean over classes of each score, then its mean over images of each class, from sums (..., 5, K)."""
+    """The mean over classes of each score, then its mean over images of each class, from sums (..., 5, K).
+
+    A class called background is left out of the mean, unless it is alone: its border runs along the edge of the image too.
+    """
     *totals, images = np.moveaxis(state.values, -2, 0)  # (..., K) each
     by_class = {title: ratio(total, images) for title, total in zip(titles, totals, strict=True)}
-    scores = {title: mean(values) for title, values in by_class.items()}
+    averaged = [k for k in range(len(classes)) if k != background_of(classes)] or [0]
+    scores = {title: mean(values[..., averaged]) for title, values in by_class.items()}
     for title, values in by_class.items():
         scores |= {f"{title}/{name}": values[..., k] for k, name in enumerate(classes.names)}
     return scores
@@ -201,11 +206,14 @@ def _border_voxels(planes, class_of, is_volume, is_plain):
                 class_ids, voxels = longer(class_ids, P * W), longer(voxels, P * W)
             flags[:] = 0
             for p in range(P):
-                _mark_along(planes[p, z, y], flags)
-                for side in range(4 if is_volume else 2):
-                    slice_, other = z + (side == 3) - (side == 2), y + (side == 1) - (side == 0)
-                    is_within = 0 <= slice_ < D and 0 <= other < H
-                    _mark_across(planes[p, z, y], planes[p, slice_, other] if is_within else nothing, flags)
+                row = planes[p, z, y]
+                if row.max() <= 0:
+                    continue
+                above, below = planes[p, z, y - 1] if y else nothing, planes[p, z, y + 1] if y < H - 1 else nothing
+                before, behind = row, row
+                if is_volume:
+                    before, behind = planes[p, z - 1, y] if z else nothing, planes[p, z + 1, y] if z < D - 1 else nothing
+                _mark(row, above, below, before, behind, flags)
             for word in range(len(words)):
                 if words[word] == 0:
                     continue
@@ -228,20 +236,16 @@ def longer(items: np.ndarray, room: int) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _mark_along(row, flags):
-    """Flag pixels of segments that differ from a neighbour in their row, or end it."""
+def _mark(row, above, below, before, behind, flags):
+    """Flag pixels of segments that differ from a neighbour in their row or the rows beside it, or end their row."""
+    for x in range(len(row)):
+        here = row[x]
+        flags[x] |= (here > 0) & ((here != above[x]) | (here != below[x]) | (here != before[x]) | (here != behind[x]))
     middle, left, right, inner = row[1:-1], row[:-2], row[2:], flags[1:]
     for x in range(len(middle)):
         inner[x] |= (middle[x] > 0) & ((middle[x] != left[x]) | (middle[x] != right[x]))
     flags[0] |= row[0] > 0
     flags[len(row) - 1] |= row[-1] > 0
-
-
-@njit(cache=True, nogil=True)
-def _mark_across(row, other, flags):
-    """Flag pixels of segments that differ from those of a row beside theirs."""
-    for x in range(len(row)):
-        flags[x] |= (row[x] > 0) & (row[x] != other[x])
 
 
 @njit(cache=True, nogil=True)

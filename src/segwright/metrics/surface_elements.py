@@ -113,7 +113,7 @@ def measured(ours: np.ndarray, theirs: np.ndarray, steps: tuple[float, float, fl
 
 def percentile(distances: np.ndarray, areas: np.ndarray, percent: float) -> float:
     """The smallest distance within which that share of the area lies, from distances and areas (M,), M > 0."""
-    order = np.lexsort((areas, distances))
+    order = np.argsort(distances)
     share = np.cumsum(areas[order]) / areas.sum()
     place = min(int(np.searchsorted(share, percent / 100)), len(share) - 1)  # rounding may leave the last share below 1
     return float(distances[order[place]])
@@ -207,11 +207,19 @@ def _elements(planes, class_of, is_volume):
     nothing = np.zeros(W, np.int32)
     flags = np.zeros(-(-(W + 1) // 8) * 8, np.uint8)
     words = flags.view(np.uint64)  # 8 corners at a time: most lie within a segment
+    is_empty = np.empty((D, H), np.bool_)
+    for z in range(D):
+        for y in range(H):
+            is_empty[z, y] = planes[:, z, y].max() <= 0
     for z in range(D + 1 if is_volume else 1):
         behind = z - 1 if is_volume else 0
         for y in range(H + 1):
             if count + room > len(class_ids):
                 class_ids, corners = longer(class_ids, room), longer(corners, room)
+            above, below = max(y - 1, 0), min(y, H - 1)
+            before, after = max(behind, 0), min(z, D - 1)
+            if is_empty[before, above] and is_empty[before, below] and is_empty[after, above] and is_empty[after, below]:
+                continue
             flags[:] = 0
             for p in range(P):
                 _mark(
