@@ -27,9 +27,16 @@ def text_of(html, read_html):
 def test_causes_say_what_costs_most(read_html):
     atlas = Atlas.of("a", row_of((0, 10), (40, 44)), row_of((0, 10), (20, 30), (40, 50)))
     text = text_of("".join(atlas_sections(atlas)), read_html)
-    assert "AP at IoU 0.5 is 0.34 and lacks 0.66. Most is lost to " in text
+    assert "AP at IoU 0.5 is 0.337 and lacks 0.663. Most is lost to " in text
     assert re.search(r"matched 1 1 .*mask quality right class, but the IoU is only 0.1 to 0.5 0.\d+ 1 1", text)
     assert "missed a true object that no prediction is about" in text and "duplicate the true" not in text
+
+
+def test_equal_scores_are_told(read_html):
+    told = "All predictions have the same score"
+    for scores, expected in ((None, True), ([0.5, 0.6], False)):
+        atlas = Atlas.of("a", row_of((0, 10), (40, 44), scores=scores), row_of((0, 10)))
+        assert (told in text_of(atlas_sections(atlas)[0], read_html)) is expected
 
 
 def test_quality_is_split_exactly(read_html):
@@ -61,7 +68,7 @@ def test_borders_by_hand(read_html):
 def test_perfect_objects_lack_nothing(read_html):
     truth = row_of((0, 10), (20, 30))
     text = text_of("".join(atlas_sections(Atlas.of("a", truth, truth))), read_html)
-    assert "AP at IoU 0.5 is 1.00." in text and "PQ is 100.0 %" in text and "Most is lost" not in text
+    assert "AP at IoU 0.5 is 1.000." in text and "PQ is 100.0 %" in text and "Most is lost" not in text
 
 
 def test_nothing_to_say():

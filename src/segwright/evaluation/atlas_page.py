@@ -30,7 +30,7 @@ MEANINGS = {
     BOTH: "the IoU is 0.1 to 0.5, with an object of another class only",
     DUPLICATE: "the true object was found by a prediction with a higher score already",
 }
-MANY_ROWS = 25  # of a table; of more, the rows move closer
+MANY_ROWS = 25  # of a table: about a screen
 QUALITY_COLORS = {"lost by masks": MASK, "lost by missed": MISSED, "lost by false": FALSE}
 CAUSE_NOTE = (
     "Predictions are matched to true objects as COCO does, at IoU 0.5. What is left over has the first cause that holds: "
@@ -105,7 +105,7 @@ def border_table(atlas: Atlas) -> str:
             cells = "".join(f"<td>{meter(percent(each), each)}</td>" for each in shares)
             rows.append(f"<tr><td>{swatch(colors[k])}{escape(label_names(atlas)[k])}</td>{cells}</tr>")
     return (
-        '<div class="scroll"><table><thead><tr><th>True class</th><th>Of all wrong, %</th>'
+        f'<div class="scroll"><table{dense(rows)}><thead><tr><th>True class</th><th>Of all wrong, %</th>'
         f"<th>Of them within {NEAR} px</th><th>Wrong within {NEAR} px</th><th>Wrong farther in</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
@@ -124,13 +124,16 @@ def cause_part(atlas: Atlas) -> str:
         return ""
     ap, costs = atlas.objects.mean_ap(), atlas.objects.costs()
     dearest, gain = next(iter(costs.items()))
-    text = f"AP at IoU 0.5 is {ap:.2f}"
+    text = f"AP at IoU 0.5 is {ap:.3f}"
     if gain > 0:
-        text += f" and lacks {1 - ap:.2f}. Most is lost to {SPOKEN[dearest]}: {gain:.2f} of the {1 - ap:.2f}."
+        text += f" and lacks {1 - ap:.3f}. Most is lost to {SPOKEN[dearest]}: {gain:.3f} of the {1 - ap:.3f}."
     elif ap < 1:
         text += ". Mending one cause alone would not raise it."
     else:
         text += "."
+    scores = atlas.objects.scores
+    if len(scores) > 1 and scores.min() == scores.max():
+        text += " All predictions have the same score, so AP depends on their order; PQ does not."
     predicted, true = atlas.objects.predicted(), atlas.objects.true.sum(axis=0)
     longest = max(*costs.values(), 1e-9)  # 1e-9: nothing is lost at all
     rows = [cause_row(MATCHED, "", predicted, true)]
@@ -194,7 +197,7 @@ def quality_part(atlas: Atlas) -> str:
     )
     return (
         f'<p class="finding">{escape(text)}</p><div class="chips">{chips}</div><div class="scroll">'
-        f"<table{' class=dense' if len(rows) > MANY_ROWS else ''}><thead><tr><th>Class</th>"
+        f"<table{dense(rows)}><thead><tr><th>Class</th>"
         '<th class="main-column">Of a PQ of 1</th><th class="num">PQ, %</th><th class="num">SQ</th>'
         f'<th class="num">RQ</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
@@ -227,6 +230,11 @@ def place_text(box: Sequence[tuple[int, int]]) -> str:
         f"{name}s {low}–{high - 1}" if high - low > 1 else f"{name} {low}" for name, (low, high) in zip(names, box, strict=True)
     ]
     return ", ".join(parts)
+
+
+def dense(rows: Sequence[str]) -> str:
+    """The attribute of a table whose rows are so many that they move closer."""
+    return " class=dense" if len(rows) > MANY_ROWS else ""
 
 
 def ratio(part: float, whole: float) -> float:
