@@ -155,7 +155,7 @@ def test_a_large_ball_has_about_the_surface_of_a_ball():
 
 
 def test_areas_have_the_symmetries_of_a_cube():
-    areas = np.array(areas_of_codes(UNIT)).reshape((2,) * 8)  # an axis per voxel, the last bit first
+    areas = areas_of_codes(UNIT).reshape((2,) * 8)  # an axis per voxel, the last bit first
     np.testing.assert_allclose(areas, np.flip(areas), rtol=1e-12)  # in and out
     for axes in ((4, 5, 6, 7, 0, 1, 2, 3), (1, 0, 3, 2, 5, 4, 7, 6), (0, 1, 4, 5, 2, 3, 6, 7), (0, 2, 1, 3, 4, 6, 5, 7)):
         np.testing.assert_allclose(areas, areas.transpose(axes), rtol=1e-12)

@@ -76,11 +76,12 @@ def neighbourhood(spacing_mm: tuple[float, float, float], is_flat: bool) -> tupl
         min(line, disc ** (1 / 2)) if is_flat else min(line, disc ** (1 / 2), ball ** (1 / 3))
     )  # the radius of so many cells
     counts = np.floor(reach / steps).astype(int) * ([0, 1, 1] if is_flat else [1, 1, 1])
-    offsets = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in counts), indexing="ij"), axis=-1).reshape(-1, 3)
-    squared = ((offsets * steps) ** 2).sum(axis=1)
-    order = np.argsort(squared, kind="stable")
-    order = order[: np.searchsorted(squared[order], reach * reach, side="right")]
-    return offsets[order], squared[order]
+    along = [np.arange(-n, n + 1) for n in counts]
+    squares = [(n * step) ** 2 for n, step in zip(along, spacing_mm, strict=True)]
+    squared = squares[0][:, None, None] + squares[1][:, None] + squares[2]
+    within = np.nonzero(squared <= reach * reach)
+    order = np.argsort(squared[within])
+    return np.stack([n[index] for n, index in zip(along, within, strict=True)], axis=1)[order], squared[within][order]
 
 
 @njit(cache=True, nogil=True)

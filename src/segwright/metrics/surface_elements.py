@@ -10,7 +10,7 @@ voxels; unequal spacing weighs the sides unequally; percentiles are not interpol
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import product
 from typing import ClassVar
 
@@ -108,7 +108,7 @@ def element_distances(
 
 def measured(ours: np.ndarray, theirs: np.ndarray, steps: tuple[float, float, float]) -> Weighed:
     """Distance of each of our elements int32 (M, 4) to the nearest of theirs (N, 4), and its area, float64 (M,) each."""
-    return nearest(ours[:, :3], theirs[:, :3], steps), np.array(areas_of_codes(steps))[ours[:, 3]]
+    return nearest(ours[:, :3], theirs[:, :3], steps), areas_of_codes(steps)[ours[:, 3]]
 
 
 def percentile(distances: np.ndarray, areas: np.ndarray, percent: float) -> float:
@@ -122,42 +122,41 @@ def percentile(distances: np.ndarray, areas: np.ndarray, percent: float) -> floa
 # Areas
 
 
-@lru_cache(maxsize=64)  # spacings of a data set; each table takes 5 ms
-def areas_of_codes(steps: tuple[float, float, float]) -> tuple[float, ...]:
-    """The area of an element by its code, 256 of them: bit 4 z + 2 y + x says whether the voxel (z, y, x) around it is in.
+def areas_of_codes(steps: tuple[float, float, float]) -> np.ndarray:
+    """The area of an element by its code, float64 (256,): bit 4 z + 2 y + x says whether the voxel (z, y, x) around it is in.
 
     Of a 2D image, both slices are alike, and a step of 1 along z makes the area of the wall the length of the contour.
     """
-    cells = list(enumerate(product((0, 1), repeat=3)))
-    return tuple(area_of({cell for bit, cell in cells if code >> bit & 1}, steps) for code in range(256))
+    codes, normals = pieces()
+    faces = np.array([steps[1] * steps[2], steps[0] * steps[2], steps[0] * steps[1]])
+    return np.bincount(codes, np.linalg.norm(normals * faces, axis=1), minlength=256)
 
 
-def area_of(inside: set[tuple[int, ...]], steps: tuple[float, float, float]) -> float:
-    """Area of the surface between the voxels inside, of the 8 around a corner, and the others.
+@cache
+def pieces() -> tuple[np.ndarray, np.ndarray]:
+    """The flat pieces of all elements for steps of 1: the code of each, int64 (T,), and its normal, float64 (T, 3).
 
-    The fewer of both are taken, apart where they touch along edges or corners only; each part has its own surface.
+    Of the voxels in and out the fewer are taken; those that touch along edges or corners only have a surface each.
     """
-    cells = set(product((0, 1), repeat=3))
-    rest = inside if len(inside) <= 4 else cells - inside  # half of 8
-    area = 0.0
-    while rest:
-        part = {next(iter(rest))}
-        while grown := {cell for cell in rest - part for other in part if steps_apart(cell, other) == 1}:
-            part |= grown
-        rest = rest - part
-        area += sum(norm(normal, steps) for normal in normals_of(part))
-    return area
+    cells = list(product((0, 1), repeat=3))
+    codes: list[int] = []
+    normals: list[tuple[float, ...]] = []
+    for code in range(256):
+        inside = {cell for bit, cell in enumerate(cells) if code >> bit & 1}
+        rest = inside if len(inside) <= 4 else set(cells) - inside  # half of 8
+        while rest:
+            part = {min(rest)}
+            while grown := {cell for cell in rest - part for other in part if steps_apart(cell, other) == 1}:
+                part |= grown
+            rest = rest - part
+            normals += normals_of(part)
+            codes += [code] * (len(normals) - len(codes))
+    return np.array(codes), np.array(normals)
 
 
 def steps_apart(cell: tuple[int, ...], other: tuple[int, ...]) -> int:
     """Along how many axes two of the 8 voxels differ."""
     return sum(a != b for a, b in zip(cell, other, strict=True))
-
-
-def norm(normal: tuple[float, ...], steps: tuple[float, float, float]) -> float:
-    """Length of a normal, given for steps of 1, with the steps as they are: an area."""
-    faces = steps[1] * steps[2], steps[0] * steps[2], steps[0] * steps[1]
-    return float(np.linalg.norm(np.multiply(normal, faces)))
 
 
 def normals_of(part: set[tuple[int, ...]]) -> list[tuple[float, ...]]:
