@@ -7,26 +7,28 @@ import numpy as np
 from metric_cases.case import Case, Side, kept
 from metric_cases.scenes import blob
 
-SETS = {"8 images of 1024 x 1024": (8, (1024, 1024)), "2 volumes of 128 x 128 x 128": (2, (128, 128, 128))}
+SETS = {  # such that the peer needs seconds
+    "clDice": ("scikit-image", {"8 images of 1024 x 1024": (8, (1024, 1024)), "2 volumes of 128 x 128 x 128": (2, (128,) * 3)}),
+    "Betti numbers": ("gudhi", {"an image of 256 x 256": (1, (256, 256)), "a volume of 48 x 48 x 48": (1, (48,) * 3)}),
+}
 
 
 def cases() -> Iterator[Case]:
     """clDice against scikit-image's skeletons, Betti numbers against gudhi's."""
-    for name, (count, shape) in SETS.items():
-        for score, peer, run in (("clDice", "scikit-image", with_skimage), ("Betti numbers", "gudhi", with_gudhi)):
+    sides = {"scikit-image": (our_cl_dice, with_skimage, "skimage"), "gudhi": (our_betti_numbers, with_gudhi, "gudhi")}
+    for score, (peer, sets) in SETS.items():
+        ours, theirs, module = sides[peer]
+        for name, (count, shape) in sets.items():
             yield Case(
                 group="topology",
                 name=f"{score}, {name}",
-                make=lambda is_small, count=count, shape=shape: kept(f"vessels {shape}", lambda: masks(count, shape))[
+                make=lambda is_small, count=count, shape=shape: kept(f"nets {shape}", lambda: masks(count, shape))[
                     : 1 if is_small else count
                 ],
                 cores=1,
                 amount=count,
                 units="images",
-                sides={
-                    "segwright": Side(run=our_cl_dice if peer == "scikit-image" else our_betti_numbers),
-                    peer: Side(run=run, needs=("skimage" if peer == "scikit-image" else peer,)),
-                },
+                sides={"segwright": Side(run=ours), peer: Side(run=theirs, needs=(module,))},
             )
 
 

@@ -155,7 +155,7 @@ def slow_euler(mask):
 @settings(deadline=None, max_examples=100)
 @given(MASKS)
 def test_euler_characteristic_equals_listed_cells(mask):
-    assert euler_characteristic(mask) == slow_euler(mask)
+    assert euler_characteristic(np.pad(mask, 1)) == slow_euler(mask)
 
 
 @settings(deadline=None, max_examples=100)

@@ -38,9 +38,9 @@ def skeleton(mask: np.ndarray) -> np.ndarray:
     """
     if mask.ndim not in (2, 3):
         raise ShapeError(f"the mask has {mask.ndim} axes, skeletons are for 2 or 3; give one image (H, W) or volume (D, H, W)")
-    image = np.pad(mask, 1).astype(np.uint8)
-    strides = np.array([stride // image.itemsize for stride in image.strides])
-    pixels = np.flatnonzero(image).astype(np.int32 if image.size < 2**31 else np.int64)  # half the memory
+    thin = np.pad(mask, 1)
+    image, strides = thin.view(np.uint8), np.array(thin.strides)  # one byte a pixel
+    pixels = np.flatnonzero(thin).astype(np.int32 if image.size < 2**31 else np.int64)  # half the memory
     if mask.ndim == 2:
         ring = np.array([(("S" in name) - ("N" in name), ("E" in name) - ("W" in name)) for name in RING]) @ strides
         _thin_2d(image.ravel(), pixels, ring, PASSES)
@@ -48,7 +48,7 @@ def skeleton(mask: np.ndarray) -> np.ndarray:
         is_flat = np.array(mask.shape) == 1  # an axis of one voxel has no sides to peel
         directions = DIRECTIONS[~(np.abs(DIRECTIONS) @ is_flat).astype(bool)] @ strides
         _thin_3d(image.ravel(), pixels, directions, np.array(NEIGHBOURS) @ strides)
-    return image[(slice(1, -1),) * mask.ndim].astype(bool)
+    return thin[(slice(1, -1),) * mask.ndim]
 
 
 def removal_passes() -> np.ndarray:

@@ -106,7 +106,8 @@ def cl_dice(predicted: np.ndarray, true: np.ndarray) -> float:
     predicted_line, true_line = skeleton(predicted), skeleton(true)
     precision = np.count_nonzero(predicted_line & true) / np.count_nonzero(predicted_line)
     sensitivity = np.count_nonzero(true_line & predicted) / np.count_nonzero(true_line)
-    return 2 * precision * sensitivity / (precision + sensitivity) if precision + sensitivity else 0.0
+    total = precision + sensitivity
+    return float(2 * precision * sensitivity / total) if total else 0.0
 
 
 def betti_numbers(mask: np.ndarray) -> np.ndarray:
@@ -124,9 +125,9 @@ def betti_numbers(mask: np.ndarray) -> np.ndarray:
     padded = np.pad(mask, 1)  # not only for the outside: cc3d 4.1 fails on some volumes of a single row
     components = pieces(padded, ACROSS_CORNERS[mask.ndim])
     if mask.ndim == 2:
-        return np.array([components, components - euler_characteristic(mask)])
+        return np.array([components, components - euler_characteristic(padded)])
     cavities = pieces(~padded, ACROSS_FACES) - 1  # the outside is none
-    return np.array([components, components + cavities - euler_characteristic(mask), cavities])
+    return np.array([components, components + cavities - euler_characteristic(padded), cavities])
 
 
 def pieces(mask: np.ndarray, neighbours: Literal[6, 8, 26]) -> int:
@@ -134,10 +135,10 @@ def pieces(mask: np.ndarray, neighbours: Literal[6, 8, 26]) -> int:
     return int(cc3d.connected_components(mask, connectivity=neighbours, return_N=True, binary_image=True)[1])
 
 
-def euler_characteristic(mask: np.ndarray) -> int:
-    """Corners - edges + faces - cubes of the closed pixels or voxels of a bool mask (*S); pixels count as flat cubes."""
-    volume = mask.reshape((1,) * (AXES - mask.ndim) + mask.shape)
-    return int(_euler(np.pad(volume, 1).astype(np.uint8), CELLS))
+def euler_characteristic(padded: np.ndarray) -> int:
+    """Corners - edges + faces (- cubes) of the closed pixels or voxels of a bool mask (*S) with an empty margin."""
+    image = padded.view(np.uint8).reshape((1,) * (AXES - padded.ndim) + padded.shape)
+    return int(_euler(image, CELLS[padded.ndim]))
 
 
 def patches(region: tuple[slice, ...], side: int) -> Iterator[tuple[slice, ...]]:
@@ -149,33 +150,35 @@ def patches(region: tuple[slice, ...], side: int) -> Iterator[tuple[slice, ...]]
     yield from product(*cuts)
 
 
-def cells_at_a_corner() -> np.ndarray:
+def cells_at_a_corner(axes: int) -> np.ndarray:
     """Corners - edges + faces - cubes that begin at a corner of the grid, int64 (256,), by the 8 voxels around it as bits.
 
-    A cell along some of the axes belongs to the mask where one of the voxels on that side does.
+    A cell along some of the axes belongs to the mask where one of the voxels on that side does. In 2D no cell is along the
+    first axis.
     """
     voxels = list(product((0, 1), repeat=3))  # the last axis changes fastest: voxel (z, y, x) is bit 4 z + 2 y + x
     table = np.zeros(256, np.int64)
-    for cell in voxels:
+    for cell in voxels[: 2**axes]:
         touching = sum(1 << bit for bit, voxel in enumerate(voxels) if all(v >= c for v, c in zip(voxel, cell, strict=True)))
         table += (-1) ** sum(cell) * (np.arange(256) & touching > 0)
     return table
 
 
-CELLS = cells_at_a_corner()
+CELLS = {axes: cells_at_a_corner(axes) for axes in ACROSS_CORNERS}
 
 
 @njit(cache=True, nogil=True)
 def _euler(image, cells):
-    """Add the cells up that begin at each corner of a padded volume (D, H, W)."""
+    """Add the cells up that begin at each corner of a padded volume (D, H, W); a single plane is its own neighbour."""
     D, H, W = image.shape
     total = 0
-    for z in range(D - 1):
+    for z in range(max(D - 1, 1)):
         for y in range(H - 1):
+            one, two = image[z, y], image[z, y + 1]
+            three, four = image[min(z + 1, D - 1), y], image[min(z + 1, D - 1), y + 1]
             code = 0
             for x in range(1, W):
                 code = code >> 1 & 0b01010101  # the voxels at x become those at x - 1
-                code |= image[z, y, x] << 1 | image[z, y + 1, x] << 3
-                code |= image[z + 1, y, x] << 5 | image[z + 1, y + 1, x] << 7
+                code |= one[x] << 1 | two[x] << 3 | three[x] << 5 | four[x] << 7
                 total += cells[code]
     return total
