@@ -124,7 +124,7 @@ class _Table:
         """The curves of sums with weights int64 (B, N)."""
         sums, images = weights.shape
         classes, ranges = len(self.class_starts) - 1, len(self.correct)
-        rows = np.zeros((images + 1, _whole_vectors(sums)))  # the last is room for one round of equal scores
+        rows = np.zeros((images + 1, _whole_vectors(sums)), np.float32)  # the last is room for one round of equal scores
         rows[:images, :sums] = weights.T
         objects = (self.objects @ weights.T).reshape(classes, ranges, sums)
         hits = (self.hits @ weights.T).reshape(classes, ranges, num_limits, sums).cumsum(axis=2)
@@ -155,20 +155,18 @@ def _curves(rows, runs, correct, counted, objects, precision):
     for k in range(classes):
         span = class_starts[k], class_starts[k + 1]
         for a in range(ranges):
-            is_wanted = False
+            most = 0.0
             for lane in range(sums):
                 wanted[lane] = objects[k, a, lane]
-                is_wanted |= objects[k, a, lane] > 0
-                for t in range(thresholds):
-                    precision[k, a, t, lane] = 0 if objects[k, a, lane] else np.nan
-            if is_wanted and _start(numbers, seen, wanted, rows, (image_ids, starts), span, correct[a], counted[a], every):
+                most = max(most, wanted[lane])
+            if most and _start(numbers, seen, wanted, rows, (image_ids, starts), span, correct[a], counted[a], every):
                 for run in range(span[1] - 1, span[0] - 1, -1):
                     ends = starts[run], starts[run + 1]
                     _back(numbers, seen, wanted, rows, image_ids[run], ends, correct[a], counted[a], every)
-                for t in range(thresholds):
-                    for lane in range(sums):
-                        if objects[k, a, lane]:
-                            precision[k, a, t, lane] = numbers[t, AREA + lane] / 101
+            for t in range(thresholds if most else 0):
+                own, areas = precision[k, a, t], numbers[t, AREA : AREA + LANES]
+                for lane in range(sums):
+                    own[lane] = areas[lane] / 101 if wanted[lane] else np.nan
 
 
 @njit(cache=True, nogil=True)
