@@ -1,6 +1,6 @@
 """How many 95 % intervals hold the truth: simulated test sets with a known answer, one core, about four minutes.
 
-    python benchmarks/intervals.py [--trials 600]
+    python benchmarks/intervals.py [--trials 1000]
 
 Each population makes the states of images as a metric would: hard and easy images, classes that few images have, sizes over
 orders of magnitude. The truth is the score of so many images that its own error does not matter. For each number of images,
@@ -253,7 +253,7 @@ def simulate(population: Population, count: int, trials: int, truth: dict[str, f
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=600, help="test sets of each population and size; half of them for AP")
+    parser.add_argument("--trials", type=int, default=1000, help="test sets of each population and size; half of them for AP")
     trials = parser.parse_args().trials
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])

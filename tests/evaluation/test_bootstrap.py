@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 from segwright.core import Classes
 from segwright.core.errors import UsageError
-from segwright.evaluation.bootstrap import bootstrap, group_labels, halves, leaving_out
+from segwright.evaluation.bootstrap import all_and_without, bootstrap, group_labels, halves
 from segwright.metrics.confusion import Confusion, class_sums
 from segwright.metrics.sums import Sums, ratio
 
@@ -60,15 +60,16 @@ def test_by_hand(values, low, high):
     assert found == pytest.approx((low, high), rel=1e-4)
 
 
-def test_halves_and_those_left_out():
-    chunks = list(halves(7, 1074, np.random.default_rng(0)))
-    assert [len(chunk) for chunk in chunks] == [512, 512, 50]
-    weights = np.concatenate(chunks)
+def test_halves_and_those_left_out(monkeypatch):
+    monkeypatch.setattr("segwright.evaluation.bootstrap.CELLS", 1500)
+    tables = list(halves(7, 450, np.random.default_rng(0)))
+    assert [len(table) for table in tables] == [214, 214, 22]
+    weights = np.concatenate(tables)
     assert_array_equal(weights.sum(axis=1), 3)
     assert set(np.unique(weights)) == {0, 1} and weights.mean(axis=0) == pytest.approx(np.full(7, 3 / 7), abs=0.1)
-    assert_array_equal(leaving_out(3), 1 - np.eye(3))
-    many = leaving_out(120)
-    assert many.shape == (50, 120) and set(np.unique((1 - many).sum(axis=1))) == {2, 3}
+    assert_array_equal(all_and_without(3), [[1, 1, 1], [0, 1, 1], [1, 0, 1], [1, 1, 0]])
+    many = all_and_without(120)
+    assert many.shape == (51, 120) and set(np.unique((1 - many).sum(axis=1))) == {0, 2, 3}
     assert_array_equal((1 - many).sum(axis=0), 1)
 
 

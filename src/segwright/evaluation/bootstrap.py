@@ -23,7 +23,7 @@ from segwright.metrics import Metric
 
 LEVEL = 0.95
 UNKNOWN = (float("nan"), float("nan"))
-CHUNK = 512  # resamples weighed at once: with 5000 images and 150 classes, the weights take 20 MB and the sums 2
+CELLS = 2**22  # weights made at once, 32 MiB: all 1000 resamples of 4000 images
 MOST_BLOCKS = 50  # of images left out to see what a score rests on: a twentieth of the cost of 1000 resamples
 ROUNDING = 1e-10  # share of a score; a change below is none
 
@@ -45,14 +45,13 @@ def bootstrap(
         UsageError: there is not one label per image.
     """
     unit_of, count = units(len(states), groups)
-    whole = weighed(metric, states, [np.ones((1, len(states)), np.int64)])
+    fixed = weighed(metric, states, [all_and_without(count)[:, unit_of]])
     if count < 2 or not resamples:
-        return dict.fromkeys(whole, UNKNOWN)
-    without = weighed(metric, states, [leaving_out(count)[:, unit_of]])
+        return dict.fromkeys(fixed, UNKNOWN)
     drawn = weighed(metric, states, (weights[:, unit_of] for weights in halves(count, resamples, generator)))
     return {
-        name: interval(float(value), drawn[name], count, degrees_of_freedom(float(value), without[name], count))
-        for name, (value,) in whole.items()
+        name: interval(float(whole), drawn[name], count, degrees_of_freedom(float(whole), without, count))
+        for name, (whole, *without) in fixed.items()
     }
 
 
@@ -73,30 +72,37 @@ def units(num_images: int, groups: Labels | None) -> tuple[np.ndarray, int]:
 def halves(count: int, resamples: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
     """Weights int64 (R, U), in chunks along R: each row is 1 for a random half of the units, rounded down, and 0 elsewhere."""
     row = (np.arange(count) < count // 2).astype(np.int64)
-    for start in range(0, resamples, CHUNK):
-        yield generator.permuted(np.tile(row, (min(CHUNK, resamples - start), 1)), axis=1)
+    for size in chunks(count, resamples):
+        yield generator.permuted(np.tile(row, (size, 1)), axis=1)
 
 
-def leaving_out(count: int) -> np.ndarray:
-    """Weights int64 (blocks, U): each row is 0 for one unit, of many units for one of 50 blocks of them, and 1 elsewhere."""
+def chunks(count: int, resamples: int) -> list[int]:
+    """How many resamples of U = `count` units to make at once."""
+    size = max(1, CELLS // count)
+    return [min(size, resamples - start) for start in range(0, resamples, size)]
+
+
+def all_and_without(count: int) -> np.ndarray:
+    """Weights int64 (1 + blocks, U): 1, and then each row 0 for one unit, of many units for one of 50 blocks of them."""
     blocks = min(count, MOST_BLOCKS)
-    return 1 - np.eye(blocks, dtype=np.int64)[:, np.arange(count) % blocks]
+    left_out = np.eye(blocks, dtype=np.int64)[:, np.arange(count) % blocks]
+    return 1 - np.concatenate([np.zeros((1, count), np.int64), left_out])
 
 
-def weighed(metric: Metric, states: Sequence[Any], chunks: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-    """Each score of the sums of N states under all rows of weights, float64 (R,); the weights come in chunks (r, N)."""
-    parts = [metric.score(type(states[0]).weighted(states, weights)) for weights in chunks]
+def weighed(metric: Metric, states: Sequence[Any], tables: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    """Each score of the sums of N states under all rows of weights, float64 (R,); the weights come in tables (r, N)."""
+    parts = [metric.score(type(states[0]).weighted(states, weights)) for weights in tables]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def degrees_of_freedom(whole: float, without: np.ndarray, count: int) -> int:
+def degrees_of_freedom(whole: float, without: Sequence[float] | np.ndarray, count: int) -> int:
     """How many units a score rests on, less one, from the scores without each block of units; 0 if it rests on one alone.
 
     A class that occurs in three images has two degrees of freedom, however many images lack it.
     """
     if np.isnan(without).any():  # what was left out is all there is
         return 0
-    moving = int((np.abs(without - whole) > ROUNDING * abs(whole)).sum())
+    moving = int((np.abs(np.subtract(without, whole)) > ROUNDING * abs(whole)).sum())
     return count - 1 if moving in (0, len(without)) else moving - 1
 
 

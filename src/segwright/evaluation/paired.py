@@ -18,14 +18,14 @@ from scipy.special import stdtrit
 
 from segwright.core.errors import UnknownNameError, UsageError
 from segwright.evaluation.bootstrap import (
-    CHUNK,
     LEVEL,
     ROUNDING,
     UNKNOWN,
     Labels,
+    all_and_without,
+    chunks,
     degrees_of_freedom,
     halves,
-    leaving_out,
     standard_error,
     units,
     weighed,
@@ -82,20 +82,18 @@ def compare(
     if resamples < 1:
         raise UsageError(f"{resamples} resamples were asked for; a comparison needs some, such as 1000")
     unit_of, count = units(len(first), groups)
-    once = np.ones((1, len(first)), np.int64)
-    values = [weighed(metric, states, [once]) for states in (first, second)]
+    fixed = [weighed(metric, states, [all_and_without(count)[:, unit_of]]) for states in (first, second)]
     names = metric.SCORES if scores is None else scores
     for name in names:
-        if name not in values[0]:
-            raise UnknownNameError(f"{type(metric).__name__} has no score {name!r}; it has {', '.join(values[0])}")
-    without = [weighed(metric, states, [leaving_out(count)[:, unit_of]]) for states in (first, second)]
+        if name not in fixed[0]:
+            raise UnknownNameError(f"{type(metric).__name__} has no score {name!r}; it has {', '.join(fixed[0])}")
     both = [state for pair in zip(first, second, strict=True) for state in pair]
     halved = differences(metric, both, ((weights[:, unit_of], 0) for weights in halves(count, resamples, generator)))
     swapped = differences(metric, both, ((1, swaps[:, unit_of]) for swaps in coins(count, resamples, generator)))
     rows = []
     for name in names:
-        one, other = (float(value[name][0]) for value in values)
-        freedom = min(degrees_of_freedom(float(v[name][0]), w[name], count) for v, w in zip(values, without, strict=True))
+        one, other = (float(table[name][0]) for table in fixed)
+        freedom = min(degrees_of_freedom(float(table[name][0]), table[name][1:], count) for table in fixed)
         span = linear_interval(other - one, halved[name], count, freedom)
         rows.append((name, one, other, span, p_value(other - one, swapped[name])))
     adjusted = holm([row[-1] for row in rows])
@@ -107,8 +105,8 @@ def compare(
 
 def coins(count: int, resamples: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
     """Tosses int64 (R, U) of 0 or 1, in chunks along R."""
-    for start in range(0, resamples, CHUNK):
-        yield generator.integers(0, 2, (min(CHUNK, resamples - start), count))
+    for size in chunks(count, resamples):
+        yield generator.integers(0, 2, (size, count))
 
 
 def differences(
