@@ -239,6 +239,14 @@ def test_what_is_predicted_on_void_changes_nothing():
     np.testing.assert_array_equal(*states)
 
 
+def test_many_classes_score_like_few():
+    prediction, truth = blobs(0, (20, 25)), blobs(1, (20, 25))
+    few = Boundary(CLASSES).count(semantic(prediction), semantic(truth)).values
+    many = Classes.of([f"class {k}" for k in range(200)])  # maps of 16 bits
+    pair = [Segmentation.semantic(np.where(each == VOID, VOID, each * 70), many) for each in (prediction, truth)]
+    np.testing.assert_array_equal(Boundary(many).count(*pair).values[:, [0, 70, 140, -1]], few)
+
+
 # By messages
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import ShapeError, UsageError
-from segwright.metrics.class_maps import check_pair, class_maps, class_masks
+from segwright.metrics.class_maps import check_pair, class_maps, class_masks, map_dtype
 
 CLASSES = Classes.of(["ground", "tree", "house"])
 
@@ -20,6 +20,18 @@ def test_maps_by_hand():
     predicted, true = class_maps(prediction, truth, 3)
     assert predicted.tolist() == [[0, 1, 2], [-1, 3, -1]]  # void of a prediction is no class
     assert true.tolist() == [[2, 3, 0], [-1, 0, -1]]
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "dtype"), [(1, "int8"), (127, "int8"), (128, "int16"), (32767, "int16"), (32768, "int32"), (65535, "int32")]
+)
+def test_maps_are_as_small_as_the_classes_allow(num_classes, dtype):
+    classes = Classes.of([str(k) for k in range(num_classes)])
+    truth = Segmentation.semantic(np.array([[num_classes - 1, VOID, 0]]), classes)
+    prediction = Segmentation.panoptic(np.array([[0, 1, 1]]), [num_classes - 1], classes=classes)
+    predicted, true = class_maps(prediction, truth, num_classes)
+    assert predicted.dtype == true.dtype == map_dtype(num_classes) == dtype
+    assert true.tolist() == [[num_classes - 1, VOID, 0]] and predicted.tolist() == [[num_classes, VOID, num_classes - 1]]
 
 
 def test_masks_by_hand():

@@ -1,4 +1,4 @@
-"""How well borders are met: boundary F1, boundary IoU and trimap IoU. Axes: K classes, *S spatial axes, n of them, A, L, B.
+"""How well borders are met: boundary F1, boundary IoU and trimap IoU. Axes: K classes, *S spatial axes.
 
 All classes are worked on at once: where segments do not overlap, one map of classes holds the borders of all of them, so the
 time does not grow with K.
@@ -33,6 +33,9 @@ class Boundary:
 
     `tolerance_share` of the image diagonal is how far apart borders may lie to be the same (`tolerance_pixels` in pixels
     where given), `band_share` how wide the bands of boundary IoU are, `trimap_pixels` how far the trimap reaches from a border.
+
+    Source: boundary F1: Csurka et al. 2013, doi 10.5244/C.27.32; boundary IoU: Cheng et al. 2021, arXiv 2103.16562, equal to
+    the authors' masks; trimap: Kohli et al. 2009, doi 10.1007/s11263-008-0202-0.
     """
 
     classes: Classes

@@ -63,7 +63,7 @@ def class_masks(
         region = region[AXES - len(truth.shape) :]
         is_known = truth.planes[0][region] != VOID
         masks = [
-            (table[given.planes[:, *region] + 1] == k).any(axis=0) & is_known
+            np.take(table == k, given.planes[:, *region] + 1).any(axis=0) & is_known
             for given, table in zip((prediction, truth), tables, strict=True)
         ]
         yield k, region, masks[0], masks[1]
