@@ -17,6 +17,8 @@ from segwright.metrics.overlaps import overlaps
 from segwright.metrics.panoptic_quality import PanopticQuality, disjoint
 from segwright.metrics.sums import Sums
 
+UNSURE = 0.25  # share of the right predictions: one with a lower score than those contradicts no label
+
 
 @dataclass(frozen=True, eq=False)
 class Atlas:
@@ -77,9 +79,9 @@ class Atlas:
         return bool(self.objects.true.any()) and bool(len(self.objects.causes) or not self.segments)
 
     def doubtful(self) -> list[Suspect]:
-        """The labels to look at, kinds in turn; predictions against them are as sure as half of the right ones."""
+        """The labels to look at, kinds in turn; predictions against them are no less sure than most of the right ones."""
         sure = self.objects.scores[self.objects.causes == MATCHED]
-        return shortlist(self.suspects, float(np.median(sure)) if len(sure) else 0.0)
+        return shortlist(self.suspects, float(np.quantile(sure, UNSURE)) if len(sure) else 0.0)
 
 
 def flat(segmentation: Segmentation) -> Segmentation:
