@@ -307,6 +307,8 @@ def test_messages_of_whole_files(tmp_path):
         coco_results(truth, truth)
     with pytest.raises(FormatError, match=r"images: \[0\] and \[8\] have one id"):
         coco_results(truth | {"images": truth["images"] + truth["images"][:1]}, results)
+    with pytest.raises(FormatError, match="truth: images are none, there is nothing to measure"):
+        coco_results(truth | {"images": []}, results)
     with pytest.raises(FormatError, match="categories are missing"):
         coco_results(truth | {"categories": []}, results)
     with pytest.raises(SettingError, match="max_detections are"):

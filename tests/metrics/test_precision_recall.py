@@ -41,6 +41,10 @@ def test_recalls_are_reached_as_by_division(objects):
         assert average_precision_of(np.arange(found), np.ones(found, bool), objects) == pytest.approx(expected, abs=1e-15)
 
 
+def test_the_recalls_are_those_of_coco():
+    np.testing.assert_array_equal(RECALLS, np.linspace(0, 1, 101))
+
+
 def test_refuses_nan():
     with pytest.raises(UsageError, match="detection 1 is NaN"):
         average_precision_of(np.array([0.5, np.nan]), np.array([True, True]), 2)

@@ -81,6 +81,8 @@ def images_of(truth: Mapping[str, Any], place: str) -> Images:
     if not isinstance(truth, Mapping) or not isinstance(truth.get("images"), Sequence):
         raise FormatError(f"{place} has no list of 'images'; give COCO's annotations, such as instances_val2017.json")
     entries, place = truth["images"], f"{place}: images"
+    if not entries:
+        raise FormatError(f"{place} are none, there is nothing to measure; give the annotations of the images predicted")
     ids, heights, widths = (column(entries, name, place) for name in ("id", "height", "width"))
     try:
         order = sorted(range(len(ids)), key=ids.__getitem__)

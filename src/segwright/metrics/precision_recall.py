@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 
 from segwright.core.errors import UsageError
 from segwright.metrics.matching import Matches
@@ -90,8 +90,8 @@ class _Table:
     class_starts: np.ndarray  # int64 (K + 1,)
     correct: np.ndarray  # uint64 (A, D), bits of thresholds
     counted: np.ndarray  # uint64 (A, D), bits of thresholds
-    objects: coo_array  # (K * A, N): objects to be found
-    hits: coo_array  # (K * A * L, N): right detections within a limit and beyond the one before, of all thresholds together
+    objects: csr_array  # (K * A, N): objects to be found
+    hits: csr_array  # (K * A * L, N): right detections within a limit and beyond the one before, of all thresholds together
 
     @classmethod
     def of(cls, matches: Matches, num_classes: int, max_detections: tuple[int, ...]) -> "_Table":
@@ -135,7 +135,7 @@ class _Table:
 
 def _tallied(
     counts: np.ndarray, class_ids: np.ndarray, image_ids: np.ndarray, shape: tuple[int, int, int], part: np.ndarray | int = 0
-) -> coo_array:
+) -> csr_array:
     """Counts (A, D) added up by class, range, part and image: (K * A * L, N), for a shape (K, L, N)."""
     classes, parts, images = shape
     a, d = np.nonzero(counts)
