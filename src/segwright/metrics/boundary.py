@@ -5,7 +5,7 @@ time does not grow with K.
 """
 
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from math import ceil, floor, hypot, isqrt, prod
 from typing import ClassVar
 
@@ -39,11 +39,10 @@ class Boundary:
     """
 
     classes: Classes
-    _: KW_ONLY
-    tolerance_share: float = 0.0075  # Csurka et al.
-    tolerance_pixels: float | None = None
-    band_share: float = 0.02  # Cheng et al.
-    trimap_pixels: int = 5  # the width of the void that PASCAL VOC leaves around objects
+    tolerance_share: float = field(default=0.0075, kw_only=True)  # Csurka et al.
+    tolerance_pixels: float | None = field(default=None, kw_only=True)
+    band_share: float = field(default=0.02, kw_only=True)  # Cheng et al.
+    trimap_pixels: int = field(default=5, kw_only=True)  # the width of the void that PASCAL VOC leaves around objects
     SCORES: ClassVar[tuple[str, ...]] = (
         "boundary F1",
         "boundary precision",

@@ -1,7 +1,7 @@
 """Whether masks hang together as they should: clDice and Betti errors. Axes: K classes, *S spatial axes."""
 
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from math import ceil, prod
 from typing import ClassVar, Literal
@@ -32,8 +32,7 @@ class Topology:
     """
 
     classes: Classes
-    _: KW_ONLY
-    patch_pixels: int | None = None
+    patch_pixels: int | None = field(default=None, kw_only=True)
     SCORES: ClassVar[tuple[str, ...]] = ("clDice", "Betti-0 error", "Betti-1 error")
 
     def __post_init__(self) -> None:
