@@ -1,5 +1,7 @@
 """Nearest distances: by hand, by a slow twin, by laws of distances; the search and the transform alike."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,6 +96,17 @@ def test_equals_all_pairs_between_surfaces(spacing):
     wave = np.argwhere(z == np.rint(12 + 5 * np.sin(y / 4) + x / 9).astype(int)).astype(np.int32)
     np.testing.assert_allclose(nearest(bowl, wave, spacing), twin(bowl, wave, spacing), rtol=1e-12)
     np.testing.assert_allclose(nearest(wave, bowl, spacing), twin(wave, bowl, spacing), rtol=1e-12)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1e-3), (1e3, 1.0, 1.0), (1.0, 1e-3, 1e3)])
+def test_very_unequal_steps_take_no_more_memory(spacing):
+    generator = np.random.default_rng(0)
+    ours, theirs = (points(generator, (9, 10, 11)) for _ in range(2))
+    np.testing.assert_allclose(nearest(ours, theirs, spacing), twin(ours, theirs, spacing), rtol=1e-12)
+    tracemalloc.start()
+    nearest(ours, theirs, spacing)
+    assert tracemalloc.get_traced_memory()[1] < 2**20  # the neighbourhood, mostly
+    tracemalloc.stop()
 
 
 def test_equals_all_pairs_far_apart():

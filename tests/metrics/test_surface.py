@@ -294,3 +294,13 @@ def test_monai_leaves_a_missing_prediction_to_its_caller():
     pair = torch.zeros(1, 1, 4, 4, dtype=bool), torch.tensor(mask)[None, None]
     assert not np.isfinite(float(monai.compute_hausdorff_distance(*pair, include_background=True)))
     assert scores(np.zeros_like(mask), mask)[1] == 32**0.5
+
+
+def test_simpleitk_measures_from_all_voxels():
+    """The difference: its distances from voxels within the other mask are 0, and the middle of a ring is far from the ring."""
+    itk = pytest.importorskip("SimpleITK")
+    disc = np.ones((9, 9), bool)
+    ring = disc & ~ndimage.binary_erosion(disc)
+    peer = itk.HausdorffDistanceImageFilter()
+    peer.Execute(*(itk.GetImageFromArray(mask.astype(np.uint8)) for mask in (disc, ring)))
+    assert peer.GetHausdorffDistance() == 4 and scores(disc, ring)[1] == 0

@@ -27,15 +27,18 @@ def nearest(points: np.ndarray, sites: np.ndarray, spacing_mm: tuple[float, floa
     """
     if not len(sites) or not len(points):
         return np.full(len(points), np.inf)
-    box, around_points = box_of(sites), box_of(points)
+    box, around_points, spacing = box_of(sites), box_of(points), np.array(spacing_mm)
     low, high = np.minimum(box[0], around_points[0]), np.maximum(box[1], around_points[1])
-    offsets, offsets_squared = neighbourhood(spacing_mm, bool(low[0] == high[0]))
-    spacing = np.array(spacing_mm)
-    size = np.searchsorted(offsets_squared, (((high - low) * spacing) ** 2).sum(), side="right")  # none is further away
+    span = high - low
+    offsets, offsets_squared = neighbourhood(spacing_mm, bool(span[0] == 0))
+    size = np.searchsorted(offsets_squared, ((span * spacing) ** 2).sum() / CAUTIOUS, side="right")  # none is further away
     offsets, offsets_squared = offsets[:size], offsets_squared[:size]
-    margin = (offsets_squared[-1] ** 0.5 * (1 + 1e-9) / spacing).astype(int)  # of cells that may be looked at, and hold nothing
-    margin[0] *= low[0] != high[0]
-    shape, origin = high - low + 1 + 2 * margin, low - margin
+    margin = (offsets_squared[-1] ** 0.5 / CAUTIOUS / spacing).astype(int)  # of cells that may be looked at, and hold nothing
+    margin[0] *= span[0] > 0
+    if (margin > span).any():  # small boxes and very unequal steps: no site is that many steps away
+        is_within = np.logical_and.reduce([np.abs(offsets[:, axis]) <= span[axis] for axis in range(3)])
+        offsets, offsets_squared, margin = offsets[is_within], offsets_squared[is_within], np.minimum(margin, span)
+    shape, origin = span + 1 + 2 * margin, low - margin
     strides = np.array([shape[1] * shape[2], shape[2], 1])
     has_site = np.zeros(int(np.prod(shape)), np.bool_)
     has_site[_places(sites, origin, strides)] = True
@@ -71,10 +74,10 @@ def neighbourhood(spacing_mm: tuple[float, float, float], is_flat: bool) -> tupl
     """
     steps = np.array(spacing_mm)
     fine = np.sort(steps[1:] if is_flat else steps)
-    line, disc, ball = CELLS * fine[0] / 2, CELLS * fine[:2].prod() / np.pi, CELLS * fine.prod() * 3 / (4 * np.pi)
-    reach = (
-        min(line, disc ** (1 / 2)) if is_flat else min(line, disc ** (1 / 2), ball ** (1 / 3))
-    )  # the radius of so many cells
+    reaches = [CELLS * fine[0] / 2, (CELLS * fine[:2].prod() / np.pi) ** (1 / 2)]  # of a line and a disc of so many cells
+    if not is_flat:
+        reaches.append((CELLS * fine.prod() * 3 / (4 * np.pi)) ** (1 / 3))  # of a ball
+    reach = min(reaches)
     counts = np.floor(reach / steps).astype(int) * ([0, 1, 1] if is_flat else [1, 1, 1])
     along = [np.arange(-n, n + 1) for n in counts]
     squares = [(n * step) ** 2 for n, step in zip(along, spacing_mm, strict=True)]

@@ -6,8 +6,11 @@ it is the simplest: distances are between voxels of the masks. `surface_elements
 
 Sources: Hausdorff distance and its 95th percentile, Huttenlocher et al. 1993, doi 10.1109/34.232073; average symmetric surface
 distance, Heimann et al. 2009, doi 10.1109/TMI.2009.2013851; surface Dice, Nikolov et al. 2021, doi 10.2196/26151, with border
-voxels as in Seidlitz et al. 2022, doi 10.1016/j.media.2022.102533. The percentile is taken in both directions, and the larger
-counts, as in MONAI and DeepMind's surface-distance; medpy and others take one percentile of both directions together.
+voxels as in Seidlitz et al. 2022, doi 10.1016/j.media.2022.102533.
+
+The percentile is taken in both directions, and the larger counts, as in MONAI and DeepMind's surface-distance; medpy takes one
+percentile of both directions together, and as ASSD the mean of both directions' means. SimpleITK measures from all voxels of a
+mask, those within the other at distance 0; here, a mask and its outline are 0 apart.
 """
 
 from dataclasses import dataclass, replace
@@ -155,7 +158,7 @@ def worst(shape: tuple[int, ...], steps: tuple[float, ...]) -> np.ndarray:
 
 
 def averages(state: Sums, titles: tuple[str, ...], classes: Classes) -> dict[str, np.ndarray]:
-    """The mean over classes of each score, then its mean over images of each class, from sums (..., 5, K).
+    """Each score as its mean over images by class, and the mean of these over classes, from sums (..., 5, K).
 
     A class called background is left out of the mean, unless it is alone: its border runs along the edge of the image too.
     """
