@@ -124,10 +124,11 @@ class _Table:
         """The curves of sums with weights int64 (B, N)."""
         sums, images = weights.shape
         classes, ranges = len(self.class_starts) - 1, len(self.correct)
+        columns = np.ascontiguousarray(weights.T, np.float64)
         rows = np.zeros((images + 1, _whole_vectors(sums)), np.float32)  # the last is room for one round of equal scores
-        rows[:images, :sums] = weights.T
-        objects = (self.objects @ weights.T).reshape(classes, ranges, sums)
-        hits = (self.hits @ weights.T).reshape(classes, ranges, num_limits, sums).cumsum(axis=2)
+        rows[:images, :sums] = columns
+        objects = (self.objects @ columns).reshape(classes, ranges, sums)
+        hits = (self.hits @ columns).reshape(classes, ranges, num_limits, sums).cumsum(axis=2)
         precision = np.full((classes, ranges, num_thresholds, sums), np.nan)
         _curves(rows, (self.image_ids, self.starts, self.class_starts), self.correct, self.counted, objects, precision)
         return Curves(precision, ratio(hits / num_thresholds, objects[:, :, None]))
@@ -141,7 +142,7 @@ def _tallied(
     a, d = np.nonzero(counts)
     rows = (class_ids[d].astype(np.int64) * len(counts) + a) * parts + np.broadcast_to(part, class_ids.shape)[d]
     return coo_array(
-        (counts[a, d].astype(np.int64), (rows, image_ids[d])), shape=(classes * len(counts) * parts, images)
+        (counts[a, d].astype(np.float64), (rows, image_ids[d])), shape=(classes * len(counts) * parts, images)
     ).tocsr()
 
 
