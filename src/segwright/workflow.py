@@ -14,15 +14,15 @@ import torch
 import segwright
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core.files import replace_file
-from segwright.evaluation.gallery import Gallery
 from segwright.evaluation.measuring import evaluate
-from segwright.evaluation.report import write_report
 from segwright.evaluation.scores import Scores, write_scores
 from segwright.formats import open_splits
 from segwright.inference.load import load
 from segwright.planning.budget import Budget
 from segwright.planning.planner import planned
 from segwright.plans import Plan
+from segwright.reports.gallery import Gallery
+from segwright.reports.report import write_report
 from segwright.training.folder import MODEL_FILE, PLAN_FILE, check_free, read_journal
 from segwright.training.loop import train
 

@@ -6,7 +6,7 @@ import pytest
 
 from segwright.core.errors import FormatError, OutputError
 from segwright.evaluation.measuring import evaluate
-from segwright.evaluation.scores import Scores, write_scores
+from segwright.evaluation.scores import Scores, is_distance, score_text, write_scores
 
 
 def test_law_json_reads_back_what_it_wrote(truths, guess, tmp_path, classes):
@@ -29,3 +29,10 @@ def test_messages(truths, guess, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="scores.json cannot be written"):
         write_scores(tmp_path / "file" / "scores.json", evaluate(guess, truths))
+
+
+def test_scores_as_text():
+    assert score_text("IoU", 0.5) == "50.0\u00a0%" and score_text("IoU", 0.5, unit="") == "50.0"
+    assert score_text("HD95", 3.14159) == "3.14" and score_text("HD95", float("nan")) == "–" == score_text("PQ", float("nan"))
+
+    assert is_distance("element HD95/liver") and is_distance("Betti-0 error") and not is_distance("NSD/liver")

@@ -44,11 +44,12 @@ def run(
     """Print each score with its 95 % interval and its convention. Images without a prediction count as missed."""
     from segwright.cli.terminal import counting, listed, print_scores
     from segwright.core.errors import UsageError
-    from segwright.evaluation.measuring import Tally, are_results, differences, examples_of, tally_pairs, tally_results
+    from segwright.evaluation.measuring import Tally, are_results, differences, tally_pairs, tally_results
     from segwright.evaluation.pairs import open_pairs
-    from segwright.evaluation.report import write_report
     from segwright.evaluation.scores import write_scores
     from segwright.metrics.conventions import convention_named
+    from segwright.reports.gallery import examples_of
+    from segwright.reports.report import write_report
 
     names, rules = listed(metrics), convention_named(convention)
     cores = processes or len(os.sched_getaffinity(0))

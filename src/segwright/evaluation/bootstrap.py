@@ -23,7 +23,7 @@ from segwright.metrics import Metric
 
 LEVEL = 0.95
 UNKNOWN = (float("nan"), float("nan"))
-CELLS = 2**22  # weights made at once, 32 MiB: all 1000 resamples of 4000 images
+CELLS = 2**20  # weights made at once, 8 MiB: all 1000 resamples of 1000 images
 MOST_BLOCKS = 50  # of images left out to see what a score rests on: a twentieth of the cost of 1000 resamples
 ROUNDING = 1e-10  # share of a score; a change below is none
 

@@ -15,7 +15,6 @@ from segwright.evaluation.bootstrap import bootstrap, group_labels
 from segwright.evaluation.coco_entries import opened
 from segwright.evaluation.coco_results import CocoResults, coco_results, lvis_results
 from segwright.evaluation.counting import Counted, Counter, Work, chosen, count, counts_videos
-from segwright.evaluation.gallery import Example, shown_keys
 from segwright.evaluation.paired import Difference, compare, holm
 from segwright.evaluation.pairs import Pair, Pairs, open_pairs, pair
 from segwright.evaluation.scores import Scores
@@ -263,12 +262,6 @@ def differences(first: Tally, second: Tally, resamples: int = 1000) -> list[Diff
         rows += compare(metric, *states, resamples, generator, scores=names, groups=first.labels(name))
     adjusted = holm([row.p for row in rows])
     return [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
-
-
-def examples_of(pairs: Pairs, scores: Scores) -> list[Example]:
-    """The images with the lowest and the highest scores, read a second time."""
-    again = ((key, pairs.load(key)) for key in shown_keys(scores.per_image))
-    return [(both.sample, both.prediction, scores.per_image[key]) for key, both in again]
 
 
 def check_filled(dataset: Dataset) -> None:

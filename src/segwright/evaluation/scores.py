@@ -12,6 +12,9 @@ import numpy as np
 from segwright.core import Classes
 from segwright.core.errors import FormatError
 from segwright.core.files import replace_file
+from segwright.pages.page import percent
+
+DISTANCES = ("HD95", "HD", "ASSD", "error")  # how scores are called that are no shares, and of which less is better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,18 @@ class Scores:
             raise FormatError(
                 f"{source} hold no scores of segwright ({error!r}); make them with: segwright evaluate"
             ) from error
+
+
+def is_distance(name: str) -> bool:
+    """Whether a score is a distance or a count of errors: no share, and less is better."""
+    return name.partition("/")[0].endswith(DISTANCES)
+
+
+def score_text(name: str, value: float, *, unit: str = "\u00a0%") -> str:
+    """A score as it is shown: a share in per cent with its unit, a distance as it is; a dash for NaN."""
+    if is_distance(name) and np.isfinite(value):
+        return f"{value:.2f}"
+    return percent(value) + unit * bool(np.isfinite(value))
 
 
 def write_scores(path: Path | str, scores: Scores) -> None:

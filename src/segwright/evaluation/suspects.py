@@ -19,7 +19,7 @@ import numpy as np
 from segwright.core import VOID, Segmentation
 from segwright.evaluation.borders import NEAR
 from segwright.evaluation.causes import CLASS, FALSE, MATCHED, MISSED, TOUCHED, Fates
-from segwright.evaluation.cutout import cutout
+from segwright.pages.cutout import cutout
 
 KINDS = ("missing label", "nothing there", "wrong class", "wrong region")
 MAX_SHOWN = 20

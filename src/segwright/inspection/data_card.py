@@ -11,10 +11,10 @@ from segwright.core import Dataset, Sample
 from segwright.core.errors import SegwrightError
 from segwright.core.files import replace_file
 from segwright.core.picture import as_rgb, overlay
-from segwright.evaluation.page import legend, meter, page, section, small_percent, swatch
-from segwright.evaluation.pictures import drawable, figure
 from segwright.inspection.doctor import Report
 from segwright.inspection.finding import Finding, plural, size_text
+from segwright.pages.page import legend, meter, page, section, small_percent, swatch
+from segwright.pages.pictures import drawable, figure
 from segwright.planning.fingerprint import Fingerprint
 
 STRENGTH = 0.5  # of class colours over the image

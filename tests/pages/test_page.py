@@ -1,7 +1,7 @@
 import pytest
 
 from segwright.core import Classes
-from segwright.evaluation.page import facts, legend, meter, page, percent, score_text, section, small_percent, track
+from segwright.pages.page import facts, legend, meter, page, percent, section, small_percent, track
 
 EVIL = "<script>alert('x')</script>\"&"
 
@@ -38,8 +38,3 @@ def test_law_words_from_outside_stay_words(read_html, place):
         words[0], words[1], words[2], [section(words[3], words[4], legend(Classes.of([words[5]]), [0]))], {words[0]: words[1]}
     )
     assert EVIL in "".join(read_html(html).text)
-
-
-def test_scores_as_text():
-    assert score_text("IoU", 0.5) == "50.0\u00a0%" and score_text("IoU", 0.5, unit="") == "50.0"
-    assert score_text("HD95", 3.14159) == "3.14" and score_text("HD95", float("nan")) == "–" == score_text("PQ", float("nan"))

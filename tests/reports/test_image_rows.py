@@ -3,8 +3,8 @@ import pytest
 
 from segwright.core import Classes, Sample, Segmentation
 from segwright.evaluation.causes import MATCHED
-from segwright.evaluation.image_rows import View, has_stuff, image_rows
 from segwright.evaluation.scores import Scores
+from segwright.reports.image_rows import View, has_stuff, image_rows
 
 THINGS = Classes.of(["cell"], is_thing=[True])
 BOTH = Classes.of(["sky", "car"], is_thing=[False, True])

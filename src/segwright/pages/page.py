@@ -8,7 +8,6 @@ import numpy as np
 
 from segwright.core import Classes
 
-DISTANCES = ("HD95", "HD", "ASSD")  # scores in mm or pixels, where less is better; all others are shares, where more is
 STYLE = Path(__file__).with_name("page.css")
 
 
@@ -57,13 +56,6 @@ def small_percent(share: float) -> str:
     if value >= 0.1:
         return f"{value:.1f}\u00a0%" if value >= 1 else f"{value:.2f}\u00a0%"
     return f"{value:.2g}\u00a0%" if value >= 0.001 else "< 0.001\u00a0%"
-
-
-def score_text(name: str, value: float, *, unit: str = "\u00a0%") -> str:
-    """A score as it is shown: a share in per cent with its unit, a distance as it is; a dash for NaN."""
-    if name in DISTANCES and np.isfinite(value):
-        return f"{value:.2f}"
-    return percent(value) + unit * bool(np.isfinite(value))
 
 
 def track(share: float, interval: tuple[float, float] | None = None) -> str:

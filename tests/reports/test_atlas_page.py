@@ -5,7 +5,7 @@ import pytest
 
 from segwright.core import Classes, Segmentation
 from segwright.evaluation.atlas import Atlas
-from segwright.evaluation.atlas_page import atlas_sections, band_names, place_text, suspect_section
+from segwright.reports.atlas_page import atlas_sections, band_names, place_text, suspect_section
 
 THINGS = Classes.of(["cell", "dot"], is_thing=[True, True])
 STUFF = Classes.of(["sky", "road"])

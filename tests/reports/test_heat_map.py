@@ -3,8 +3,8 @@ import re
 import numpy as np
 
 from segwright.core import Classes
-from segwright.evaluation.heat_map import confusion_map, mistakes
 from segwright.evaluation.scores import Scores
+from segwright.reports.heat_map import confusion_map, mistakes
 
 
 def scores_of(matrix, names=None):

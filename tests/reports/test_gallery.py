@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from segwright.core import Sample, Segmentation
-from segwright.evaluation.gallery import Gallery, goodness, shown_keys
 from segwright.evaluation.measuring import evaluate
+from segwright.reports.gallery import Gallery, goodness, shown_keys
 
 
 def show(gallery, key, score):

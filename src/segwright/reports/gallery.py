@@ -6,7 +6,8 @@ from math import isfinite, nan
 
 from segwright.core import Sample, Segmentation
 from segwright.evaluation.atlas import Atlas
-from segwright.evaluation.page import DISTANCES
+from segwright.evaluation.pairs import Pairs
+from segwright.evaluation.scores import Scores, is_distance
 
 Example = tuple[Sample, Segmentation, Mapping[str, float]]
 
@@ -50,7 +51,7 @@ def goodness(scores: Mapping[str, float]) -> float:
     name = next(iter(scores), None)
     if name is None:
         return nan
-    return -scores[name] if name in DISTANCES else scores[name]
+    return -scores[name] if is_distance(name) else scores[name]
 
 
 def shown_keys(per_image: Mapping[str, Mapping[str, float]], *, worst: int = 4, best: int = 2) -> list[str]:
@@ -58,3 +59,10 @@ def shown_keys(per_image: Mapping[str, Mapping[str, float]], *, worst: int = 4, 
     known = sorted((goodness(scores), key) for key, scores in per_image.items() if isfinite(goodness(scores)))
     keys = [key for _, key in known]
     return keys[:worst] + keys[max(worst, len(keys) - best) :]
+
+
+def examples_of(pairs: Pairs, scores: Scores) -> list[Example]:
+    """The examples that a `Gallery` would have kept, read a second time; images without a prediction only if all lack one."""
+    predicted = {key: own for key, own in scores.per_image.items() if key not in pairs.missing}
+    again = ((key, pairs.load(key)) for key in shown_keys(predicted or scores.per_image))
+    return [(both.sample, both.prediction, scores.per_image[key]) for key, both in again]

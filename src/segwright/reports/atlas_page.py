@@ -6,14 +6,14 @@ from html import escape
 import numpy as np
 
 from segwright.evaluation.atlas import Atlas
-from segwright.evaluation.bars import bar_chart, stack
 from segwright.evaluation.borders import BANDS, NEAR
 from segwright.evaluation.causes import BOTH, CLASS, DUPLICATE, FALSE, FATES, MASK, MATCHED, MERGED, MISSED, SPLIT
-from segwright.evaluation.cutout import BOTH_COLOR, PREDICTED_COLOR, TRUE_COLOR
-from segwright.evaluation.page import meter, percent, section, small_percent, swatch
-from segwright.evaluation.pictures import embedded
 from segwright.evaluation.suspects import Suspect
 from segwright.metrics.panoptic_quality import qualities
+from segwright.pages.bars import bar_chart, stack
+from segwright.pages.cutout import BOTH_COLOR, PREDICTED_COLOR, TRUE_COLOR
+from segwright.pages.page import meter, percent, section, small_percent, swatch
+from segwright.pages.pictures import embedded
 from segwright.transforms.background import BACKGROUND, plain
 
 FATE_COLORS = {  # told apart by colour-blind eyes, on photographs and on paper

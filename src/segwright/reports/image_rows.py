@@ -11,14 +11,14 @@ import numpy as np
 
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.picture import as_rgb, overlay
-from segwright.evaluation.atlas_page import FATE_COLORS, fate_chips
 from segwright.evaluation.borders import labels_of_both
 from segwright.evaluation.causes import NO_OBJECT, Fates, fates
-from segwright.evaluation.gallery import Example, goodness, rank
-from segwright.evaluation.object_pictures import fate_picture
-from segwright.evaluation.page import legend, score_text, swatch
-from segwright.evaluation.pictures import NOT_SCORED, WRONG, disagreement, drawable, figure, lightened
-from segwright.evaluation.scores import Scores
+from segwright.evaluation.scores import Scores, score_text
+from segwright.pages.page import legend, swatch
+from segwright.pages.pictures import NOT_SCORED, WRONG, disagreement, drawable, figure, lightened
+from segwright.reports.atlas_page import FATE_COLORS, fate_chips
+from segwright.reports.gallery import Example, goodness, rank
+from segwright.reports.object_pictures import fate_picture
 from segwright.transforms.background import BACKGROUND, plain
 
 STRENGTH = 0.6  # of class colours over the image: classes are told apart, and what they cover is still seen

@@ -13,13 +13,13 @@ import numpy as np
 
 from segwright.core.files import replace_file
 from segwright.evaluation.atlas import Atlas
-from segwright.evaluation.atlas_page import atlas_sections, suspect_section
-from segwright.evaluation.curves import learning_curves
-from segwright.evaluation.gallery import Example
-from segwright.evaluation.heat_map import confusion_map, mistakes
-from segwright.evaluation.image_rows import image_rows
-from segwright.evaluation.page import DISTANCES, meter, page, score_text, section, small_percent, swatch, track
-from segwright.evaluation.scores import Scores
+from segwright.evaluation.scores import Scores, is_distance, score_text
+from segwright.pages.curves import learning_curves
+from segwright.pages.page import meter, page, section, small_percent, swatch, track
+from segwright.reports.atlas_page import atlas_sections, suspect_section
+from segwright.reports.gallery import Example
+from segwright.reports.heat_map import confusion_map, mistakes
+from segwright.reports.image_rows import image_rows
 
 HEADLINES = {  # of all summaries, those that stand beside the main score
     *("mIoU", "pixel accuracy", "mean accuracy", "Dice", "PQ", "SQ", "RQ", "AP", "AP50", "AP75"),
@@ -84,7 +84,7 @@ def of_class(scores: Scores, title: str, name: str) -> float:
 
 def extremes(scores: Scores) -> str:
     """A sentence on the best and the worst class; empty for fewer than two."""
-    if not titles(scores) or titles(scores)[0] in DISTANCES:
+    if not titles(scores) or is_distance(titles(scores)[0]):
         return ""
     title = titles(scores)[0]
     values = [(of_class(scores, title, name), name) for name in scores.classes.names]
@@ -143,7 +143,7 @@ def summary(name: str, scores: Scores) -> str:
     value, interval = scores.values.get(name, np.nan), scores.intervals.get(name, (np.nan, np.nan))
     low, high = (score_text(name, end, unit="") for end in interval)
     text = f"95 % interval {low} to {high}" if bool(np.isfinite(interval).all()) else "no interval"
-    is_share = name not in DISTANCES
+    is_share = not is_distance(name)
     number = f'<div class="value">{score_text(name, value, unit="")}{"<small>%</small>" * is_share}</div>'
     label = escape(name[0].upper() + name[1:]) if name != "mIoU" else name
     bar = track(value, interval) if is_share else ""
@@ -156,7 +156,7 @@ def class_table(scores: Scores) -> str:
     if not shown:
         return ""
     pixels = scores.confusion().sum(axis=1) if len(scores.matrix) else None
-    sign = 1 if shown[0] in DISTANCES else -1
+    sign = 1 if is_distance(shown[0]) else -1
     order = [(sign * of_class(scores, shown[0], name), k, name) for k, name in enumerate(scores.classes.names)]
     rows, left_out = [], 0
     for rank, k, name in sorted(order, key=lambda row: np.inf if np.isnan(row[0]) else row[0]):
@@ -168,7 +168,7 @@ def class_table(scores: Scores) -> str:
             value = of_class(scores, title, name)
             interval = scores.intervals.get(f"{title}/{name}") if title == shown[0] else None
             text = score_text(title, value, unit="")
-            cells.append(f'<td class="num">{text}</td>' if title in DISTANCES else f"<td>{meter(text, value, interval)}</td>")
+            cells.append(f'<td class="num">{text}</td>' if is_distance(title) else f"<td>{meter(text, value, interval)}</td>")
         absent = ' class="muted" title="could not be measured here"' if np.isnan(rank) else ""
         share = "" if pixels is None else f'<td class="num muted">{small_percent(pixels[k] / max(pixels.sum(), 1))}</td>'
         rows.append(f"<tr><td{absent}>{swatch(scores.classes.colors[k])}{escape(name)}</td>{''.join(cells)}{share}</tr>")

@@ -4,11 +4,11 @@ import pytest
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import OutputError
 from segwright.evaluation.atlas import Atlas
-from segwright.evaluation.gallery import Gallery
 from segwright.evaluation.measuring import evaluate
-from segwright.evaluation.report import plan_table, write_report
 from segwright.evaluation.scores import Scores
 from segwright.formats.synthetic import cells
+from segwright.reports.gallery import Gallery
+from segwright.reports.report import plan_table, write_report
 
 PLAN = """
 [training]

@@ -1,0 +1,1 @@
+"""Scores and errors to one page that people read."""
