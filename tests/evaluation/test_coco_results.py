@@ -211,6 +211,7 @@ def federated_files(seed):
     return truth, many
 
 
+@pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated")
 @pytest.mark.parametrize("is_box", [False, True])
 @pytest.mark.parametrize("has_box", [False, True])
 def test_equals_lvis(tmp_path, monkeypatch, is_box, has_box):
