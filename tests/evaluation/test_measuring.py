@@ -6,8 +6,8 @@ import pytest
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError
-from segwright.evaluation.measuring import are_results, differences, evaluate, measure, tally_pairs, tally_results
-from segwright.evaluation.pairs import pair
+from segwright.evaluation.measuring import differences, evaluate, measure, tally_pairs, tally_results
+from segwright.evaluation.pairs import are_results, pair
 from segwright.metrics.confusion import Confusion
 
 

@@ -14,9 +14,8 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Also write the scores, per image too, into this JSON file.")] = None,
 ) -> None:
     """Print each score with its 95 % interval and its convention; where data have a train part, on the part to validate."""
-    from segwright.cli.terminal import listed, print_scores, working
+    from segwright.cli.terminal import listed, show, working
     from segwright.evaluation.measuring import evaluate
-    from segwright.evaluation.scores import write_scores
     from segwright.formats import open_dataset, open_splits
     from segwright.formats.image_tree import TRAIN_NAMES, split_of
     from segwright.inference.load import load
@@ -27,9 +26,4 @@ def run(
         _, dataset = open_splits(data)  # what was trained with measures nothing
     with working(f"evaluate {model} on {data}"):
         scores = evaluate(load(model), dataset, metrics=names)
-    if out is not None:
-        write_scores(out, scores)
-    if json:
-        typer.echo(scores.to_json())
-    else:
-        print_scores(scores)
+    show(scores, out, as_json=json)

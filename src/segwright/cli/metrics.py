@@ -3,9 +3,7 @@
 import csv
 import json as json_module
 import os
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,52 +40,44 @@ def run(
     processes: Annotated[int, typer.Option(help="Processes that count; 0 for as many as there are cores.")] = 0,
 ) -> None:
     """Print each score with its 95 % interval and its convention. Images without a prediction count as missed."""
-    from segwright.cli.terminal import counting, listed, print_scores
-    from segwright.core.errors import UsageError
-    from segwright.evaluation.measuring import Tally, are_results, differences, tally_pairs, tally_results
-    from segwright.evaluation.pairs import open_pairs
-    from segwright.evaluation.scores import write_scores
+    from segwright.cli.terminal import counting, listed, show
+    from segwright.evaluation.measuring import Tally, differences, tally_pairs, tally_results
+    from segwright.evaluation.pairs import are_results, open_pairs
     from segwright.metrics.conventions import convention_named
     from segwright.reports.gallery import examples_of
     from segwright.reports.report import write_report
 
-    names, rules = listed(metrics), convention_named(convention)
-    cores = processes or len(os.sched_getaffinity(0))
-
-    def tally_of(side: str, *, with_atlas: bool = False) -> "tuple[Tally, Pairs | None]":
-        if are_results(side):
-            return tally_results(side, truth, names), None
-        pairs = open_pairs(side, truth, prediction_format, truth_format)
-        with counting() as bars:
-            watch = partial(show, bars, side)
-            return tally_pairs(pairs, names, rules=rules, processes=cores, with_atlas=with_atlas, watch=watch), pairs
-
     if explain is not None:
-        if are_results(prediction):
-            raise UsageError(f"{prediction} is a list of detections; conventions of pixels by class are explained on data sets")
         print_explanation(open_pairs(prediction, truth, prediction_format, truth_format), *explain)
         return
-    tally, pairs = tally_of(prediction, with_atlas=html is not None)
+    names, rules = listed(metrics), convention_named(convention)
+
+    def tally_of(side: str) -> "Tally":
+        if are_results(side):
+            return tally_results(side, truth, names)
+        pairs = open_pairs(side, truth, prediction_format, truth_format)
+        with counting() as bars:
+            return tally_pairs(
+                pairs,
+                names,
+                rules=rules,
+                processes=processes or len(os.sched_getaffinity(0)),
+                with_atlas=html is not None,
+                watch=lambda done, total: bars(side, done - 1, total),
+            )
+
+    tally = tally_of(prediction)
     if against is not None:
-        print_differences(differences(tally, tally_of(against)[0]), prediction, against, as_json=json)
+        print_differences(differences(tally, tally_of(against)), prediction, against, as_json=json)
         return
     scores = tally.scores()
     if html is not None:
-        examples = examples_of(pairs, scores) if pairs else ()
-        write_report(html, title=f"{prediction} beside {truth}", scores=scores, examples=examples, atlas=tally.atlas)
-    if out is not None:
-        write_scores(out, scores)
+        write_report(
+            html, title=f"{prediction} beside {truth}", scores=scores, examples=examples_of(tally, scores), atlas=tally.atlas
+        )
     if per_image is not None:
         write_table(per_image, scores)
-    if json:
-        typer.echo(scores.to_json())
-    else:
-        print_scores(scores)
-
-
-def show(bars: Callable[[str, int, int], None], side: str, done: int, total: int) -> None:
-    """Move the bar of one side, which counted so many images."""
-    bars(side, done - 1, total)
+    show(scores, out, as_json=json)
 
 
 def print_differences(rows: "list[Difference]", first: str, second: str, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -105,6 +106,22 @@ def listed(metrics: str) -> list[str]:
     names = [name.strip() for name in metrics.split(",") if name.strip()]
     chosen(names)
     return names
+
+
+def show(scores: "Scores", out: Path | None, *, as_json: bool) -> None:
+    """Print scores, as tables or as JSON, and write them into a file if there is one to write.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    from segwright.evaluation.scores import write_scores
+
+    if out is not None:
+        write_scores(out, scores)
+    if as_json:
+        typer.echo(scores.to_json(), nl=False)
+    else:
+        print_scores(scores)
 
 
 def print_scores(scores: "Scores") -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from segwright.codecs.json_list import top_keys
 from segwright.core import Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError, naming
 from segwright.evaluation.atlas import Atlas
@@ -16,7 +15,7 @@ from segwright.evaluation.coco_entries import opened
 from segwright.evaluation.coco_results import CocoResults, coco_results, lvis_results
 from segwright.evaluation.counting import Counted, Counter, Work, chosen, count, counts_videos
 from segwright.evaluation.paired import Difference, compare, holm
-from segwright.evaluation.pairs import Pair, Pairs, open_pairs, pair
+from segwright.evaluation.pairs import Pair, Pairs, are_results, open_pairs, pair
 from segwright.evaluation.scores import Scores
 from segwright.formats import open_dataset
 from segwright.metrics.conventions import SEGWRIGHT, Convention
@@ -33,12 +32,12 @@ Watch = Callable[[int, int], None]
 class Tally:
     """Gathers what was counted on each image or video, and makes scores of it. Pictures and matrices are not kept.
 
-    `groups` are keys of images that belong together, such as slices of one person: an interval takes them as one.
+    `pairs` are what is counted, where that is pairs of samples: their notes go with the scores, and an interval takes images
+    of one group as one.
     """
 
     counter: Counter
-    notes: tuple[str, ...] = ()
-    groups: tuple[tuple[str, ...], ...] = ()
+    pairs: Pairs | None = None
     counted: list[Counted] = field(default_factory=list)
     matrix: np.ndarray | None = None
     atlases: list[Atlas] = field(default_factory=list)
@@ -64,7 +63,8 @@ class Tally:
 
     def labels(self, name: str) -> list[int]:
         """A label for each state of a metric, the same for images of one group."""
-        return group_labels([counted.key for counted in self.counted if name in counted.states], self.groups)
+        groups = self.pairs.groups if self.pairs else ()
+        return group_labels([counted.key for counted in self.counted if name in counted.states], groups)
 
     def interval_convention(self, resamples: int) -> str:
         """A sentence or two that say where the intervals come from, or why there are none."""
@@ -102,7 +102,7 @@ class Tally:
             per_image={counted.key: counted.scores for counted in images},
             matrix=tuple(map(tuple, self.matrix.tolist())) if self.matrix is not None else (),
             conventions=conventions | {"intervals": self.interval_convention(resamples)},
-            notes=self.notes,
+            notes=self.pairs.notes if self.pairs else (),
         )
 
 
@@ -179,18 +179,13 @@ def tally_pairs(
     check_filled(pairs.truth)
     counter = Counter.of(chosen(metrics or fitting(pairs)), pairs.classes, rules=rules, with_atlas=with_atlas)
     work = Work(pairs, counter)
-    tally = Tally(work.counter, pairs.notes, pairs.groups)
+    tally = Tally(counter, pairs)
     total = len(work.units())
     for done, counted in enumerate(count(work, processes=processes)):
         tally.add(counted)
         if watch:
             watch(done + 1, total)
     return tally
-
-
-def are_results(prediction: str | Path) -> bool:
-    """Whether a path is that of COCO's results: a JSON file that holds a list of detections."""
-    return Path(prediction).is_file() and top_keys(Path(prediction)) == {"[]"}
 
 
 def tally_results(results: str | Path, truth: str | Path, metrics: Sequence[str] = ()) -> Tally:

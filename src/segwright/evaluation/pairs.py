@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segwright.codecs.json_list import top_keys
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError, naming
 from segwright.core.find import nearest
@@ -140,6 +141,11 @@ def pair(prediction: Dataset, truth: Dataset, groups: tuple[tuple[str, ...], ...
     )
 
 
+def are_results(prediction: str | Path) -> bool:
+    """Whether a path is that of COCO's results: a JSON file that holds a list of detections."""
+    return Path(prediction).is_file() and top_keys(Path(prediction)) == {"[]"}
+
+
 def open_pairs(
     prediction: str | Path, truth: str | Path, prediction_format: str | None = None, truth_format: str | None = None
 ) -> Pairs:
@@ -148,6 +154,11 @@ def open_pairs(
     Raises:
         UsageError: one cannot be read, or nothing matches.
     """
+    if are_results(prediction):
+        raise UsageError(
+            f"{prediction} is a list of detections, without the images that they are in; give a data set, such as coco's JSON of "
+            "images and annotations"
+        )
     sides = open_dataset(prediction, prediction_format), open_dataset(truth, truth_format)
     known = dataset_file.read(truth)
     return pair(*sides, groups=known.groups if known else ())

@@ -6,7 +6,7 @@ from math import isfinite, nan
 
 from segwright.core import Sample, Segmentation
 from segwright.evaluation.atlas import Atlas
-from segwright.evaluation.pairs import Pairs
+from segwright.evaluation.measuring import Tally
 from segwright.evaluation.scores import Scores, is_distance
 
 Example = tuple[Sample, Segmentation, Mapping[str, float]]
@@ -61,8 +61,11 @@ def shown_keys(per_image: Mapping[str, Mapping[str, float]], *, worst: int = 4, 
     return keys[:worst] + keys[max(worst, len(keys) - best) :]
 
 
-def examples_of(pairs: Pairs, scores: Scores) -> list[Example]:
+def examples_of(tally: Tally, scores: Scores) -> list[Example]:
     """The examples that a `Gallery` would have kept, read a second time; images without a prediction only if all lack one."""
+    pairs = tally.pairs
+    if pairs is None:
+        return []
     predicted = {key: own for key, own in scores.per_image.items() if key not in pairs.missing}
     again = ((key, pairs.load(key)) for key in shown_keys(predicted or scores.per_image))
     return [(both.sample, both.prediction, scores.per_image[key]) for key, both in again]
