@@ -272,6 +272,23 @@ def test_equals_monai(seed):
 
 
 @AS_THEY_ARE
+@pytest.mark.parametrize("seed", range(3))
+def test_equals_monai_on_long_borders_but_for_its_rounding(seed):
+    """Its distances are ours; of thousands, it finds the place of the percentile in float32, we in float64."""
+    utils, torch = pytest.importorskip("monai.metrics.utils"), pytest.importorskip("torch")
+    generator = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(generator.normal(size=(2, 300, 300)), (0, 4, 4))
+    prediction, truth = (smooth[0] > 0) & (np.indices((300, 300))[1] < 200), smooth[1] > 0
+    pair = [torch.tensor(mask) for mask in (prediction, truth)]
+    _, theirs, _ = utils.get_edge_surface_distance(*pair, spacing=(1.0, 1.0), symmetric=True)
+    for found, expected in zip(surface_distances(prediction, truth), theirs, strict=True):
+        assert len(found) > 3000
+        np.testing.assert_allclose(np.sort(found), np.sort(expected.numpy()), rtol=1e-6)
+    exact = max(float(torch.quantile(one.double(), 0.95)) for one in theirs)
+    np.testing.assert_allclose(scores(prediction, truth)[0], exact, rtol=1e-6)
+
+
+@AS_THEY_ARE
 def test_void_equals_what_monai_ignores():
     monai, torch = pytest.importorskip("monai.metrics"), pytest.importorskip("torch")
     generator = np.random.default_rng(0)

@@ -9,8 +9,9 @@ distance, Heimann et al. 2009, doi 10.1109/TMI.2009.2013851; surface Dice, Nikol
 voxels as in Seidlitz et al. 2022, doi 10.1016/j.media.2022.102533.
 
 The percentile is taken in both directions, and the larger counts, as in MONAI and DeepMind's surface-distance; medpy takes one
-percentile of both directions together, and as ASSD the mean of both directions' means. SimpleITK measures from all voxels of a
-mask, those within the other at distance 0; here, a mask and its outline are 0 apart.
+percentile of both directions together, and as ASSD the mean of both directions' means. MONAI computes percentiles in float32,
+which moved HD95 of thousands of border pixels by up to 1e-5 of itself. SimpleITK measures from all voxels of a mask, those
+within the other at distance 0; here, a mask and its outline are 0 apart.
 """
 
 from dataclasses import dataclass, replace
