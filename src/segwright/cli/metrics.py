@@ -72,9 +72,7 @@ def run(
         return
     scores = tally.scores()
     if html is not None:
-        write_report(
-            html, title=f"{prediction} beside {truth}", scores=scores, examples=examples_of(tally, scores), atlas=tally.atlas
-        )
+        write_report(html, title=prediction, scores=scores, examples=examples_of(tally, scores), atlas=tally.atlas)
     if per_image is not None:
         write_table(per_image, scores)
     show(scores, out, as_json=json)

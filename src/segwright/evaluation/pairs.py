@@ -156,8 +156,8 @@ def open_pairs(
     """
     if are_results(prediction):
         raise UsageError(
-            f"{prediction} is a list of detections, without the images that they are in; give a data set, such as coco's JSON of "
-            "images and annotations"
+            f"{prediction} is a list of detections, without the images that they are in; give a data set, such as COCO's "
+            "images with annotations"
         )
     sides = open_dataset(prediction, prediction_format), open_dataset(truth, truth_format)
     known = dataset_file.read(truth)
