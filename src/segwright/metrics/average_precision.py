@@ -118,10 +118,11 @@ def described(iou_thresholds: Sequence[float], max_detections: Sequence[int], wh
     if len(iou_thresholds) > 1:
         shares = f"{len(iou_thresholds)} thresholds from {shares} to {iou_thresholds[-1]:.3g}"
     return (
-        f"COCO's rules for objects, told apart by instance ids (stuff is left out): mean over classes and IoU {what} at {shares} "
-        f"of the best precision at 101 recalls, for at most {max_detections[-1]} detections of a class in an image; AR@k is the recall of the best k. "
-        "Crowds and void are neither to be found nor wrong to find; a class without an object is left out, and of detections "
-        "with equal scores those of the earlier image come first. Small, medium and large part at areas of 32 x 32 and 96 x 96."
+        f"COCO's rules for objects, told apart by instance ids (stuff is left out): mean over classes and IoU {what} at "
+        f"{shares} of the best precision at 101 recalls, for at most {max_detections[-1]} detections of a class in an image; "
+        "AR@k is the recall of the best k. Crowds and void are neither to be found nor wrong to find; a class without an object "
+        "is left out, and of detections with equal scores those of the earlier image come first. Small, medium and large part "
+        "at areas of 32 x 32 and 96 x 96."
     )
 
 
