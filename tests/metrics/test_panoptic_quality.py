@@ -262,3 +262,11 @@ def test_other_classes_and_sizes_are_refused():
         PanopticQuality(Classes.of(["sky"])).count(TRUTH, TRUTH)
     with pytest.raises(ShapeError, match="the prediction is 1 x 1 and the truth 3 x 4"):
         counts(panoptic([[1]], [0], [0]), TRUTH)
+
+
+def test_background_is_in_no_mean():
+    classes = Classes.of(["background", "cell"], is_thing=[False, True])
+    truth = Segmentation.panoptic(np.array([[1, 1, 2]]), [0, 1], [0, 1], classes=classes)
+    guess = Segmentation.panoptic(np.array([[0, 0, 1]]), [1], [1], classes=classes)  # nobody drew the background
+    scores = PanopticQuality(classes).score(PanopticQuality(classes).count(guess, truth))
+    assert scores["PQ"] == 1 and scores["PQ/background"] == 0 and np.isnan(scores["PQ stuff"])

@@ -62,3 +62,10 @@ def test_law_numbers_equal_the_rows_of_the_matrix():
         column = 5 if guess == "nothing" else int(guess[-1])
         assert abs(value - 100 * matrix[int(truth), column] / matrix[int(truth)].sum()) <= 0.051
     assert len(shares) == 25
+
+
+def test_classes_that_do_not_occur_are_left_out():
+    matrix = np.zeros((133, 134), int)
+    matrix[5, 5], matrix[5, 70], matrix[9, 9] = 3, 1, 4
+    html = confusion_map(scores_of(matrix))
+    assert html.count("class_5 taken for class_70: 25.0") == 1 and "class_6<" not in html and "nothing" not in html

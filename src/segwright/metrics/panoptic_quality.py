@@ -12,6 +12,7 @@ import numpy as np
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import UsageError
 from segwright.metrics.class_maps import check_pair
+from segwright.metrics.conventions import background_of
 from segwright.metrics.overlaps import Overlaps, overlaps
 from segwright.metrics.sums import Sums, mean, ratio
 
@@ -31,7 +32,8 @@ class PanopticQuality:
         "Segments of the same class match where their IoU is above 0.5; pixels void in the truth are taken out of the union, "
         "and a predicted segment with more than half of its pixels in void or in crowds of its class is no false positive. "
         "Crowds need not be found. The stuff of one class in an image is one segment. Matches are added up over images, scores "
-        "are means over the classes that occur (as panopticapi does; the SQ of a class without a match is 0)."
+        "are means over the classes that occur (as panopticapi does; the SQ of a class without a match is 0), but one called "
+        "background."
     )
 
     def count(self, prediction: Segmentation, truth: Segmentation) -> Sums:
@@ -49,9 +51,11 @@ class PanopticQuality:
     def score(self, state: Sums) -> dict[str, np.ndarray]:
         """Scores from 0 to 1 by name: means over all classes, things and stuff, then `PQ`, `SQ` and `RQ` of each class."""
         per_class = qualities(state.values)
-        is_thing = np.array(self.classes.is_thing)
+        is_thing, is_counted = np.array(self.classes.is_thing), np.ones(len(self.classes), bool)
+        if (background := background_of(self.classes)) is not None:
+            is_counted[background] = False
         scores: dict[str, np.ndarray] = {}
-        for group, members in zip(GROUPS, (np.ones_like(is_thing), is_thing, ~is_thing), strict=True):
+        for group, members in zip(GROUPS, (is_counted, is_thing & is_counted, ~is_thing & is_counted), strict=True):
             scores |= {f"{title}{group}": mean(values[..., members]) for title, values in per_class.items()}
         for title, values in per_class.items():
             scores |= {f"{title}/{name}": values[..., k] for k, name in enumerate(self.classes.names)}

@@ -17,12 +17,13 @@ VOID_NAME = "nothing"  # what a pixel without a predicted class is called
 
 
 def confusion_map(scores: Scores) -> str:
-    """An SVG heat map of the shares of each true class (rows) over the predicted classes (columns); empty without pixels."""
-    matrix = scores.confusion()
+    """An SVG heat map of the shares of each true class (rows) over the predicted classes (columns); empty without pixels.
+
+    Classes that are neither in the truth nor predicted are left out.
+    """
+    names, columns, matrix = occurring(scores)
     if not matrix.any() or len(matrix) > MAX_CLASSES:
         return ""
-    names, columns = column_names(scores, matrix)
-    matrix = matrix[:, : len(columns)]
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     labels = [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in columns]
     room = 7.0 * max(len(label) for label in labels) + 14  # 7: width of a letter at the largest font
@@ -76,8 +77,7 @@ def heat_cell(x: float, y: float, cell: float, share: float, is_right: bool, tit
 
 def mistakes(scores: Scores) -> str:
     """A list of the mistakes that cost the most pixels, as shares of all true pixels and of the true class."""
-    matrix = scores.confusion()
-    names, columns = column_names(scores, matrix)
+    names, columns, matrix = occurring(scores)
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     largest = np.argsort(wrong, axis=None, kind="stable")[::-1][:MAX_MISTAKES]
@@ -94,7 +94,13 @@ def mistakes(scores: Scores) -> str:
     return f'{title}<ul class="mistakes">{"".join(items)}</ul>' if items else ""
 
 
-def column_names(scores: Scores, matrix: np.ndarray) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the rows, and of the columns, which are one more where some pixels have no predicted class."""
-    names = scores.classes.names
-    return names, names + (VOID_NAME,) * bool(matrix[:, len(names) :].any())
+def occurring(scores: Scores) -> tuple[list[str], list[str], np.ndarray]:
+    """Names of the rows and of the columns, and the matrix of the classes that occur.
+
+    Columns are one more than rows where some pixels have no predicted class.
+    """
+    matrix = scores.confusion()
+    there = np.flatnonzero(matrix.sum(axis=1) + matrix[:, : len(matrix)].sum(axis=0))
+    names = [scores.classes.names[k] for k in there]
+    columns = [*there, len(matrix)] if matrix[:, -1].any() else list(there)
+    return names, names + [VOID_NAME] * (len(columns) - len(there)), matrix[np.ix_(there, columns)]
