@@ -5,7 +5,8 @@ import pytest
 
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import ShapeError, UsageError
-from segwright.metrics.class_maps import check_pair, class_maps, class_masks, map_dtype
+from segwright.metrics.class_maps import class_maps, class_masks, map_dtype
+from segwright.metrics.overlaps import check_pair
 
 CLASSES = Classes.of(["ground", "tree", "house"])
 

@@ -248,7 +248,7 @@ def test_kappa_and_accuracy_do_not_care_who_is_asked_first(seed):
 
 
 def test_sizes_that_differ_are_refused():
-    with pytest.raises(ShapeError, match=r"\(2, 2\) and the truth \(3, 3\); predict at the size of the original"):
+    with pytest.raises(ShapeError, match="is 2 x 2 and the truth 3 x 3 pixels; predict at the size of the original"):
         Confusion(ABC).count(Segmentation.semantic(PREDICTION[:2, :2], ABC), Segmentation.semantic(TRUTH, ABC))
 
 

@@ -120,7 +120,7 @@ def described(iou_thresholds: Sequence[float], max_detections: Sequence[int], wh
     return (
         f"COCO's rules for objects, told apart by instance ids (stuff is left out): mean over classes and IoU {what} at "
         f"{shares} of the best precision at 101 recalls, for at most {max_detections[-1]} detections of a class in an image; "
-        "AR@k is the recall of the best k. Crowds and void are neither to be found nor wrong to find; a class without an object "
+        "AR@k is the recall of the best k. Crowds and void are neither to be found nor wrong to find, a class without object "
         "is left out, and of detections with equal scores those of the earlier image come first. Small, medium and large part "
         "at areas of 32 x 32 and 96 x 96."
     )

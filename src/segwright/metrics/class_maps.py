@@ -5,28 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 from numba import njit
 
-from segwright.core import VOID, Classes, Segmentation
-from segwright.core.errors import UsageError
-from segwright.metrics.overlaps import check_sizes
+from segwright.core import VOID, Segmentation
 
 AXES = 3  # of the kernels: an image counts as one slice
-
-
-def check_pair(prediction: Segmentation, truth: Segmentation, classes: Classes) -> None:
-    """Refuse what cannot be compared class by class.
-
-    Raises:
-        ShapeError: prediction and truth differ in size.
-        UsageError: one of them holds a class that `classes` lacks.
-    """
-    check_sizes(prediction.shape, truth.shape)
-    for name, given in (("prediction", prediction), ("truth", truth)):
-        highest = int(given.class_ids.max(initial=0))
-        if highest >= len(classes):
-            raise UsageError(
-                f"the {name} holds class {highest} ({given.classes.names[highest]}), the metric knows {len(classes)} "
-                "classes; give both the same classes, such as those of the data set"
-            )
 
 
 def class_maps(prediction: Segmentation, truth: Segmentation, num_classes: int) -> tuple[np.ndarray, np.ndarray]:

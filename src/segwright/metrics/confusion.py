@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from segwright.core import VOID, Classes, Segmentation
-from segwright.core.errors import ShapeError, UsageError
 from segwright.metrics.conventions import SEGWRIGHT, Convention, background_of
 from segwright.metrics.joint_counts import count_labels, count_layers
+from segwright.metrics.overlaps import check_pair, check_sizes
 from segwright.metrics.sums import Sums, mean, ratio
 
 TITLES = ("IoU", "Dice", "precision", "recall")  # the scores of a class
@@ -54,7 +54,7 @@ class Confusion:
             ShapeError: prediction and truth differ in size.
             UsageError: one of them holds a class that this metric does not know.
         """
-        self._check(prediction, truth)
+        check_pair(prediction, truth, self.classes)
         present, place = np.unique(np.concatenate([truth.class_ids, prediction.class_ids]), return_inverse=True)
         none = len(present)  # a table of the classes of this image, however many there are: the column of no class
         void = none if self.rules.void == "no class" else none + 1
@@ -87,7 +87,7 @@ class Confusion:
             ShapeError: prediction and truth differ in size.
             UsageError: one of them holds a class that this metric does not know.
         """
-        self._check(prediction, truth)
+        check_pair(prediction, truth, self.classes)
         none = len(self.classes)
         predicted, column_of = _labels(prediction, none)
         true, row_of = _labels(truth, none)
@@ -142,20 +142,6 @@ class Confusion:
             table = np.where(actual[..., None, :] > 0, table, np.nan)
         return table if self.rules.absent_score is None else np.nan_to_num(table, nan=self.rules.absent_score)
 
-    def _check(self, prediction: Segmentation, truth: Segmentation) -> None:
-        """Refuse sizes that differ and classes that are not known."""
-        if prediction.shape != truth.shape:
-            raise ShapeError(
-                f"the prediction is {prediction.shape} and the truth {truth.shape}; predict at the size of the original image"
-            )
-        for name, given in (("prediction", prediction), ("truth", truth)):
-            highest = int(given.class_ids.max(initial=0))
-            if highest >= len(self.classes):
-                raise UsageError(
-                    f"the {name} holds class {highest} ({given.classes.names[highest]}), the metric knows {len(self.classes)} "
-                    "classes; give both the same classes, such as those of the data set"
-                )
-
 
 def _labels(segmentation: Segmentation, none: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels (*S), and the class of the labels -1, 0, 1, ...; several planes are laid over each other first."""
@@ -206,10 +192,7 @@ def confusion_matrix(prediction: np.ndarray, truth: np.ndarray, num_classes: int
     Raises:
         ShapeError: the maps differ in size.
     """
-    if prediction.shape != truth.shape:
-        raise ShapeError(
-            f"the prediction is {prediction.shape} and the truth {truth.shape}; predict at the size of the original image"
-        )
+    check_sizes(prediction.shape, truth.shape)
     class_of = np.array([num_classes, *range(num_classes)])
     return count_labels(prediction, class_of, truth, class_of, num_classes)[:num_classes]
 

@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import SettingError
-from segwright.metrics.class_maps import check_pair
+from segwright.metrics.overlaps import check_pair
 from segwright.metrics.panoptic_quality import NUMBER_BITS, FoundSegments, found_segments
 from segwright.metrics.sums import Sums, mean, ratio
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from segwright.core import Segmentation
-from segwright.core.errors import ShapeError
+from segwright.core import Classes, Segmentation
+from segwright.core.errors import ShapeError, UsageError
 
 DENSE = 2**22  # cells of a table that is counted into directly, 32 MiB; larger ones are made of runs and would be mostly empty
 
@@ -58,6 +58,23 @@ def overlaps(prediction: Segmentation, truth: Segmentation) -> Overlaps:
             pixels.append(count[is_pair])
     pairs = merged(np.concatenate(predicted), np.concatenate(true), np.concatenate(pixels), columns)
     return Overlaps(*pairs, predicted_areas[1:], true_areas[2:], void[1:])
+
+
+def check_pair(prediction: Segmentation, truth: Segmentation, classes: Classes) -> None:
+    """Refuse what cannot be compared class by class.
+
+    Raises:
+        ShapeError: prediction and truth differ in size.
+        UsageError: one of them holds a class that `classes` lacks.
+    """
+    check_sizes(prediction.shape, truth.shape)
+    for name, given in (("prediction", prediction), ("truth", truth)):
+        highest = int(given.class_ids.max(initial=0))
+        if highest >= len(classes):
+            raise UsageError(
+                f"the {name} holds class {highest} ({given.classes.names[highest]}), the metric knows {len(classes)} "
+                "classes; give both the same classes, such as those of the data set"
+            )
 
 
 def check_sizes(prediction: tuple[int, ...], truth: tuple[int, ...]) -> None:

@@ -23,10 +23,9 @@ from numba import njit
 
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import SettingError, ShapeError
-from segwright.metrics.class_maps import check_pair
 from segwright.metrics.conventions import background_of
 from segwright.metrics.nearest import nearest
-from segwright.metrics.overlaps import check_sizes
+from segwright.metrics.overlaps import check_pair, check_sizes
 from segwright.metrics.sums import Sums, mean, ratio
 
 WITHIN = 1 + 1e-9  # a tolerance of 0.3 mm reaches three steps of 0.1 mm, whose sum is a little more in binary

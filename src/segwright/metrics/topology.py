@@ -12,7 +12,8 @@ from numba import njit
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import SettingError, ShapeError
-from segwright.metrics.class_maps import AXES, check_pair, class_masks
+from segwright.metrics.class_maps import AXES, class_masks
+from segwright.metrics.overlaps import check_pair
 from segwright.metrics.skeleton import skeleton
 from segwright.metrics.sums import Sums, mean, ratio
 

@@ -16,7 +16,7 @@ from numba import njit
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import ShapeError
 from segwright.metrics.boundary import boundary_f
-from segwright.metrics.class_maps import check_pair
+from segwright.metrics.overlaps import check_pair
 from segwright.metrics.panoptic_quality import NUMBER_BITS, identities
 from segwright.metrics.sums import Sums, ratio
 

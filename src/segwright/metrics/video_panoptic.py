@@ -12,8 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from segwright.core import Classes, Segmentation
-from segwright.metrics.class_maps import check_pair
-from segwright.metrics.overlaps import Overlaps, overlaps
+from segwright.metrics.overlaps import Overlaps, check_pair, overlaps
 from segwright.metrics.panoptic_quality import (
     GROUPS,
     NUMBER_BITS,
