@@ -8,9 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from segwright.core import Classes, Segmentation
-from segwright.core.errors import UsageError
 from segwright.metrics.matching import AREA_NAMES, NEARLY_ONE, Matches, Objects, check_rules, match
-from segwright.metrics.overlaps import Overlaps, overlaps
+from segwright.metrics.overlaps import Overlaps, check_pair, overlaps
 from segwright.metrics.precision_recall import Curves, curves
 from segwright.metrics.runs import Runs, overlapping
 from segwright.metrics.sums import mean
@@ -46,7 +45,7 @@ class AveragePrecision:
             ShapeError: prediction and truth differ in size.
             UsageError: one of them holds a class that this metric does not know, or a score is NaN.
         """
-        check_known(self.classes, prediction, truth)
+        check_pair(prediction, truth, self.classes)
         shared = overlaps(prediction, truth)
         areas = shared.predicted_areas - shared.predicted_void
         rows = detected(prediction, shared)
@@ -73,21 +72,6 @@ class AveragePrecision:
     def score(self, state: Matches) -> dict[str, np.ndarray]:
         """Scores from 0 to 1 by name, then "AP/name" of each class; NaN where there is no object."""
         return scored(state, self.classes, self.iou_thresholds, self.max_detections)
-
-
-def check_known(classes: Classes, prediction: Segmentation, truth: Segmentation) -> None:
-    """Refuse segments of classes that a metric does not know.
-
-    Raises:
-        UsageError: there is one.
-    """
-    for name, given in (("prediction", prediction), ("truth", truth)):
-        highest = int(given.class_ids.max(initial=0))
-        if highest >= len(classes):
-            raise UsageError(
-                f"the {name} holds class {highest} ({given.classes.names[highest]}), the metric knows {len(classes)} classes; "
-                "give both the same classes, such as those of the data set"
-            )
 
 
 def detected(prediction: Segmentation, shared: Overlaps) -> np.ndarray:

@@ -11,13 +11,12 @@ from segwright.metrics.average_precision import (
     IOU_THRESHOLDS,
     MAX_DETECTIONS,
     AveragePrecision,
-    check_known,
     described,
     scored,
     wanted,
 )
 from segwright.metrics.matching import Matches, Objects, check_rules, match
-from segwright.metrics.overlaps import check_sizes
+from segwright.metrics.overlaps import check_pair
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,7 @@ class BoxAveragePrecision:
             ShapeError: prediction and truth differ in size.
             UsageError: one of them holds a class that this metric does not know, or a score is NaN.
         """
-        check_sizes(prediction.shape, truth.shape)
-        check_known(self.classes, prediction, truth)
+        check_pair(prediction, truth, self.classes)
         is_void = truth.planes[0] == VOID
         boxes = boxes_around(np.where(is_void, 0, prediction.planes), len(prediction))
         is_unknown = (boxes[:, 1] == boxes[:, 0]).all(axis=-1) & (prediction.areas() > 0)
