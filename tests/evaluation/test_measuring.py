@@ -65,10 +65,10 @@ def test_each_image_is_shown_once_and_only_one_is_held(truths, guess):
 
 
 def test_the_convention_warns_of_few_images(truths, guess):
-    assert "So few make them too narrow" in evaluate(guess, truths).convention
-    keys = truths.keys + tuple(f"{key}_again" for key in truths.keys)
+    assert "With so few, 91 to 95 of 100" in evaluate(guess, truths).convention
+    keys = tuple(f"{key}_{time}" for key in truths.keys for time in range(4))
     many = replace(truths, keys=keys, load=lambda key: replace(truths.load(key.partition("_")[0]), key=key))
-    assert "So few" not in evaluate(lambda sample: sample.truth, many).convention
+    assert "With so few" not in evaluate(lambda sample: sample.truth, many).convention
 
 
 def test_messages(truths, guess, classes):
