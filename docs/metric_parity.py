@@ -72,7 +72,6 @@ KEPT = {
     "panopticapi": "panoptic_quality",
     "davis2017-evaluation": "video_objects",
     "deeplab2": "segmentation_tracking",
-    "vps": "video_panoptic",
     "boundary-iou-api": "boundary_iou",
 }
 
@@ -368,7 +367,7 @@ ROWS = [
     Row("lvis", "mask AP and AR by LVIS's federated rules", by_lvis),
     Row("torchmetrics", "mask AP, told COCO's recalls and thresholds in float64", by_torchmetrics, "(float32)"),
     Row("panopticapi", "PQ, SQ and RQ, all, things, stuff and per class", panoptic),
-    Row("vps", "VPQ, all, things and stuff, windows of 1 to 4 frames", video_panoptic),
+    Row("panopticapi", "VPQ: PQ of 1 to 4 frames joined to one image, all, things and stuff", video_panoptic),
     Row("deeplab2", "STQ, AQ and SQ, with its rule for void (`void_counts`)", partial(tracking, "void"), "(float32)"),
     Row("davis2017-evaluation", "J and F: mean, recall and decay", video_objects),
     Row("boundary-iou-api", "boundary IoU at three widths", boundary_iou),

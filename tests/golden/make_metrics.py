@@ -3,7 +3,7 @@
     python tests/golden/make_metrics.py FOLDER
 
 FOLDER holds checkouts that are not on PyPI, each under its name: panopticapi (github.com/cocodataset), davis2017-evaluation
-(davisvideochallenge), boundary-iou-api (bowenc0221), deeplab2 (google-research) and vps (mcahny). Their commits are in PEERS.
+(davisvideochallenge), boundary-iou-api (bowenc0221) and deeplab2 (google-research). Their commits are in PEERS.
 davis2017 needs scikit-image, boundary-iou-api OpenCV and pycocotools. Maps are stored as rows of numbers.
 """
 
@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -26,7 +27,6 @@ PEERS = {
     "davis2017-evaluation": "davisvideochallenge/davis2017-evaluation ac7c43fca936f9722837b7fbd337d284ba37004b",
     "boundary-iou-api": "bowenc0221/boundary-iou-api 37d25586a677b043ed585f10e5c42d4e80176ea9",
     "deeplab2": "google-research/deeplab2 64bc1c1a6505b6cd1779b65f9127180840b8a4fa",
-    "vps": "mcahny/vps 138503edbc9e70de744dc0c9fa4b71c799a94d5d",
 }
 SHAPE = (16, 22)
 THINGS, STUFF = (1, 2, 3), (4, 5, 6)  # category ids; 3 and 6 occur nowhere in some of the sets
@@ -132,34 +132,43 @@ def panoptic_images(generator: np.random.Generator, kind: str, count: int) -> li
     return images
 
 
+def counted(peer: ModuleType, images: Sequence[dict]) -> Any:
+    """What panopticapi counts on images, whose maps are handed over instead of read."""
+    maps = {f"t{n}": np.array(image["truth"]) for n, image in enumerate(images)}
+    maps |= {f"p{n}": np.array(image["prediction"]) for n, image in enumerate(images)}
+    pairs = [
+        (
+            {"file_name": f"t{n}", "image_id": n, "segments_info": [dict(each) for each in image["truth_segments"]]},
+            {"file_name": f"p{n}", "image_id": n, "segments_info": [dict(each) for each in image["prediction_segments"]]},
+        )
+        for n, image in enumerate(images)
+    ]
+    opened = SimpleNamespace(open=lambda path: maps[Path(path).name])
+    with patch.multiple(peer, Image=opened, rgb2id=lambda ids: ids), contextlib.redirect_stdout(io.StringIO()):
+        return peer.pq_compute_single_core(0, pairs, "", "", CATEGORIES)
+
+
+def averages(stat: Any) -> dict:
+    """PQ, SQ and RQ of all categories, things and stuff, and per category with its counts."""
+    results = {}
+    for name, is_thing in (("All", None), ("Things", True), ("Stuff", False)):
+        results[name], per_class = stat.pq_average(CATEGORIES, is_thing)
+        if is_thing is None:
+            results["per_class"] = per_class
+    for k, each in results["per_class"].items():
+        counts = stat.pq_per_cat[k]
+        each |= {"tp": counts.tp, "fp": counts.fp, "fn": counts.fn, "iou": float(counts.iou)}
+    return results
+
+
 def panoptic(folder: Path) -> None:
     """PQ, SQ and RQ of two sets by panopticapi, whose images are handed over instead of read."""
     peer = load(folder, "panopticapi", "panopticapi/evaluation.py")
     generator, sets = np.random.default_rng(1), {}
     for kind in ("noisy", "perturbed"):
         images = panoptic_images(generator, kind, 12)
-        maps = {f"t{n}": np.array(image["truth"]) for n, image in enumerate(images)}
-        maps |= {f"p{n}": np.array(image["prediction"]) for n, image in enumerate(images)}
-        pairs = [
-            (
-                {"file_name": f"t{n}", "image_id": n, "segments_info": [dict(each) for each in image["truth_segments"]]},
-                {"file_name": f"p{n}", "image_id": n, "segments_info": [dict(each) for each in image["prediction_segments"]]},
-            )
-            for n, image in enumerate(images)
-        ]
-        opened = SimpleNamespace(open=lambda path, maps=maps: maps[Path(path).name])
-        handed = patch.multiple(peer, Image=opened, rgb2id=lambda ids: ids)
-        with handed, contextlib.redirect_stdout(io.StringIO()):
-            stat = peer.pq_compute_single_core(0, pairs, "", "", CATEGORIES)
-        results = {}
-        for name, is_thing in (("All", None), ("Things", True), ("Stuff", False)):
-            results[name], per_class = stat.pq_average(CATEGORIES, is_thing)
-            if is_thing is None:
-                results["per_class"] = per_class
-        for k, each in results["per_class"].items():
-            counts = stat.pq_per_cat[k]
-            each |= {"tp": counts.tp, "fp": counts.fp, "fn": counts.fn, "iou": float(counts.iou)}
-        sets[kind] = {"images": images, "results": results}
+        stat = counted(peer, images)
+        sets[kind] = {"images": images, "results": averages(stat)}
     write("panoptic_quality", "panopticapi", {"categories": list(CATEGORIES.values()), "sets": sets})
 
 
@@ -182,8 +191,8 @@ def video(generator: np.random.Generator, frames: int) -> tuple[np.ndarray, np.n
 
 
 def video_panoptic(folder: Path) -> None:
-    """VPQ of windows of 1 to 4 frames, by the authors of the metric."""
-    peer = load(folder, "vps", "tools/eval_vpq.py")
+    """VPQ of windows of 1 to 4 frames: what panopticapi says of the frames of each window, joined to one image."""
+    peer = load(folder, "panopticapi", "panopticapi/evaluation.py")
     generator, videos = np.random.default_rng(2), []
     for _ in range(3):
         truths, guesses, categories, own = video(generator, 6)
@@ -200,33 +209,22 @@ def video_panoptic(folder: Path) -> None:
         )
     results = {}
     for window in (1, 2, 3, 4):
-        stat = peer.PQStat()
-        for frames in videos:
-            sets = [
-                (
-                    {"segments_info": [dict(each) for each in frame["truth_segments"]]},
-                    {"segments_info": [dict(each) for each in frame["prediction_segments"]]},
-                    id_to_rgb(np.array(frame["truth"])),
-                    id_to_rgb(np.array(frame["prediction"])),
-                    {},
-                )
-                for frame in frames
-            ]
-            stat += peer.vpq_compute_single_core(sets, CATEGORIES, nframes=window)
-        whole, per_class = stat.pq_average(CATEGORIES, None)
-        counts = ("pq", "sq", "rq", "tp", "fp", "fn", "iou")
-        results[window] = {
-            "All": whole,
-            "Things": stat.pq_average(CATEGORIES, True)[0],
-            "Stuff": stat.pq_average(CATEGORIES, False)[0],
-            "per_class": {k: {name: float(each[name]) for name in counts} for k, each in per_class.items()},
-        }
-    write("video_panoptic", "vps", {"categories": list(CATEGORIES.values()), "videos": videos, "results": results})
+        starts = [(frames, n) for frames in videos for n in range(len(frames) - window + 1)]
+        results[window] = averages(counted(peer, [joined(frames[n : n + window]) for frames, n in starts]))
+    write("video_panoptic", "panopticapi", {"categories": list(CATEGORIES.values()), "videos": videos, "results": results})
 
 
-def id_to_rgb(ids: np.ndarray) -> np.ndarray:
-    """COCO's colours of segment ids, uint8 (H, W, 3)."""
-    return np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
+def joined(frames: Sequence[dict]) -> dict:
+    """Frames as one image, one below the other; a segment in several of them is one."""
+    image: dict = {}
+    for side in ("truth", "prediction"):
+        segments: dict[int, dict] = {}
+        for segment in (each for frame in frames for each in frame[f"{side}_segments"]):
+            known = segments.setdefault(segment["id"], segment | {"area": 0})
+            known["area"] += segment["area"]
+        image[side] = [row for frame in frames for row in frame[side]]
+        image[f"{side}_segments"] = list(segments.values())
+    return image
 
 
 def tracking(folder: Path) -> None:

@@ -15,7 +15,7 @@ from segwright.metrics.panoptic_quality import PanopticQuality
 from segwright.metrics.sums import Sums
 from segwright.metrics.video_panoptic import KEPT, VideoPanoptic
 
-GOLDEN = Path(__file__).parents[1] / "golden"  # each file says which commit of deeplab2 or vps made it
+GOLDEN = Path(__file__).parents[1] / "golden"  # each file says which commit of deeplab2 or panopticapi made it
 CLASSES = Classes.of(["sky", "car", "dog"], is_thing=[False, True, True])
 METRIC = VideoPanoptic(CLASSES)
 
@@ -129,7 +129,7 @@ def test_equals_deeplab2(kind):
             assert np.nan_to_num(found[ours]) == pytest.approx(expected, rel=1e-6)
 
 
-def test_equals_vps():
+def test_equals_panopticapi_on_joined_frames():
     golden = json.loads((GOLDEN / "metrics_video_panoptic.json").read_text())
     categories = [each["id"] for each in golden["categories"]]
     classes = Classes.of(map(str, categories), is_thing=[bool(each["isthing"]) for each in golden["categories"]])
