@@ -46,7 +46,7 @@ def test_nothing_shares_nothing():
 @settings(deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
-    shape=st.sampled_from([(1, 1), (5, 7), (3, 4, 5)]),
+    shape=st.sampled_from([(1, 1), (0, 3), (5, 7), (3, 4, 5)]),
     planes=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     counts=st.tuples(st.integers(0, 5), st.integers(0, 5)),
 )

@@ -92,6 +92,8 @@ def check_sizes(prediction: tuple[int, ...], truth: tuple[int, ...]) -> None:
 
 def joint(prediction: np.ndarray, truth: np.ndarray, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows, columns and pixel counts, int64 each, of the pairs of values that two planes (*S) hold, in rising order."""
+    if not truth.size:
+        return (np.zeros(0, np.int64),) * 3
     if rows * columns <= DENSE:
         table = np.zeros((rows, columns), np.int64)
         _tally(prediction.ravel(), truth.ravel(), table)

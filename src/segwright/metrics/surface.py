@@ -164,7 +164,8 @@ def averages(state: Sums, titles: tuple[str, ...], classes: Classes) -> dict[str
     """
     *totals, images = np.moveaxis(state.values, -2, 0)  # (..., K) each
     by_class = {title: ratio(total, images) for title, total in zip(titles, totals, strict=True)}
-    averaged = [k for k in range(len(classes)) if k != background_of(classes)] or [0]
+    background = background_of(classes)
+    averaged = [k for k in range(len(classes)) if k != background] or [0]
     scores = {title: mean(values[..., averaged]) for title, values in by_class.items()}
     for title, values in by_class.items():
         scores |= {f"{title}/{name}": values[..., k] for k, name in enumerate(classes.names)}
