@@ -66,3 +66,31 @@ def test_two_predictions_and_two_conventions(segwright, folders):
     assert code == 0 and "classes are averaged over images and then over" in " ".join(out.split())
     code, _, err = segwright(*command, "--convention", "nnunets")
     assert code == 2 and "did you mean 'nnunet'?" in err
+
+
+def test_options_that_would_be_void_or_fail_late_are_refused(segwright, folders):
+    command = ("metrics", folders / "guess", folders / "truth", "--metrics", "mIoU")
+    for words, said in (
+        (("--against", folders / "guess", "--out", folders / "s.json"), "--against prints a table of its own and leaves out"),
+        (("--explain", "segwright", "monai", "--json"), "--explain prints a table of its own and leaves out --json"),
+        (("--out", folders / "guess"), "guess is a folder; give the name of a file in it"),
+        (("--out", folders / "s", "--per-image", folders / "s"), "s is given for several results; give each a file of its own"),
+        (("--html", folders / "truth" / "classes.json" / "e.html"), "classes.json is no folder to write into; choose another"),
+        (("--metrics", "PQ", "--convention", "monai"), "--convention monai is for scores of pixels by class; add --metrics"),
+        (("--metrics", "J&F", "--per-image", folders / "v.csv"), "none of these scores is of single images; leave it out"),
+        (("--processes", "-1"), "--processes"),
+    ):
+        code, out, err = segwright(*command, *words)
+        assert code == 2 and not out and said in " ".join(err.split()) and "Traceback" not in err, (words, err)
+    assert {path.name for path in folders.iterdir()} == {"guess", "truth"}
+
+
+def test_a_comparison_says_what_was_left_out_on_either_side(segwright, folders):
+    _, out, _ = segwright("metrics", folders / "guess", folders / "truth", "--metrics", "mIoU", "--against", folders / "truth")
+    assert f"{folders / 'guess'}: 1 of 3 images have no prediction" in out
+
+
+def test_a_video_without_objects_is_a_dash_that_is_explained(segwright, folders):
+    code, out, err = segwright("metrics", folders / "guess", folders / "truth", "--metrics", "J&F")
+    assert code == 0 and "1 video." in out and "A dash stands where nothing can be measured" in out, err
+    assert "class  J&F" not in out

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
-from segwright.core.errors import UsageError
+from segwright.core.errors import SettingError, UnknownNameError, UsageError
 from segwright.evaluation.measuring import differences, evaluate, measure, tally_pairs, tally_results
 from segwright.evaluation.pairs import are_results, pair
 from segwright.metrics.confusion import Confusion
@@ -127,7 +127,7 @@ def test_results_of_coco_are_measured_by_its_rules(coco):
     assert set(scores.per_image) == {"1", "2"} and "COCO's rules" in scores.convention
     boxes = measure(coco / "results.json", coco / "truth.json", metrics=["box AP50"])
     assert boxes.values["box AP50"] == scores.values["AP50"]
-    with pytest.raises(UsageError, match=r"is a list of detections; give the file of annotations .* perhaps .*results.json"):
+    with pytest.raises(UsageError, match=r"is a list of detections; give the file of annotations .* perhaps .*truth.json"):
         tally_results(coco / "results.json", coco)
     with pytest.raises(UsageError, match="for which average precision is measured, not confusion; convert it to a data set"):
         tally_results(coco / "results.json", coco / "truth.json", ["mIoU"])
@@ -157,3 +157,42 @@ def test_two_predictions_are_compared(truths, guess):
     other = tally_pairs(pair(truths.subset(truths.keys[:2]), truths.subset(truths.keys[:2])), ["mIoU", "pixel accuracy"])
     with pytest.raises(UsageError, match="for 6 and 2 images, which are not the same; give both for the same part"):
         differences(first, other)
+
+
+def test_without_a_word_on_metrics_overlaps_leave_out_what_they_forbid():
+    cells = Classes.of(["cell"], is_thing=[True])
+    masks = np.zeros((2, 6, 6), bool)
+    masks[0, :4], masks[1, 3:] = True, True
+    both = Segmentation.instances(masks, [0, 0], classes=cells)
+    data = Dataset("cells", cells, ("a",), lambda key: Sample.of(key, np.zeros((0, 6, 6), np.uint8), both))
+    scores = measure(data, data)
+    assert scores.values["AP"] == 1 and "PQ" not in scores.values and scores.notes[0].startswith("PQ is left out, as segments")
+    with pytest.raises(UsageError, match="sample 'a': segments of the prediction overlap at 6 pixels.*ask for other scores"):
+        measure(data, data, metrics=["PQ"])
+
+
+def test_remarks_on_images_become_notes(classes, truths):
+    unmasked = replace(truths, load=lambda key: replace(truths.load(key), truth=None))
+    notes = measure(unmasked, truths, metrics=["mIoU", "HD95"]).notes
+    assert notes[0].startswith("Predictions without a mask count as missed (6 images: 's0', 's1', 's2', ...")
+    assert notes[1].startswith("Where no pixel size is known, distances are in pixels (6 images: ")
+
+
+def test_names_in_one_text_and_wrong_resamples(truths):
+    assert set(measure(truths, truths, metrics="mIoU, Dice").per_image["s0"]) == {"mIoU", "Dice"}
+    with pytest.raises(SettingError, match="-1 resamples were asked for; give some, such as 1000, or 0 for no intervals"):
+        measure(truths, truths, resamples=-1)
+
+
+def test_results_without_an_entry_and_scores_of_lvis(coco):
+    (coco / "empty.json").write_text("[]")
+    assert measure(coco / "empty.json", coco / "truth.json").values["AP"] == 0  # masks, as the truth has them
+    table = json.loads((coco / "truth.json").read_text())
+    table["categories"][0]["frequency"] = "f"
+    table["images"] = [image | {"neg_category_ids": [], "not_exhaustive_category_ids": []} for image in table["images"]]
+    (coco / "lvis.json").write_text(json.dumps(table))
+    asked = measure(coco / "results.json", coco / "lvis.json", metrics=["AP", "AP75"]).values
+    assert [name for name in asked if "/" not in name] == ["AP", "AP75"]
+    assert "AP rare" in measure(coco / "results.json", coco / "lvis.json").values
+    with pytest.raises(UnknownNameError, match="LVIS has no score AR@1; it has AP, AP50"):
+        measure(coco / "results.json", coco / "lvis.json", metrics=["AR@1"])

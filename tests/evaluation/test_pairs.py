@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
-from segwright.core.errors import UsageError
-from segwright.evaluation.pairs import NOTHING, UNKNOWN, class_numbers, pair
+from segwright.core.errors import FormatError, UsageError
+from segwright.core.grid import Grid
+from segwright.evaluation.pairs import NO_MASK, NOTHING, OTHER_PLACE, UNKNOWN, UNTOLD, class_numbers, open_pairs, pair
 
 CLASSES = Classes.of(["road", "car"], is_thing=[False, True])
 
@@ -40,7 +42,7 @@ def test_parts_that_nobody_predicted_are_left_out():
 
 def test_predictions_for_no_image_are_named():
     pairs = pair(dataset(["a", "z"]), dataset(["a"]))
-    assert pairs.keys == ("a",) and pairs.notes == ("1 predictions are for no image of the truth and left out: 'z'.",)
+    assert pairs.keys == ("a",) and pairs.notes == ("1 prediction is for no image of the truth and left out: 'z'.",)
 
 
 def test_two_predictions_for_one_image_are_refused():
@@ -92,3 +94,50 @@ def test_an_image_without_truth_is_refused():
     nobody = Dataset("there", CLASSES, ("a",), lambda key: Sample.of(key, np.zeros((1, 2, 3), np.uint8)))
     with pytest.raises(UsageError, match="there is no truth to compare with; add its mask, or drop it in"):
         _ = pair(dataset(["a"]), nobody).load("a").truth
+
+
+def test_a_guessed_name_is_that_of_the_only_class():
+    cells, guess = Classes.of(["Background", "cell"]), Classes.of(["background", "foreground"])
+    assert class_numbers(guess, cells) == (0, 1) and class_numbers(cells, guess) == (0, 1)
+    assert class_numbers(guess, Classes.of(["cell"], is_thing=[True])) == (NOTHING, 0)
+    assert class_numbers(Classes.of(["background", "nucleus"]), cells) == (0, UNKNOWN)
+    notes = pair(dataset(["a"], guess), dataset(["a"], cells)).notes
+    assert notes == ("Of the predicted classes, 'foreground' is taken for 'cell'.",)
+
+
+def test_a_background_that_the_truth_lacks_is_told():
+    notes = pair(dataset(["a"], Classes.of(["background", "road"])), dataset(["a"], CLASSES)).notes
+    assert notes == ("The truth has no class 'background': pixels predicted so count as given no class.",)
+
+
+def test_remarks_tell_of_other_grids_absent_masks_and_objects_not_told_apart():
+    def volume(key, spacing, origin=0.0, class_id=0, masked=True):
+        affine = np.diag([*spacing, 1.0])
+        affine[:3, 3] = origin
+        truth = Segmentation.semantic(np.full((1, 2, 3), class_id), CLASSES) if masked else None
+        return Sample(key, np.zeros((1, 1, 2, 3), np.uint8), Grid((1, 2, 3), spacing, affine), truth)
+
+    def remarks(guess):
+        there = Dataset("guesses", CLASSES, ("a",), lambda key: guess)
+        here = Dataset("here", CLASSES, ("a",), lambda key: volume("a", (2.0, 1.0, 1.0)))
+        return pair(there, here).load("a").remarks
+
+    assert remarks(volume("a", (2.0, 1.0, 1.0), 0.1)) == ()
+    assert remarks(volume("a", (2.0, 1.0, 3.0))) == remarks(volume("a", (2.0, 1.0, 1.0), 5.0)) == (OTHER_PLACE,)
+    assert remarks(volume("a", (2.0, 1.0, 1.0), class_id=1)) == (UNTOLD,)
+    assert remarks(volume("a", (2.0, 1.0, 1.0), masked=False)) == (NO_MASK,)
+
+
+def test_masks_alone_and_the_options_of_each_side(tmp_path):
+    for name in ("truth/images", "truth/masks", "flat"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.fromarray(np.array([[0, 1, 2]], np.uint8)).save(tmp_path / name / "a.png")
+    (tmp_path / "truth" / "classes.json").write_text('["sky", "road", "car"]')
+    pairs = open_pairs(tmp_path / "flat", tmp_path / "truth")
+    assert pairs.load("a").prediction.class_map().tolist() == [[0, 1, 2]]
+    assert pairs.notes[-1].endswith("holds masks without names of classes; their numbers are taken for 0 sky, 1 road, 2 car.")
+    (tmp_path / "torn.json").write_text("[{")
+    with pytest.raises(FormatError, match="torn.json is no whole JSON, neither results nor annotations of COCO; export it"):
+        open_pairs(tmp_path / "torn.json", tmp_path / "truth")
+    with pytest.raises(FormatError, match="is not laid out as a data set"):
+        open_pairs(tmp_path / "truth" / "images", tmp_path / "truth")

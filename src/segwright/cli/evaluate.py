@@ -14,12 +14,13 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Also write the scores, per image too, into this JSON file.")] = None,
 ) -> None:
     """Print each score with its 95 % interval and its convention; where data have a train part, on the part to validate."""
-    from segwright.cli.terminal import listed, show, working
+    from segwright.cli.terminal import check_places, listed, show, working
     from segwright.evaluation.measuring import evaluate
     from segwright.formats import open_dataset, open_splits
     from segwright.formats.image_tree import TRAIN_NAMES, split_of
     from segwright.inference.load import load
 
+    check_places(out)
     names = listed(metrics)
     dataset = open_dataset(data)
     if any(split_of(key)[0].lower() in TRAIN_NAMES for key in dataset.keys):

@@ -3,6 +3,7 @@
 import csv
 import json as json_module
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
@@ -10,10 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from segwright.core.errors import UsageError
+
 if TYPE_CHECKING:  # loading the scores takes longer than `segwright --help` may
+    from segwright.evaluation.measuring import Tally
     from segwright.evaluation.paired import Difference
     from segwright.evaluation.pairs import Pairs
     from segwright.evaluation.scores import Scores
+
+
+STANDARD = "segwright"  # the convention of scores unless another is asked for
 
 
 def run(
@@ -34,48 +41,100 @@ def run(
         tuple[str, str] | None,
         typer.Option(metavar="A B", help="Say instead why two conventions, such as nnunet and monai, give two numbers here."),
     ] = None,
-    convention: Annotated[str, typer.Option(help="Whose rules scores of pixels by class follow.")] = "segwright",
+    convention: Annotated[str, typer.Option(help="Whose rules scores of pixels by class follow.")] = STANDARD,
     prediction_format: Annotated[str | None, typer.Option(help="Format of PREDICTION, where it is not recognised.")] = None,
     truth_format: Annotated[str | None, typer.Option(help="Format of TRUTH, where it is not recognised.")] = None,
-    processes: Annotated[int, typer.Option(help="Processes that count; 0 for as many as there are cores.")] = 0,
+    processes: Annotated[int, typer.Option(min=0, help="Processes that count; 0 for as many as there are cores.")] = 0,
 ) -> None:
     """Print each score with its 95 % interval and its convention. Images without a prediction count as missed."""
-    from segwright.cli.terminal import counting, listed, show
-    from segwright.evaluation.measuring import Tally, differences, tally_pairs, tally_results
-    from segwright.evaluation.pairs import are_results, open_pairs
-    from segwright.metrics.conventions import convention_named
+    from segwright.cli.terminal import check_places, listed, show
+    from segwright.evaluation.counting import chosen
+    from segwright.evaluation.measuring import differences
+    from segwright.evaluation.pairs import open_pairs
     from segwright.reports.gallery import examples_of
     from segwright.reports.report import write_report
 
+    check_places(out, per_image, html)
+    names, formats = listed(metrics), (prediction_format, truth_format)
     if explain is not None:
-        print_explanation(open_pairs(prediction, truth, prediction_format, truth_format), *explain)
+        refuse("--explain", {"--against": against, "--json": json, "--out, --per-image and --html": out or per_image or html})
+        print_explanation(open_pairs(prediction, truth, *formats), *explain)
         return
-    names, rules = listed(metrics), convention_named(convention)
-
-    def tally_of(side: str) -> "Tally":
-        if are_results(side):
-            return tally_results(side, truth, names)
-        pairs = open_pairs(side, truth, prediction_format, truth_format)
-        with counting() as bars:
-            return tally_pairs(
-                pairs,
-                names,
-                rules=rules,
-                processes=processes or len(os.sched_getaffinity(0)),
-                with_atlas=html is not None,
-                watch=lambda done, total: bars(side, done - 1, total),
-            )
-
-    tally = tally_of(prediction)
+    if names:
+        check_convention(convention, list(chosen(names)))
     if against is not None:
-        print_differences(differences(tally, tally_of(against)), prediction, against, as_json=json)
+        refuse("--against", {"--out, --per-image and --html": out or per_image or html})
+    tally = tally_of(prediction, truth, names, convention, formats, processes, with_atlas=html is not None)
+    check_convention(convention, list(tally.counter.metrics))
+    if against is not None:
+        other = tally_of(against, truth, names or list(tally.counter.metrics), convention, formats, processes)
+        print_differences(differences(tally, other), prediction, against, as_json=json)
+        notes = [f"{side}: {note}\n" for side, own in ((prediction, tally), (against, other)) for note in own.notes()]
+        typer.echo("".join(notes), nl=False, err=json)
         return
     scores = tally.scores()
+    if per_image is not None and not scores.per_image:
+        raise UsageError("--per-image has nothing to hold: none of these scores is of single images; leave it out")
     if html is not None:
         write_report(html, title=prediction, scores=scores, examples=examples_of(tally, scores), atlas=tally.atlas)
     if per_image is not None:
         write_table(per_image, scores)
     show(scores, out, as_json=json)
+
+
+def tally_of(
+    side: str,
+    truth: str,
+    names: Sequence[str],
+    convention: str,
+    formats: tuple[str | None, str | None],
+    processes: int,
+    *,
+    with_atlas: bool = False,
+) -> "Tally":
+    """What metrics count on the predictions of one side, with a bar that shows how far that is.
+
+    `formats` are those of the prediction and of the truth, None where they are to be recognised.
+    """
+    from segwright.cli.terminal import counting
+    from segwright.evaluation.measuring import tally_pairs, tally_results
+    from segwright.evaluation.pairs import are_results, open_pairs
+    from segwright.metrics.conventions import convention_named
+
+    rules = convention_named(convention)
+    if are_results(side):
+        return tally_results(side, truth, names)
+    pairs = open_pairs(side, truth, *formats)
+    with counting() as bars:
+        return tally_pairs(
+            pairs,
+            names,
+            rules=rules,
+            processes=processes or len(os.sched_getaffinity(0)),
+            with_atlas=with_atlas,
+            watch=lambda done, total: bars(side, done - 1, total),
+        )
+
+
+def check_convention(convention: str, metrics: Sequence[str]) -> None:
+    """Refuse rules that none of these files of metrics/ follows.
+
+    Raises:
+        UsageError: none of them counts pixels by class.
+    """
+    if convention != STANDARD and "confusion" not in metrics:
+        raise UsageError(f"--convention {convention} is for scores of pixels by class; add --metrics mIoU or leave it out")
+
+
+def refuse(option: str, others: Mapping[str, object]) -> None:
+    """Refuse options that another one makes void, rather than not to obey them.
+
+    Raises:
+        UsageError: one of them is given.
+    """
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise UsageError(f"{option} prints a table of its own and leaves out {', '.join(given)}; give the one or the other")
 
 
 def print_differences(rows: "list[Difference]", first: str, second: str, *, as_json: bool) -> None:

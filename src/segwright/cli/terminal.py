@@ -88,7 +88,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout: words to the left, numbers to the right."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for index, name in enumerate(header):
-        is_number = bool(rows) and rows[0][index][:1].isdigit()
+        is_number = any(row[index].lstrip("+-")[:1].isdigit() for row in rows)
         table.add_column(Text(name), justify="right" if is_number else "left")
     for row in rows:
         table.add_row(*map(Text, row))
@@ -138,8 +138,11 @@ def print_scores(scores: "Scores") -> None:
             for name in scores.classes.names
             if any(isfinite(scores.values.get(f"{title}/{name}", float("nan"))) for title in shown)
         ]
-        print_table(["class", *shown], rows)
-    lines = [f"{scores.count} image{'' if scores.count == 1 else 's'}.", *scores.notes]
+        if rows:
+            print_table(["class", *shown], rows)
+    lines = [f"{scores.size}.", *scores.notes]
+    if any(not isfinite(scores.values[name]) for name in means):
+        lines.append("A dash stands where nothing can be measured, as no such object or pixel occurs.")
     lines += [f"{name}: {sentence}" for name, sentence in scores.conventions.items()]
     Console().print(Text("\n".join(lines), style="dim"))
 
@@ -153,6 +156,23 @@ def interval(scores: "Scores", name: str) -> str:
     """The 95 % interval of a score; a dash where there is none."""
     low, high = scores.intervals.get(name, (float("nan"), float("nan")))
     return f"{low:.4f} to {high:.4f}" if low == low else "-"
+
+
+def check_places(*places: Path | None) -> None:
+    """Refuse places for results before a long work that could not be written there.
+
+    Raises:
+        OutputError: a place is a folder or cannot be written, or two are the same.
+    """
+    given = [place for place in places if place is not None]
+    for place in given:
+        if place.is_dir():
+            raise OutputError(f"{place} is a folder; give the name of a file in it, such as {place / 'scores'}")
+        above = next(folder for folder in place.absolute().parents if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise OutputError(f"{place} cannot be written, as {above} is no folder to write into; choose another place")
+    if len({place.resolve() for place in given}) < len(given):
+        raise OutputError(f"{given[0]} is given for several results; give each a file of its own")
 
 
 def write_text(path: Path, text: str) -> None:

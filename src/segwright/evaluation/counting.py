@@ -14,13 +14,15 @@ from segwright.core import Classes, Segmentation
 from segwright.core.errors import SegwrightError, UnknownNameError, naming
 from segwright.core.find import find, names, nearest
 from segwright.evaluation.atlas import Atlas
-from segwright.evaluation.pairs import Pair, Pairs
+from segwright.evaluation.pairs import UNTOLD, Pair, Pairs
 from segwright.metrics import Metric
 from segwright.metrics.confusion import Confusion
 from segwright.metrics.conventions import SEGWRIGHT, Convention
 from segwright.transforms.background import Background
 
 DENSE = ("confusion",)  # metrics that need a class at each pixel: around objects, the background
+OF_OBJECTS = ("average_precision", "box_average_precision", "panoptic_quality", "object_accuracy")
+NO_SPACING = "Where no pixel size is known, distances are in pixels"
 OTHER_INPUT = ("NEEDS_PROBABILITIES", "COUNTS_CLICKS")  # marks of metrics that compare something else with a truth
 MOST_CLASSES = 200  # of a confusion matrix; of more, nobody could read it
 WORTH = 4.0  # seconds of work left that are worth starting processes, which takes about one
@@ -31,7 +33,7 @@ CHUNK = 8  # images that a process counts at a time: enough to make the way betw
 class Counted:
     """The state of each metric on one image or video, and of an image the summary scores, the confusion matrix, the errors.
 
-    `key` is that of the image; of a video, what the keys of its frames begin with.
+    `key` is that of the image; of a video, what the keys of its frames begin with. `remarks` are of (image, what to know).
     """
 
     key: str
@@ -39,6 +41,7 @@ class Counted:
     scores: dict[str, float]
     matrix: np.ndarray | None = None
     atlas: Atlas | None = None
+    remarks: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,16 +113,30 @@ class Counter:
             states[name] = metric.count(prediction, truth, *spacing)
         sample = pair.sample
         atlas = Atlas.of(sample.key, pair.prediction, pair.truth, sample.image) if self.with_atlas else None
-        return Counted(sample.key, states, self.summaries(states), matrix, atlas)
+        remarks = tuple((sample.key, remark) for remark in self.remarks(pair))
+        return Counted(sample.key, states, self.summaries(states), matrix, atlas, remarks)
+
+    def remarks(self, pair: Pair) -> list[str]:
+        """What one must know of a pair to understand these metrics."""
+        found = [remark for remark in pair.remarks if remark != UNTOLD or not self.metrics.keys().isdisjoint(OF_OBJECTS)]
+        needs_spacing = any(getattr(metric, "NEEDS_SPACING", False) for metric in self.metrics.values())
+        return found + [NO_SPACING] * (needs_spacing and pair.sample.grid.spacing_mm is None)
 
     def video(self, key: str, pairs: Callable[[], Iterable[Pair]]) -> Counted:
         """What the metrics of videos count on one of them, whose frames are read once for each."""
+        remarks: dict[tuple[str, str], None] = {}
+
+        def frames() -> Iterator[tuple[Segmentation, Segmentation]]:
+            for frame in pairs():
+                remarks.update({(frame.sample.key, remark): None for remark in self.remarks(frame)})
+                yield frame.prediction, frame.truth
+
         states = {
-            name: metric.count((frame.prediction, frame.truth) for frame in pairs())  # type: ignore[call-arg, arg-type]
+            name: metric.count(frames())  # type: ignore[call-arg, arg-type]
             for name, metric in self.metrics.items()
             if counts_videos(metric)
         }
-        return Counted(key, states, {})
+        return Counted(key, states, {}, remarks=tuple(remarks))
 
 
 def metric_class(name: str) -> Any:
@@ -145,9 +162,13 @@ def offered() -> dict[str, tuple[str, ...]]:
 def chosen(wanted: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The metrics behind names such as "mIoU", "PQ" or "boundary" (a whole file), each with the scores that are meant.
 
+    One text may hold several names, separated by commas.
+
     Raises:
         UnknownNameError: a name is neither a score nor a file; the message offers the nearest.
     """
+    if isinstance(wanted, str):
+        wanted = [word.strip() for word in wanted.split(",") if word.strip()]
     table = offered()
     homes = {score.lower(): (name, score) for name, scores in table.items() for score in scores}
     found: dict[str, tuple[str, ...]] = {}

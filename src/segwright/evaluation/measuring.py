@@ -2,23 +2,28 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from segwright.codecs.json_list import top_keys
 from segwright.core import Dataset, Sample, Segmentation
-from segwright.core.errors import UsageError, naming
+from segwright.core.errors import SettingError, UnknownNameError, UsageError, naming
 from segwright.evaluation.atlas import Atlas
 from segwright.evaluation.bootstrap import bootstrap, group_labels
 from segwright.evaluation.coco_entries import opened
 from segwright.evaluation.coco_results import CocoResults, coco_results, lvis_results
 from segwright.evaluation.counting import Counted, Counter, Work, chosen, count, counts_videos
 from segwright.evaluation.paired import Difference, compare, holm
-from segwright.evaluation.pairs import Pair, Pairs, are_results, open_pairs, pair
+from segwright.evaluation.pairs import Pair, Pairs, are_results, listed, open_pairs, pair
 from segwright.evaluation.scores import Scores
 from segwright.formats import open_dataset
+from segwright.formats.image_tree import SHOWN
+from segwright.metrics.average_precision import AveragePrecision
 from segwright.metrics.conventions import SEGWRIGHT, Convention
+from segwright.metrics.panoptic_quality import OverlapError
 from segwright.transforms.background import with_background
 
 SEED = 0  # of the resampling: the same images give the same interval
@@ -66,6 +71,17 @@ class Tally:
         groups = self.pairs.groups if self.pairs else ()
         return group_labels([counted.key for counted in self.counted if name in counted.states], groups)
 
+    def notes(self) -> tuple[str, ...]:
+        """What one must know of the pairs, in sentences: what was left out, what the images are that something is odd about."""
+        keys: dict[str, dict[str, None]] = {}
+        for counted in self.counted:
+            for key, remark in counted.remarks:
+                keys.setdefault(remark, {})[key] = None
+        remarks = (
+            f"{remark} ({len(found)} image{'s' * (len(found) > 1)}: {listed(list(found))})." for remark, found in keys.items()
+        )
+        return (*(self.pairs.notes if self.pairs else ()), *remarks)
+
     def interval_convention(self, resamples: int) -> str:
         """A sentence or two that say where the intervals come from, or why there are none."""
         counts = {}
@@ -84,7 +100,13 @@ class Tally:
         return f"95 % intervals, from {resamples} random halves of the {what}, taken as independent{alone}.{few}"
 
     def scores(self, resamples: int = 1000) -> Scores:
-        """Scores of everything taken in, with intervals from that many resamples (0: none)."""
+        """Scores of everything taken in, with intervals from that many resamples (0: none).
+
+        Raises:
+            SettingError: there are fewer than no resamples.
+        """
+        if resamples < 0:
+            raise SettingError(f"{resamples} resamples were asked for; give some, such as 1000, or 0 for no intervals")
         values: dict[str, float] = {}
         intervals: dict[str, tuple[float, float]] = {}
         for name, metric in self.counter.metrics.items():
@@ -102,7 +124,7 @@ class Tally:
             per_image={counted.key: counted.scores for counted in images},
             matrix=tuple(map(tuple, self.matrix.tolist())) if self.matrix is not None else (),
             conventions=conventions | {"intervals": self.interval_convention(resamples)},
-            notes=self.pairs.notes if self.pairs else (),
+            notes=self.notes(),
         )
 
 
@@ -177,7 +199,22 @@ def tally_pairs(
         UsageError: sizes differ, a class is unknown, or a name is no metric.
     """
     check_filled(pairs.truth)
-    counter = Counter.of(chosen(metrics or fitting(pairs)), pairs.classes, rules=rules, with_atlas=with_atlas)
+    names = metrics or fitting(pairs)
+    try:
+        return counted_by(pairs, names, rules, processes, with_atlas=with_atlas, watch=watch)
+    except OverlapError:
+        if metrics:
+            raise
+    note = "PQ is left out, as segments overlap, and it needs one segment at each pixel."
+    pairs, names = replace(pairs, notes=(*pairs.notes, note)), [name for name in names if name != "panoptic_quality"]
+    return counted_by(pairs, names, rules, processes, with_atlas=with_atlas, watch=watch)
+
+
+def counted_by(
+    pairs: Pairs, names: Sequence[str], rules: Convention, processes: int, *, with_atlas: bool, watch: Watch | None
+) -> Tally:
+    """What these metrics count on all pairs; raises as `tally_pairs`."""
+    counter = Counter.of(chosen(names), pairs.classes, rules=rules, with_atlas=with_atlas)
     work = Work(pairs, counter)
     tally = Tally(counter, pairs)
     total = len(work.units())
@@ -197,14 +234,16 @@ def tally_results(results: str | Path, truth: str | Path, metrics: Sequence[str]
         UsageError: a file cannot be used, or another metric is asked for, which needs results in a format that holds images.
     """
     if Path(truth).is_dir():
-        files = ", ".join(str(path) for path in sorted(Path(truth).rglob("*.json"))[:3])
+        known = (path for path in sorted(Path(truth).rglob("*.json")) if {"images", "annotations"} <= top_keys(path))
+        files = ", ".join(str(path) for path in islice(known, SHOWN))
         raise UsageError(
             f"{truth} is a folder, and {results} is a list of detections; give the file of annotations that it belongs to"
             + (f": perhaps {files}" if files else "")
         )
     table, _ = opened(truth, "truth")
     found, _ = opened(results, "results")
-    has_masks = bool(found) and isinstance(found[0], dict) and "segmentation" in found[0]
+    given = found or (table.get("annotations") if isinstance(table, dict) else None) or []
+    has_masks = bool(given) and isinstance(given[0], dict) and "segmentation" in given[0]
     wanted = chosen(metrics or ["average_precision" if has_masks else "box_average_precision"])
     others = set(wanted) - {"average_precision", "box_average_precision"}
     if others:
@@ -217,12 +256,26 @@ def tally_results(results: str | Path, truth: str | Path, metrics: Sequence[str]
     by_name = {name: read(truth, results, is_box=name == "box_average_precision") for name in wanted}
     first = next(iter(by_name.values()))
     if is_lvis:
-        wanted = {name: one.metric.SCORES for name, one in by_name.items()}
+        wanted = {name: of_lvis(wanted[name], one.metric.SCORES, is_whole=not metrics) for name, one in by_name.items()}
     tally = Tally(Counter({name: one.metric for name, one in by_name.items()}, wanted, first.classes))
     for index, key in enumerate(first.keys):
         states = {name: one.states[index] for name, one in by_name.items()}
         tally.add(Counted(key, states, tally.counter.summaries(states)))
     return tally
+
+
+def of_lvis(wanted: Sequence[str], known: Sequence[str], *, is_whole: bool) -> tuple[str, ...]:
+    """The scores that are wanted of those of LVIS; all of them where a whole file of metrics/ or nothing was named.
+
+    Raises:
+        UnknownNameError: LVIS has none of them.
+    """
+    if is_whole or len(wanted) == len(AveragePrecision.SCORES):
+        return tuple(known)
+    found = tuple(name for name in known if name in {each.removeprefix("box ") for each in wanted})
+    if not found:
+        raise UnknownNameError(f"LVIS has no score {', '.join(wanted)}; it has {', '.join(known)}")
+    return found
 
 
 def fitting(pairs: Pairs) -> list[str]:

@@ -9,21 +9,29 @@ import numpy as np
 
 from segwright.codecs.json_list import top_keys
 from segwright.core import Classes, Dataset, Sample, Segmentation
-from segwright.core.errors import UsageError, naming
+from segwright.core.errors import FormatError, UsageError, naming
 from segwright.core.find import nearest
+from segwright.core.grid import Grid
+from segwright.evaluation.bare_masks import bare_masks
 from segwright.formats import dataset_file, open_dataset
 from segwright.formats.image_tree import SHOWN, split_of
 from segwright.transforms.background import BACKGROUND, plain
 
 NOTHING, UNKNOWN = -1, -2  # what a class of a prediction is, where it is none of the truth's
+GUESSED = ("foreground", "object")  # what masks without a word on their classes hold beside background
+NO_MASK = "Predictions without a mask count as missed"
+OTHER_PLACE = "Predictions with another voxel size or place than their truth are compared voxel by voxel all the same"
+UNTOLD = "Predicted things without object numbers find no object"
+APART = 0.5  # of a voxel, between grids that are taken for two: less is rounding
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A sample with its truth, and a prediction with the same classes."""
+    """A sample with its truth, and a prediction with the same classes. `remarks` say what one must know of it."""
 
     sample: Sample
     prediction: Segmentation
+    remarks: tuple[str, ...] = ()
 
     @property
     def truth(self) -> Segmentation:
@@ -70,11 +78,18 @@ class Pairs:
             UsageError: a class is unknown or a score is not a number.
         """
         sample, other = self.truth.load(key), self.key_of.get(key)
-        guess = self.prediction.load(other).truth if other is not None else None
-        if guess is None:
-            return Pair(sample, Segmentation.panoptic(np.zeros(sample.grid.shape, np.int32), [], classes=self.classes))
+        found = self.prediction.load(other) if other is not None else None
+        if found is None or found.truth is None:
+            nothing = Segmentation.panoptic(np.zeros(sample.grid.shape, np.int32), [], classes=self.classes)
+            return Pair(sample, nothing, (NO_MASK,) if found else ())
         with naming(f"{self.prediction.source}: sample {other!r}"):
-            return Pair(sample, self._translated(guess))
+            guess = self._translated(found.truth)
+        is_thing = np.array(self.classes.is_thing)[guess.class_ids]
+        remarks = {
+            OTHER_PLACE: are_apart(found.grid, sample.grid),
+            UNTOLD: (is_thing & (guess.instance_ids == 0)).any(),
+        }
+        return Pair(sample, guess, tuple(remark for remark, is_so in remarks.items() if is_so))
 
     def _translated(self, guess: Segmentation) -> Segmentation:
         """A prediction in the classes of the truth; its background becomes nothing where the truth has no such class."""
@@ -135,10 +150,11 @@ def pair(prediction: Dataset, truth: Dataset, groups: tuple[tuple[str, ...], ...
     if missing:
         notes.append(f"{len(missing)} of {len(kept)} images have no prediction and count as missed: {listed(missing)}.")
     if without_truth:
-        notes.append(f"{len(without_truth)} predictions are for no image of the truth and left out: {listed(without_truth)}.")
-    return Pairs(
-        prediction, truth.subset(kept), key_of, class_numbers(prediction.classes, truth.classes), missing, tuple(notes), groups
-    )
+        are = "prediction is" if len(without_truth) == 1 else "predictions are"
+        notes.append(f"{len(without_truth)} {are} for no image of the truth and left out: {listed(without_truth)}.")
+    class_of = class_numbers(prediction.classes, truth.classes)
+    notes += class_notes(class_of, prediction.classes, truth.classes)
+    return Pairs(prediction, truth.subset(kept), key_of, class_of, missing, tuple(notes), groups)
 
 
 def are_results(prediction: str | Path) -> bool:
@@ -159,9 +175,53 @@ def open_pairs(
             f"{prediction} is a list of detections, without the images that they are in; give a data set, such as COCO's "
             "images with annotations"
         )
-    sides = open_dataset(prediction, prediction_format), open_dataset(truth, truth_format)
+    there = opened(truth, truth_format, "truth")
     known = dataset_file.read(truth)
-    return pair(*sides, groups=known.groups if known else ())
+    groups = known.groups if known else ()
+    try:
+        return pair(opened(prediction, prediction_format, "prediction"), there, groups)
+    except FormatError as error:
+        bare = None if prediction_format or "is not laid out" not in str(error) else bare_masks(prediction, there.classes)
+        if bare is None:
+            raise
+    pairs = pair(bare, there, groups)
+    note = f"{prediction} holds masks without names of classes; their numbers are taken for {classes_of(bare)}."
+    return replace(pairs, notes=(*pairs.notes, note))
+
+
+def opened(path: str | Path, format: str | None, side: str) -> Dataset:
+    """The data set of one side, or a message that speaks of the options of this side.
+
+    Raises:
+        FormatError: it cannot be read.
+    """
+    try:
+        return open_dataset(path, format)
+    except FormatError as error:
+        if Path(path).suffix == ".json" and Path(path).is_file() and not top_keys(Path(path)):
+            raise FormatError(f"{path} is no whole JSON, neither results nor annotations of COCO; export it again") from error
+        raise FormatError(str(error).replace("--format ", f"--{side}-format ")) from error
+
+
+def classes_of(bare: Dataset) -> str:
+    """What the numbers of masks stand for, for a note."""
+    shown = ", ".join(f"{k} {name}" for k, name in enumerate(bare.classes.names[:SHOWN]))
+    return shown + (", ..." if len(bare.classes) > SHOWN else "")
+
+
+def are_apart(one: Grid, other: Grid) -> bool:
+    """Whether two grids of one shape place their corners differently, or have other voxel sizes, as far as both are known."""
+    if one.shape != other.shape:
+        return False  # an error of its own
+    if one.spacing_mm is not None and other.spacing_mm is not None:
+        size = np.array(other.spacing_mm)
+        if (np.abs(np.array(one.spacing_mm) - size) * one.shape > APART * size).any():
+            return True
+    if one.affine is None or other.affine is None:
+        return False
+    corners = np.array([[0.0] * len(one.shape) + [1.0], [*one.shape, 1.0]]).T
+    apart = np.linalg.norm(((one.affine - other.affine) @ corners)[:-1], axis=0)
+    return bool((apart > APART * np.linalg.norm(other.affine[:-1, :-1], axis=0).min()).any())
 
 
 def group(keys: Sequence[str]) -> dict[str, list[str]]:
@@ -177,10 +237,28 @@ def listed(keys: Sequence[str]) -> str:
     return ", ".join(map(repr, keys[:SHOWN])) + (", ..." if len(keys) > SHOWN else "")
 
 
+def class_notes(class_of: Sequence[int], prediction: Classes, truth: Classes) -> list[str]:
+    """What one must know of how classes were matched, other than by their names."""
+    pairs = [(name, truth.names[k]) for name, k in zip(prediction.names, class_of, strict=True) if k >= 0]
+    renamed = [f"{name!r} is taken for {other!r}" for name, other in pairs if plain(name) != plain(other)]
+    nothing = [name for name, k in zip(prediction.names, class_of, strict=True) if k == NOTHING and not all(truth.is_thing)]
+    notes = [f"Of the predicted classes, {', '.join(renamed[:SHOWN])}{', ...' * (len(renamed) > SHOWN)}."] if renamed else []
+    return notes + [f"The truth has no class {name!r}: pixels predicted so count as given no class." for name in nothing]
+
+
 def class_numbers(prediction: Classes, truth: Classes) -> tuple[int, ...]:
-    """For each class of a prediction its number in the truth, NOTHING for a background that the truth lacks, else UNKNOWN."""
+    """For each class of a prediction its number in the truth, NOTHING for a background that the truth lacks, else UNKNOWN.
+
+    Where each has one class beside background, and one of them is a guess ("foreground"), these two are the same.
+    """
     if any(classes.names == tuple(f"class_{k}" for k in range(len(classes))) for classes in (prediction, truth)):
         return tuple(k if k < len(truth) else UNKNOWN for k in range(len(prediction)))
+    others = [[k for k, name in enumerate(each.names) if plain(name) != BACKGROUND] for each in (prediction, truth)]
+    if [len(found) for found in others] == [1, 1] and any(
+        plain(each.names[found[0]]) in GUESSED for each, found in zip((prediction, truth), others, strict=True)
+    ):
+        there = next((k for k, name in enumerate(truth.names) if plain(name) == BACKGROUND), NOTHING)
+        return tuple(others[1][0] if k == others[0][0] else there for k in range(len(prediction)))
     simple = [plain(name) for name in truth.names]
     unique = {name: simple.index(name) for name, count in Counter(simple).items() if count == 1}
     exact = {name: k for k, name in enumerate(truth.names)}

@@ -37,6 +37,11 @@ class Scores:
     notes: tuple[str, ...] = ()
 
     @property
+    def size(self) -> str:
+        """How many images were measured, or videos where no score is of single images, in words."""
+        return f"{self.count} {'image' if self.per_image or not self.values else 'video'}{'s' * (self.count != 1)}"
+
+    @property
     def convention(self) -> str:
         """All conventions, in one text."""
         return " ".join(self.conventions.values())

@@ -202,18 +202,23 @@ def disjoint(segmentation: Segmentation) -> Segmentation:
     return replace(segmentation, planes=result[None])
 
 
+class OverlapError(UsageError):
+    """Segments overlap where each pixel must have one."""
+
+
 def check_disjoint(prediction: Segmentation, truth: Segmentation) -> None:
     """Refuse segments that overlap each other, or void.
 
     Raises:
-        UsageError: they do.
+        OverlapError: they do.
     """
     for name, given in (("prediction", prediction), ("truth", truth)):
         if len(given.planes) > 1:
             claims = (given.planes > 0).sum(axis=0) + (given.planes[0] == VOID)
             count = int(np.count_nonzero(claims > 1))
             if count:
-                raise UsageError(
-                    f"segments of the {name} overlap at {count} pixels, panoptic scores need one segment at each pixel; give "
-                    "each pixel to its best scored segment with segwright.metrics.panoptic_quality.disjoint, or use AP"
+                raise OverlapError(
+                    f"segments of the {name} overlap at {count} pixels, panoptic scores need one segment at each pixel; ask "
+                    "for other scores, such as AP, or give each pixel to its best scored segment: in Python with "
+                    "segwright.metrics.panoptic_quality.disjoint"
                 )

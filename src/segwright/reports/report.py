@@ -57,7 +57,6 @@ def write_report(
     Raises:
         OutputError: the path cannot be written.
     """
-    images = f"{scores.count} image{'s' if scores.count != 1 else ''}"
     sections = [
         f"<section>{headline(scores)}</section>",
         section("Per class", CLASS_NOTE, class_table(scores), side=True),
@@ -68,7 +67,7 @@ def write_report(
         suspect_section(atlas) if atlas else "",
         section("Plan", "All settings of the run, each choice with its reason.", plan_table(plan_text), side=True),
     ]
-    lead = f"Measured on {images} with {len(scores.classes)} classes. {extremes(scores)}"
+    lead = f"Measured on {scores.size} with {len(scores.classes)} classes. {extremes(scores)}"
     replace_file(Path(path), page(title, "Segmentation report", lead, sections, footer or {}).encode())
 
 

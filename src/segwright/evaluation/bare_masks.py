@@ -1,0 +1,79 @@
+"""A folder of predicted masks alone, as `segwright predict` and nnU-Net write them: their classes are those of the truth.
+
+    PREDICTIONS/NAME.png      or NAME.nii.gz and other volumes; also PREDICTIONS/masks/NAME.png; no classes.json
+
+A number k is class k of the truth, where classes that are all things have the background before them, and 255 is void. Of two
+classes, masks of 0 and one other number are the first and the second; and where the second is a thing, the numbers of a 16-bit
+mask are its objects.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from segwright.codecs.image_file import JPEG_SUFFIXES, SUFFIXES
+from segwright.core import Classes, Dataset, Sample
+from segwright.formats.image_tree import natural, safe_key
+from segwright.formats.mask_folder import Reader
+from segwright.formats.mask_meaning import VOID_8_BIT, Meaning, guess_meaning, meaning_of
+from segwright.formats.mask_pairs import IMAGE_FOLDERS, Files
+from segwright.formats.volume import guessed, read_numbers, volumes_below
+from segwright.transforms.background import Background
+
+FOLDER = "masks"
+SOURCE = "the truth, as no classes.json lies beside the masks,"  # for messages
+PICTURE = "_overlay"  # what `segwright predict --overlay` adds to the name of a mask
+
+
+def bare_masks(path: Path | str, truth: Classes) -> Dataset | None:
+    """The masks that lie in a folder, or in its subfolder masks/, with the classes of the truth; None where there is none.
+
+    Raises:
+        FormatError: a mask cannot be read; numbers that are no class are found when their sample is read.
+    """
+    root = Path(path)
+    folder = root / FOLDER if (root / FOLDER).is_dir() else root
+    if not folder.is_dir() or folder.name.lower() in IMAGE_FOLDERS:
+        return None
+    background = Background.of(truth)
+    classes = background.classes if background else truth
+    volumes = {key: file for key, file in volumes_below(folder).items() if file.parent == folder}
+    if volumes:
+        first = [read_numbers(file)[0] for file in list(volumes.values())[:1]]
+        meaning = named(guessed(first), classes)
+        return Dataset(str(path), classes, tuple(volumes), _Volumes(volumes, meaning))
+    found = sorted((file for file in folder.iterdir() if is_mask(file)), key=lambda file: natural(file.name))
+    if not found:
+        return None
+    files = {safe_key(file.stem): Files(None, file) for file in found}
+    return Dataset(str(path), classes, tuple(files), Reader(files, named(guess_meaning(found), classes), has_images=False))
+
+
+def is_mask(file: Path) -> bool:
+    """Whether a file is an image that can hold a mask without loss, and no picture that shows one."""
+    return (
+        file.suffix.lower() in {*SUFFIXES} - {*JPEG_SUFFIXES}
+        and not file.name.startswith(".")
+        and not file.stem.endswith(PICTURE)
+    )
+
+
+def named(guess: Meaning, classes: Classes) -> Meaning:
+    """What the numbers mean: where there are two classes, as guessed from the masks, else the places of the classes."""
+    if len(classes) == len(guess.classes) == 2 and (classes.is_thing[1] or not guess.is_instances):
+        return replace(guess, classes=classes, source=SOURCE)
+    content = {"classes": list(classes.names), "palette": classes.palette.tolist(), "is_thing": list(classes.is_thing)}
+    return meaning_of(content | ({"ignore_index": VOID_8_BIT} if len(classes) <= VOID_8_BIT else {}), SOURCE)
+
+
+@dataclass(frozen=True, eq=False)
+class _Volumes:
+    """Loads the mask of a volume by its key."""
+
+    files: dict[str, Path]
+    meaning: Meaning
+
+    def __call__(self, key: str) -> Sample:
+        numbers, grid = read_numbers(self.files[key])
+        return Sample(key, np.zeros((0, *grid.shape), np.uint8), grid, self.meaning.truth(numbers, self.files[key]))
