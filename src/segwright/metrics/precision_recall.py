@@ -101,7 +101,7 @@ class _Table:
         scores = np.concatenate([image.scores for image in images])
         order = np.lexsort((-scores, class_ids))  # stable: equal scores in the order of images, then ranks
         image_ids, class_ids, scores = image_ids[order], class_ids[order], scores[order]
-        differs = (np.diff(class_ids) != 0) | (np.diff(scores) != 0) | (np.diff(image_ids) != 0)
+        differs = (np.diff(class_ids) != 0) | (scores[1:] != scores[:-1]) | (np.diff(image_ids) != 0)
         first = np.concatenate([np.zeros(min(1, len(order)), np.int64), np.flatnonzero(differs) + 1])
         ranks = np.concatenate([image.ranks for image in images])[order]
         correct = np.concatenate([image.correct for image in images], axis=1)[:, order]
