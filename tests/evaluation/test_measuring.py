@@ -178,6 +178,12 @@ def test_remarks_on_images_become_notes(classes, truths):
     assert notes[1].startswith("Where no pixel size is known, distances are in pixels (6 images: ")
 
 
+def test_a_model_is_not_measured_on_videos_and_by_default_by_class(truths, guess):
+    with pytest.raises(UsageError, match="video_objects is of objects followed through a video.*use segwright metrics"):
+        evaluate(guess, truths, metrics=["mIoU", "J&F"])
+    assert evaluate(guess, truths, metrics=[]).values == evaluate(guess, truths).values
+
+
 def test_names_in_one_text_and_wrong_resamples(truths):
     assert set(measure(truths, truths, metrics="mIoU, Dice").per_image["s0"]) == {"mIoU", "Dice"}
     with pytest.raises(SettingError, match="-1 resamples were asked for; give some, such as 1000, or 0 for no intervals"):

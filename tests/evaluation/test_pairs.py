@@ -141,3 +141,10 @@ def test_masks_alone_and_the_options_of_each_side(tmp_path):
         open_pairs(tmp_path / "torn.json", tmp_path / "truth")
     with pytest.raises(FormatError, match="is not laid out as a data set"):
         open_pairs(tmp_path / "truth" / "images", tmp_path / "truth")
+
+
+def test_a_run_is_no_prediction(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model.safetensors").touch()
+    with pytest.raises(FormatError, match="run is a model and not what it predicts; use: segwright evaluate .*run DATA"):
+        open_pairs(tmp_path / "run", "synthetic:cells")

@@ -47,7 +47,7 @@ def run(
     processes: Annotated[int, typer.Option(min=0, help="Processes that count; 0 for as many as there are cores.")] = 0,
 ) -> None:
     """Print each score with its 95 % interval and its convention. Images without a prediction count as missed."""
-    from segwright.cli.terminal import check_places, listed, show
+    from segwright.cli.terminal import check_places, check_spared, listed, show
     from segwright.evaluation.counting import chosen
     from segwright.evaluation.measuring import differences
     from segwright.evaluation.pairs import open_pairs
@@ -55,6 +55,7 @@ def run(
     from segwright.reports.report import write_report
 
     check_places(out, per_image, html)
+    check_spared((out, per_image, html), [prediction, truth, *filter(None, [against])])
     names, formats = listed(metrics), (prediction_format, truth_format)
     if explain is not None:
         refuse("--explain", {"--against": against, "--json": json, "--out, --per-image and --html": out or per_image or html})

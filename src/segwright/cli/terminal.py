@@ -175,6 +175,21 @@ def check_places(*places: Path | None) -> None:
         raise OutputError(f"{given[0]} is given for several results; give each a file of its own")
 
 
+def check_spared(places: Sequence[Path | None], inputs: Sequence[str]) -> None:
+    """Refuse places for results where they would replace what is measured: a file that was given, or one of a data set.
+
+    Raises:
+        OutputError: a place is one; scores that an earlier run wrote there may be replaced.
+    """
+    from segwright.codecs.json_list import top_keys
+
+    for place in (place for place in places if place is not None and place.is_file()):
+        for given in (Path(path) for path in inputs):
+            is_own = place.suffix in (".csv", ".html") or "conventions" in top_keys(place)
+            if place.resolve() == given.resolve() or (not is_own and given.resolve() in place.resolve().parents):
+                raise OutputError(f"{place} is part of what is measured, {given}; choose another place for the scores")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file.
 

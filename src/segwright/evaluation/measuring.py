@@ -142,11 +142,17 @@ def evaluate(
     them out. `on_image(sample, prediction, its scores)` is called after each image, to show progress or to keep examples.
 
     Raises:
-        UsageError: the data set is empty, an image has no truth, or the predictor speaks of other classes.
+        UsageError: the data set is empty, an image has no truth, a metric is of videos, or the predictor has other classes.
     """
     check_filled(dataset)
     dataset = with_background(dataset)
-    tally = Tally(Counter.of(chosen(metrics), dataset.classes))
+    tally = Tally(Counter.of(chosen(metrics or ["confusion"]), dataset.classes))
+    of_videos = [name for name, metric in tally.counter.metrics.items() if counts_videos(metric)]
+    if of_videos:
+        raise UsageError(
+            f"{', '.join(of_videos)} is of objects followed through a video, and a model is measured image by image; write its "
+            "predictions with the same number for the same object, and use segwright metrics"
+        )
     for sample in dataset:
         if sample.truth is None:
             raise UsageError(

@@ -19,6 +19,7 @@ from segwright.transforms.background import BACKGROUND, plain
 
 NOTHING, UNKNOWN = -1, -2  # what a class of a prediction is, where it is none of the truth's
 GUESSED = ("foreground", "object")  # what masks without a word on their classes hold beside background
+MODEL = ".safetensors"
 NO_MASK = "Predictions without a mask count as missed"
 OTHER_PLACE = "Predictions with another voxel size or place than their truth are compared voxel by voxel all the same"
 UNTOLD = "Predicted things without object numbers find no object"
@@ -198,6 +199,8 @@ def opened(path: str | Path, format: str | None, side: str) -> Dataset:
     try:
         return open_dataset(path, format)
     except FormatError as error:
+        if Path(path).suffix == MODEL or (Path(path).is_dir() and any(Path(path).glob(f"*{MODEL}"))):
+            raise FormatError(f"{path} is a model and not what it predicts; use: segwright evaluate {path} DATA") from error
         if Path(path).suffix == ".json" and Path(path).is_file() and not top_keys(Path(path)):
             raise FormatError(f"{path} is no whole JSON, neither results nor annotations of COCO; export it again") from error
         raise FormatError(str(error).replace("--format ", f"--{side}-format ")) from error
