@@ -6,6 +6,7 @@ import pytest
 
 from segwright.core import VOID, Segmentation
 from segwright.core.errors import SettingError, ShapeError, UsageError
+from segwright.metrics import box_average_precision as module
 from segwright.metrics.box_average_precision import BoxAveragePrecision, boxes_around
 
 SPEC = importlib.util.spec_from_file_location("masks", Path(__file__).with_name("test_average_precision.py"))
@@ -43,6 +44,16 @@ def test_boxes_around_are_those_of_the_segmentation():
     prediction, _ = masks.random_pair(1)
     ours = boxes_around(prediction.planes, len(prediction))[..., ::-1].reshape(-1, 4)
     np.testing.assert_array_equal(ours, prediction.boxes_xyxy())
+
+
+@pytest.mark.parametrize("cells", [1, 7])
+def test_pairs_are_the_same_a_few_at_a_time(monkeypatch, cells):
+    prediction, truth = masks.random_pair(2)
+    whole = BoxAveragePrecision(CLASSES).count(prediction, truth).images[0]
+    monkeypatch.setattr(module, "CELLS", cells)
+    parts = BoxAveragePrecision(CLASSES).count(prediction, truth).images[0]
+    np.testing.assert_array_equal(parts.correct, whole.correct)
+    np.testing.assert_array_equal(parts.counted, whole.counted)
 
 
 def test_void_is_cut_off():

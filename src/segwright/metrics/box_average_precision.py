@@ -18,6 +18,8 @@ from segwright.metrics.average_precision import (
 from segwright.metrics.matching import Matches, Objects, check_rules, match
 from segwright.metrics.overlaps import check_pair
 
+CELLS = 2**18  # pairs of boxes looked at once: some MB, and large enough to hide what each turn costs
+
 
 @dataclass(frozen=True)
 class BoxAveragePrecision:
@@ -108,10 +110,15 @@ def box_pairs(
     boxes: Boxes, class_ids: np.ndarray, true_boxes: Boxes, true_class_ids: np.ndarray, is_crowd: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Detection, object and IoU (M,) of those of one class whose boxes overlap; of a crowd, the share of the detection."""
-    row, column = np.nonzero(class_ids[:, None] == true_class_ids)
-    sides = np.minimum(boxes[1][row], true_boxes[1][column]) - np.maximum(boxes[0][row], true_boxes[0][column])
-    is_pair = (sides > 0).all(axis=-1)
-    row, column, shared = row[is_pair], column[is_pair], sides[is_pair].prod(axis=-1)
+    step = max(1, CELLS // max(1, len(true_class_ids)))
+    parts = []
+    for first in range(0, max(1, len(class_ids)), step):  # at least one, which may hold nothing
+        row, column = np.nonzero(class_ids[first : first + step, None] == true_class_ids)
+        row += first
+        sides = np.minimum(boxes[1][row], true_boxes[1][column]) - np.maximum(boxes[0][row], true_boxes[0][column])
+        is_pair = (sides > 0).all(axis=-1)
+        parts.append((row[is_pair], column[is_pair], sides[is_pair].prod(axis=-1)))
+    row, column, shared = (np.concatenate(each) for each in zip(*parts, strict=True))
     own, true = boxes[2][row], true_boxes[2][column]
     return row, column, shared / np.where(is_crowd[column], own, own + true - shared)
 
