@@ -151,8 +151,8 @@ segwright metrics predictions data --metrics mIoU,PQ,boundary --per-image scores
 
 ## Which metric answers which question
 
-`--metrics` takes scores, such as mIoU, and files of `segwright/metrics`, which stand for all of their scores. `calibration` needs
-probabilities and `interactive` clicks, so both are for Python only.
+`--metrics` takes scores, such as mIoU, and files of `segwright/metrics`, which stand for all of their scores. `calibration`
+needs probabilities and `interactive` clicks, so both are for Python only.
 
 | question | scores | file | blind to, or not for |
 |---|---|---|---|"""
