@@ -31,6 +31,19 @@ def test_an_error_is_one_line_and_a_code(segwright, monkeypatch, error, code):
     assert (result, out, err) == (code, "", f"error: {error}\n")
 
 
+def test_want_of_memory_is_one_line(segwright, monkeypatch):
+    def greedy():
+        raise MemoryError("Unable to allocate 645. MiB")
+
+    monkeypatch.setattr(app, "application", lambda: greedy)
+    code, out, err = segwright("anything")
+    assert code == 1 and not out
+    assert (
+        err
+        == "error: not enough memory (Unable to allocate 645. MiB); use smaller images, fewer processes, or a larger machine\n"
+    )
+
+
 def test_ctrl_c_names_the_way_back(segwright, monkeypatch):
     def interrupted(word: Annotated[str, typer.Argument()] = ""):
         raise KeyboardInterrupt

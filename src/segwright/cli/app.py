@@ -46,6 +46,9 @@ def main() -> None:
     except SegwrightError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(BAD_USE if isinstance(error, UsageError) else FAILURE)
+    except MemoryError as error:
+        sys.stderr.write(f"error: not enough memory ({error}); use smaller images, fewer processes, or a larger machine\n")
+        sys.exit(FAILURE)
     except OSError as error:
         sys.stderr.write(f"error: {error}; check free space, and that all places can be read and written\n")
         sys.exit(FAILURE)

@@ -24,7 +24,9 @@ STANDARD = "segwright"  # the convention of scores unless another is asked for
 
 
 def run(
-    prediction: Annotated[str, typer.Argument(help="Predictions: a data set of any format, or COCO results.")],
+    prediction: Annotated[
+        str, typer.Argument(help="Predictions: a data set of any format, a folder of masks, or COCO results.")
+    ],
     truth: Annotated[str, typer.Argument(help="Their truth: a data set, or the annotations of COCO results.")],
     metrics: Annotated[
         str, typer.Option(help="Scores by name, separated by commas, such as mIoU,PQ,AP50; by default what fits the truth.")
@@ -44,7 +46,7 @@ def run(
     convention: Annotated[str, typer.Option(help="Whose rules scores of pixels by class follow.")] = STANDARD,
     prediction_format: Annotated[str | None, typer.Option(help="Format of PREDICTION, where it is not recognised.")] = None,
     truth_format: Annotated[str | None, typer.Option(help="Format of TRUTH, where it is not recognised.")] = None,
-    processes: Annotated[int, typer.Option(min=0, help="Processes that count; 0 for as many as there are cores.")] = 0,
+    processes: Annotated[int, typer.Option(min=0, help="Processes that count, at most one per core; 0 for all cores.")] = 0,
 ) -> None:
     """Print each score with its 95 % interval and its convention. Images without a prediction count as missed."""
     from segwright.cli.terminal import check_places, check_spared, listed, show
@@ -103,6 +105,7 @@ def tally_of(
     from segwright.metrics.conventions import convention_named
 
     rules = convention_named(convention)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # Linux knows which
     if are_results(side):
         return tally_results(side, truth, names)
     pairs = open_pairs(side, truth, *formats)
@@ -111,7 +114,7 @@ def tally_of(
             pairs,
             names,
             rules=rules,
-            processes=processes or len(os.sched_getaffinity(0)),
+            processes=min(processes, cores) or cores,
             with_atlas=with_atlas,
             watch=lambda done, total: bars(side, done - 1, total),
         )
