@@ -85,7 +85,7 @@ def measured(case: Case, *, with_memory: bool) -> list[dict]:
     ours = next(iter(result["times"]))
     rows = []
     for name, times in result["times"].items():
-        ratios = sorted(np.divide(times, result["times"][ours][: len(times)]).tolist())
+        ratios = sorted(theirs / own for theirs, own in zip(times, result["times"][ours], strict=False))
         rows.append(
             {
                 "group": case.group,
@@ -153,8 +153,8 @@ def speed(case: Case) -> dict:
         first[name], results[name] = turn(side, data, 1)
     repeats = {name: max(1, math.ceil(LEAST / seconds)) for name, seconds in first.items()}
     turns = {name: int(np.clip(SECONDS / first[name] / repeats[name], *TURNS)) for name in sides}
-    times = {name: [] for name in sides}
-    for number in range(max(turns.values())):
+    times = {name: [seconds] for name, seconds in first.items()}  # all are loaded and compiled by then
+    for number in range(1, max(turns.values())):
         for name, side in sides.items():
             if number < turns[name]:  # the slow ones stop first; ours is the fastest, or nearly so
                 times[name].append(turn(side, data, repeats[name])[0])

@@ -48,10 +48,14 @@ class Case:
     units: str = "Mpx"
 
 
+def data_folder() -> Path:
+    """Where the processes of one run keep what they made."""
+    return Path(os.environ.get("SEGWRIGHT_BENCHMARK_DATA") or tempfile.gettempdir())
+
+
 def kept(name: str, make: Callable[[], Any]) -> Any:
     """What `make` gives, made once and then read from a temporary folder; the processes of one run share it."""
-    folder = Path(os.environ.get("SEGWRIGHT_BENCHMARK_DATA") or tempfile.gettempdir())
-    path = folder / f"segwright-{hashlib.sha256(name.encode()).hexdigest()[:16]}.pickle"
+    path = data_folder() / f"segwright-{hashlib.sha256(name.encode()).hexdigest()[:16]}.pickle"
     if path.is_file():
         return pickle.loads(path.read_bytes())
     value = make()
