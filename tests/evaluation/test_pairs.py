@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
-from PIL import Image
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
-from segwright.core.errors import FormatError, UsageError
+from segwright.core.errors import UsageError
 from segwright.core.grid import Grid
-from segwright.evaluation.pairs import NO_MASK, NOTHING, OTHER_PLACE, UNKNOWN, UNTOLD, class_numbers, open_pairs, pair
+from segwright.evaluation.pairs import NO_MASK, NOTHING, OTHER_PLACE, UNKNOWN, UNTOLD, class_numbers, pair
 
 CLASSES = Classes.of(["road", "car"], is_thing=[False, True])
 
@@ -126,25 +125,3 @@ def test_remarks_tell_of_other_grids_absent_masks_and_objects_not_told_apart():
     assert remarks(volume("a", (2.0, 1.0, 3.0))) == remarks(volume("a", (2.0, 1.0, 1.0), 5.0)) == (OTHER_PLACE,)
     assert remarks(volume("a", (2.0, 1.0, 1.0), class_id=1)) == (UNTOLD,)
     assert remarks(volume("a", (2.0, 1.0, 1.0), masked=False)) == (NO_MASK,)
-
-
-def test_masks_alone_and_the_options_of_each_side(tmp_path):
-    for name in ("truth/images", "truth/masks", "flat"):
-        (tmp_path / name).mkdir(parents=True)
-        Image.fromarray(np.array([[0, 1, 2]], np.uint8)).save(tmp_path / name / "a.png")
-    (tmp_path / "truth" / "classes.json").write_text('["sky", "road", "car"]')
-    pairs = open_pairs(tmp_path / "flat", tmp_path / "truth")
-    assert pairs.load("a").prediction.class_map().tolist() == [[0, 1, 2]]
-    assert pairs.notes[-1].endswith("holds masks without names of classes; their numbers are taken for 0 sky, 1 road, 2 car.")
-    (tmp_path / "torn.json").write_text("[{")
-    with pytest.raises(FormatError, match="torn.json is no whole JSON, neither results nor annotations of COCO; export it"):
-        open_pairs(tmp_path / "torn.json", tmp_path / "truth")
-    with pytest.raises(FormatError, match="is not laid out as a data set"):
-        open_pairs(tmp_path / "truth" / "images", tmp_path / "truth")
-
-
-def test_a_run_is_no_prediction(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "model.safetensors").touch()
-    with pytest.raises(FormatError, match="run is a model and not what it predicts; use: segwright evaluate .*run DATA"):
-        open_pairs(tmp_path / "run", "synthetic:cells")

@@ -52,7 +52,7 @@ def run(
     from segwright.cli.terminal import check_places, check_spared, listed, show
     from segwright.evaluation.counting import chosen
     from segwright.evaluation.measuring import differences
-    from segwright.evaluation.pairs import open_pairs
+    from segwright.evaluation.opening import open_pairs
     from segwright.reports.gallery import examples_of
     from segwright.reports.report import write_report
 
@@ -101,7 +101,7 @@ def tally_of(
     """
     from segwright.cli.terminal import counting
     from segwright.evaluation.measuring import tally_pairs, tally_results
-    from segwright.evaluation.pairs import are_results, open_pairs
+    from segwright.evaluation.opening import are_results, open_pairs
     from segwright.metrics.conventions import convention_named
 
     rules = convention_named(convention)

@@ -25,6 +25,10 @@ class FormatError(UsageError):
     """A file or a folder is not what its format demands; the message names the file."""
 
 
+class UnrecognisedError(FormatError):
+    """A path is laid out as no format that is known."""
+
+
 class ShapeError(UsageError):
     """An array does not have the shape that is needed."""
 

@@ -16,8 +16,9 @@ from segwright.evaluation.bootstrap import bootstrap, group_labels
 from segwright.evaluation.coco_entries import opened
 from segwright.evaluation.coco_results import CocoResults, coco_results, lvis_results
 from segwright.evaluation.counting import Counted, Counter, Work, chosen, count, counts_videos
+from segwright.evaluation.opening import are_results, open_pairs
 from segwright.evaluation.paired import Difference, compare, holm
-from segwright.evaluation.pairs import Pair, Pairs, are_results, listed, open_pairs, pair
+from segwright.evaluation.pairs import Pair, Pairs, listed, pair
 from segwright.evaluation.scores import Scores
 from segwright.formats import open_dataset
 from segwright.formats.image_tree import SHOWN

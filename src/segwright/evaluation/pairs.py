@@ -3,23 +3,18 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from segwright.codecs.json_list import top_keys
 from segwright.core import Classes, Dataset, Sample, Segmentation
-from segwright.core.errors import FormatError, UsageError, naming
+from segwright.core.errors import UsageError, naming
 from segwright.core.find import nearest
 from segwright.core.grid import Grid
-from segwright.evaluation.bare_masks import bare_masks
-from segwright.formats import dataset_file, open_dataset
 from segwright.formats.image_tree import SHOWN, split_of
 from segwright.transforms.background import BACKGROUND, plain
 
 NOTHING, UNKNOWN = -1, -2  # what a class of a prediction is, where it is none of the truth's
 GUESSED = ("foreground", "object")  # what masks without a word on their classes hold beside background
-MODEL = ".safetensors"
 NO_MASK = "Predictions without a mask count as missed"
 OTHER_PLACE = "Predictions with another voxel size or place than their truth are compared voxel by voxel all the same"
 UNTOLD = "Predicted things without object numbers find no object"
@@ -156,60 +151,6 @@ def pair(prediction: Dataset, truth: Dataset, groups: tuple[tuple[str, ...], ...
     class_of = class_numbers(prediction.classes, truth.classes)
     notes += class_notes(class_of, prediction.classes, truth.classes)
     return Pairs(prediction, truth.subset(kept), key_of, class_of, missing, tuple(notes), groups)
-
-
-def are_results(prediction: str | Path) -> bool:
-    """Whether a path is that of COCO's results: a JSON file that holds a list of detections."""
-    return Path(prediction).is_file() and top_keys(Path(prediction)) == {"[]"}
-
-
-def open_pairs(
-    prediction: str | Path, truth: str | Path, prediction_format: str | None = None, truth_format: str | None = None
-) -> Pairs:
-    """The pairs of two data sets on disk, with the groups that the dataset.toml of the truth names.
-
-    Raises:
-        UsageError: one cannot be read, or nothing matches.
-    """
-    if are_results(prediction):
-        raise UsageError(
-            f"{prediction} is a list of detections, without the images that they are in; give a data set, such as COCO's "
-            "images with annotations"
-        )
-    there = opened(truth, truth_format, "truth")
-    known = dataset_file.read(truth)
-    groups = known.groups if known else ()
-    try:
-        return pair(opened(prediction, prediction_format, "prediction"), there, groups)
-    except FormatError as error:
-        bare = None if prediction_format or "is not laid out" not in str(error) else bare_masks(prediction, there.classes)
-        if bare is None:
-            raise
-    pairs = pair(bare, there, groups)
-    note = f"{prediction} holds masks without names of classes; their numbers are taken for {classes_of(bare)}."
-    return replace(pairs, notes=(*pairs.notes, note))
-
-
-def opened(path: str | Path, format: str | None, side: str) -> Dataset:
-    """The data set of one side, or a message that speaks of the options of this side.
-
-    Raises:
-        FormatError: it cannot be read.
-    """
-    try:
-        return open_dataset(path, format)
-    except FormatError as error:
-        if Path(path).suffix == MODEL or (Path(path).is_dir() and any(Path(path).glob(f"*{MODEL}"))):
-            raise FormatError(f"{path} is a model and not what it predicts; use: segwright evaluate {path} DATA") from error
-        if Path(path).suffix == ".json" and Path(path).is_file() and not top_keys(Path(path)):
-            raise FormatError(f"{path} is no whole JSON, neither results nor annotations of COCO; export it again") from error
-        raise FormatError(str(error).replace("--format ", f"--{side}-format ")) from error
-
-
-def classes_of(bare: Dataset) -> str:
-    """What the numbers of masks stand for, for a note."""
-    shown = ", ".join(f"{k} {name}" for k, name in enumerate(bare.classes.names[:SHOWN]))
-    return shown + (", ..." if len(bare.classes) > SHOWN else "")
 
 
 def are_apart(one: Grid, other: Grid) -> bool:

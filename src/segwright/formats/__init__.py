@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from segwright.core import Classes, Dataset, Sample
-from segwright.core.errors import FormatError, SegwrightError, UnknownNameError
+from segwright.core.errors import FormatError, SegwrightError, UnknownNameError, UnrecognisedError
 from segwright.core.find import find, names, nearest
 from segwright.formats import dataset_file
 from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, found, split_of
@@ -50,7 +50,7 @@ def open_dataset(path: Path | str, format: str | None = None) -> Dataset:
             f'--format {matching[0]}, or format = "{matching[0]}" in {dataset_file.folder_of(path) / dataset_file.NAME}'
         )
     if not matching:
-        raise FormatError(_unrecognised(Path(path), modules))
+        raise UnrecognisedError(_unrecognised(Path(path), modules))
     with _named(str(path)):
         data = modules[matching[0]].read(path)
     return dataset_file.apply(replace(data, load=_Named(data)), path)
