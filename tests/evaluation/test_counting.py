@@ -116,3 +116,14 @@ def test_metrics_fit_what_the_truth_holds():
     objects = Segmentation.panoptic(np.array([[1, 0]]), [0], [1], classes=NUCLEI)
     data = Dataset("here", NUCLEI, ("a",), lambda key: Sample.of(key, np.zeros((0, 1, 2), np.uint8), objects))
     assert "average_precision" in fitting(pair(data, data)) and "confusion" not in fitting(pair(data, data))
+
+
+def test_objects_without_scores_of_their_own_are_told_where_they_are_ranked():
+    truth = Segmentation.panoptic(np.array([[1, 2, 0]]), [0, 0], [1, 2], classes=NUCLEI)
+    ranked = Segmentation.panoptic(np.array([[1, 2, 0]]), [0, 0], [1, 2], scores=[0.9, 0.8], classes=NUCLEI)
+    plain, scored = (
+        Dataset("here", NUCLEI, ("a",), partial(Sample.of, image=np.zeros((0, 1, 3), np.uint8), truth=own))
+        for own in (truth, ranked)
+    )
+    said = [tally_pairs(pair(guess, plain), [name]).notes() for guess, name in ((plain, "AP"), (plain, "PQ"), (scored, "AP"))]
+    assert said[0][0].startswith("Objects whose scores are all equal are ranked in the order") and said[1:] == [(), ()]

@@ -14,14 +14,16 @@ from segwright.core import Classes, Segmentation
 from segwright.core.errors import SegwrightError, UnknownNameError, naming
 from segwright.core.find import find, names, nearest
 from segwright.evaluation.atlas import Atlas
-from segwright.evaluation.pairs import UNTOLD, Pair, Pairs
+from segwright.evaluation.pairs import UNRANKED, UNTOLD, Pair, Pairs
 from segwright.metrics import Metric
 from segwright.metrics.confusion import Confusion
 from segwright.metrics.conventions import SEGWRIGHT, Convention
 from segwright.transforms.background import Background
 
 DENSE = ("confusion",)  # metrics that need a class at each pixel: around objects, the background
-OF_OBJECTS = ("average_precision", "box_average_precision", "panoptic_quality", "object_accuracy")
+OF_RANKED = ("average_precision", "box_average_precision")
+OF_OBJECTS = (*OF_RANKED, "panoptic_quality", "object_accuracy")
+CONCERNS = {UNTOLD: OF_OBJECTS, UNRANKED: OF_RANKED}  # remarks that matter to some metrics alone
 NO_SPACING = "Where no pixel size is known, distances are in pixels"
 OTHER_INPUT = ("NEEDS_PROBABILITIES", "COUNTS_CLICKS")  # marks of metrics that compare something else with a truth
 MOST_CLASSES = 200  # of a confusion matrix; of more, nobody could read it
@@ -118,7 +120,8 @@ class Counter:
 
     def remarks(self, pair: Pair) -> list[str]:
         """What one must know of a pair to understand these metrics."""
-        found = [remark for remark in pair.remarks if remark != UNTOLD or not self.metrics.keys().isdisjoint(OF_OBJECTS)]
+        names = self.metrics.keys()
+        found = [remark for remark in pair.remarks if not names.isdisjoint(CONCERNS.get(remark, names))]
         needs_spacing = any(getattr(metric, "NEEDS_SPACING", False) for metric in self.metrics.values())
         return found + [NO_SPACING] * (needs_spacing and pair.sample.grid.spacing_mm is None)
 

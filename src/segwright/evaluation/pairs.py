@@ -18,6 +18,9 @@ GUESSED = ("foreground", "object")  # what masks without a word on their classes
 NO_MASK = "Predictions without a mask count as missed"
 OTHER_PLACE = "Predictions with another voxel size or place than their truth are compared voxel by voxel all the same"
 UNTOLD = "Predicted things without object numbers find no object"
+UNRANKED = (
+    "Objects whose scores are all equal are ranked in the order of images and segments, which average precision depends on"
+)
 APART = 0.5  # of a voxel, between grids that are taken for two: less is rounding
 
 
@@ -80,10 +83,11 @@ class Pairs:
             return Pair(sample, nothing, (NO_MASK,) if found else ())
         with naming(f"{self.prediction.source}: sample {other!r}"):
             guess = self._translated(found.truth)
-        is_thing = np.array(self.classes.is_thing)[guess.class_ids]
+        is_thing, is_object = np.array(self.classes.is_thing)[guess.class_ids], guess.instance_ids > 0
         remarks = {
             OTHER_PLACE: are_apart(found.grid, sample.grid),
-            UNTOLD: (is_thing & (guess.instance_ids == 0)).any(),
+            UNTOLD: (is_thing & ~is_object).any(),
+            UNRANKED: is_object.sum() > 1 and np.ptp(guess.scores[is_object]) == 0,
         }
         return Pair(sample, guess, tuple(remark for remark, is_so in remarks.items() if is_so))
 
