@@ -19,7 +19,7 @@ NO_MASK = "Predictions without a mask count as missed"
 OTHER_PLACE = "Predictions with another voxel size or place than their truth are compared voxel by voxel all the same"
 UNTOLD = "Predicted things without object numbers find no object"
 UNRANKED = (
-    "Objects whose scores are all equal are ranked in the order of images and segments, which average precision depends on"
+    "Objects whose scores are all equal are ranked in the order of images, which average precision depends on"
 )
 APART = 0.5  # of a voxel, between grids that are taken for two: less is rounding
 
