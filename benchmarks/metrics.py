@@ -33,7 +33,7 @@ from metric_cases.case import Case, Side
 
 SECONDS = 12.0  # what all turns of a side may take, so that a fast one gets many turns and a slow one few
 TURNS = (3, 15)  # but no fewer and no more
-LEAST = 0.2  # seconds of a side's turn; what is faster is done several times in a turn
+LEAST = 0.1  # seconds of a side's turn; what is faster is done several times in a turn
 GROUPS = [module.name for module in pkgutil.iter_modules(metric_cases.__path__) if module.name not in ("case", "scenes")]
 
 
@@ -169,9 +169,9 @@ def speed(case: Case) -> dict:
 def turn(side: Side, data: object, repeats: int) -> tuple[float, dict[str, float]]:
     """Mean seconds of a few runs, without their preparation, and the last results."""
     seconds = 0.0
+    gc.collect()
     for _ in range(repeats):
         prepared = side.prepare(data)
-        gc.collect()
         start = time.perf_counter()
         result = side.run(prepared)
         seconds += time.perf_counter() - start

@@ -119,7 +119,7 @@ def speed() -> Iterator[str]:
 def speed_row(row: dict[str, Any]) -> str:
     """A row of the table of speed."""
     is_ours = row["difference"] is None
-    rate = f" ({row['amount'] / row['seconds']:.3g} {row['units']}/s)" if row["amount"] else ""
+    rate = f" ({row['amount'] / row['seconds']:,.0f} {row['units']}/s)" if row["amount"] else ""
     ratio = "" if is_ours else f"{row['ratio']:.1f} ({row['ratio_min']:.1f} to {row['ratio_max']:.1f})"
     gap = "" if is_ours or not row["compared"] else f"{row['difference']:.0e}"
     needed = f"{row['needed']:g}" if row["needed"] else ""
@@ -264,6 +264,9 @@ SPEEDS = """
 
 Both sides in turns in one process, on the cores that the row says; ratios are theirs to ours, turn by turn. Memory is what the
 work adds at its highest to its input. The last column is the largest difference of the scores of both sides.
+
+From files, most of the time of panoptic quality goes into opening them. There Segwright is slower than panopticapi, because it
+opens the photographs as well, of both sides.
 
 ```sh
 python benchmarks/metrics.py --json docs/metrics_speed.jsonl

@@ -26,8 +26,6 @@ def cases() -> Iterator[Case]:
             name=f"{RESAMPLES} resamples of {name}",
             make=make,
             targets={"the evaluation itself": 1},
-            amount=RESAMPLES,
-            units="resamples",
             sides={
                 "segwright, resampling": Side(run=intervals, prepare=count),
                 "the evaluation itself": Side(run=evaluate, note="compared with its own score only"),

@@ -46,7 +46,9 @@ def cases() -> Iterator[Case]:
         units="images",
         sides={
             "segwright": Side(run=ours_from_files, note="opens the photographs too"),
-            "panopticapi": Side(run=panopticapi_from_files, needs=("panopticapi",)),
+            "panopticapi": Side(
+                run=panopticapi_from_files, needs=("panopticapi",), note="memory of its processes is not counted"
+            ),
         },
     )
     yield Case(
@@ -202,7 +204,7 @@ def files(is_small: bool) -> Path:
 def ours_from_files(folder: Path) -> dict[str, float]:
     """What `segwright metrics prediction truth --metrics PQ` does, without intervals."""
     from segwright.evaluation.measuring import tally_pairs
-    from segwright.evaluation.pairs import open_pairs
+    from segwright.evaluation.opening import open_pairs
 
     tally = tally_pairs(open_pairs(folder / "prediction", folder / "truth"), ["panoptic_quality"], processes=2)
     return {name: value for name, value in tally.scores(0).values.items() if not np.isnan(value)}

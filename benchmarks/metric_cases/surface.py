@@ -33,7 +33,7 @@ def cases() -> Iterator[Case]:
                 units="images",
                 sides={
                     "segwright": Side(run=partial(ours, metric), prepare=as_segmentations),
-                    peer: Side(run=run, prepare=prepare, needs=(module,)),
+                    peer: Side(run=run, prepare=prepare, needs=(module,), note=NOTES[peer]),
                 },
             )
 
@@ -105,3 +105,4 @@ THEIRS = {
     "MONAI": (with_monai, one_hot, "monai"),
     "DeepMind surface-distance": (with_deepmind, lambda pairs: pairs, "surface_distance"),
 }
+NOTES = {"MONAI": "percentiles in float32", "DeepMind surface-distance": ""}
