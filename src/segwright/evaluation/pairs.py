@@ -18,9 +18,7 @@ GUESSED = ("foreground", "object")  # what masks without a word on their classes
 NO_MASK = "Predictions without a mask count as missed"
 OTHER_PLACE = "Predictions with another voxel size or place than their truth are compared voxel by voxel all the same"
 UNTOLD = "Predicted things without object numbers find no object"
-UNRANKED = (
-    "Objects whose scores are all equal are ranked in the order of images, which average precision depends on"
-)
+UNRANKED = "Objects whose scores are all equal are ranked in the order of images, which average precision depends on"
 APART = 0.5  # of a voxel, between grids that are taken for two: less is rounding
 
 
