@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 
 from segwright.core import Classes
 from segwright.core.errors import FormatError, OutputError
@@ -73,13 +73,15 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mappin
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors and facts of a safetensors file.
+    """Tensors and facts of a safetensors file, which is opened once, as it may be replaced at any moment.
 
     Raises:
         FormatError: the file is missing, cut short or something else.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 (no mapping)
+        data = path.read_bytes()
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # 8: the bytes of its length, which come first
+        return tensors, header.get("__metadata__", {})
     except (OSError, SafetensorError) as error:
         raise FormatError(f"cannot read {path} ({error}); give the folder of a finished or started run") from error
