@@ -14,9 +14,10 @@ which moved HD95 of thousands of border pixels by up to 1e-5 of itself. SimpleIT
 within the other at distance 0; here, a mask and its outline are 0 apart.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numba import njit
@@ -28,6 +29,7 @@ from segwright.metrics.nearest import nearest
 from segwright.metrics.overlaps import check_pair, check_sizes
 from segwright.metrics.sums import Sums, mean, ratio
 
+Compared = tuple[float, float, float, float]  # HD95, HD, ASSD and NSD of one class in one image
 WITHIN = 1 + 1e-9  # a tolerance of 0.3 mm reaches three steps of 0.1 mm, whose sum is a little more in binary
 
 
@@ -63,17 +65,14 @@ class Surface:
         prediction, truth = comparable(prediction, truth, self.classes)
         steps = spacing_of(truth.shape, spacing_mm)
         predicted, true = borders(prediction, len(self.classes)), borders(truth, len(self.classes))
-        values = np.zeros((5, len(self.classes)))
-        for k, (ours, theirs) in enumerate(zip(predicted, true, strict=True)):
-            if len(ours) and len(theirs):
-                both = nearest(ours, theirs, steps), nearest(theirs, ours, steps)
-                pooled = np.concatenate(both)
-                hd95 = max(np.percentile(one, 95) for one in both)  # per cent, linear between neighbours
-                nsd = np.mean(pooled <= self.tolerance_mm * WITHIN)
-                values[:, k] = hd95, pooled.max(), pooled.mean(), nsd, 1
-            elif len(ours) or len(theirs):
-                values[:, k] = worst(truth.shape, steps)
-        return Sums(values)
+
+        def compared(ours: np.ndarray, theirs: np.ndarray) -> Compared:
+            both = nearest(ours, theirs, steps), nearest(theirs, ours, steps)
+            pooled = np.concatenate(both)
+            hd95 = max(np.percentile(one, 95) for one in both)  # per cent, linear between neighbours
+            return hd95, pooled.max(), pooled.mean(), float(np.mean(pooled <= self.tolerance_mm * WITHIN))
+
+        return by_pairs(predicted, true, compared, worst(truth.shape, steps))
 
     def score(self, state: Sums) -> dict[str, np.ndarray]:
         """Distances in mm and NSD from 0 to 1: means over classes, then each class as "HD95/liver"."""
@@ -155,6 +154,19 @@ def worst(shape: tuple[int, ...], steps: tuple[float, ...]) -> np.ndarray:
     """HD95, HD, ASSD, NSD and count of a class that only one of both has: the diagonal in mm, no NSD, one image; (5,)."""
     diagonal = float(np.linalg.norm(np.multiply(shape, steps[-len(shape) :])))
     return np.array([diagonal, diagonal, diagonal, 0.0, 1.0])
+
+
+def by_pairs(
+    predicted: Sequence[Any], true: Sequence[Any], compared: Callable[[Any, Any], Compared], worst: np.ndarray
+) -> Sums:
+    """The sums (5, K) of one image from its K predicted and K true surfaces: of both `compared`, or the `worst` (5,) of one."""
+    values = np.zeros((5, len(true)))
+    for k, (ours, theirs) in enumerate(zip(predicted, true, strict=True)):
+        if len(ours) and len(theirs):
+            values[:, k] = *compared(ours, theirs), 1
+        elif len(ours) or len(theirs):
+            values[:, k] = worst
+    return Sums(values)
 
 
 def averages(state: Sums, titles: tuple[str, ...], classes: Classes) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ voxels; unequal spacing weighs the sides unequally; percentiles are not interpol
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numba import njit
@@ -24,8 +24,10 @@ from segwright.metrics.sums import Sums
 from segwright.metrics.surface import (
     RULES,
     WITHIN,
+    Compared,
     averages,
     by_class,
+    by_pairs,
     check_tolerance,
     comparable,
     grids_of,
@@ -68,17 +70,15 @@ class SurfaceElements:
         prediction, truth = comparable(prediction, truth, self.classes)
         steps = spacing_of(truth.shape, spacing_mm)
         predicted, true = elements(prediction, len(self.classes)), elements(truth, len(self.classes))
-        values = np.zeros((5, len(self.classes)))
-        for k, (ours, theirs) in enumerate(zip(predicted, true, strict=True)):
-            if len(ours) and len(theirs):
-                forth, back = measured(ours, theirs, steps), measured(theirs, ours, steps)
-                distances, areas = (np.concatenate(pair) for pair in zip(forth, back, strict=True))
-                hd95 = max(percentile(*forth, 95), percentile(*back, 95))  # per cent of the area
-                nsd = areas[distances <= self.tolerance_mm * WITHIN].sum() / areas.sum()
-                values[:, k] = hd95, distances.max(), np.average(distances, weights=areas), nsd, 1
-            elif len(ours) or len(theirs):
-                values[:, k] = worst(truth.shape, steps)
-        return Sums(values)
+
+        def compared(ours: Any, theirs: Any) -> Compared:
+            forth, back = measured(ours, theirs, steps), measured(theirs, ours, steps)
+            distances, areas = (np.concatenate(pair) for pair in zip(forth, back, strict=True))
+            hd95 = max(percentile(*forth, 95), percentile(*back, 95))  # per cent of the area
+            nsd = areas[distances <= self.tolerance_mm * WITHIN].sum() / areas.sum()
+            return hd95, distances.max(), float(np.average(distances, weights=areas)), nsd
+
+        return by_pairs(predicted, true, compared, worst(truth.shape, steps))
 
     def score(self, state: Sums) -> dict[str, np.ndarray]:
         """Distances in mm and NSD from 0 to 1: means over classes, then each class as "element HD95/liver"."""
