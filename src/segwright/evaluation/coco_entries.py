@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -58,16 +58,25 @@ class Entries:
         return self.order[self.starts[index] : self.starts[index + 1]]
 
 
-def opened(given: Source, name: str) -> tuple[Any, str]:
-    """What a JSON file holds, or what was given as objects, and how to call it in messages.
+class Content(NamedTuple):
+    """What a JSON file holds, or what was given as objects, and how messages call it."""
+
+    value: Any
+    place: str
+
+
+def opened(given: "Source | Content", name: str) -> Content:
+    """The content of a file or of objects, called `name` where it has no path; a content that is open already as it is.
 
     Raises:
         FormatError: the file is missing or no JSON.
     """
+    if isinstance(given, Content):
+        return given
     if not isinstance(given, Path | str):
-        return given, name
+        return Content(given, name)
     try:
-        return parse(ANYTHING, Path(given).read_bytes(), str(given)), str(given)
+        return Content(parse(ANYTHING, Path(given).read_bytes(), str(given)), str(given))
     except OSError as error:
         raise FormatError(f"{given} cannot be read ({error.strerror}); check the path") from error
 

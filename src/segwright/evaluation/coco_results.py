@@ -30,6 +30,7 @@ import numpy as np
 from segwright.core import Classes
 from segwright.core.errors import FormatError
 from segwright.evaluation.coco_entries import (
+    Content,
     Entries,
     Images,
     boxes_of,
@@ -46,8 +47,8 @@ from segwright.metrics.box_average_precision import BoxAveragePrecision
 from segwright.metrics.federated import FREQUENCIES, LIMIT, FederatedAveragePrecision
 from segwright.metrics.matching import Matches, Objects
 
-Truth = Path | str | Mapping[str, Any]
-Results = Path | str | Sequence[Mapping[str, Any]]
+Truth = Path | str | Mapping[str, Any] | Content
+Results = Path | str | Sequence[Mapping[str, Any]] | Content
 
 
 @dataclass(frozen=True, eq=False)

@@ -143,8 +143,8 @@ class Counter:
 
 
 def metric_class(name: str) -> Any:
-    """The class of the metric in a file of metrics/."""
-    return getattr(find("segwright.metrics", name), name.title().replace("_", ""))
+    """The class of the metric in a file of metrics/; None where the file holds none."""
+    return getattr(find("segwright.metrics", name), name.title().replace("_", ""), None)
 
 
 def counts_videos(metric: Any) -> bool:
@@ -156,7 +156,7 @@ def offered() -> dict[str, tuple[str, ...]]:
     """The files of metrics/ that compare a prediction with a truth, each with the names of its summary scores."""
     found = {}
     for name in names("segwright.metrics"):
-        known: Any = getattr(find("segwright.metrics", name), name.title().replace("_", ""), None)
+        known = metric_class(name)
         if hasattr(known, "SCORES") and not any(hasattr(known, other) for other in OTHER_INPUT):
             found[name] = tuple(known.SCORES)
     return found

@@ -247,8 +247,8 @@ def tally_results(results: str | Path, truth: str | Path, metrics: Sequence[str]
             f"{truth} is a folder, and {results} is a list of detections; give the file of annotations that it belongs to"
             + (f": perhaps {files}" if files else "")
         )
-    table, _ = opened(truth, "truth")
-    found, _ = opened(results, "results")
+    there, here = opened(truth, "truth"), opened(results, "results")
+    table, found = there.value, here.value
     given = found or (table.get("annotations") if isinstance(table, dict) else None) or []
     has_masks = bool(given) and isinstance(given[0], dict) and "segmentation" in given[0]
     wanted = chosen(metrics or ["average_precision" if has_masks else "box_average_precision"])
@@ -260,7 +260,7 @@ def tally_results(results: str | Path, truth: str | Path, metrics: Sequence[str]
         )
     is_lvis = isinstance(table, dict) and any("neg_category_ids" in image for image in (table.get("images") or [])[:1])
     read: Callable[..., CocoResults] = lvis_results if is_lvis else coco_results
-    by_name = {name: read(truth, results, is_box=name == "box_average_precision") for name in wanted}
+    by_name = {name: read(there, here, is_box=name == "box_average_precision") for name in wanted}
     first = next(iter(by_name.values()))
     if is_lvis:
         wanted = {name: of_lvis(wanted[name], one.metric.SCORES, is_whole=not metrics) for name, one in by_name.items()}
