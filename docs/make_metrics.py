@@ -202,7 +202,7 @@ CONVENTION = """
 DIFFERENCES = """
 ## Where others give another number
 
-Each is shown by a test, which compares with the installed library or with what its code made of the same input.
+Most are shown by the tests named beside the library; the rest was read in its source.
 
 **torchmetrics** (`tests/metrics/test_torchmetrics.py`, `test_conventions.py`, `test_calibration.py`)
 
@@ -216,7 +216,7 @@ Each is shown by a test, which compares with the installed library or with what 
 * `MeanIoU` and `DiceScore` score each image before they average, know no void, and read index maps as one-hot unless told,
   without an error; per class, a class that is nowhere counts -1, in `MulticlassJaccardIndex` and `GeneralizedDiceScore` 0. An
   image that is rightly empty scores 0 in the binary ones.
-* `hausdorff_distance` compares every pair of border pixels: tens of GB at 512 x 512.
+* `hausdorff_distance` compares every pair of border pixels, so that its memory grows with the square of their number.
 * Calibration error lets a probability of exactly 1 have a bin of its own.
 
 **pycocotools** (`tests/evaluation/test_coco_results.py`)

@@ -124,7 +124,7 @@ def test_equals_pycocotools_at_other_limits():
 
 def test_equals_pycocotools_on_nuclei(tmp_path):
     if not NUCLEI.is_dir():
-        pytest.skip("the nuclei are not here")
+        pytest.skip("needs the real data in ../shared, which are not part of the repository")
     truth = json.loads((NUCLEI / "instances_val.json").read_text())
     truth["images"] = truth["images"][:10]
     kept = {image["id"] for image in truth["images"]}

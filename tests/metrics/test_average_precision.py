@@ -139,7 +139,7 @@ def test_equals_pycocotools_at_any_thresholds_and_limits(thresholds, limits):
 
 def test_equals_pycocotools_on_nuclei():
     if not NUCLEI.is_dir():
-        pytest.skip("the nuclei are not here")
+        pytest.skip("needs the real data in ../shared, which are not part of the repository")
     import cv2
 
     generator = np.random.default_rng(0)
