@@ -12,7 +12,7 @@ HOME = {
     "Budget": "segwright.planning.budget",
     "Classes": "segwright.core",
     "Dataset": "segwright.core",
-    "Plan": "segwright.plans",
+    "Plan": "segwright.plans.plan",
     "Prompt": "segwright.core",
     "Sample": "segwright.core",
     "Segmentation": "segwright.core",

@@ -13,7 +13,8 @@ from segwright.codecs import rle
 from segwright.conversion import compare
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
-from segwright.formats import coco, mask_folder, open_dataset, open_splits
+from segwright.data.splits import open_splits
+from segwright.formats import coco, mask_folder, open_dataset
 
 THINGS = Classes.of(["car", "dog"], colors=[(1, 2, 3), (40, 50, 60)], is_thing=[True, True])
 BOTH = Classes.of(["road", "car"], is_thing=[False, True])

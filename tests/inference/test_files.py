@@ -16,7 +16,9 @@ from segwright.inference import files
 from segwright.inference.engine import AutoEngine, TorchEngine
 from segwright.inference.files import predict
 from segwright.inference.predictor import Predictor
+from segwright.tasks.semantic import Semantic
 from segwright.transforms.normalise import Normalise
+from segwright.transforms.prepare import Preprocess
 
 CLASSES = Classes.of(["dark", "bright"], colors=[(10, 20, 30), (200, 100, 0)])
 
@@ -31,8 +33,9 @@ class Bright(nn.Module):
 
 def predictor(**changes) -> Predictor:
     network = Bright()
-    settings = {"classes": CLASSES, "channels": 3, "normalise": Normalise(mean=(0.0,) * 3, std=(1.0,) * 3)} | changes
-    return Predictor(network=network, **{"engine": TorchEngine(network)} | settings)
+    preprocess = Preprocess(normalise=Normalise(mean=(0.0,) * 3, std=(1.0,) * 3))
+    settings = {"task": Semantic(), "classes": CLASSES, "preprocess": preprocess, "engine": TorchEngine(network)} | changes
+    return Predictor(network=network, **settings)
 
 
 def scene(seed: int, shape: tuple[int, int] = (20, 30)) -> np.ndarray:
@@ -181,7 +184,7 @@ def test_the_engine_hears_how_much_lies_ahead(photos, tmp_path):
             heard.append(self.ahead)
             return super().__call__(batch)
 
-    predict(predictor(engine=Listening(network)), photos, tmp_path / "masks")
+    predict(predictor(engine=Listening(network, Semantic().agreement)), photos, tmp_path / "masks")
     assert heard == [7, 6, 5, 4, 3, 2, 1]
 
 

@@ -13,12 +13,12 @@ import numpy as np
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import SegwrightError, UnknownNameError, naming
 from segwright.core.find import find, names, nearest
+from segwright.data.background import Background
 from segwright.evaluation.atlas import Atlas
 from segwright.evaluation.pairs import UNRANKED, UNTOLD, Pair, Pairs
 from segwright.metrics import Metric
 from segwright.metrics.confusion import Confusion
 from segwright.metrics.conventions import SEGWRIGHT, Convention
-from segwright.transforms.background import Background
 
 DENSE = ("confusion",)  # metrics that need a class at each pixel: around objects, the background
 OF_RANKED = ("average_precision", "box_average_precision")

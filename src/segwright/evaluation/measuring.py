@@ -11,6 +11,7 @@ import numpy as np
 from segwright.codecs.json_list import top_keys
 from segwright.core import Dataset, Sample, Segmentation
 from segwright.core.errors import SettingError, UnknownNameError, UsageError, naming
+from segwright.data.background import with_background
 from segwright.evaluation.atlas import Atlas
 from segwright.evaluation.bootstrap import bootstrap, group_labels
 from segwright.evaluation.coco_entries import opened
@@ -25,7 +26,6 @@ from segwright.formats.image_tree import SHOWN
 from segwright.metrics.average_precision import AveragePrecision
 from segwright.metrics.conventions import SEGWRIGHT, Convention
 from segwright.metrics.panoptic_quality import OverlapError
-from segwright.transforms.background import with_background
 
 SEED = 0  # of the resampling: the same images give the same interval
 FEW = 20  # images; with fewer, 1 to 4 of 100 intervals less hold the truth than should (benchmarks/intervals.py)

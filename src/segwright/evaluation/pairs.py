@@ -10,8 +10,8 @@ from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError, naming
 from segwright.core.find import nearest
 from segwright.core.grid import Grid
+from segwright.data.background import BACKGROUND, plain
 from segwright.formats.image_tree import SHOWN, split_of
-from segwright.transforms.background import BACKGROUND, plain
 
 NOTHING, UNKNOWN = -1, -2  # what a class of a prediction is, where it is none of the truth's
 GUESSED = ("foreground", "object")  # what masks without a word on their classes hold beside background

@@ -110,7 +110,7 @@ def predict(
                 predictor.engine.ahead = (len(jobs) - number) * 2 ** len(predictor.flips)
             try:
                 sample = image.result()
-                class_map = predictor.class_map(sample.image)
+                class_map = predictor(sample).class_map()
             except SegwrightError as error:
                 failed[job.image] = str(error) if str(job.image) in str(error) else f"{job.image}: {error}"
                 log.warning("%s", failed[job.image])
