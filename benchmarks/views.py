@@ -2,8 +2,8 @@
 
     python benchmarks/views.py
 
-Objects are boxes of 40 to 500 pixels at random places of 1080 x 1920: apart as far as one plane allows (the later is cut off),
-or overlapping, in as many planes as it takes. Both sides give equal arrays, which is checked. Axes: N objects, P planes, (H, W).
+Objects are boxes of 40 to 500 pixels at random places of 1080 x 1920: apart, where the later covers the earlier, or
+overlapping, in as many planes as it takes. Both sides give equal arrays, which is checked. Axes: N objects, P planes, (H, W).
 """
 
 import time
@@ -50,7 +50,8 @@ def main() -> None:
         for view, (ours, plain) in views.items():
             np.testing.assert_array_equal(ours(), plain())
             fast, slow = milliseconds(ours), milliseconds(plain, repeats=3)
-            print(f"| {name}, {len(given.planes)} planes | `{view}` | {fast:.1f} | {slow:.0f} | {slow / fast:.0f} |", flush=True)
+            depth = f"{len(given.planes)} plane{'s' * (len(given.planes) > 1)}"
+            print(f"| {name}, {depth} | `{view}` | {fast:.1f} | {slow:.0f} | {slow / fast:.0f} |", flush=True)
 
 
 def milliseconds(work: Callable, repeats: int = REPEATS) -> float:

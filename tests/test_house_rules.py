@@ -167,8 +167,14 @@ def heavy_core(modules: Sequence[Module]) -> list[str]:
             for name in (name.split(".")[0] for name in names):
                 if name not in allowed and (name != "PIL" or node in top):
                     found.append(f"{module.path}:{node.lineno} imports {name}; core knows numpy only")
-            if node in top and Path(KERNELS_OF_CORE).stem in ast.unparse(node) and isinstance(node, ast.Import | ast.ImportFrom):
-                found.append(f"{module.path}:{node.lineno} imports compiled loops at its top; import them where they are called")
+            if (
+                node in top
+                and Path(KERNELS_OF_CORE).stem in ast.unparse(node)
+                and isinstance(node, ast.Import | ast.ImportFrom)
+            ):
+                found.append(
+                    f"{module.path}:{node.lineno} imports compiled loops at its top; import them where they are called"
+                )
     return found
 
 

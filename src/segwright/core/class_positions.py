@@ -1,4 +1,4 @@
-"""Where the pixels of each class are, so that one can be drawn at once. Axes: K classes, M pixels of a class, n of all classes."""
+"""Where the pixels of each class are, so that one can be drawn at once. Axes: K classes, M pixels of one, n of all."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from segwright.core.errors import ShapeError
 
 @dataclass(frozen=True, eq=False)
 class ClassPositions:
-    """The flat indices of the pixels of each class, `order` (n,), class after class; class k has `starts[k]` to `starts[k + 1]`.
+    """The flat indices of the pixels of each class, `order` (n,), class after class; class k begins at `starts[k]`.
 
     `order` is int32, or int64 where the grid has 2**31 pixels or more; `starts` is int64 (K + 1,).
     """

@@ -222,7 +222,7 @@ def counted_by(
 ) -> Tally:
     """What these metrics count on all pairs; raises as `tally_pairs`."""
     counter = Counter.of(chosen(names), pairs.classes, rules=rules, with_atlas=with_atlas)
-    work = Work(pairs, counter)
+    work = Work(pairs if with_atlas else pairs.without_images(), counter)
     tally = Tally(counter, pairs)
     total = len(work.units())
     for done, counted in enumerate(count(work, processes=processes)):
@@ -287,7 +287,7 @@ def of_lvis(wanted: Sequence[str], known: Sequence[str], *, is_whole: bool) -> t
 
 def fitting(pairs: Pairs) -> list[str]:
     """The metrics that fit a truth, by its classes and its first image: of regions, of objects, of both, of volumes."""
-    first = pairs.truth[0].truth
+    first = pairs.truth.without_images()[0].truth
     if first is None:
         return ["confusion"]
     kinds = set(np.array(pairs.classes.is_thing)[first.class_ids].tolist()) or set(pairs.classes.is_thing)
