@@ -1,16 +1,19 @@
 """Reading ahead: what comes next is read in threads while the caller works on what came."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-Key, Value = TypeVar("Key"), TypeVar("Value")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 AHEAD = 2  # samples in memory beside the one at work: one is ready, one is being read
 
 
-def ahead(load: Callable[[Key], Value], keys: Iterable[Key], *, count: int = AHEAD, threads: int = 1) -> Iterator[Value]:
+def ahead(
+    load: Callable[[Key], Value], keys: Iterable[Key], *, count: int = AHEAD, threads: int = 1
+) -> Generator[Value, None, None]:
     """What `load` gives for each key, in their order; up to `count` are loaded before they are asked for.
 
     An error of `load` is raised where its value would have come, after all values before it.

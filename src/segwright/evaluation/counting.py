@@ -230,19 +230,20 @@ def count(work: Work, *, processes: int = 1) -> Iterator[Counted]:
         SegwrightError: a process was ended from outside, as for want of memory.
     """
     units = work.units()
+    if processes < 2:
+        yield from map(work, units)
+        return
+    counted = ahead(work, units, count=processes, threads=processes)
     started = time.monotonic()
-    counted = map(work, units) if processes < 2 else ahead(work, units, count=processes, threads=processes)
     for done, found in enumerate(counted, start=1):
         yield found
-        left = (time.monotonic() - started) * (len(units) - done) / max(done - 1, 1)  # the first also compiles
-        if processes > 1 and done > processes and left > WORTH:
-            break
-        if done == 1:
+        left = (time.monotonic() - started) * (len(units) - done) / max(done - 1, 1)
+        if done > processes and left > WORTH:
+            counted.close()
+            yield from _shared(work, units[done:], processes)
+            return
+        if done == 1:  # which also compiled
             started = time.monotonic()
-    else:
-        return
-    counted.close()
-    yield from _shared(work, units[done:], processes)
 
 
 def _shared(work: Work, units: list[Any], processes: int) -> Iterator[Counted]:
