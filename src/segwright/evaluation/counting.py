@@ -1,4 +1,4 @@
-"""What several metrics count on images and videos, in this process or in several, one image in memory at a time."""
+"""What several metrics count on images and videos, in this process or in several, one image in memory for each core."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -243,7 +243,7 @@ def tally_pairs(
     with_atlas: bool = False,
     watch: Watch | None = None,
 ) -> Tally:
-    """What the metrics, or those that fit, count on all pairs; memory holds one image per process.
+    """What the metrics, or those that fit, count on all pairs; memory holds one image per process or thread.
 
     `rules` are those of the metrics of pixels by class. `watch(done, all)` is called after each image or video.
 
