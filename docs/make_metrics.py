@@ -265,9 +265,10 @@ SPEEDS = """
 Both sides in turns in one process, on the cores that the row says; ratios are theirs to ours, turn by turn. Memory is what the
 work adds at its highest to its input. The last column is the largest difference of the scores of both sides.
 
-From files, most of the time of panoptic quality goes into decoding the PNGs of both sides. Photographs are not opened, but for the
-head of their files, which tells whether they fit their truth. That row alone was measured later than the others, with panopticapi
-in turns, on two cores of another machine (Intel Xeon) that others were using too: its seconds say less than its ratio.
+From files, most of the time of panoptic quality goes into decoding the PNGs of both sides. Photographs are not opened, but for
+the head of their files, which tells whether they fit their truth. That row alone was measured later than the others, with
+panopticapi in turns, on two cores of another machine (Intel Xeon) that others were using too: its seconds say less than its
+ratio.
 
 ```sh
 PYTHONPATH=CHECKOUT_OF_PANOPTICAPI python benchmarks/metrics.py --only "133 classes, from files"
