@@ -51,6 +51,7 @@ PUBLIC_NAMES = {
 
 UNTESTED: dict[str, str] = {}  # a module without a test file of its own, and the reason; best left empty
 
+KERNELS_OF_CORE = "core/segment_kernels.py"
 NAMED_PARTS = ("losses", "metrics", "tasks", "transforms")  # their classes are settings too, found by the name of the file
 IMPORT_NAMES = {
     "connected-components-3d": "cc3d",
@@ -141,12 +142,15 @@ def imports_up(modules: Sequence[Module]) -> list[str]:
 
 
 def heavy_core(modules: Sequence[Module]) -> list[str]:
-    """Imports in core/ of anything but the standard library, numpy and, inside functions, Pillow."""
-    allowed = {*sys.stdlib_module_names, "segwright", "numpy"}
+    """Imports in core/ of anything but the standard library, numpy and, inside functions, Pillow.
+
+    One file holds compiled loops, and is itself imported inside functions only: numba loads slowly.
+    """
     found = []
     for module in modules:
         if module.part != "core":
             continue
+        allowed = {*sys.stdlib_module_names, "segwright", "numpy", *(["numba"] if module.path == KERNELS_OF_CORE else [])}
         top = set(module.tree.body)
         for node in ast.walk(module.tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -154,6 +158,14 @@ def heavy_core(modules: Sequence[Module]) -> list[str]:
             for name in (name.split(".")[0] for name in names):
                 if name not in allowed and (name != "PIL" or node in top):
                     found.append(f"{module.path}:{node.lineno} imports {name}; core knows numpy only")
+            if (
+                node in top
+                and Path(KERNELS_OF_CORE).stem in ast.unparse(node)
+                and isinstance(node, ast.Import | ast.ImportFrom)
+            ):
+                found.append(
+                    f"{module.path}:{node.lineno} imports compiled loops at its top; import them where they are called"
+                )
     return found
 
 
@@ -401,6 +413,14 @@ CASES = [
     (heavy_core, "core/grid.py", "import torch", "import numpy as np"),
     (heavy_core, "core/grid.py", "def f():\n    from torch.nn import Module", "def f():\n    from PIL import Image"),
     (heavy_core, "core/grid.py", "from PIL import Image", "from pathlib import Path"),
+    (heavy_core, "core/grid.py", "from numba import njit", "from numpy import array"),
+    (
+        heavy_core,
+        "core/grid.py",
+        "from segwright.core import segment_kernels",
+        "def f():\n    from segwright.core import segment_kernels",
+    ),
+    (heavy_core, KERNELS_OF_CORE, "import scipy", "from numba import njit"),
     (too_long, "models/a.py", "def f():\n" + "    x = 1\n" * 60, "def f():\n" + "    x = 1\n" * 59),
     (too_long, "models/a.py", "x = 1\n" * 601, "x = 1\n" * 600),
     (undocumented, "models/a.py", "x = 1", '"""Module."""\nx = 1'),

@@ -7,7 +7,10 @@ import pytest
 from segwright.core.errors import UnknownNameError
 from segwright.core.find import find, names, nearest
 
-CORE = ["classes", "dataset", "errors", "files", "find", "grid", "picture", "prompt", "sample", "segmentation"]
+CORE = [
+    *("class_positions", "classes", "dataset", "errors", "files", "find", "grid", "picture", "prompt", "sample"),
+    *("segment_kernels", "segmentation"),
+]
 
 
 def test_the_name_is_the_file_name():
@@ -51,7 +54,9 @@ def test_an_unknown_name_is_called_by_its_kind(folder, what):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(UnknownNameError, match="there is no core 'grdi', did you mean 'grid'?.*known are classes, dataset"):
+    with pytest.raises(
+        UnknownNameError, match="there is no core 'grdi', did you mean 'grid'?.*known are class_positions, classes"
+    ):
         find("segwright.core", "grdi")
     find("segwright.core", "grid")
 

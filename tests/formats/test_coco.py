@@ -261,3 +261,12 @@ def test_volumes_are_refused(tmp_path):
     volume = Sample.of("a", np.zeros((1, 2, 3, 4), np.uint8), Segmentation.semantic(np.zeros((2, 3, 4), int)))
     with pytest.raises(OutputError, match="'a' is a volume, 2 x 3 x 4, and coco holds flat images; write it as nnunet"):
         coco.write(tmp_path / "x", [volume])
+
+
+def test_the_truth_without_its_photograph(tmp_path):
+    truth = Segmentation.instances(np.array([[[True, False, True]]]), [0], classes=Classes.of(["car"], is_thing=[True]))
+    coco.write(tmp_path, [Sample.of("a", np.zeros((3, 1, 3), np.uint8), truth)])
+    data = open_dataset(tmp_path)
+    bare = data.without_images()[0]
+    assert bare.image.shape == (0, 1, 3) and data[0].image.shape == (3, 1, 3)
+    np.testing.assert_array_equal(bare.truth.planes, data[0].truth.planes)

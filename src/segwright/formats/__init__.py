@@ -83,6 +83,10 @@ class _Named:
         with _named(f"{self.data.source}: sample {key!r}"):
             return self.data.load(key)
 
+    def without_image(self, key: str) -> Sample:
+        """The sample, whose image has no channels where the format can leave it out."""
+        return _Named(self.data.without_images())(key)
+
 
 def _reader(name: str) -> ModuleType:
     if "." in name:
@@ -137,6 +141,11 @@ class _OfParts:
         name, _, rest = key.partition("__")
         return replace(self.parts[name].load(rest), key=key)
 
+    def without_image(self, key: str) -> Sample:
+        """The sample, whose image has no channels where the format can leave it out."""
+        name, _, rest = key.partition("__")
+        return replace(self.parts[name].without_images().load(rest), key=key)
+
 
 def alike(train: Dataset, val: Dataset) -> tuple[Dataset, Dataset]:
     """Both with the same classes; where they were guessed, the part that holds fewer class numbers gets those of the other.
@@ -164,5 +173,11 @@ class _Renamed:
         self.data, self.classes = data, classes
 
     def __call__(self, key: str) -> Sample:
-        sample = self.data.load(key)
+        return self._renamed(self.data.load(key))
+
+    def without_image(self, key: str) -> Sample:
+        """The sample, whose image has no channels where the format can leave it out."""
+        return self._renamed(self.data.without_images().load(key))
+
+    def _renamed(self, sample: Sample) -> Sample:
         return sample if sample.truth is None else replace(sample, truth=replace(sample.truth, classes=self.classes))
