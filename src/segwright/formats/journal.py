@@ -164,8 +164,9 @@ class Journal:
     def _lines(self) -> Iterator[dict[str, Any]]:
         """The whole lines; what the end of the process has cut short is removed."""
         end = 0
-        for end, entry in _entries(self.path):
+        for place, entry in _entries(self.path):
             yield entry
+            end = place
         if end < self.path.stat().st_size:
             with self.path.open("r+b") as file:
                 file.truncate(end)
