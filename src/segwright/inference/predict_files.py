@@ -98,18 +98,12 @@ def predict(
     """
     out, places = Path(out), [images] if isinstance(images, (str, Path)) else list(images)
     if format is not None:
-        writer(format)
-    if format is not None and palette:
-        raise UsageError(
-            f"a palette is for masks, and {format} keeps the colours of classes its own way; leave one of both out"
-        )
-    predictor = model if isinstance(model, Predictor) else load(model)
+        writer(format)  # raises for a wrong name
+    predictor = load(model) if isinstance(model, (str, Path)) else model
     if flips is not None:
         predictor = replace(predictor, flips=flips)
-    if palette and len(predictor.classes) > MAX_8_BIT_CLASSES:
-        raise OutputError(
-            f"a palette holds {MAX_8_BIT_CLASSES} classes, there are {len(predictor.classes)}; write without a palette"
-        )
+    if palette:
+        check_palette(len(predictor.classes), format)
     jobs = planned(places, out)
     failed: dict[Path, str] = {}
     if format is None:
@@ -118,8 +112,7 @@ def predict(
     if format is None:
         written, format = write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette)
     if format is not None:
-        failed.clear()
-        source = run_name(None if isinstance(model, Predictor) else model, places)
+        source = run_name(model if isinstance(model, (str, Path)) else None, places)
         written = write_format(format, jobs, predictor, out, failed, source, overlay=overlay)
     if failed:
         rest = f"the others are in {out}" if written else "nothing was written"
@@ -307,6 +300,18 @@ def checked_outputs(jobs: Sequence[Job], out: Path, *, overlay: bool) -> dict[st
                     "may be its truth; choose another folder with out, or remove the masks if an earlier prediction wrote them"
                 )
     return outputs
+
+
+def check_palette(num_classes: int, format: str | None) -> None:
+    """Refuse what cannot have the colours of its classes in a palette.
+
+    Raises:
+        OutputError: a data set is asked for, or there are too many classes.
+    """
+    if format is not None:
+        raise OutputError(f"a palette is for masks, and {format} keeps colours in its own way; leave out one of the two")
+    if num_classes > MAX_8_BIT_CLASSES:
+        raise OutputError(f"a palette holds {MAX_8_BIT_CLASSES} classes, there are {num_classes}; write without a palette")
 
 
 def check_writable(out: Path) -> None:

@@ -5,7 +5,7 @@ Axes: P planes, *S spatial axes.
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,7 +129,7 @@ def write_dataset(
         )
 
 
-def run_name(model: str | os.PathLike | None, images: list[str]) -> str:
+def run_name(model: str | Path | None, images: Sequence[str | Path]) -> str:
     """What a run is known by when it goes on after it was stopped: what is predicted from which images."""
     by = "a model" if model is None else os.path.abspath(model)  # noqa: PTH100
     first = os.path.abspath(images[0])  # noqa: PTH100
