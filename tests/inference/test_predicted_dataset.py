@@ -1,17 +1,19 @@
 """Data sets of predictions: objects by themselves, any format by name."""
 
+import json
 import logging
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from segwright.codecs.volume_file import read_volume, write_volume
 from segwright.conversion import compare, writers
 from segwright.core import VOID, Classes, Grid, Sample, Segmentation
 from segwright.core.errors import OutputError, ShapeError, UnknownNameError, UsageError
-from segwright.formats import open_dataset
+from segwright.formats import dicom, mask_folder, open_dataset, tiff, volume
 from segwright.inference.predict_files import predict
 from segwright.inference.predicted_dataset import Losses, format_for
 
@@ -84,11 +86,31 @@ def test_objects_become_coco(photos, tmp_path, answer, kind):
 
 
 def test_the_format_that_holds_a_segmentation():
-    flat, deep = np.zeros((1, 9, 12)), np.zeros((1, 3, 9, 12))
-    assert [format_for(answer(flat)) for answer in (classes_of, boxes, road_and_cars)] == [None, "coco", "coco_panoptic"]
-    assert [format_for(answer(deep)) for answer in (classes_of, boxes)] == [None, "volume"]
-    regions = Segmentation(np.ones((2, 3, 4, 5), np.int32), *map(np.array, ([0], [0], [1.0])), CLASSES)
-    assert format_for(regions) == "nnunet"
+    def chosen(kind, answer, shape=(9, 12), affine=None):
+        image = np.zeros((1, *shape), np.uint8)
+        return format_for(Sample("a", image, Grid(shape, affine=affine), answer(image)), kind)
+
+    def regions(image):
+        return Segmentation(np.ones((2, *image.shape[1:]), np.int32), *map(np.array, ([0], [0], [1.0])), CLASSES)
+
+    answers = (classes_of, boxes, road_and_cars, regions)
+    assert [chosen(mask_folder, answer) for answer in answers] == [None, "coco", "coco_panoptic", "coco"]
+    assert [chosen(volume, answer, (3, 9, 12)) for answer in answers] == [None, "volume", "volume", "nnunet"]
+    assert [chosen(tiff, answer, (3, 9, 12)) for answer in answers] == [None, "tiff", "tiff", "tiff"]
+    assert [chosen(tiff, answer, affine=np.eye(3)) for answer in answers] == [None, "geojson", "geojson", "geojson"]
+    assert [chosen(tiff, answer) for answer in answers] == [None, "coco", "coco_panoptic", "coco"]
+    assert [chosen(dicom, answer, (3, 9, 12)) for answer in answers] == [None] * 4
+
+
+def test_objects_on_a_map_keep_their_place(tmp_path, caplog):
+    scale, tie = (33550, 12, 3, (0.5, 0.5, 0.0), True), (33922, 12, 6, (0, 0, 0, 440720.0, 3751320.0, 0), True)
+    tifffile.imwrite(tmp_path / "map.tif", picture(0)[..., 0], extratags=[scale, tie])
+    predict(Fake(boxes), tmp_path / "map.tif", tmp_path / "out")
+    [sample] = open_dataset(tmp_path / "out")
+    assert np.array_equal(sample.truth.masks(), boxes(sample.image).masks()) and sample.truth.scores.tolist() == [0.75, 0.5]
+    assert np.array_equal(sample.grid.affine, tiff.grid_of(tmp_path / "map.tif").affine) and not caplog.text
+    feature = json.loads((tmp_path / "out" / "map.geojson").read_text())["features"][0]
+    assert feature["geometry"]["coordinates"][0][0][0] > 440720
 
 
 def test_objects_may_be_found_late(photos, tmp_path):
@@ -103,12 +125,12 @@ def test_objects_may_be_found_late(photos, tmp_path):
 
 def test_volumes_with_objects_keep_their_grid(tmp_path):
     pytest.importorskip("SimpleITK", reason="writing volumes needs segwright[medical]")
-    volume = np.random.default_rng(0).integers(0, 99, (1, 3, 10, 16)).astype(np.int16)
-    write_volume(tmp_path / "scans" / "a.nrrd", volume, Grid((3, 10, 16), (3.0, 0.5, 0.5)))
+    scan = np.random.default_rng(0).integers(0, 99, (1, 3, 10, 16)).astype(np.int16)
+    write_volume(tmp_path / "scans" / "a.nrrd", scan, Grid((3, 10, 16), (3.0, 0.5, 0.5)))
     predict(Fake(road_and_cars), tmp_path / "scans", tmp_path / "out")
     [sample] = open_dataset(tmp_path / "out")
-    change = compare(Sample("a", volume, sample.grid, road_and_cars(volume)), sample)
-    assert not change.reasons and sample.grid.spacing_mm == (3.0, 0.5, 0.5) and np.array_equal(sample.image, volume)
+    change = compare(Sample("a", scan, sample.grid, road_and_cars(scan)), sample)
+    assert not change.reasons and sample.grid.spacing_mm == (3.0, 0.5, 0.5) and np.array_equal(sample.image, scan)
     assert read_volume(tmp_path / "out" / "masks" / "a.nii.gz")[0].max() == 255
     predict(Fake(classes_of), tmp_path / "scans", tmp_path / "nnunet", format="nnunet")
     assert open_dataset(tmp_path / "nnunet").keys == ("a",)

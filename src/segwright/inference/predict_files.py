@@ -84,8 +84,9 @@ def predict(
 
     With `format`, such as "coco", `out` becomes a data set of that format with images and predictions, which `open_dataset`
     reads. It does so by itself where the model finds objects, which a map of classes would lose: COCO (panoptic where there is
-    stuff besides), for volumes `volume`; a DICOM-SEG holds them. The folder must be new or empty, or left by the same call when
-    that was stopped, which then goes on. Overlays are in a folder beside it, OUT_overlays. What a format cannot hold is logged.
+    stuff besides), for GeoTIFFs GeoJSON, for volumes `volume`; a DICOM-SEG holds them. The folder must be new or empty, or left
+    by the same call when that was stopped, which then goes on. Overlays are in a folder beside it, OUT_overlays. What a format
+    cannot hold is logged.
 
     An image that cannot be read or predicted is left out, and named when all others are done.
 
@@ -144,7 +145,7 @@ def write_files(
         for job, sample in predicted(jobs, predictor, failed):
             if sample is None:
                 continue
-            if job.kind is not dicom and (wanted := format_for(truth_of(sample))):
+            if wanted := format_for(sample, job.kind):
                 break
             waiting.append(pool.submit(write, job, sample))
             written += outputs[job.key]

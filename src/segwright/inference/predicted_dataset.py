@@ -13,8 +13,9 @@ from threading import Semaphore
 from types import ModuleType
 
 from segwright.conversion import compare
-from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
+from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import OutputError
+from segwright.formats import dicom, tiff, volume
 from segwright.formats.journal import LeftOutError, stopped, truth_of
 from segwright.formats.object_maps import fits_class_map
 
@@ -23,12 +24,20 @@ log = logging.getLogger(__name__)
 WAITING = 2  # samples that wait to be written, as images that wait to be predicted
 
 
-def format_for(truth: Segmentation) -> str | None:
-    """The format that holds a segmentation best where a map of classes would lose objects or overlaps; else None."""
-    if fits_class_map(truth):
+def format_for(sample: Sample, kind: ModuleType) -> str | None:
+    """The format that holds the segmentation of a sample best; None where one file of its `kind` of format does.
+
+    A map of classes would lose objects and overlaps; a DICOM-SEG holds both.
+    """
+    truth = truth_of(sample)
+    if kind is dicom or fits_class_map(truth):
         return None
-    if len(truth.shape) == 3:
+    if kind is volume:
         return "volume" if truth.instance_ids.any() else "nnunet"  # objects; regions that overlap
+    if kind is tiff and len(truth.shape) == 3:
+        return "tiff"
+    if kind is tiff and sample.grid.affine is not None:
+        return "geojson"  # in coordinates of the map
     has_stuff = bool((truth.instance_ids == 0).any())
     return "coco_panoptic" if has_stuff and len(truth.planes) == 1 else "coco"
 
