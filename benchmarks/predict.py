@@ -40,7 +40,7 @@ def compare(folder: Path) -> None:
     import torch
 
     from segwright.codecs.image_file import read_image
-    from segwright.inference.files import predict
+    from segwright.inference.predict_files import predict
 
     torch.set_num_threads(THREADS)
     files = write_images(folder / "images")

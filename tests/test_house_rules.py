@@ -477,7 +477,7 @@ def test_a_setting_read_in_another_file_counts_for_plan_and_budget_only():
 
 
 def test_a_frozen_value_that_is_no_setting_is_left_alone():
-    assert unread_settings([Module("inference/files.py", SETTING.format(name="Written"))]) == []
+    assert unread_settings([Module("inference/predict_files.py", SETTING.format(name="Written"))]) == []
     assert unread_settings([Module("metrics/confusion.py", SETTING.format(name="State"))]) == []
 
 

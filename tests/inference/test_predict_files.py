@@ -11,10 +11,10 @@ from torch import nn
 from segwright.codecs.volume_file import read_volume, write_volume
 from segwright.core import Classes, Grid
 from segwright.core.errors import FormatError, OutputError, UsageError
-from segwright.formats import open_dataset, tiff
-from segwright.inference import files
+from segwright.formats import mask_folder, open_dataset, tiff
+from segwright.inference import predict_files
 from segwright.inference.engine import AutoEngine, TorchEngine
-from segwright.inference.files import predict
+from segwright.inference.predict_files import predict
 from segwright.inference.predictor import Predictor
 from segwright.tasks.semantic import Semantic
 from segwright.transforms.normalise import Normalise
@@ -171,7 +171,7 @@ def test_flips_are_those_of_the_call_or_of_the_model(photos, tmp_path):
 
 
 def test_a_folder_of_a_run_is_a_model(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "load", lambda path: predictor() if path == "runs/a" else None)
+    monkeypatch.setattr(predict_files, "load", lambda path: predictor() if path == "runs/a" else None)
     assert len(predict("runs/a", str(photos), str(tmp_path / "masks"))) == 7
 
 
@@ -225,7 +225,7 @@ def test_the_good_ones_are_written_and_the_bad_ones_named(photos, tmp_path, capl
 
 
 def test_many_bad_ones_are_counted(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "SHOWN", 2)
+    monkeypatch.setattr(predict_files, "SHOWN", 2)
     for path in photos.iterdir():
         path.write_bytes(b"no image")
     with pytest.raises(UsageError, match="7 of 7 images could not be predicted, nothing was written") as error:
@@ -279,7 +279,7 @@ def test_a_full_disk_stops_at_once(photos, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OutputError("no space left")
 
-    monkeypatch.setattr(files, "write_class_map", full)
+    monkeypatch.setattr(mask_folder, "write_values", full)
     with pytest.raises(OutputError, match="no space left"):
         predict(predictor(), photos, tmp_path / "masks")
 
