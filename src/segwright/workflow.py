@@ -102,11 +102,10 @@ def finish(run: Path, splits: Splits | None = None) -> Scores:
 
     The plan was the trainer's own, so that modules of their own are imported.
     """
-    predictor = load(run, own_modules=True)
     plan = Plan.read(run, own_modules=True)
     splits = splits or open_splits(plan.data.train, plan.data.val, fold=plan.data.fold)
     gallery = Gallery()
-    scores = evaluate(predictor, plan.task.dataset(splits.val), metrics=plan.task.metrics, on_image=gallery)
+    scores = evaluate(load(run, own_modules=True), splits.val, on_image=gallery)
     write_scores(run / "scores.json", scores)
     write_report(
         run / "report.html",

@@ -32,6 +32,5 @@ def run(
     if keys_of(dataset.keys, TRAIN_NAMES):
         dataset = open_splits(data).val  # what was trained with measures nothing
     with working(f"evaluate {model} on {data}"):
-        predictor = load(model, own_modules=own_modules)
-        scores = evaluate(predictor, predictor.task.dataset(dataset), metrics=names or predictor.task.metrics)
+        scores = evaluate(load(model, own_modules=own_modules), dataset, metrics=names)
     show(scores, out, as_json=json)

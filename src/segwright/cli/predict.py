@@ -17,6 +17,9 @@ def run(
         str | None,
         typer.Option(help="Write a data set of this format, such as coco, not masks; a wrong name is answered with all."),
     ] = None,
+    own_modules: Annotated[
+        bool, typer.Option("--own-modules", help="Let the model name modules outside segwright, which are then imported.")
+    ] = False,
 ) -> None:
     """Write one mask per image, on the image's own grid, whose values are class indices; for a DICOM series a DICOM-SEG.
 
@@ -26,5 +29,14 @@ def run(
     from segwright.inference.predict_files import predict
 
     with working(f"predict with {model}"):
-        written = predict(model, images, out, overlay=overlay, palette=palette, flips=(-1,) if flips else None, format=format)
+        written = predict(
+            model,
+            images,
+            out,
+            overlay=overlay,
+            palette=palette,
+            flips=(-1,) if flips else None,
+            format=format,
+            own_modules=own_modules,
+        )
     typer.echo(f"{len(written)} files in {out}")

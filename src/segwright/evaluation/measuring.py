@@ -158,14 +158,15 @@ def evaluate(
     predict: Callable[[Sample], Segmentation],
     dataset: Dataset,
     *,
-    metrics: Sequence[str] = ("confusion",),
+    metrics: Sequence[str] = (),
     resamples: int = 1000,
     on_image: OnImage | None = None,
 ) -> Scores:
     """The scores of a predictor on a data set; one image is predicted while the next are read, two at most.
 
-    `metrics` are files of metrics/, or names of their scores. `resamples` is the number of draws behind the intervals; 0 leaves
-    them out. `on_image(sample, prediction, its scores)` is called after each image, to show progress or to keep examples.
+    `metrics` are files of metrics/, or names of their scores; without any, those of the predictor's task, or confusion where it
+    has none. `resamples` is the number of draws behind the intervals; 0 leaves them out. `on_image(sample, prediction, its
+    scores)` is called after each image, to show progress or to keep examples.
 
     Raises:
         UsageError: the data set is empty, an image has no truth, a metric is of videos, or the predictor has other classes.
@@ -177,7 +178,7 @@ def count_predictions(
     predict: Callable[[Sample], Segmentation],
     dataset: Dataset,
     *,
-    metrics: Sequence[str] = ("confusion",),
+    metrics: Sequence[str] = (),
     keys: Sequence[str] | None = None,
     on_image: OnImage | None = None,
 ) -> Tally:
@@ -190,8 +191,9 @@ def count_predictions(
         UsageError: as `evaluate`; or a key is not in the data set.
     """
     check_filled(dataset)
-    dataset = with_background(dataset)
-    tally = Tally(Counter.of(chosen(metrics or ["confusion"]), dataset.classes))
+    task = getattr(predict, "task", None)
+    dataset = task.dataset(dataset) if task is not None else with_background(dataset)
+    tally = Tally(Counter.of(chosen(metrics or (task.metrics if task is not None else ["confusion"])), dataset.classes))
     of_videos = [name for name, metric in tally.counter.metrics.items() if counts_videos(metric)]
     if of_videos:
         raise UsageError(

@@ -72,15 +72,17 @@ def predict(
     palette: bool = False,
     flips: tuple[int, ...] | None = None,
     format: str | None = None,
+    own_modules: bool = False,
 ) -> list[Path]:
     """Write what a model finds in each image to a folder and return the files written, in the order of the images.
 
-    `model` is a predictor or a run's folder. `images` are files, or folders with everything below them: volumes if there are
-    any, else DICOM series, else images. A mask is called KEY.png: class numbers at the image's own size, with the classes'
-    colours if `palette`. For a TIFF it is KEY.tif with the same place on the map, for a volume a volume of the same kind on the
-    same grid, for a DICOM series KEY.dcm, a DICOM-SEG (without colours, these two). `overlay` adds pictures for people,
-    KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice. `flips` replaces those of the model. Masks of an earlier
-    run are replaced, images and the masks of a data set (images/ and masks/ side by side) never.
+    `model` is a predictor or a run's folder, which with `own_modules` may name modules outside segwright. `images` are files,
+    or folders with everything below them: volumes if there are any, else DICOM series, else images. A mask is called KEY.png:
+    class numbers at the image's own size, with the classes' colours if `palette`. For a TIFF it is KEY.tif with the same place
+    on the map, for a volume a volume of the same kind on the same grid, for a DICOM series KEY.dcm, a DICOM-SEG (without
+    colours, these two). `overlay` adds pictures for people, KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice.
+    `flips` replaces those of the model. Masks of an earlier run are replaced, images and the masks of a data set (images/ and
+    masks/ side by side) never.
 
     With `format`, such as "coco", `out` becomes a data set of that format with images and predictions, which `open_dataset`
     reads. It does so by itself where the model finds objects, which a map of classes would lose: COCO (panoptic where there is
@@ -100,7 +102,7 @@ def predict(
     out, places = Path(out), [images] if isinstance(images, (str, Path)) else list(images)
     if format is not None:
         writer(format)  # raises for a wrong name
-    predictor = load(model) if isinstance(model, (str, Path)) else model
+    predictor = load(model, own_modules=own_modules) if isinstance(model, (str, Path)) else model
     if flips is not None:
         predictor = replace(predictor, flips=flips)
     if palette:
@@ -113,7 +115,7 @@ def predict(
     if format is None:
         written, format = write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette)
     if format is not None:
-        source = run_name(model if isinstance(model, (str, Path)) else None, places)
+        source = run_name(model if isinstance(model, (str, Path)) else None, places, predictor.flips)
         written = write_format(format, jobs, predictor, out, failed, source, overlay=overlay)
     if failed:
         rest = f"the others are in {out}" if written else "nothing was written"

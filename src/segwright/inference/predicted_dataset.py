@@ -138,8 +138,11 @@ def write_dataset(
         )
 
 
-def run_name(model: str | Path | None, images: Sequence[str | Path]) -> str:
-    """What a run is known by when it goes on after it was stopped: what is predicted from which images."""
-    by = "a model" if model is None else os.path.abspath(model)  # noqa: PTH100
+def run_name(model: str | Path | None, images: Sequence[str | Path], flips: tuple[int, ...]) -> str:
+    """What a run is known by when it goes on after it was stopped: what is predicted how from which images."""
+    by = "a model"
+    if model is not None:
+        file = Path(model) / "model.safetensors" if Path(model).is_dir() else Path(model)
+        by = f"{os.path.abspath(model)} of {file.stat().st_mtime_ns}, mirrored over {list(flips)}"  # noqa: PTH100
     first = os.path.abspath(images[0])  # noqa: PTH100
     return f"what {by} finds in {first}" + (f" and {len(images) - 1} more" if len(images) > 1 else "")

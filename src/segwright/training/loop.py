@@ -1,9 +1,10 @@
 """The training loop in plain sight. Axes: B batch, C channels, K classes, *S spatial axes."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -13,7 +14,7 @@ from segwright.checkpoints.model_file import ModelFile
 from segwright.core import Dataset
 from segwright.core.errors import TrainingError, UsageError
 from segwright.data.splits import Splits, open_splits
-from segwright.evaluation.measuring import evaluate
+from segwright.evaluation.measuring import Tally, count_predictions
 from segwright.inference.load import training_predictor
 from segwright.plans.plan import Plan
 from segwright.tasks import Batch
@@ -51,11 +52,10 @@ def train(
     run = Path(run)
     fabric = launch(plan.training)
     train_set, val_set = checked_splits(plan, splits)
-    if fabric.is_global_zero:
-        check_resumable(run) if resume else start_folder(run, plan)
+    learner, log = Learner.new(plan, fabric), TrainLog(run, watchers)
+    state = resumed(learner, log) if resume else started(learner, log, own_modules=own_modules)
     fabric.barrier()
-    log, crops = TrainLog(run, watchers), CropDataset.of(train_set, plan)
-    learner, state = started(plan, fabric, run, log, resume=resume, own_modules=own_modules)
+    crops = CropDataset.of(train_set, plan)
     clock, checkpointer = Clock(state, plan.training.steps, minutes, fabric), Checkpointer(run, plan, val_set, log)
     feed = feed_from(state, crops, fabric)
     while True:
@@ -77,31 +77,41 @@ def train(
         state.step += 1
         state.position += plan.training.batch_size
         if fabric.is_global_zero:
-            log.add(
-                step=state.step,
-                seconds=clock.seconds(),
-                progress=progress,
-                loss=sum(losses.values()),
-                losses=losses,
-                learning_rate=rate * plan.optimiser.learning_rate,
-                samples_per_s=round(plan.training.batch_size / (time.perf_counter() - begun), 2),
-                memory_gb=memory_gb(fabric),
-            )
+            facts = step_facts(plan, fabric, losses, rate, time.perf_counter() - begun)
+            log.add(step=state.step, seconds=clock.seconds(), progress=progress, **facts)
 
 
-def started(plan: Plan, fabric: Fabric, run: Path, log: TrainLog, *, resume: bool, own_modules: bool) -> tuple[Learner, State]:
-    """What learns and where it stands: new, or as a run left it."""
-    learner = Learner.new(plan, fabric)
-    state = State.read(run, learner) if resume else State(accumulate=plan.training.accumulate)
-    if fabric.is_global_zero:
-        log.drop_after(state.step, state.validations)
-    if plan.init.weights is not None and not resume:
-        random = initialise(learner.network, plan.init, own_modules=own_modules)
+def step_facts(plan: Plan, fabric: Fabric, losses: Mapping[str, float], rate: float, took_s: float) -> dict[str, Any]:
+    """What the log says of a step: its losses, its learning rate, and what it took."""
+    return {
+        "loss": sum(losses.values()),
+        "losses": dict(losses),
+        "learning_rate": rate * plan.optimiser.learning_rate,
+        "samples_per_s": round(plan.training.batch_size / took_s, 2),
+        "memory_gb": memory_gb(fabric),
+    }
+
+
+def started(learner: Learner, log: TrainLog, *, own_modules: bool) -> State:
+    """Where a new run stands, whose folder is made once all that it starts from was read."""
+    plan, random = learner.plan, initialise(learner.network, learner.plan.init, own_modules=own_modules)
+    if learner.fabric.is_global_zero:
+        start_folder(log.run, plan)
+    if plan.init.weights is not None:
         learner.ema.load_state_dict(learner.network.state_dict())
-        if fabric.is_global_zero:
+        if learner.fabric.is_global_zero:
             left = f"; not there, so random: {', '.join(random)}" if random else ", all of them"
             log.add(step=0, event=f"weights from {plan.init.weights}{left}")
-    return learner, state
+    return State(accumulate=plan.training.accumulate)
+
+
+def resumed(learner: Learner, log: TrainLog) -> State:
+    """Where a run stood when it was saved last; what learns is filled with what was learnt."""
+    check_resumable(log.run)
+    state = State.read(log.run, learner)
+    if learner.fabric.is_global_zero:
+        log.drop_after(state.step, state.validations)
+    return state
 
 
 @dataclass
@@ -130,15 +140,28 @@ class Checkpointer:
 
     def validate(self, learner: Learner, state: State) -> None:
         """Score the averaged weights on the validation samples, and keep them if they are the best so far."""
+        fabric, score = learner.fabric, self.plan.task.score
+        learner.share_ema()
         predictor = training_predictor(learner.ema, self.plan, self.val_set.classes)
-        score = self.plan.task.score
-        value = evaluate(predictor, self.val_set, metrics=[score], resamples=0).values[score]
-        if not learner.fabric.is_global_zero:
+        keys = self.val_set.keys[fabric.global_rank :: fabric.world_size]
+        share = count_predictions(predictor, self.val_set, metrics=[score], keys=keys)
+        tallies = gathered(share, fabric)
+        if not fabric.is_global_zero:
             return
+        value = Tally.merged(tallies, self.val_set.keys).scores(resamples=0).values[score]
         self.log.add(step=state.step, seconds=state.seconds, score=value, metric=score)
         if value > state.best_score or not (self.run / MODEL_FILE).exists():
             state.best_score = max(value, state.best_score)
             ModelFile(learner.ema.state_dict(), self.plan, self.val_set.classes).write(self.run / MODEL_FILE)
+
+
+def gathered(share: Tally, fabric: Fabric) -> list[Tally]:
+    """What each process has counted, in the order of their ranks."""
+    if fabric.world_size == 1:
+        return [share]
+    tallies: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(tallies, share)
+    return tallies
 
 
 @dataclass

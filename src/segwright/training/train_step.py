@@ -78,6 +78,12 @@ class Learner:
         self.fabric.backward(sum(others, first))
         return {name: term.detach().float() for name, term in terms.items()}
 
+    def share_ema(self) -> None:
+        """Give all processes the average of the first: statistics that a process counted by itself differ."""
+        if self.fabric.world_size > 1:
+            for tensor in self.ema.state_dict().values():
+                torch.distributed.broadcast(tensor, src=0)
+
     @torch.no_grad()
     def update_ema(self, decay: float) -> None:
         """Move the average a little towards the network; counters are copied."""

@@ -1,0 +1,1 @@
+"""A task and a network of somebody else's, in a package outside segwright."""
