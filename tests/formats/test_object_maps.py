@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.errors import OutputError
-from segwright.formats.object_maps import NOTHING, fits_class_map, looked_up, mask_values, to_maps, to_segmentation
+from segwright.formats.object_maps import NOTHING, fits_mask, looked_up, mask_values, to_maps, to_segmentation
 
 THREE = Classes.of(["road", "car", "sky"], is_thing=[False, True, False])
 
@@ -103,6 +103,6 @@ def test_maps_come_back(class_map, numbers):
 
 def test_what_a_class_map_cannot_hold():
     truth = Segmentation.instances(np.ones((1, 1, 2), bool), [1], classes=THREE)
-    assert not fits_class_map(truth) and fits_class_map(Segmentation.semantic(np.zeros((1, 2), int), THREE))
+    assert not fits_mask(truth) and fits_mask(Segmentation.semantic(np.zeros((1, 2), int), THREE))
     with pytest.raises(OutputError, match="'a' has 1 objects, .* cannot hold; write it as coco or volume"):
         mask_values(Sample.of("a", np.zeros((1, 1, 2), np.uint8), truth))

@@ -26,8 +26,8 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 from segwright.plans.plan import Plan
-from segwright.training import loop
-loop.SAVE_EVERY_S = float(sys.argv[3])
+from segwright.training import checkpointer, loop
+checkpointer.SAVE_EVERY_S = float(sys.argv[3])
 folder = Path(sys.argv[2])
 loop.train(Plan.read(Path(sys.argv[1])), folder, resume=(folder / "state.safetensors").exists())
 """
@@ -149,14 +149,14 @@ def test_two_processes_equal_one_with_twice_the_batch(tiny_plan, tmp_path):
 
 
 def test_out_of_memory_takes_the_batch_in_parts_and_says_so(tiny_plan, tmp_path, monkeypatch):
-    step = loop.Learner.step
+    step = loop.step
 
     def hungry(learner, parts, *rest):
         if len(parts[0].keys) > 1:
             raise torch.OutOfMemoryError("no memory")
         return step(learner, parts, *rest)
 
-    monkeypatch.setattr(loop.Learner, "step", hungry)
+    monkeypatch.setattr(loop, "step", hungry)
     train(with_training(tiny_plan, batch_size=4, steps=3), tmp_path / "run")
     records = read_log(tmp_path / "run")
     assert [r["accumulate"] for r in records if "event" in r] == [2, 4]
@@ -167,7 +167,7 @@ def test_no_memory_for_one_sample_stops_with_a_remedy(tiny_plan, tmp_path, monke
     def starved(*_):
         raise MemoryError
 
-    monkeypatch.setattr(loop.Learner, "step", starved)
+    monkeypatch.setattr(loop, "step", starved)
     with pytest.raises(TrainingError, match="out of memory at step 0 with 1 samples at a time .*|.*training.crop"):
         train(tiny_plan, tmp_path / "run")
 
@@ -175,14 +175,14 @@ def test_no_memory_for_one_sample_stops_with_a_remedy(tiny_plan, tmp_path, monke
 def test_a_lost_loss_names_step_samples_and_model_and_keeps_the_weights(tiny_plan, tmp_path, monkeypatch):
     train(tiny_plan, tmp_path / "good")
     plan = with_training(tiny_plan, steps=8)
-    original = loop.Learner.step
+    original = loop.step
 
     def lost(learner, parts, step, rate):
         if step == 5:  # five steps were good
             parts[0].image[0, 0, 0, 0] = float("nan")
         return original(learner, parts, step, rate)
 
-    monkeypatch.setattr(loop.Learner, "step", lost)
+    monkeypatch.setattr(loop, "step", lost)
     with pytest.raises(TrainingError, match=r"the loss is nan at step 6, for the samples .*; the last good model is .*run"):
         train(plan, tmp_path / "run")
     steps = [record["step"] for record in json_lines(tmp_path / "run" / "log.jsonl")]

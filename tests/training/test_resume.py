@@ -8,8 +8,9 @@ import torch
 from segwright.checkpoints.model_file import write_tensors
 from segwright.core.errors import FormatError
 from segwright.tasks import Batch
+from segwright.training.learner import Learner, launch
+from segwright.training.loop import step
 from segwright.training.resume import STATE_FILE, State
-from segwright.training.train_step import Learner, launch
 
 
 def learner_of(plan) -> Learner:
@@ -22,10 +23,10 @@ def test_what_is_written_reads_back_and_learns_on_the_same(tiny_plan, tmp_path, 
     generator = torch.Generator().manual_seed(0)
     batch = Batch(["a"], torch.randn(2, 1, 32, 48, generator=generator), torch.randint(2, (2, 32, 48), generator=generator))
     first, second = learner_of(tiny_plan), learner_of(tiny_plan)
-    first.step([batch], 0, 1.0)
+    step(first, [batch], 0, 1.0)
     State(accumulate=2, step=1, position=2, seconds=1.5, best_score=0.25).write(tmp_path, first)
     assert State.read(tmp_path, second) == State(accumulate=2, step=1, position=2, seconds=1.5, best_score=0.25)
-    assert first.step([batch], 1, 1.0) == second.step([batch], 1, 1.0)
+    assert step(first, [batch], 1, 1.0) == step(second, [batch], 1, 1.0)
     for a, b in zip(first.ema.state_dict().values(), second.ema.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 

@@ -58,7 +58,7 @@ def looked_up(truth: Segmentation, value_of: np.ndarray) -> np.ndarray:
     return result
 
 
-def fits_class_map(truth: Segmentation) -> bool:
+def fits_mask(truth: Segmentation) -> bool:
     """Whether a map of classes holds all segments: there is no object, and nothing that may overlap."""
     return len(truth.planes) == 1 and not truth.instance_ids.any()
 
@@ -72,7 +72,7 @@ def mask_values(sample: Sample) -> np.ndarray:
         OutputError: there are objects or segments that may overlap, which such a mask would lose.
     """
     truth = truth_of(sample)
-    if not fits_class_map(truth):
+    if not fits_mask(truth):
         what = f"{int((truth.instance_ids > 0).sum())} objects" if truth.instance_ids.any() else "segments that may overlap"
         raise OutputError(f"sample {sample.key!r} has {what}, which one map of classes cannot hold; write it as coco or volume")
     value_of = np.concatenate([[VOID, VOID], truth.class_ids])

@@ -17,7 +17,7 @@ from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import OutputError
 from segwright.formats import dicom, tiff, volume
 from segwright.formats.journal import LeftOutError, stopped, truth_of
-from segwright.formats.object_maps import fits_class_map
+from segwright.formats.object_maps import fits_mask
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def format_for(sample: Sample, kind: ModuleType) -> str | None:
     A map of classes would lose objects and overlaps; a DICOM-SEG holds both.
     """
     truth = truth_of(sample)
-    if kind is dicom or fits_class_map(truth):
+    if kind is dicom or fits_mask(truth):
         return None
     if kind is volume:
         return "volume" if truth.instance_ids.any() else "nnunet"  # objects; regions that overlap

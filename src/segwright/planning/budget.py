@@ -13,7 +13,8 @@ import torch
 from segwright.core.errors import SettingError
 from segwright.plans.plan import Plan
 from segwright.tasks import Batch
-from segwright.training.train_step import Learner, is_out_of_memory, launch
+from segwright.training.learner import Learner, is_out_of_memory, launch
+from segwright.training.loop import step
 
 MEMORY_SHARE = 0.8  # of what is free when planning starts: the rest is for the data, and for others on the machine
 TIMED_STEPS = 2
@@ -81,12 +82,12 @@ def measured(plan: Plan, parts: Sequence[Batch]) -> Cost:
     kept = KeptForBackward()
     started = time.perf_counter()
     with kept.counting():  # of one part, as what is kept for the others takes the same place
-        learner.step(parts[:1], 0, 0.0)
+        step(learner, parts[:1], 0, 0.0)
     seconds = len(parts) * (time.perf_counter() - started)
     if seconds <= LONG_STEP_S:
         started = time.perf_counter()
-        for step in range(TIMED_STEPS):
-            learner.step(parts, step + 1, 0.0)
+        for number in range(TIMED_STEPS):
+            step(learner, parts, number + 1, 0.0)
         seconds = (time.perf_counter() - started) / TIMED_STEPS
     weights = sum(value.nbytes for value in learner.network.parameters())
     return Cost(seconds=seconds, memory_bytes=int(WEIGHT_COPIES * weights + WORKSPACE * kept.total))

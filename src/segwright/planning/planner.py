@@ -23,6 +23,7 @@ from segwright.planning.rules import augmentation_rules, crop_for, preprocess_ru
 from segwright.planning.survey import Survey
 from segwright.plans.kinds import class_of
 from segwright.plans.plan import Data, Inference, Plan, Precision, Training
+from segwright.tasks import DEFAULT
 from segwright.training.dataloader import CropDataset
 
 PASSES = 12  # times that each training pixel is seen, from scratch: with fewer, a cheaper network has learnt more by then
@@ -39,7 +40,6 @@ MOST_VALIDATIONS = 10  # more would only crowd the curve
 BATCH = {"cpu": 4, "cuda": 16}  # larger ones save a CPU no time, and cost it steps; taken in parts where memory ends
 LEARNING_RATE = 2e-3  # high for AdamW, since runs from scratch are short
 TILE_CROPS = 2  # sides of a crop that inference looks at in one go: fewer seams, and no gradients to keep in memory
-TASK = "semantic"  # unless a person names another
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def planned(
     seconds = 60 * budget.minutes
     check_utf8(data)  # the plan names the data
     splits = open_splits(data, val, fold=fold)
-    task_class = class_of(find("segwright.tasks", task or TASK))
+    task_class = class_of(find("segwright.tasks", task or DEFAULT))
     train_set, val_set = (task_class().dataset(part) for part in (splits.train, splits.val))
     survey = Survey.of(train_set, val_set)
     draft = drafted(Data(train=data, val=val, fold=fold), task_class, survey.found, train_set, budget)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import torch
 
 
+DEFAULT = "semantic"  # unless a person names another
+
+
 class Batch(NamedTuple):
     """Crops for one step: `image` float32 (B, C, *S), and `target` in whatever tensors the task's loss compares with."""
 

@@ -2,29 +2,27 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
-from segwright.checkpoints.model_file import ModelFile
 from segwright.core import Dataset
 from segwright.core.errors import TrainingError, UsageError
 from segwright.data.splits import Splits, open_splits
-from segwright.evaluation.measuring import Tally, count_predictions
-from segwright.inference.load import training_predictor
 from segwright.plans.plan import Plan
 from segwright.tasks import Batch
+from segwright.training.checkpointer import Checkpointer
 from segwright.training.dataloader import CropDataset, batches
 from segwright.training.init import initialise
+from segwright.training.learner import Learner, ema_decay, is_out_of_memory, launch, layout
 from segwright.training.resume import State
 from segwright.training.run_dir import MODEL_FILE, TrainLog, Watch, check_resumable, start_folder
-from segwright.training.train_step import Learner, is_out_of_memory, launch
-
-SAVE_EVERY_S = 30.0  # a killed run loses at most this and one step; half of the minute that is promised
 
 
 def train(
@@ -66,7 +64,7 @@ def train(
         begun = time.perf_counter()
         parts, rate = next(feed), plan.schedule(progress)
         try:
-            losses = learner.step(parts, state.step, rate)
+            losses = step(learner, parts, state.step, rate)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -79,6 +77,44 @@ def train(
         if fabric.is_global_zero:
             facts = step_facts(plan, fabric, losses, rate, time.perf_counter() - begun)
             log.add(step=state.step, seconds=clock.seconds(), progress=progress, **facts)
+
+
+def step(learner: Learner, parts: Sequence[Batch], number: int, rate: float) -> dict[str, float]:
+    """One step of gradient descent on the parts of a batch, at a share `rate` of the peak learning rate.
+
+    Returns the terms of the loss by name, averaged over the parts and over all processes. Weights stay where the loss is lost.
+    """
+    fabric, training, sums = learner.fabric, learner.plan.training, dict[str, Tensor]()
+    for group in learner.optimiser.param_groups:
+        group["lr"] = rate * learner.plan.optimiser.learning_rate
+    torch.manual_seed(training.seed + number)  # what dropout draws depends on the step alone
+    generator = torch.Generator(fabric.device).manual_seed(training.seed + number)
+    learner.parallel.train()
+    for part_number, part in enumerate(parts, start=1):
+        batch = on_device(part, fabric, channels_last=training.channels_last)
+        with fabric.no_backward_sync(learner.parallel, enabled=part_number < len(parts)):
+            terms = dict(learner.plan.task.loss(learner.parallel, batch, generator))
+            if len(parts) > 1:
+                terms = {name: term / len(parts) for name, term in terms.items()}
+            first, *others = terms.values()
+            fabric.backward(sum(others, first))
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0) + term.detach().float()
+    fabric.clip_gradients(learner.parallel, learner.optimiser, max_norm=training.clip_norm, error_if_nonfinite=False)
+    values = torch.as_tensor(fabric.all_reduce(torch.stack([*sums.values()]))).tolist()
+    if isfinite(sum(values)):
+        learner.optimiser.step()
+        learner.update_ema(ema_decay(number, training))
+    learner.optimiser.zero_grad(set_to_none=True)
+    return dict(zip(sums, values, strict=True))
+
+
+def on_device(batch: Batch, fabric: Fabric, *, channels_last: bool) -> Batch:
+    """A batch where the network is, its image in the memory format of the network."""
+    batch = fabric.to_device(batch)
+    if not channels_last:
+        return batch
+    return batch._replace(image=batch.image.contiguous(memory_format=layout(batch.image.ndim - 2)))
 
 
 def step_facts(plan: Plan, fabric: Fabric, losses: Mapping[str, float], rate: float, took_s: float) -> dict[str, Any]:
@@ -112,56 +148,6 @@ def resumed(learner: Learner, log: TrainLog) -> State:
     if learner.fabric.is_global_zero:
         log.drop_after(state.step, state.validations)
     return state
-
-
-@dataclass
-class Checkpointer:
-    """Saves the state of a run, scores its averaged weights at even moments, and keeps the best of them."""
-
-    run: Path
-    plan: Plan
-    val_set: Dataset
-    log: TrainLog
-    saved: float = field(default_factory=time.monotonic)
-
-    def keep(self, learner: Learner, state: State, progress: float) -> None:
-        """Do what is due at this progress, 0 to 1. What was learnt is saved before it is scored, which may take long."""
-        due = int(min(progress, 1.0) * self.plan.training.validations)
-        is_first = learner.fabric.is_global_zero
-        if is_first and (due > state.validations or time.monotonic() - self.saved > SAVE_EVERY_S):
-            state.write(self.run, learner)
-            self.saved = time.monotonic()
-        if due > state.validations:
-            self.validate(learner, state)
-            state.validations = due
-            if is_first and progress >= 1:
-                state.write(self.run, learner)
-            learner.fabric.barrier()
-
-    def validate(self, learner: Learner, state: State) -> None:
-        """Score the averaged weights on the validation samples, and keep them if they are the best so far."""
-        fabric, score = learner.fabric, self.plan.task.score
-        learner.share_ema()
-        predictor = training_predictor(learner.ema, self.plan, self.val_set.classes)
-        keys = self.val_set.keys[fabric.global_rank :: fabric.world_size]
-        share = count_predictions(predictor, self.val_set, metrics=[score], keys=keys)
-        tallies = gathered(share, fabric)
-        if not fabric.is_global_zero:
-            return
-        value = Tally.merged(tallies, self.val_set.keys).scores(resamples=0).values[score]
-        self.log.add(step=state.step, seconds=state.seconds, score=value, metric=score)
-        if value > state.best_score or not (self.run / MODEL_FILE).exists():
-            state.best_score = max(value, state.best_score)
-            ModelFile(learner.ema.state_dict(), self.plan, self.val_set.classes).write(self.run / MODEL_FILE)
-
-
-def gathered(share: Tally, fabric: Fabric) -> list[Tally]:
-    """What each process has counted, in the order of their ranks."""
-    if fabric.world_size == 1:
-        return [share]
-    tallies: list[Any] = [None] * fabric.world_size
-    torch.distributed.all_gather_object(tallies, share)
-    return tallies
 
 
 @dataclass
@@ -245,7 +231,7 @@ def check_finite(loss: float, state: State, parts: Sequence[Batch], run: Path) -
     Raises:
         TrainingError: the loss is NaN or infinite; the message names step, samples and the last good model.
     """
-    if not -float("inf") < loss < float("inf"):
+    if not isfinite(loss):
         best = run / MODEL_FILE
         keys = ", ".join(key for part in parts for key in part.keys)
         raise TrainingError(

@@ -8,7 +8,7 @@ import torch
 
 from segwright.checkpoints.model_file import read_tensors, write_tensors
 from segwright.core.errors import FormatError
-from segwright.training.train_step import Learner
+from segwright.training.learner import Learner
 
 STATE_FILE = "state.safetensors"
 

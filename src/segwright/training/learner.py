@@ -2,7 +2,6 @@
 
 import copy
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import nn
 
 from segwright.core.errors import SettingError
 from segwright.plans.plan import Plan, Training
-from segwright.tasks import Batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,51 +30,12 @@ class Learner:
         torch.manual_seed(plan.training.seed)
         network = plan.model.build().to(fabric.device)
         if plan.training.channels_last:
-            network = network.to(memory_format=channels_last(len(plan.training.crop)))
+            network = network.to(memory_format=layout(len(plan.training.crop)))
         if fabric.world_size > 1 and fabric.device.type == "cuda":  # statistics over all processes; torch has it on GPU only
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         ema = copy.deepcopy(network).requires_grad_(False).eval()
         parallel, optimiser = fabric.setup(network, plan.optimiser.build(network.parameters()))
         return cls(plan, fabric, network, ema, optimiser, parallel)
-
-    def step(self, parts: Sequence[Batch], step: int, rate: float) -> dict[str, float]:
-        """One step of gradient descent on the parts of a batch, at a share `rate` of the peak learning rate.
-
-        Returns the terms of the loss by name, averaged over the parts and over all processes.
-        """
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * self.plan.optimiser.learning_rate
-        torch.manual_seed(self.plan.training.seed + step)  # what dropout draws depends on the step alone
-        generator = torch.Generator(self.fabric.device).manual_seed(self.plan.training.seed + step)
-        self.parallel.train()
-        sums: dict[str, torch.Tensor] = {}
-        for number, part in enumerate(parts):
-            with self.fabric.no_backward_sync(self.parallel, enabled=number + 1 < len(parts)):
-                for name, term in self.backward(part, generator, len(parts)).items():
-                    sums[name] = sums[name] + term if name in sums else term
-        self.fabric.clip_gradients(
-            self.parallel, self.optimiser, max_norm=self.plan.training.clip_norm, error_if_nonfinite=False
-        )
-        values = torch.stack([*sums.values(), torch.stack([*sums.values()]).sum()])
-        *terms, total = torch.as_tensor(self.fabric.all_reduce(values)).tolist()
-        if -float("inf") < total < float("inf"):  # weights stay good when the loss is not
-            self.optimiser.step()
-            self.update_ema(ema_decay(step, self.plan.training))
-        self.optimiser.zero_grad(set_to_none=True)
-        return dict(zip(sums, terms, strict=True))
-
-    def backward(self, batch: Batch, generator: torch.Generator, parts: int) -> dict[str, torch.Tensor]:
-        """Add to the gradients what one of several parts of a batch says; its share of each term of the loss."""
-        batch = self.fabric.to_device(batch)
-        if self.plan.training.channels_last:
-            image = batch.image.contiguous(memory_format=channels_last(batch.image.ndim - 2))
-            batch = batch._replace(image=image)
-        terms = dict(self.plan.task.loss(self.parallel, batch, generator))
-        if parts > 1:
-            terms = {name: term / parts for name, term in terms.items()}
-        first, *others = terms.values()
-        self.fabric.backward(sum(others, first))
-        return {name: term.detach().float() for name, term in terms.items()}
 
     def share_ema(self) -> None:
         """Give all processes the average of the first: statistics that a process counted by itself differ."""
@@ -129,7 +88,7 @@ def launch(training: Training) -> Fabric:
     return fabric
 
 
-def channels_last(axes: int) -> torch.memory_format:
+def layout(axes: int) -> torch.memory_format:
     """The memory format with channels innermost, for 2 or 3 spatial axes."""
     return torch.channels_last if axes == 2 else torch.channels_last_3d
 

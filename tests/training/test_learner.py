@@ -9,7 +9,8 @@ import torch
 
 from segwright.core.errors import SettingError
 from segwright.tasks import Batch
-from segwright.training.train_step import Learner, ema_decay, is_out_of_memory, launch
+from segwright.training.learner import Learner, ema_decay, is_out_of_memory, launch
+from segwright.training.loop import step
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def test_the_weights_depend_on_the_seed_alone(tiny_plan):
 def test_the_average_follows_the_network(tiny_plan, batch):
     learner = Learner.new(tiny_plan, launch(tiny_plan.training))
     start = [value.clone() for value in learner.network.parameters()]
-    learner.step([batch], 0, 1.0)
+    step(learner, [batch], 0, 1.0)
     for before, average, now in zip(start, learner.ema.parameters(), learner.network.parameters(), strict=True):
         torch.testing.assert_close(average, before.lerp(now.detach(), 1.0))  # 8 steps: the average looks back over one
 
@@ -35,7 +36,7 @@ def test_a_lost_loss_leaves_the_weights(tiny_plan, batch):
     learner = Learner.new(tiny_plan, launch(tiny_plan.training))
     start = [value.clone() for value in learner.network.parameters()]
     batch.image[0, 0, 0, 0] = float("nan")
-    assert not abs(learner.step([batch], 0, 1.0)["loss"]) < float("inf")
+    assert not abs(step(learner, [batch], 0, 1.0)["loss"]) < float("inf")
     assert all(torch.equal(a, b) for a, b in zip(start, learner.network.parameters(), strict=True))
 
 
@@ -44,7 +45,7 @@ def test_a_lost_loss_leaves_the_weights(tiny_plan, batch):
 def test_each_precision_and_layout_learns(tiny_plan, batch, precision, channels_last):
     training = replace(tiny_plan.training, precision=precision, channels_last=channels_last)
     learner = Learner.new(replace(tiny_plan, training=training), launch(training))
-    losses = [learner.step([batch], step, 1.0)["loss"] for step in range(8)]
+    losses = [step(learner, [batch], number, 1.0)["loss"] for number in range(8)]
     assert losses[-1] < losses[0]
 
 
@@ -56,7 +57,7 @@ def test_a_missing_gpu_is_named(tiny_plan):
 
 
 def test_a_batch_that_cannot_be_shared_is_named(tiny_plan, monkeypatch):
-    monkeypatch.setattr("segwright.training.train_step.Fabric", lambda **_: SimpleNamespace(launch=lambda: None, world_size=3))
+    monkeypatch.setattr("segwright.training.learner.Fabric", lambda **_: SimpleNamespace(launch=lambda: None, world_size=3))
     with pytest.raises(SettingError, match="a batch of 2 cannot be shared by 3 processes, 1 times each; .*batch_size=3"):
         launch(tiny_plan.training)
     launch(replace(tiny_plan.training, batch_size=3))
@@ -76,17 +77,17 @@ def test_a_step_is_that_of_torch(tiny_plan, batch):
     network = copy.deepcopy(learner.network).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
     average = [value.clone() for value in network.state_dict().values()]
-    for step in range(3):
-        losses = learner.step([batch], step, 0.5)
+    for number in range(3):
+        losses = step(learner, [batch], number, 0.5)
         optimiser.param_groups[0]["lr"] = 0.5 * 1e-3
-        torch.manual_seed(step)
+        torch.manual_seed(number)
         loss = torch.nn.functional.cross_entropy(network(batch.image), batch.target, ignore_index=-1, reduction="sum")
         loss = loss / batch.target.numel()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
-        decay = ema_decay(step, tiny_plan.training)
+        decay = ema_decay(number, tiny_plan.training)
         for ours, now in zip(average, network.state_dict().values(), strict=True):
             ours.copy_(ours.lerp(now, 1 - decay) if now.is_floating_point() else now)
         assert losses == {"loss": pytest.approx(loss.item())}
@@ -101,9 +102,9 @@ def test_parts_of_a_batch_step_as_the_whole(tiny_plan):
     image, target = torch.randn(4, 1, 32, 48, generator=generator), torch.randint(2, (4, 32, 48), generator=generator)
     parts = [Batch(["a", "b"], image[n : n + 2], target[n : n + 2]) for n in (0, 2)]
     one, two = (Learner.new(plan, launch(plan.training)) for _ in range(2))
-    for step in range(3):
-        whole = one.step([Batch(["a", "b", "c", "d"], image, target)], step, 1.0)
-        assert two.step(parts, step, 1.0)["loss"] == pytest.approx(whole["loss"], rel=1e-4)
+    for number in range(3):
+        whole = step(one, [Batch(["a", "b", "c", "d"], image, target)], number, 1.0)
+        assert step(two, parts, number, 1.0)["loss"] == pytest.approx(whole["loss"], rel=1e-4)
     for a, b in zip(one.network.parameters(), two.network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
@@ -112,7 +113,7 @@ def test_parts_of_a_batch_step_as_the_whole(tiny_plan):
 def test_other_recipes_learn(tiny_plan, batch, setting):
     plan = tiny_plan.with_settings([setting])
     learner = Learner.new(plan, launch(plan.training))
-    losses = [learner.step([batch], step, plan.schedule(step / 8))["loss"] for step in range(8)]
+    losses = [step(learner, [batch], number, plan.schedule(number / 8))["loss"] for number in range(8)]
     assert losses[-1] < losses[0]
     if setting == "training.ema=0":
         assert all(torch.equal(a, b) for a, b in zip(learner.network.parameters(), learner.ema.parameters(), strict=True))
@@ -120,7 +121,7 @@ def test_other_recipes_learn(tiny_plan, batch, setting):
 
 def test_each_term_of_the_loss_is_told(tiny_plan, batch):
     plan = tiny_plan.with_settings(["task.criterion.kind=weighted_sum"])
-    terms = Learner.new(plan, launch(plan.training)).step([batch], 0, 1.0)
+    terms = step(Learner.new(plan, launch(plan.training)), [batch], 0, 1.0)
     assert list(terms) == ["cross_entropy", "dice"] and all(value > 0 for value in terms.values())
 
 

@@ -1,0 +1,70 @@
+"""What a run keeps of what it learns: its state at moments, and the best of its averaged weights."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from segwright.checkpoints.model_file import ModelFile
+from segwright.core import Dataset
+from segwright.evaluation.measuring import Tally, count_predictions
+from segwright.inference.load import training_predictor
+from segwright.plans.plan import Plan
+from segwright.training.learner import Learner
+from segwright.training.resume import State
+from segwright.training.run_dir import MODEL_FILE, TrainLog
+
+SAVE_EVERY_S = 30.0  # a killed run loses at most this and one step; half of the minute that is promised
+
+
+@dataclass
+class Checkpointer:
+    """Saves the state of a run, scores its averaged weights at even moments, and keeps the best of them."""
+
+    run: Path
+    plan: Plan
+    val_set: Dataset
+    log: TrainLog
+    saved: float = field(default_factory=time.monotonic)
+
+    def keep(self, learner: Learner, state: State, progress: float) -> None:
+        """Do what is due at this progress, 0 to 1. What was learnt is saved before it is scored, which may take long."""
+        due = int(min(progress, 1.0) * self.plan.training.validations)
+        is_first = learner.fabric.is_global_zero
+        if is_first and (due > state.validations or time.monotonic() - self.saved > SAVE_EVERY_S):
+            state.write(self.run, learner)
+            self.saved = time.monotonic()
+        if due > state.validations:
+            self.validate(learner, state)
+            state.validations = due
+            if is_first and progress >= 1:
+                state.write(self.run, learner)
+            learner.fabric.barrier()
+
+    def validate(self, learner: Learner, state: State) -> None:
+        """Score the averaged weights on the validation samples, and keep them if they are the best so far."""
+        fabric, score = learner.fabric, self.plan.task.score
+        learner.share_ema()
+        predictor = training_predictor(learner.ema, self.plan, self.val_set.classes)
+        keys = self.val_set.keys[fabric.global_rank :: fabric.world_size]
+        share = count_predictions(predictor, self.val_set, metrics=[score], keys=keys)
+        tallies = gathered(share, fabric)
+        if not fabric.is_global_zero:
+            return
+        value = Tally.merged(tallies, self.val_set.keys).scores(resamples=0).values[score]
+        self.log.add(step=state.step, seconds=state.seconds, score=value, metric=score)
+        if value > state.best_score or not (self.run / MODEL_FILE).exists():
+            state.best_score = max(value, state.best_score)
+            ModelFile(learner.ema.state_dict(), self.plan, self.val_set.classes).write(self.run / MODEL_FILE)
+
+
+def gathered(share: Tally, fabric: Fabric) -> list[Tally]:
+    """What each process has counted, in the order of their ranks."""
+    if fabric.world_size == 1:
+        return [share]
+    tallies: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(tallies, share)
+    return tallies
