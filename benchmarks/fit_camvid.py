@@ -111,8 +111,8 @@ def splits(folder: Path, hold_out: int) -> Iterator[tuple[Path, Path]]:
 def run_segwright(train: Path, val: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Scores of `segwright fit`, from the files that it leaves."""
     from segwright.evaluation.scores import Scores
-    from segwright.plans import Plan
-    from segwright.training.folder import read_journal
+    from segwright.plans.plan import Plan
+    from segwright.training.run_dir import read_log
 
     with tempfile.TemporaryDirectory() as temporary:
         run = Path(temporary) / "run"
@@ -122,7 +122,7 @@ def run_segwright(train: Path, val: Path, arguments: argparse.Namespace) -> dict
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         wall = time.perf_counter() - start
         scores = Scores.from_json((run / "scores.json").read_text())
-        plan, steps = Plan.read(run), read_journal(run)[-1]["step"]
+        plan, steps = Plan.read(run), read_log(run)[-1]["step"]
         return {
             "wall_s": wall,
             "images": steps * plan.training.batch_size,

@@ -28,7 +28,7 @@ def main() -> None:
     import torch
     import torch.nn.functional as F
 
-    from segwright.inference.labels import labels
+    from segwright.decoding.upsample_argmax import labels
 
     torch.set_num_threads(THREADS)
     print("| logits | labels | content | fused ms | PyTorch ms | ratio, median (min to max) | agreement |")

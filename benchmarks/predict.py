@@ -40,7 +40,7 @@ def compare(folder: Path) -> None:
     import torch
 
     from segwright.codecs.image_file import read_image
-    from segwright.inference.files import predict
+    from segwright.inference.predict_files import predict
 
     torch.set_num_threads(THREADS)
     files = write_images(folder / "images")
@@ -97,7 +97,7 @@ def trained(folder: Path) -> Any:
     ]
     mask_folder.write(folder / "data", scenes)
     budget = segwright.Budget(minutes=MINUTES, device="cpu")
-    settings = ["data.zoom=1", f"training.crop=[{SIDE // 2},{SIDE // 2}]", f"inference.tile=[{SIDE},{SIDE}]"]
+    settings = [f"training.crop=[{SIDE // 2},{SIDE // 2}]", f"inference.tile=[{SIDE},{SIDE}]"]
     settings.append("model.encoder.norm_eps=1e-5")  # what transformers runs
     scores = segwright.fit(folder / "data", out=folder / "run", model="segformer_b0", budget=budget, settings=settings)
     print(f"trained for {MINUTES} minutes: pixel accuracy {scores.values['pixel accuracy']:.3f}", flush=True)

@@ -167,8 +167,8 @@ and PQ; for organs Dice and NSD; for vessels Dice and clDice.
   keys, classes by their names. COCO results (a JSON list) are scored against COCO annotations as pycocotools does.
 * An image without a prediction counts as if nothing had been found in it, and is listed. A prediction without a truth is left
   out, and listed. Sizes that differ, unknown classes, and scores that are NaN are errors that name the file.
-* Images are read one at a time and counted in several processes; memory does not grow with them. The counts of images add up,
-  so that order and number of processes change nothing.
+* Images are read and counted by several threads, then processes, each of which holds one; memory does not grow with them. The
+  counts of images add up, so that order and number of processes change nothing.
 * Each score comes with a 95 % interval over images and the sentence that says what it means. `--against OTHER` compares two
   predictions image by image; `--explain A B` says why two conventions give two numbers.
 * In Python: `metric.count(prediction, truth)` gives the state of an image, states add up, `metric.score(state)` gives the
@@ -265,8 +265,16 @@ SPEEDS = """
 Both sides in turns in one process, on the cores that the row says; ratios are theirs to ours, turn by turn. Memory is what the
 work adds at its highest to its input. The last column is the largest difference of the scores of both sides.
 
-From files, most of the time of panoptic quality goes into opening them. There Segwright is slower than panopticapi, because it
-opens the photographs as well, of both sides.
+From files, most of the time of panoptic quality goes into decoding the PNGs of both sides. Photographs are not opened, but for
+the head of their files, which tells whether they fit their truth. That row alone was measured later than the others, with
+panopticapi in turns, on two cores of another machine (Intel Xeon) that others were using too: its seconds say less than its
+ratio.
+
+```sh
+PYTHONPATH=CHECKOUT_OF_PANOPTICAPI python benchmarks/metrics.py --only "133 classes, from files"
+```
+
+All others:
 
 ```sh
 python benchmarks/metrics.py --json docs/metrics_speed.jsonl

@@ -5,8 +5,8 @@ import time
 import segwright
 from segwright.checkpoints.model_file import ModelFile
 from segwright.planning.budget import Budget
-from segwright.plans import Plan
-from segwright.training.folder import read_journal
+from segwright.plans.plan import Plan
+from segwright.training.run_dir import read_log
 from segwright.workflow import fit, free_folder
 
 
@@ -20,7 +20,7 @@ def test_fit_in_python_ends_in_time_and_the_model_predicts(tiny_plan, tmp_path):
     sample = segwright.open_dataset(tiny_plan.data.train + "/val")[0]
     assert model(sample).shape == sample.grid.shape
     plan = Plan.read(tmp_path / "run")
-    assert plan.training.steps == read_journal(tmp_path / "run")[-1]["step"]
+    assert plan.training.steps == read_log(tmp_path / "run")[-1]["step"]
     assert "as many as the minutes" in (tmp_path / "run" / "plan.toml").read_text()
     assert ModelFile.read(tmp_path / "run" / "model.safetensors").plan == plan
 

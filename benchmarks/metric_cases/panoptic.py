@@ -45,7 +45,7 @@ def cases() -> Iterator[Case]:
         amount=SETS[COCO_LIKE][0],
         units="images",
         sides={
-            "segwright": Side(run=ours_from_files, note="opens the photographs too"),
+            "segwright": Side(run=ours_from_files, note="reads only the heads of the photographs"),
             "panopticapi": Side(
                 run=panopticapi_from_files, needs=("panopticapi",), note="memory of its processes is not counted"
             ),

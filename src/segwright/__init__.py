@@ -12,7 +12,7 @@ HOME = {
     "Budget": "segwright.planning.budget",
     "Classes": "segwright.core",
     "Dataset": "segwright.core",
-    "Plan": "segwright.plans",
+    "Plan": "segwright.plans.plan",
     "Prompt": "segwright.core",
     "Sample": "segwright.core",
     "Segmentation": "segwright.core",
@@ -23,7 +23,7 @@ HOME = {
     "measure": "segwright.evaluation.measuring",
     "open_dataset": "segwright.formats",
     "plan": "segwright.planning.planner",
-    "predict": "segwright.inference.files",
+    "predict": "segwright.inference.predict_files",
     "train": "segwright.training.loop",
 }
 __all__ = sorted(HOME)  # noqa: PLE0605

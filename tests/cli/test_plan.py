@@ -1,6 +1,6 @@
 """The plan that is printed is the plan that trains."""
 
-from segwright.plans import Plan
+from segwright.plans.plan import Plan
 
 
 def test_a_plan_is_written_and_carried_out(segwright, tiny_plan, tmp_path):

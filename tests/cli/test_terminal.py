@@ -10,7 +10,7 @@ def test_progress_goes_to_stderr_and_tables_to_stdout(capsys):
     with training_progress("a run") as watch:
         watch({"step": 1, "progress": 0.5, "loss": 1.25})
         watch({"step": 2, "event": "out of memory: the batch is now 2"})
-        watch({"step": 2, "mIoU": 0.5})
+        watch({"step": 2, "score": 0.5, "metric": "mIoU"})
     with working("busy"):
         pass
     print_table(["name", "value"], [["a", "1.0"], ["b", "2.0"]])

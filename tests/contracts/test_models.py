@@ -34,9 +34,8 @@ def network(model: str):
 
 def images(model: str, count: int = 2, *, more: int = 0) -> torch.Tensor:
     """Images of the smallest sides that leave every map more than one pixel."""
-    axes = getattr(smallest(model), "axes", 2)
-    side = 2 * network(model).divisor + more
-    return torch.randn(count, smallest(model).in_channels, *(side,) * axes, generator=torch.Generator().manual_seed(1))
+    sides = (2 * divisor + more for divisor in network(model).divisors)
+    return torch.randn(count, smallest(model).in_channels, *sides, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -110,7 +109,7 @@ def test_a_seed_gives_the_same_weights_and_the_network_stays_as_it_was(model):
 def test_a_wrong_shape_is_refused_and_the_remedy_works(model):
     net = network(model).eval()
     wrong = images(model, 1, more=1)
-    with pytest.raises(ShapeError, match=f"needs sides divisible by {net.divisor}; pad them to") as error:
+    with pytest.raises(ShapeError, match=f"needs sides divisible by {net.divisors[0]}; pad them to") as error:
         net(wrong)
     sides = [int(side) for side in re.search(r"pad them to ([\d x]+)", str(error.value))[1].split(" x ")]
     padding = [n for given, wanted in zip(wrong.shape[:1:-1], sides[::-1], strict=True) for n in (0, wanted - given)]

@@ -41,6 +41,23 @@ def test_iteration_reads_one_after_the_other():
     assert [sample.key for sample in make()] == list(KEYS)
 
 
+class Whole:
+    """Loads a sample with its image, or without."""
+
+    def __call__(self, key):
+        return Sample.of(key, np.zeros((3, 2, 2), np.uint8))
+
+    def without_image(self, key):
+        return Sample.of(key, np.zeros((0, 2, 2), np.uint8))
+
+
+def test_images_are_left_out_where_they_can_be():
+    data = Dataset("memory", Classes.of(["one"]), KEYS, Whole())
+    assert data.without_images().subset(["b"])[0].image.shape == (0, 2, 2)
+    assert data[0].image.shape == (3, 2, 2)
+    assert make().without_images()[0].image.shape == (1, 2, 2)  # a reader that cannot gives what it has
+
+
 def test_past_the_end():
     with pytest.raises(IndexError):
         make()[4]

@@ -1,5 +1,7 @@
 """What is where. Axes: P planes, N segments, *S spatial axes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -133,7 +135,87 @@ def test_a_notebook_shows_the_picture_and_the_classes_that_occur(shape):
     assert "unseen" not in html
 
 
+def slow_instances(masks):
+    """The planes of masks, each in the first where it is free: what is obvious, and slow."""
+    planes = np.zeros((1, *masks.shape[1:]), dtype=np.int32)
+    for index, mask in enumerate(masks):
+        free = next((plane for plane in planes if not plane[mask].any()), None)
+        if free is None:
+            planes = np.concatenate([planes, np.zeros_like(planes[:1])])
+            free = planes[-1]
+        free[mask] = index + 1
+    return planes
+
+
+def slow_boxes(segmentation):
+    boxes = np.zeros((len(segmentation), 4), dtype=np.float32)
+    for index in range(len(segmentation)):
+        rows, columns = np.nonzero((segmentation.planes == index + 1).any(axis=0))
+        if len(rows):
+            boxes[index] = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    return boxes
+
+
+def slow_class_map(segmentation):
+    class_of = np.concatenate([[VOID, VOID], segmentation.class_ids]).astype(np.int32)
+    result = class_of[segmentation.planes[0] + 1]
+    for plane in segmentation.planes[1:]:
+        result = np.where(plane > 0, class_of[plane + 1], result)
+    return result
+
+
+def random_boxes(count, shape, seed=0):
+    """Bool masks (N, *S) of boxes that overlap."""
+    generator = np.random.default_rng(seed)
+    masks = np.zeros((count, *shape), bool)
+    for mask in masks:
+        sides = [np.sort(generator.integers(0, side + 1, 2)) for side in shape]
+        mask[tuple(slice(*side) for side in sides)] = True
+    return masks
+
+
 # By a slow twin
+
+
+@pytest.mark.parametrize(
+    ("count", "shape"), [(0, (5, 6)), (1, (1, 1)), (100, (90, 160)), (300, (40, 300)), (40, (9, 20, 70)), (3, (0, 4))]
+)
+def test_views_equal_their_slow_twins(count, shape):
+    masks = random_boxes(count, shape)
+    segmentation = Segmentation.instances(masks, np.arange(count) % 2, classes=TWO)
+    slow = slow_instances(masks)
+    np.testing.assert_array_equal(segmentation.planes, slow)
+    assert segmentation.planes.dtype == np.int32
+    np.testing.assert_array_equal(segmentation.masks(), masks)
+    np.testing.assert_array_equal(segmentation.areas(), np.bincount(np.maximum(slow, 0).ravel(), minlength=count + 1)[1:])
+    np.testing.assert_array_equal(segmentation.class_map(), slow_class_map(segmentation))
+    assert (segmentation.masks().dtype, segmentation.areas().dtype) == (bool, np.int64)
+    if len(shape) == 2:
+        np.testing.assert_array_equal(segmentation.boxes_xyxy(), slow_boxes(segmentation))
+        assert segmentation.boxes_xyxy().dtype == np.float32
+
+
+def test_more_than_eight_and_sixteen_planes():
+    masks = np.ones((20, 2, 3), bool)
+    masks[[3, 17], :, 1:] = False
+    segmentation = Segmentation.instances(masks, np.zeros(20, int), classes=TWO)
+    np.testing.assert_array_equal(segmentation.planes, slow_instances(masks))
+    assert len(segmentation.planes) == 20
+    gap = np.concatenate([masks, np.zeros((1, 2, 3), bool)])
+    gap[20, :, 1:] = True  # beside mask 3, in the plane of that
+    np.testing.assert_array_equal(Segmentation.instances(gap, np.zeros(21, int)).planes, slow_instances(gap))
+
+
+def test_views_of_arrays_that_are_not_in_the_order_of_memory():
+    masks = random_boxes(12, (30, 80))
+    turned = Segmentation.instances(masks.transpose(0, 2, 1), np.zeros(12, int), classes=TWO)
+    np.testing.assert_array_equal(turned.planes, slow_instances(masks.transpose(0, 2, 1)))
+    straight = Segmentation.instances(masks, np.zeros(12, int), classes=TWO)
+    flipped = replace(straight, planes=straight.planes[:, ::-1, ::2])
+    np.testing.assert_array_equal(flipped.masks(), masks[:, ::-1, ::2])
+    np.testing.assert_array_equal(flipped.areas(), masks[:, :, ::2].sum(axis=(1, 2)))
+    np.testing.assert_array_equal(flipped.boxes_xyxy(), slow_boxes(flipped))
+    np.testing.assert_array_equal(flipped.class_map(), slow_class_map(flipped))
 
 
 @given(stacks)
@@ -191,6 +273,13 @@ def test_the_argument_is_left_as_it_was(class_map):
 
 
 # By its messages
+
+
+def test_planes_with_a_segment_that_there_is_not():
+    one = Segmentation.panoptic(np.ones((2, 3), np.int32), [0], classes=TWO)
+    wrong = replace(one, planes=one.planes + 1)
+    with pytest.raises(ShapeError, match=r"planes hold 2..2, but there are 1 segments; 0..1 and -1 for void are what they may"):
+        wrong.class_map()
 
 
 def test_probabilities_are_no_class_map():

@@ -61,15 +61,25 @@ def test_networks_without_a_pyramid_are_refused_and_the_remedy_works(name, messa
 
 
 def test_weights_that_cannot_be_fetched_are_answered_with_a_remedy(monkeypatch):
+    encoder = timm.Config(name="resnet18").build()
+
     def create(name, in_channels, *, pretrained=False, **options):
-        if pretrained:
-            raise OSError("no route to host")
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create", create)
+    with pytest.raises(SettingError, match=r"could not be fetched \(no route to host\); .* leave out init.weights"):
+        timm.fetch(encoder)
+
+
+def test_weights_are_fetched_under_the_names_of_the_encoder(monkeypatch):
+    asked = []
+
+    def create(name, in_channels, *, pretrained=False, **options):
+        asked.append(pretrained)
         return library.create_model(name, features_only=True, in_chans=in_channels, **options)
 
     monkeypatch.setattr(timm, "create", create)
-    config = timm.Config(name="resnet18", pretrained=True)
-    with pytest.raises(SettingError, match=r"could not be fetched \(no route to host\); .* set pretrained = false"):
-        config.build()
-    timm.Config(name="resnet18", pretrained=False).build()
-    with torch.device("meta"):
-        config.build()  # who builds on the meta device brings the weights
+    encoder = timm.Config(name="resnet18").build()
+    assert asked == [False, False]  # to learn its shapes, and to build it
+    encoder.load_state_dict(timm.fetch(encoder))
+    assert asked[-1] is True

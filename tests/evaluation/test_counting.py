@@ -1,5 +1,7 @@
+import os
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import parent_process
 from typing import ClassVar
 
 import numpy as np
@@ -77,10 +79,8 @@ def test_a_process_that_dies_is_told_of(monkeypatch):
 
 
 def dies(key):
-    """Ends the process that reads the fourth image, as the system does when memory runs out."""
-    import os
-
-    if key == "s3":
+    """Ends the process that reads the fourth image, unless it is the first one, as the system does when memory runs out."""
+    if key == "s3" and parent_process() is not None:
         os._exit(9)
     return sample(0, key)
 

@@ -1,4 +1,6 @@
 import json
+import pickle
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import SettingError, UnknownNameError, UsageError
-from segwright.evaluation.measuring import differences, evaluate, measure, tally_pairs, tally_results
+from segwright.evaluation.measuring import Tally, count_predictions, differences, evaluate, measure, tally_pairs, tally_results
 from segwright.evaluation.opening import are_results
 from segwright.evaluation.pairs import pair
 from segwright.metrics.confusion import Confusion
@@ -63,6 +65,62 @@ def test_each_image_is_shown_once_and_only_one_is_held(truths, guess):
     scores = evaluate(guess, truths, resamples=0, on_image=lambda sample, guess, own: seen.append((sample.key, own["mIoU"])))
     assert [key for key, _ in seen] == list(truths.keys) and dict(seen)["s2"] == scores.per_image["s2"]["mIoU"]
     assert np.isnan(scores.intervals["mIoU"]).all() and "No intervals were asked for" in scores.convention
+
+
+@pytest.mark.parametrize("metrics", [["confusion"], ["confusion", "boundary", "mIoU"]])
+@pytest.mark.parametrize("shares", [1, 2, 3, 20])
+def test_shares_of_the_work_give_the_same_scores_to_the_last_bit(truths, guess, metrics, shares):
+    """Also with more shares than images, of which some are empty, in whatever order they come."""
+    tallies = [
+        pickle.loads(pickle.dumps(count_predictions(guess, truths, metrics=metrics, keys=truths.keys[n::shares])))
+        for n in range(shares)
+    ]
+    whole = evaluate(guess, truths, metrics=metrics, resamples=50)
+    for given in (tallies, tallies[::-1]):
+        assert Tally.merged(given, truths.keys).scores(50).to_json() == whole.to_json()
+
+
+def test_shares_that_do_not_fit(truths, guess):
+    one, rest = truths.keys[:1], truths.keys[1:]
+    first, others = (count_predictions(guess, truths, keys=keys) for keys in (one, rest))
+    for wrong, text in ([[first], f"'{rest[0]}'"], [[first, first, others], "once each"], [[others], "'s0'"]):
+        with pytest.raises(UsageError, match=f"{text}.*give keys\\[n::shares\\] to the share n"):
+            Tally.merged(wrong, truths.keys)
+    with pytest.raises(UsageError, match="'s1' never or in vain"):
+        Tally.merged([first, others], one)
+    with pytest.raises(UsageError, match="memory has no sample 'x'"):
+        count_predictions(guess, truths, keys=["x"])
+    assert Tally.merged([others, first], truths.keys).scores(0).count == len(truths)
+
+
+def test_the_next_sample_is_read_while_one_is_predicted(truths, guess):
+    is_read = {key: threading.Event() for key in truths.keys}
+
+    def load(key):
+        is_read[key].set()
+        return truths.load(key)
+
+    def predict(sample):
+        place = truths.keys.index(sample.key)
+        for key in truths.keys[place + 1 : place + 3]:
+            assert is_read[key].wait(10)  # though nobody asked for it yet
+        assert not any(is_read[key].is_set() for key in truths.keys[place + 3 :])
+        return guess(sample)
+
+    evaluate(predict, replace(truths, load=load), resamples=0)
+
+
+def test_an_image_that_cannot_be_read_is_named_after_those_before_it(truths, guess):
+    seen = []
+
+    def load(key):
+        if key == "s2":
+            raise UsageError("sample 's2' is damaged")
+        return truths.load(key)
+
+    with pytest.raises(UsageError, match="^sample 's2' is damaged$"):
+        evaluate(guess, replace(truths, load=load), on_image=lambda sample, *_: seen.append(sample.key))
+    assert seen == ["s0", "s1"]
 
 
 def test_the_convention_warns_of_few_images(truths, guess):

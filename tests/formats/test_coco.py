@@ -13,7 +13,8 @@ from segwright.codecs import rle
 from segwright.conversion import compare
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
-from segwright.formats import coco, mask_folder, open_dataset, open_splits
+from segwright.data.splits import open_splits
+from segwright.formats import coco, mask_folder, open_dataset
 
 THINGS = Classes.of(["car", "dog"], colors=[(1, 2, 3), (40, 50, 60)], is_thing=[True, True])
 BOTH = Classes.of(["road", "car"], is_thing=[False, True])
@@ -260,3 +261,12 @@ def test_volumes_are_refused(tmp_path):
     volume = Sample.of("a", np.zeros((1, 2, 3, 4), np.uint8), Segmentation.semantic(np.zeros((2, 3, 4), int)))
     with pytest.raises(OutputError, match="'a' is a volume, 2 x 3 x 4, and coco holds flat images; write it as nnunet"):
         coco.write(tmp_path / "x", [volume])
+
+
+def test_the_truth_without_its_photograph(tmp_path):
+    truth = Segmentation.instances(np.array([[[True, False, True]]]), [0], classes=Classes.of(["car"], is_thing=[True]))
+    coco.write(tmp_path, [Sample.of("a", np.zeros((3, 1, 3), np.uint8), truth)])
+    data = open_dataset(tmp_path)
+    bare = data.without_images()[0]
+    assert bare.image.shape == (0, 1, 3) and data[0].image.shape == (3, 1, 3)
+    np.testing.assert_array_equal(bare.truth.planes, data[0].truth.planes)

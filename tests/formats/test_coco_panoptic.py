@@ -176,3 +176,20 @@ def test_volumes_are_refused(tmp_path):
     volume = Sample.of("a", np.zeros((1, 2, 3, 4), np.uint8), Segmentation.semantic(np.zeros((2, 3, 4), int)))
     with pytest.raises(OutputError, match="'a' is a volume"):
         coco_panoptic.write(tmp_path / "x", [volume])
+
+
+def test_the_truth_without_its_photograph(tmp_path):
+    truth = Segmentation.panoptic(np.array([[1, 2, 0], [2, 2, -1]]), [0, 1], [0, 1], classes=BOTH)
+    coco_panoptic.write(tmp_path, [sample_of(key, truth) for key in ("train__a", "val__b")])
+    data = open_dataset(tmp_path)
+    for key in data.keys:
+        whole, bare = data.load(key), data.without_images().load(key)
+        assert bare.key == key and bare.image.shape == (0, 2, 3) and whole.image.shape == (3, 2, 3)
+        np.testing.assert_array_equal(bare.truth.planes, whole.truth.planes)
+    for file in data.image_files.values():
+        Image.fromarray(np.zeros((3, 2, 3), np.uint8)).save(file)  # turned: seen from the head of the file
+    with pytest.raises(FormatError, match="is 3 x 2 .* but .* tells of 2 x 3; give the image that was annotated"):
+        data.without_images()[0]
+    next(iter(data.image_files.values())).unlink()
+    with pytest.raises(FormatError):
+        data.without_images()[0]

@@ -11,7 +11,8 @@ from PIL import Image
 
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
-from segwright.formats import open_dataset, open_splits
+from segwright.data.splits import open_splits
+from segwright.formats import open_dataset
 from segwright.formats.davis import PALETTE, matches, read, write
 
 BOTH = Classes.of(["road", "car", "cat"], is_thing=[False, True, True])

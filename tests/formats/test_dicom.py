@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,19 @@ def panoptic(shape: tuple[int, ...], classes: Classes = CLASSES) -> Segmentation
 
 
 # By hand
+
+
+def test_a_mask_of_a_series_holds_its_objects(tmp_path):
+    values = write_series(tmp_path / "ct")
+    series = dicom.read(tmp_path / "ct")
+    truth = panoptic(values.shape)
+    sample = replace(series[0], truth=truth)
+    assert dicom.write_mask(tmp_path / "ct" / "masks", sample, series) == tmp_path / "ct" / "masks" / "ct.dcm"
+    [back] = open_dataset(tmp_path / "ct")
+    assert sorted(back.truth.instance_ids.tolist()) == [0, 3, 7]
+    for number in (3, 7):
+        found, written = ([*one.instance_ids].index(number) for one in (back.truth, truth))
+        assert np.array_equal(back.truth.mask(found), truth.mask(written))
 
 
 def test_series_by_folder_and_number(tmp_path):

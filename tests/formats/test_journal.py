@@ -6,7 +6,7 @@ from PIL import Image
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import OutputError
-from segwright.formats.journal import UNFINISHED, Journal, truth_of
+from segwright.formats.journal import UNFINISHED, Journal, LeftOutError, stopped, truth_of
 
 TWO = Classes.of(["a", "b"])
 
@@ -53,6 +53,30 @@ def test_a_stopped_writer_goes_on(tmp_path):
     records, _ = write(tmp_path, dataset("one", "two", "three", loaded=loaded))
     assert [record["key"] for record in records] == ["one", "two", "three"]
     assert loaded == ["three"]  # the finished samples were not even read
+
+
+def test_what_a_stopped_writer_has_finished(tmp_path):
+    assert stopped(tmp_path) is None
+    with pytest.raises(RuntimeError):
+        write(tmp_path, dataset("one", "two", "three"), stop_at="three")
+    with (tmp_path / UNFINISHED).open("a") as file:
+        file.write('{"key": "thr')
+    assert stopped(tmp_path) == ("keys", {"one", "two"})
+    (tmp_path / UNFINISHED).write_text("")
+    assert stopped(tmp_path) is None  # killed before the first line was whole
+    (tmp_path / UNFINISHED).write_text("[]\n")
+    with pytest.raises(OutputError, match="is damaged; remove"):
+        stopped(tmp_path)
+
+
+def test_a_sample_may_be_left_out(tmp_path):
+    def load(key):
+        if key == "two":
+            raise LeftOutError("nothing was predicted")
+        return sample(key)
+
+    records, _ = write(tmp_path, replace(dataset("one", "two", "three"), load=load))
+    assert [record["key"] for record in records] == ["one", "three"]
 
 
 def test_what_a_killed_writer_leaves_is_removed(tmp_path):

@@ -29,6 +29,7 @@ from segwright.formats.named_objects import (
     segmentation,
     truth_2d,
     unique_keys,
+    unread_picture,
     without,
     write_classes_file,
 )
@@ -185,17 +186,29 @@ def test_what_is_refused(tmp_path):
         truth_2d(volume, "x")
 
 
-def test_images_that_are_missing_or_do_not_fit(tmp_path):
+@pytest.mark.parametrize("read", [read_picture, unread_picture])
+def test_images_that_are_missing_or_do_not_fit(tmp_path, read):
+    channels = 3 if read is read_picture else 0
     path = write_image(tmp_path / "a", np.zeros((3, 2, 4), np.uint8))
-    assert read_picture(path, (2, 4), "here", name="a.png", is_needed=True).shape == (3, 2, 4)
-    assert read_picture(path, None, "here", name="a.png", is_needed=True).shape == (3, 2, 4)
-    assert read_picture(None, (2, 4), "here", name="a.png", is_needed=False).shape == (0, 2, 4)
+    assert read(path, (2, 4), "here", name="a.png", is_needed=True).shape == (channels, 2, 4)
+    assert read(path, None, "here", name="a.png", is_needed=True).shape == (channels, 2, 4)
+    assert read(None, (2, 4), "here", name="a.png", is_needed=False).shape == (0, 2, 4)
     with pytest.raises(FormatError, match="a.png is 2 x 4 .* but here tells of 4 x 2; give the image that was annotated"):
-        read_picture(path, (4, 2), "here", name="a.png", is_needed=True)
+        read(path, (4, 2), "here", name="a.png", is_needed=True)
     with pytest.raises(FormatError, match="here: its image 'a.png' is not there, others are; add it"):
-        read_picture(None, (4, 2), "here", name="a.png", is_needed=True)
+        read(None, (4, 2), "here", name="a.png", is_needed=True)
     with pytest.raises(FormatError, match="here: neither its image 'a.png' nor the size of that is known"):
-        read_picture(None, None, "here", name="a.png", is_needed=False)
+        read(None, None, "here", name="a.png", is_needed=False)
     volume = write_image(tmp_path / "v", np.zeros((1, 2, 3, 4), np.uint8))
     with pytest.raises(FormatError, match="v.tif is a volume, here is about a flat image"):
-        read_picture(volume, None, "here", name="v.tif", is_needed=True)
+        read(volume, None, "here", name="v.tif", is_needed=True)
+
+
+def test_a_picture_of_which_only_the_head_is_whole(tmp_path):
+    path = write_image(tmp_path / "a", np.random.default_rng(0).integers(0, 256, (3, 40, 60), dtype=np.uint8))
+    data = bytearray(path.read_bytes())
+    data[2000] ^= 255  # a pixel
+    path.write_bytes(data)
+    assert unread_picture(path, (40, 60), "here", name="a.png", is_needed=True).shape == (0, 40, 60)
+    with pytest.raises(FormatError, match="a.png is damaged"):
+        read_picture(path, (40, 60), "here", name="a.png", is_needed=True)

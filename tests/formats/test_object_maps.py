@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from segwright.core import VOID, Classes, Segmentation
-from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
+from segwright.core import VOID, Classes, Sample, Segmentation
+from segwright.core.errors import OutputError
+from segwright.formats.object_maps import NOTHING, fits_class_map, looked_up, mask_values, to_maps, to_segmentation
 
 THREE = Classes.of(["road", "car", "sky"], is_thing=[False, True, False])
 
@@ -34,7 +35,29 @@ def test_a_later_plane_covers_an_earlier():
     assert class_map.tolist() == [[1, 2, 2]] and numbers.tolist() == [[1, 2, 2]]
 
 
+def test_values_of_masks():
+    truth = Segmentation.panoptic(np.array([[1, 2, 0, VOID]]), [2, 0], classes=THREE)
+    values = mask_values(Sample.of("a", np.zeros((1, 1, 4), np.uint8), truth))
+    assert values.dtype == np.uint8 and values.tolist() == [[2, 0, 255, 255]]
+    many = Segmentation.panoptic(truth.planes[0], [299, 0], classes=Classes.of([f"c{k}" for k in range(300)]))
+    values = mask_values(Sample.of("a", np.zeros((1, 1, 4), np.uint8), many))
+    assert values.dtype == np.uint16 and values.tolist() == [[299, 0, 65535, 65535]]
+
+
 # By a slow twin
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (2, 5, 7)])
+def test_a_table_is_looked_up(shape):
+    planes = np.random.default_rng(0).integers(-1, 4, (3, *shape)).astype(np.int32)
+    truth = Segmentation(planes, *(np.array([0, 1, 2], np.int32),) * 2, np.ones(3, np.float32), THREE)
+    table = np.array([10, 20, 30, 40, 50], np.uint16)
+    found = looked_up(truth, table)
+    assert found.dtype == np.uint16
+    for place in np.ndindex(shape):
+        column = planes[(slice(None), *place)]
+        covering = [segment for segment in column[1:] if segment > 0]
+        assert found[place] == table[(covering[-1] if covering else column[0]) + 1]
 
 
 @pytest.mark.parametrize("highest", [3, 70_000, 2**31 - 1])
@@ -73,3 +96,13 @@ def test_maps_come_back(class_map, numbers):
     numbers = np.where(class_map >= 0, numbers, 0)
     back = to_maps(to_segmentation(class_map, numbers, THREE))
     assert np.array_equal(back[0], class_map) and np.array_equal(back[1], numbers)
+
+
+# By its messages
+
+
+def test_what_a_class_map_cannot_hold():
+    truth = Segmentation.instances(np.ones((1, 1, 2), bool), [1], classes=THREE)
+    assert not fits_class_map(truth) and fits_class_map(Segmentation.semantic(np.zeros((1, 2), int), THREE))
+    with pytest.raises(OutputError, match="'a' has 1 objects, .* cannot hold; write it as coco or volume"):
+        mask_values(Sample.of("a", np.zeros((1, 1, 2), np.uint8), truth))

@@ -11,7 +11,8 @@ from PIL import Image
 
 from segwright.core import Dataset
 from segwright.core.errors import FormatError, UnknownNameError
-from segwright.formats import mask_folder, open_dataset, open_splits, readers, synthetic
+from segwright.data.splits import open_splits
+from segwright.formats import mask_folder, open_dataset, readers, synthetic
 from segwright.formats.journal import UNFINISHED
 
 MASK = np.array([[0, 1], [2, 2]], dtype=np.uint8)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from segwright.core.errors import SettingError, ShapeError, UnknownNameError
-from segwright.formats import open_dataset, open_splits, synthetic
+from segwright.data.splits import open_splits
+from segwright.formats import open_dataset, synthetic
 from segwright.formats.synthetic import SCENES, cells, matches, read, street_video, streets
 
 # By hand

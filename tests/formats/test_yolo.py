@@ -10,7 +10,8 @@ from PIL import Image
 
 from segwright.core import Classes, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
-from segwright.formats import open_dataset, open_splits
+from segwright.data.splits import open_splits
+from segwright.formats import open_dataset
 from segwright.formats.yolo import matches, read, write
 
 THINGS = Classes.of(["car", "no: 'x' ✓"], is_thing=[True, True])

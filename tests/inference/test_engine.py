@@ -21,8 +21,8 @@ from segwright.inference.engine import (
     TorchEngine,
     pick_engine,
 )
-from segwright.inference.labels import labels
-from segwright.inference.memory import Memory
+from segwright.inference.engine_cache import EngineCache
+from segwright.tasks.semantic import Semantic
 
 
 class Net(nn.Module):
@@ -62,6 +62,14 @@ def eager(network: nn.Module, batch: np.ndarray) -> np.ndarray:
 
 
 EXAMPLE = noise(1, 3, 16, 24)
+AGREE = Semantic().agreement
+
+
+class Several(nn.Module):
+    """A network of several outputs in a tree: a tensor, and two in a dict, one of them of whole numbers."""
+
+    def forward(self, image: torch.Tensor) -> tuple:
+        return image.mean(dim=1), {"sum": image.sum(dim=(2, 3)), "winner": image.flatten(1).argmax(dim=1)}
 
 
 # By hand: each engine says what float32 eager says
@@ -71,9 +79,17 @@ EXAMPLE = noise(1, 3, 16, 24)
 @pytest.mark.parametrize("axes", [2, 3])
 def test_all_engines_agree(name, axes):
     network, batch = Net(axes).eval(), noise(2, 3, *(8, 16, 24)[-axes:])
-    found, wanted = KINDS[name].make(network, "cpu", None)(batch), eager(network, batch)
+    (found,), wanted = KINDS[name].make(network, "cpu", None)(batch), eager(network, batch)
     assert found.dtype == np.float32 and found.shape == wanted.shape and found.flags.c_contiguous
     np.testing.assert_allclose(found, wanted, atol=0.05 if "bfloat16" in name else 1e-5)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_all_engines_give_all_outputs_in_order(name):
+    mean, total, winner = KINDS[name].make(Several().eval(), "cpu", None)(EXAMPLE)
+    np.testing.assert_allclose(mean, EXAMPLE.mean(axis=1), atol=0.02)
+    np.testing.assert_allclose(total, EXAMPLE.sum(axis=(2, 3)), atol=1)
+    assert winner.tolist() == [EXAMPLE.argmax()] and winner.dtype.kind == "i"
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -92,14 +108,14 @@ def test_openvino_takes_one_shape_after_the_other():
     run = OpenVINOEngine(network)
     for shape in [(16, 24), (8, 8), (32, 16), (8, 24), (64, 8), (16, 24)]:
         batch = noise(1, 3, *shape, seed=sum(shape))
-        np.testing.assert_allclose(run(batch), eager(network, batch), atol=1e-5)
+        np.testing.assert_allclose(run(batch)[0], eager(network, batch), atol=1e-5)
     assert len(run.requests) == engine.COMPILED_SHAPES
 
 
 def test_openvino_starts_from_what_was_kept(tmp_path):
-    first = OpenVINOEngine(Net().eval(), folder=tmp_path)(EXAMPLE).copy()
+    first = OpenVINOEngine(Net().eval(), folder=tmp_path)(EXAMPLE)[0].copy()
     untouched = Net().eval()
-    found = OpenVINOEngine(untouched, folder=tmp_path)(EXAMPLE)
+    (found,) = OpenVINOEngine(untouched, folder=tmp_path)(EXAMPLE)
     assert untouched.calls == 0
     np.testing.assert_array_equal(found, first)
 
@@ -113,10 +129,10 @@ class Slow:
     def __init__(self, wait_s: float, sign: float = 1.0) -> None:
         self.run, self.wait_s, self.sign, self.calls = TorchEngine(Net().eval()), wait_s, sign, 0
 
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
+    def __call__(self, batch: np.ndarray) -> tuple[np.ndarray, ...]:
         self.calls += 1
         time.sleep(self.wait_s)
-        return self.sign * self.run(batch)
+        return tuple(self.sign * output for output in self.run(batch))
 
 
 def test_the_fastest_is_picked_and_remembered(monkeypatch, caplog):
@@ -125,8 +141,8 @@ def test_the_fastest_is_picked_and_remembered(monkeypatch, caplog):
     kinds = [Kind("slow", lambda *_: Slow(0.2)), Kind("fast", lambda *_: Slow(0.001)), Kind("middle", lambda *_: Slow(0.05))]
     monkeypatch.setattr(engine, "candidates", lambda device: kinds)
     network = Net().eval()
-    assert pick_engine(network, EXAMPLE).wait_s == 0.001
-    fact = json.loads(json.dumps(Memory.of(network).recall()["1x3x16x24"]))
+    assert pick_engine(network, AGREE, EXAMPLE).wait_s == 0.001
+    fact = json.loads(json.dumps(EngineCache.of(network).recall()["1x3x16x24"]))
     assert fact["engine"] == "fast" and list(fact["found"]) == [PLAIN.name, "slow", "fast", "middle"]
     assert "engine for 1x3x16x24: fast (torch float32: 1" in caplog.text
 
@@ -134,14 +150,14 @@ def test_the_fastest_is_picked_and_remembered(monkeypatch, caplog):
 def test_an_engine_with_other_labels_is_out(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(engine, "candidates", lambda device: [Kind("wrong", lambda *_: Slow(0, sign=-1.0))])
-    assert isinstance(pick_engine(Net().eval(), EXAMPLE), TorchEngine)
-    assert "wrong: out, 0.00 % of the labels agree" in caplog.text
+    assert isinstance(pick_engine(Net().eval(), AGREE, EXAMPLE), TorchEngine)
+    assert "wrong: out, 0.00 % agrees" in caplog.text
 
 
 def test_an_engine_that_cannot_run_the_network_is_out(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(engine, "candidates", lambda device: [VINO])
-    assert isinstance(pick_engine(Refusing(), EXAMPLE), TorchEngine)
+    assert isinstance(pick_engine(Refusing(), AGREE, EXAMPLE), TorchEngine)
     assert "openvino float32: cannot run it (" in caplog.text
 
 
@@ -164,9 +180,8 @@ def test_a_race_ends(monkeypatch):
 
 def test_the_real_choice_has_the_right_labels():
     network = Net().eval()
-    found = pick_engine(network, EXAMPLE)(EXAMPLE)
-    agreement = labels(found[0], (16, 24)) == labels(eager(network, EXAMPLE)[0], (16, 24))
-    assert agreement.mean() >= engine.AGREEMENT
+    found = pick_engine(network, AGREE, EXAMPLE)(EXAMPLE)
+    assert AGREE(found, (eager(network, EXAMPLE),), (16, 24)) >= engine.AGREEMENT
 
 
 # When to choose
@@ -174,16 +189,16 @@ def test_the_real_choice_has_the_right_labels():
 
 def test_a_few_images_are_not_worth_a_choice(empty_cache):
     network = Net().eval()
-    auto = AutoEngine(network)
+    auto = AutoEngine(network, AGREE)
     for seed in range(5):
         batch = noise(1, 3, 16, 24, seed=seed)
-        np.testing.assert_allclose(auto(batch), eager(network, batch), atol=1e-5)
+        np.testing.assert_allclose(auto(batch)[0], eager(network, batch), atol=1e-5)
     assert auto.picked is None and not list(empty_cache.rglob("*.json"))
 
 
 def test_many_images_ahead_are(monkeypatch):
     monkeypatch.setattr(engine, "PATIENCE_S", 1.0)
-    auto = AutoEngine(Net().eval())
+    auto = AutoEngine(Net().eval(), AGREE)
     auto.ahead = 10**6
     auto(EXAMPLE)
     assert auto.picked is not None and auto.engines == {EXAMPLE.shape: auto.picked}
@@ -191,48 +206,48 @@ def test_many_images_ahead_are(monkeypatch):
 
 def test_what_an_earlier_run_picked_is_used_at_once():
     network = Net().eval()
-    Memory.of(network).remember("1x3x16x24", {"engine": VINO.name})
-    auto = AutoEngine(network)
-    np.testing.assert_allclose(auto(EXAMPLE), eager(network, EXAMPLE), atol=1e-5)
+    EngineCache.of(network).remember("1x3x16x24", {"engine": VINO.name})
+    auto = AutoEngine(network, AGREE)
+    np.testing.assert_allclose(auto(EXAMPLE)[0], eager(network, EXAMPLE), atol=1e-5)
     assert isinstance(auto.picked, OpenVINOEngine)
 
 
 @pytest.mark.parametrize("fact", [{"engine": "from another version"}, {}, "text", None, {"engine": ["x"]}])
 def test_what_is_not_understood_is_passed_over(fact):
     network = Net().eval()
-    Memory.of(network).remember("1x3x16x24", fact)
-    np.testing.assert_allclose(AutoEngine(network)(EXAMPLE), eager(network, EXAMPLE), atol=1e-5)
+    EngineCache.of(network).remember("1x3x16x24", fact)
+    np.testing.assert_allclose(AutoEngine(network, AGREE)(EXAMPLE)[0], eager(network, EXAMPLE), atol=1e-5)
 
 
 def test_a_damaged_cache_falls_back_to_pytorch(caplog):
     network = Net().eval()
-    memory = Memory.of(network)
-    memory.remember("1x3x16x24", {"engine": VINO_HALF.name})
-    (memory.folder / "network.xml").write_text("<xml")
-    auto = AutoEngine(network)
+    cache = EngineCache.of(network)
+    cache.remember("1x3x16x24", {"engine": VINO_HALF.name})
+    (cache.folder / "network.xml").write_text("<xml")
+    auto = AutoEngine(network, AGREE)
     for _ in range(2):
-        np.testing.assert_allclose(auto(EXAMPLE), eager(network, EXAMPLE), atol=1e-5)
+        np.testing.assert_allclose(auto(EXAMPLE)[0], eager(network, EXAMPLE), atol=1e-5)
     assert "going on with PyTorch" in caplog.text
 
 
 def test_other_shapes_get_the_same_engine_once_they_repeat(monkeypatch):
     network = Net().eval()
-    Memory.of(network).remember("1x3x16x24", {"engine": VINO.name})
-    auto = AutoEngine(network)
+    EngineCache.of(network).remember("1x3x16x24", {"engine": VINO.name})
+    auto = AutoEngine(network, AGREE)
     auto(EXAMPLE)
     other = noise(1, 3, 32, 8)
     for count in range(4):
-        np.testing.assert_allclose(auto(other), eager(network, other), atol=1e-5)
+        np.testing.assert_allclose(auto(other)[0], eager(network, other), atol=1e-5)
         assert (other.shape in auto.engines) == (count >= 1)
     assert auto.engines[other.shape] is auto.picked
 
 
 def test_an_engine_that_fails_at_another_shape_is_not_used_for_it():
     network = Net().eval()
-    auto = AutoEngine(network)
-    auto.picked = lambda batch: np.zeros((1, 2, 3, 3), np.float32)  # the wrong labels
+    auto = AutoEngine(network, AGREE)
+    auto.picked = lambda batch: (np.zeros((1, 2, 3, 3), np.float32),)  # the wrong labels
     for _ in range(3):
-        np.testing.assert_allclose(auto(EXAMPLE), eager(network, EXAMPLE), atol=1e-5)
+        np.testing.assert_allclose(auto(EXAMPLE)[0], eager(network, EXAMPLE), atol=1e-5)
     assert auto.engines[EXAMPLE.shape] is auto.plain
 
 
@@ -240,6 +255,6 @@ def test_an_engine_that_fails_at_another_shape_is_not_used_for_it():
 
 
 def test_the_error_of_the_network_reaches_the_caller():
-    auto = AutoEngine(Net().eval())
+    auto = AutoEngine(Net().eval(), AGREE)
     with pytest.raises(ValueError, match="odd side"):
         auto(noise(1, 3, 16, 23))

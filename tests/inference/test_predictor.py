@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,22 +11,24 @@ from segwright.core import Classes, Grid, Sample
 from segwright.core.errors import SegwrightError, SettingError, ShapeError
 from segwright.inference.engine import TorchEngine
 from segwright.inference.predictor import Predictor
+from segwright.tasks.semantic import Semantic
 from segwright.transforms.normalise import Normalise
+from segwright.transforms.prepare import Preprocess
 
 TWO, THREE = Classes.of(["dark", "bright"]), Classes.of(["dark", "middle", "bright"])
-AS_IT_IS = Normalise(mean=(0.0,), std=(1.0,))
+AS_IT_IS = Preprocess(channels=1, normalise=Normalise(mean=(0.0,), std=(1.0,)))
 
 
 class Bright(nn.Module):
-    """Logits of "at least half as bright as 200", averaged over blocks; refuses sides that its divisor does not divide."""
+    """Logits of "at least half as bright as 200", averaged over blocks; refuses sides that its divisors do not divide."""
 
-    def __init__(self, stride: int = 1, divisor: int = 1) -> None:
+    def __init__(self, stride: int = 1, divisor: int = 1, axes: int = 2) -> None:
         super().__init__()
-        self.stride, self.divisor = stride, divisor
+        self.stride, self.divisors = stride, (divisor,) * axes
         self.shapes: list[tuple[int, ...]] = []
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        assert all(side % self.divisor == 0 for side in image.shape[2:]), image.shape
+        assert all(side % d == 0 for side, d in zip(image.shape[2:], self.divisors, strict=True)), image.shape
         self.shapes.append(tuple(image.shape[2:]))
         pool = nn.functional.avg_pool2d if image.ndim == 4 else nn.functional.avg_pool3d
         bright = pool(image[:, :1], self.stride) - 100
@@ -32,8 +36,12 @@ class Bright(nn.Module):
 
 
 def predictor_of(network: nn.Module, **changes) -> Predictor:
-    settings = {"classes": TWO, "channels": 1, "normalise": AS_IT_IS, "engine": TorchEngine(network)} | changes
+    settings = {"task": Semantic(), "classes": TWO, "preprocess": AS_IT_IS, "engine": TorchEngine(network)} | changes
     return Predictor(network=network, **settings)
+
+
+def at_scale(scale: float, axes: int = 2) -> Preprocess:
+    return replace(AS_IT_IS, scale=(scale,) * axes)
 
 
 def square(shape: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ...]) -> np.ndarray:
@@ -67,56 +75,36 @@ def test_one_pixel():
 def test_colours_go_to_a_network_for_grey_and_back():
     colour = np.repeat(square((8, 8), (0, 0), (4, 8)), 3, axis=0)
     assert predictor_of(Bright())(colour).class_map().sum() == 32
-    to_colours = Predictor(network=Bright(), classes=TWO, channels=3, normalise=Normalise(mean=(0.0,) * 3, std=(1.0,) * 3))
+    to_colours = predictor_of(Bright(), preprocess=Preprocess(normalise=Normalise(mean=(0.0,) * 3, std=(1.0,) * 3)))
     assert to_colours(colour[:1]).class_map().sum() == 32
-
-
-@pytest.mark.parametrize(
-    ("shape", "tile", "expected"),
-    [
-        ((100, 100), None, ((128, 128), (128, 128))),  # the next multiples of the divisor
-        ((100, 300), (512, 512), ((128, 320), (128, 320))),  # the next of 8 sizes per tile
-        ((100, 600), (512, 512), ((128, 384), (128, 608))),  # two tiles of 384, and not of 512
-        ((100, 896), (512, 512), ((128, 512), (128, 896))),
-        ((500, 512), (512, 512), ((512, 512), (512, 512))),
-        ((100, 100), (100, 100), ((64, 64), (128, 128))),  # a tile is at most what was asked for
-        ((3, 3), (512, 512), ((64, 64), (64, 64))),
-    ],
-)
-def test_the_sizes_of_tiles_and_padded_images(shape, tile, expected):
-    assert predictor_of(Bright(4, 32), tile=tile).sizes(shape) == expected
-
-
-def test_the_deepest_stage_gets_more_than_one_pixel():
-    assert predictor_of(Bright(4, 32)).sizes((3, 3)) == ((32, 64), (32, 64))
 
 
 # By a law
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
-@pytest.mark.parametrize("zoom", [0.5, 1, 2])
+@pytest.mark.parametrize("scale", [0.5, 1, 2])
 @pytest.mark.parametrize("tile", [None, (32, 32)])
-def test_what_is_seen_lands_where_it_was(stride, zoom, tile):
+def test_what_is_seen_lands_where_it_was(stride, scale, tile):
     """An edge shifted by half a pixel of the logits would be seen; corners may be cut by what is smaller than a block."""
-    image = square((64, 96), (16, 24), (48, 72))  # on borders of blocks, whatever the stride and the zoom
-    found = predictor_of(Bright(stride, 8), zoom=zoom, tile=tile)(image).class_map()
+    image = square((64, 96), (16, 24), (48, 72))  # on borders of blocks, whatever the stride and the scale
+    found = predictor_of(Bright(stride, 8), preprocess=at_scale(scale), tile=tile)(image).class_map()
     wrong = found != (image[0] > 0)
     assert not wrong[32].any() and not wrong[:, 48].any()
-    assert wrong.sum() <= 4 * (stride / zoom) ** 2
+    assert wrong.sum() <= 4 * (stride / scale) ** 2
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     shape=st.tuples(st.integers(20, 70), st.integers(20, 70)),
-    zoom=st.sampled_from([0.5, 0.7, 1.0, 1.5, 2.0]),
+    scale=st.sampled_from([0.5, 0.7, 1.0, 1.5, 2.0]),
     stride=st.sampled_from([1, 2, 4]),
     tile=st.sampled_from([None, (32, 48)]),
 )
-def test_the_middle_of_a_ramp_stays_at_any_size(shape, zoom, stride, tile):
+def test_the_middle_of_a_ramp_stays_at_any_size(shape, scale, stride, tile):
     """Of a ramp from dark to bright, the line half-way stays where it is, to the pixel that it cuts, also with padding."""
     ramp = np.linspace(0, 200, shape[1])[None, None] * np.ones((1, shape[0], 1))
-    found = predictor_of(Bright(stride, 8), zoom=zoom, tile=tile)(ramp.astype(np.float32)).class_map()
+    found = predictor_of(Bright(stride, 8), preprocess=at_scale(scale), tile=tile)(ramp.astype(np.float32)).class_map()
     assert found.shape == shape
     assert (abs(found.sum(axis=1) - shape[1] / 2) <= 1).all()
 
@@ -124,9 +112,10 @@ def test_the_middle_of_a_ramp_stays_at_any_size(shape, zoom, stride, tile):
 def test_in_3d():
     image = square((20, 24, 28), (4, 8, 12), (12, 16, 20))
     for tile in (None, (8, 16, 16)):
-        found = predictor_of(Bright(1, 8), tile=tile)(image).class_map()
+        found = predictor_of(Bright(1, 8, axes=3), tile=tile)(image).class_map()
         assert (found == (image[0] > 0)).all()
-    halved = predictor_of(Bright(2, 8), zoom=0.5)(image).class_map()  # blocks of 4 pixels: the corners of the box are lost
+    half = at_scale(0.5, axes=3)
+    halved = predictor_of(Bright(2, 8, axes=3), preprocess=half)(image).class_map()  # blocks of 4 pixels: corners are lost
     for line in ((slice(None), 12, 16), (8, slice(None), 16), (8, 12, slice(None))):
         assert (halved[line] == (image[0][line] > 0)).all()
 
@@ -155,7 +144,7 @@ def test_input_and_network_stay_as_they_are():
     network = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(), nn.Conv2d(1, 2, 1)).train()
     network[1].eval()
     before, weights = image.copy(), {name: value.clone() for name, value in network.state_dict().items()}
-    predictor_of(network, zoom=0.5)(image)
+    predictor_of(network, preprocess=at_scale(0.5))(image)
     assert (image == before).all()
     assert [module.training for module in network] == [True, False, True] and network.training
     assert all((weights[name] == value).all() for name, value in network.state_dict().items())
@@ -163,7 +152,7 @@ def test_input_and_network_stay_as_they_are():
 
 def test_the_engine_is_found_without_being_given():
     image = square((9, 11), (2, 3), (5, 8))
-    found = Predictor(network=Bright(), classes=TWO, channels=1, normalise=AS_IT_IS)(image)
+    found = Predictor(network=Bright(), task=Semantic(), classes=TWO, preprocess=AS_IT_IS)(image)
     assert (found.class_map() == (image[0] > 0)).all()
 
 

@@ -5,10 +5,10 @@ import pytest
 
 from segwright.core import Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
+from segwright.data.fingerprint import fingerprint
 from segwright.inspection.data_card import facts, size_table, write_data_card
 from segwright.inspection.doctor import Report, inspect
 from segwright.inspection.finding import Finding
-from segwright.planning.fingerprint import fingerprint
 
 ILL = Finding("off-by-one", "error", "1 to 3 & never 0.", "Say so.", {}, ("a",))
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from segwright.codecs.image_file import write_picture, write_values
 from segwright.core.errors import FormatError
-from segwright.formats import mask_folder, open_splits, synthetic
+from segwright.data.splits import open_splits
+from segwright.formats import mask_folder, synthetic
 from segwright.inspection.doctor import inspect
 from segwright.inspection.finding import MEANING
 from segwright.inspection.remedies import write_config

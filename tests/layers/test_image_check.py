@@ -7,8 +7,8 @@ from segwright.core.errors import ShapeError
 from segwright.layers.image_check import check_image
 
 
-def check(*shape, axes=2):
-    check_image(torch.zeros(shape), channels=3, axes=axes, divisor=4)
+def check(*shape, axes=2, divisors=None):
+    check_image(torch.zeros(shape), channels=3, axes=axes, divisors=divisors or (4,) * axes)
 
 
 def test_by_hand():
@@ -23,6 +23,9 @@ def test_messages_name_what_is_given_and_the_remedy_works():
     check(1, 3, 8, 8)
     with pytest.raises(ShapeError, match=r"images are 0 x 8, .* pad them to 4 x 8"):
         check(1, 3, 0, 8)
+    with pytest.raises(ShapeError, match=r"images are 8 x 8 x 8, .* divisible by 1 x 4 x 16; pad them to 8 x 8 x 16"):
+        check(1, 3, 8, 8, 8, axes=3, divisors=(1, 4, 16))
+    check(1, 3, 8, 8, 16, axes=3, divisors=(1, 4, 16))
     with pytest.raises(ShapeError, match=r"have 1 channels, but this network was built for 3; .*in_channels=1"):
         check(1, 1, 8, 8)
     with pytest.raises(ShapeError, match=r"batch is 3 x 8 x 8, .* add a batch axis with image\[None\]"):

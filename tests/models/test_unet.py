@@ -97,9 +97,11 @@ def test_moving_the_image_by_the_divisor_moves_the_answer():
     network = seeded(replace(TINY, depth=2))
     image = torch.zeros(1, 2, 48, 32, dtype=torch.float64)
     image[:, :, 16:24, 12:20] = torch.randn(1, 2, 8, 8, dtype=torch.float64)
-    moved = network(image.roll((2 * network.divisor, -network.divisor), (2, 3)))
+    moved = network(image.roll((2 * network.divisors[0], -network.divisors[0]), (2, 3)))
     inside = (slice(None), slice(None), slice(16, -16), slice(10, -10))  # away from the zeros that pad the borders
-    torch.testing.assert_close(moved[inside], network(image).roll((2 * network.divisor, -network.divisor), (2, 3))[inside])
+    torch.testing.assert_close(
+        moved[inside], network(image).roll((2 * network.divisors[0], -network.divisors[0]), (2, 3))[inside]
+    )
 
 
 def test_bfloat16_and_channels_last_stay_close_and_keep_the_layout():

@@ -10,10 +10,10 @@ from segwright.pages.curves import column, duration, framed, learning_curves, ro
 LOG = [
     {"step": 1, "seconds": 2.0, "loss": 2.0, "learning_rate": 0.001},
     {"step": 2, "seconds": 4.0, "loss": 1.0, "learning_rate": 0.002},
-    {"step": 2, "seconds": 5.0, "mIoU": 0.25, "pixel accuracy": 0.5},
+    {"step": 2, "seconds": 5.0, "score": 0.25, "metric": "mIoU"},
     {"step": 3, "event": "out of memory: <the batch> is now 4"},
     {"step": 4, "seconds": 9.0, "loss": float("nan"), "learning_rate": 0.0},
-    {"step": 4, "seconds": 10.0, "mIoU": 0.5},
+    {"step": 4, "seconds": 10.0, "score": 0.5, "metric": "mIoU"},
 ]
 
 

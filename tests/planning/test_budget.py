@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from segwright.core.errors import SettingError
+from segwright.data.splits import open_splits
 from segwright.planning import budget
 from segwright.planning.budget import Budget, KeptForBackward, measure
+from segwright.training.dataloader import CropDataset
 
 
 def test_what_is_granted():
@@ -48,27 +50,39 @@ def test_what_a_forward_pass_keeps_by_hand():
     assert kept.total == 10 * 100 * 4  # exp keeps its result; times two keeps nothing
 
 
+def parts_of(plan) -> list:
+    training = plan.training
+    return CropDataset.of(open_splits(plan.data.train).train, plan).parts(range(training.batch_size), training.accumulate)
+
+
 MEMORY = """
 import sys, torch
 from pathlib import Path
 from segwright.planning import budget
 from segwright.planning.budget import measure
-from segwright.plans import Plan
+from segwright.data.splits import open_splits
+from segwright.plans.plan import Plan
+from segwright.training.dataloader import CropDataset
 plan = Plan.read(Path(sys.argv[1]))
+parts = CropDataset.of(open_splits(plan.data.train).train, plan).parts(range(8), int(sys.argv[2]))
 peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024  # ru_maxrss is inherited
 before = peak()
-cost = measure(plan)
+cost = measure(plan, parts)
 print(peak() - before, cost.memory_bytes)
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
-def test_the_memory_that_is_told_is_what_a_fresh_process_takes(tiny_plan, tmp_path):
-    training = replace(tiny_plan.training, batch_size=8, crop=(192, 192))
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_the_memory_that_is_told_is_what_a_fresh_process_takes(tiny_plan, tmp_path, accumulate):
+    training = replace(tiny_plan.training, batch_size=8, accumulate=accumulate, crop=(192, 192))
     plan = replace(tiny_plan, model=replace(tiny_plan.model, width=16), training=training)
     (tmp_path / "plan.toml").write_text(plan.to_toml())
     result = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(tmp_path / "plan.toml")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", MEMORY, str(tmp_path / "plan.toml"), str(accumulate)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     taken, told = map(int, result.stdout.split())
     assert 0.5 * taken < told < 2 * taken, result.stdout
@@ -77,18 +91,18 @@ def test_the_memory_that_is_told_is_what_a_fresh_process_takes(tiny_plan, tmp_pa
 def test_a_larger_batch_costs_more(tiny_plan):
     def seconds(batch_size):
         plan = replace(tiny_plan, training=replace(tiny_plan.training, batch_size=batch_size, crop=(96, 128)))
-        return min(measure(plan).seconds for _ in range(3))
+        return min(measure(plan, parts_of(plan)).seconds for _ in range(3))
 
     assert seconds(8) > 1.5 * seconds(1)
 
 
 def test_a_long_step_is_not_repeated(tiny_plan, monkeypatch):
     taken = []
-    monkeypatch.setattr(budget.Learner, "step", lambda self, batch, step, rate: taken.append(step))
-    measure(tiny_plan)
+    monkeypatch.setattr(budget.Learner, "step", lambda self, parts, step, rate: taken.append(step))
+    measure(tiny_plan, parts_of(tiny_plan))
     assert taken == [0, 1, 2]
     monkeypatch.setattr(budget, "LONG_STEP_S", -1.0)
-    measure(tiny_plan)
+    measure(tiny_plan, parts_of(tiny_plan))
     assert taken == [0, 1, 2, 0]
 
 
@@ -97,4 +111,4 @@ def test_a_step_that_runs_out_of_memory_costs_without_end(tiny_plan, monkeypatch
         raise torch.OutOfMemoryError("no memory")
 
     monkeypatch.setattr(budget.Learner, "step", starved)
-    assert measure(tiny_plan).seconds == float("inf")
+    assert measure(tiny_plan, parts_of(tiny_plan)).seconds == float("inf")

@@ -14,7 +14,9 @@ from segwright.core.errors import SettingError, ShapeError, UnknownNameError, Us
 from segwright.planning import planner
 from segwright.planning.budget import Budget, Cost
 from segwright.planning.planner import plan, planned
-from segwright.plans import Plan
+from segwright.plans.plan import Plan
+
+NOTHING_ELSE = {"val": None, "fold": None, "task": None, "model": None, "settings": ()}
 
 
 @pytest.fixture
@@ -27,15 +29,16 @@ def costs(monkeypatch):
     """Steps that cost what a formula says, so that choices can be foreseen; the plans that were measured."""
     seen: list[Plan] = []
 
-    def measure(candidate: Plan) -> Cost:
+    def measure(candidate: Plan, parts) -> Cost:
         seen.append(candidate)
         encoder = getattr(candidate.model, "encoder", None)
         unit = {"regnetx_002": 1e-6, "regnetx_004": 2e-6, "regnetx_008": 4e-6, "regnetx_016": 8e-6}.get(
             getattr(encoder, "name", ""), 1e-6
         )
         pixels = candidate.training.batch_size * np.prod(candidate.training.crop)
+        assert sum(part.image[:, 0].numel() for part in parts) == pixels  # real crops
         slow = 1.0 if candidate.training.precision == "bf16-mixed" and candidate.training.channels_last else 2.0
-        return Cost(seconds=float(unit * pixels * slow), memory_bytes=int(pixels) * 1000)
+        return Cost(seconds=float(unit * pixels * slow), memory_bytes=int(pixels) // candidate.training.accumulate * 1000)
 
     monkeypatch.setattr(planner, "measure", measure)
     return seen
@@ -48,13 +51,13 @@ def test_the_fastest_precision_is_taken_with_its_timings_as_reason(data, costs):
 
 
 def test_more_minutes_make_more_steps_or_a_larger_network(data, costs):
-    short, long = (planned(data, val=None, budget=Budget(minutes=m, device="cpu"), model=None, settings=()) for m in (0.5, 60))
+    short, long = (planned(data, budget=Budget(minutes=m, device="cpu"), **NOTHING_ELSE) for m in (0.5, 60))
     assert short.plan.training.steps < long.plan.training.steps or short.plan.model != long.plan.model
     assert long.seconds_after < 0.2 * 3600
 
 
 def test_the_steps_fill_the_time_and_no_more(data, costs):
-    made = planned(data, val=None, budget=Budget(minutes=2, device="cpu"), model=None, settings=())
+    made = planned(data, budget=Budget(minutes=2, device="cpu"), **NOTHING_ELSE)
     step = costs_of(made.plan)
     assert 0.5 * 120 < made.plan.training.steps * step + made.seconds_after <= 120.5  # the reason rounds its figure
 
@@ -65,7 +68,9 @@ def costs_of(made: Plan) -> float:
 
 def test_memory_is_kept(data, costs):
     made = plan(data, budget=Budget(minutes=1, memory_gb=0.004, device="cpu"))
-    assert made.training.batch_size * np.prod(made.training.crop) * 1000 <= 0.004 * 2**30
+    pixels = made.training.batch_size // made.training.accumulate * np.prod(made.training.crop)
+    assert made.training.batch_size == planner.BATCH["cpu"] and made.training.accumulate > 1
+    assert pixels * 1000 <= 0.004 * 2**30 < 2 * pixels * 1000
     with pytest.raises(
         UsageError, match=r"one crop of .* takes 0.00\d+ GB in training and 1e-05 GB are granted; .*--memory-gb"
     ):
@@ -77,9 +82,10 @@ def test_memory_is_kept(data, costs):
 def test_settings_beyond_all_memory_are_named(data, costs, monkeypatch):
     endless = Cost(seconds=float("inf"), memory_bytes=10**15)
     timed = planner.measure
-    monkeypatch.setattr(planner, "measure", lambda made: endless if made.training.batch_size > 1000 else timed(made))
-    with pytest.raises(UsageError, match="a step with training.batch_size=100000 takes more memory than there is; choose a sm"):
-        plan(data, budget=Budget(minutes=1, device="cpu"), settings=["training.batch_size=100000"])
+    monkeypatch.setattr(planner, "measure", lambda made, parts: endless if len(parts) > 99 else timed(made, parts))
+    settings = ["training.batch_size=200", "training.accumulate=100"]
+    with pytest.raises(UsageError, match="a step with training.batch_size=200, training.acc.* takes more memory than there is"):
+        plan(data, budget=Budget(minutes=1, device="cpu"), settings=settings)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +128,8 @@ def test_a_network_by_name_and_settings_by_hand(data, costs):
 
 def test_each_choice_has_a_reason_and_the_text_reads_back(data, costs):
     made = plan(data, budget=Budget(minutes=1, device="cpu"))
-    for path in ("model", "data.zoom", "data.channels", "training.steps", "training.batch_size", "geometric.flip_axes", "loss"):
+    parts = ("model", "sampler", "task.criterion", "data.preprocess.scale", "data.preprocess.channels")
+    for path in (*parts, "training.steps", "training.batch_size", "augmentation.geometric.flip_axes"):
         assert made.reasons[path]
     assert Plan.from_toml(made.to_toml()) == made
 

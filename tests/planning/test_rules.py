@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
-from segwright.planning.fingerprint import Fingerprint, fingerprint
-from segwright.planning.rules import augmentation_rules, crop_for, data_rules, loss_rules
+from segwright.data.fingerprint import Fingerprint, fingerprint
+from segwright.data.samplers.class_balanced import ClassBalanced
+from segwright.data.samplers.uniform import Uniform
+from segwright.planning.rules import augmentation_rules, crop_for, preprocess_rules, sampler_rules
 
 
 def dataset(images, class_maps) -> Dataset:
@@ -27,55 +29,50 @@ def looked_at(*, channels=3, dtype=np.uint8, levels=(100, 100, 100), class_map=N
 
 
 def test_photographs_alike_share_one_normalisation():
-    data, reasons = data_rules(looked_at(), "train", None)
+    data, reasons = preprocess_rules(looked_at())
     assert data.channels == 3 and data.normalise.mean is not None
     assert data.normalise.mean == pytest.approx((100, 100, 100), abs=1)
-    assert "8-bit" in reasons["data.normalise"]
+    assert "8-bit" in reasons["data.preprocess.normalise"]
 
 
 def test_images_of_other_brightness_or_depth_are_measured_one_by_one():
-    assert data_rules(looked_at(levels=(20, 220)), "train", None)[0].normalise.mean is None
-    assert data_rules(looked_at(dtype=np.uint16), "train", None)[0].normalise.mean is None
+    assert preprocess_rules(looked_at(levels=(20, 220)))[0].normalise.mean is None
+    assert preprocess_rules(looked_at(dtype=np.uint16))[0].normalise.mean is None
 
 
 @pytest.mark.parametrize(
     ("kinds", "channels"), [({1: 5}, 1), ({3: 5}, 3), ({1: 4, 3: 1}, 3), ({3: 2, 4: 2}, 3), ({4: 2}, 4), ({6: 1}, 6)]
 )
 def test_channels(kinds, channels):
-    assert data_rules(replace(looked_at(), channels=kinds), "train", None)[0].channels == channels
+    assert preprocess_rules(replace(looked_at(), channels=kinds))[0].channels == channels
 
 
 def test_a_scene_with_an_up_is_not_turned_over():
     sky_over_road = (np.arange(40)[:, None] > 18) + np.zeros((1, 60), int)
-    geometric, _, reasons = augmentation_rules(looked_at(class_map=sky_over_road.astype(int)), 3)
+    augmentation, reasons = augmentation_rules(looked_at(class_map=sky_over_road.astype(int)), 3)
+    geometric = augmentation.geometric
     assert geometric.flip_axes == (-1,) and geometric.rotate_deg < 45 and geometric.elastic_px == 0
-    assert reasons["geometric.rotate_deg"] == "the images have an up"
+    assert reasons["augmentation.geometric.rotate_deg"] == "the images have an up"
 
 
 def test_a_scene_without_an_up_is_turned_all_the_way():
-    geometric, intensity, _ = augmentation_rules(looked_at(channels=1), 1)
-    assert geometric.flip_axes == (-2, -1) and geometric.rotate_deg == 180
-    assert intensity.saturation == 0
+    augmentation, _ = augmentation_rules(looked_at(channels=1), 1)
+    assert augmentation.geometric.flip_axes == (-2, -1) and augmentation.geometric.rotate_deg == 180
+    assert augmentation.intensity.saturation == 0
 
 
-def test_rare_classes_weigh_more_and_the_mean_weight_is_one():
-    found = replace(looked_at(), class_fractions=(0.99, 0.01))
-    loss, _ = loss_rules(found)
-    common, rare = loss.terms[0].class_weights
-    assert rare / common == pytest.approx((0.99 / 0.01) ** 0.5, rel=1e-3)
-    assert 0.99 * common + 0.01 * rare == pytest.approx(1, rel=1e-3)
-    assert augmentation_rules(found, 3)[0].focus > 0
-
-
-def test_a_class_that_was_never_seen_gets_a_finite_weight():
-    loss, _ = loss_rules(replace(looked_at(), class_fractions=(1.0, 0.0)))
-    assert all(np.isfinite(loss.terms[0].class_weights))
-
-
-def test_crops_are_nearly_the_image_in_multiples_of_the_divisor():
+def test_rare_classes_are_looked_for():
     found = looked_at()
-    assert crop_for(found, 1.0, 8) == (32, 56)  # 40 x 60 times 0.9 is 36 x 54
-    assert crop_for(found, 0.1, 32) == (32, 32)
-    assert crop_for(replace(found, size_median=(4000, 6000)), 1.0, 32) == (256, 256)  # no up: texture
+    assert sampler_rules(found) == (Uniform(), {"sampler": "the rarest class has 50.00% of the pixels"})
+    sampler, reasons = sampler_rules(replace(found, class_fractions=(0.99, 0.01)))
+    assert isinstance(sampler, ClassBalanced) and sampler.share > 0 and "1.00%" in reasons["sampler"]
+
+
+def test_crops_are_nearly_the_image_in_multiples_of_the_divisors():
+    found = looked_at()
+    assert crop_for(found, 1.0, (8, 8)) == (32, 56)  # 40 x 60 times 0.9 is 36 x 54
+    assert crop_for(found, 0.1, (32, 32)) == (32, 32)
+    assert crop_for(found, 1.0, (1, 32)) == (36, 64)
+    assert crop_for(replace(found, size_median=(4000, 6000)), 1.0, (32, 32)) == (256, 256)  # no up: texture
     sky_over_road = replace(found, size_median=(4000, 6000), class_centres=((0.2, 0.5), (0.8, 0.5)))
-    assert crop_for(sky_over_road, 1.0, 32) == (512, 512)
+    assert crop_for(sky_over_road, 1.0, (32, 32)) == (512, 512)

@@ -18,7 +18,7 @@ name = "a # b"
 [[loss.terms]]
 """
 LOG = [{"step": i, "seconds": i / 2, "loss": 2 / i, "learning_rate": 0.001} for i in range(1, 50)] + [
-    {"step": 49, "seconds": 25.0, "mIoU": 0.5}
+    {"step": 49, "seconds": 25.0, "score": 0.5, "metric": "mIoU"}
 ]
 
 

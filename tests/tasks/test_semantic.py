@@ -1,20 +1,29 @@
 """The loss of logits at a coarser grid is that of their upsampled copy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from segwright.core import Sample, Segmentation
-from segwright.core.errors import UsageError
+from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.core.errors import ShapeError, UsageError
+from segwright.data.fingerprint import fingerprint
+from segwright.decoding.run import Run
 from segwright.losses.cross_entropy import CrossEntropy
+from segwright.losses.weighted_sum import WeightedSum
+from segwright.models import segformer, unet
+from segwright.tasks import Batch, Task
 from segwright.tasks.semantic import Semantic
+from segwright.transforms.normalise import Normalise
+from segwright.transforms.prepare import Preprocess
 
 
 def test_the_target_is_the_class_map():
     class_map = np.array([[0, 1], [-1, 1]])
     sample = Sample.of("a", np.zeros((1, 2, 2), np.uint8), Segmentation.semantic(class_map))
-    target = Semantic(CrossEntropy()).target(sample)
+    target = Semantic(criterion=CrossEntropy()).target(sample)
     assert target.dtype == np.int64 and (target == class_map).all()
 
 
@@ -24,9 +33,95 @@ def test_coarse_logits_are_upsampled(size, mode):
     coarse = torch.randn(2, 3, *(side // 4 for side in size), generator=generator)
     target = torch.randint(-1, 3, (2, *size), generator=generator)
     expected = F.cross_entropy(F.interpolate(coarse, size=size, mode=mode), target, ignore_index=-1)
-    torch.testing.assert_close(Semantic(CrossEntropy()).loss(coarse, target), expected)
+    batch = Batch(["a", "b"], torch.zeros(2, 1, *size), target)
+    terms = Semantic(criterion=CrossEntropy()).loss(lambda image: coarse, batch, generator)
+    torch.testing.assert_close(dict(terms), {"loss": expected})
 
 
 def test_a_sample_without_truth_is_named():
     with pytest.raises(UsageError, match="sample 'a' has no truth"):
-        Semantic(CrossEntropy()).target(Sample.of("a", np.zeros((1, 2, 2), np.uint8)))
+        Semantic(criterion=CrossEntropy()).target(Sample.of("a", np.zeros((1, 2, 2), np.uint8)))
+
+
+def test_the_terms_of_a_sum_are_told_apart_and_add_up():
+    generator = torch.Generator().manual_seed(0)
+    logits, target = torch.randn(2, 3, 8, 8, generator=generator), torch.randint(-1, 3, (2, 8, 8), generator=generator)
+    criterion = WeightedSum(terms=(CrossEntropy(), CrossEntropy()), weights=(1.0, 0.5))
+    terms = Semantic(criterion=criterion).loss(lambda image: logits, Batch(["a"], torch.zeros(1), target), generator)
+    assert list(terms) == ["cross_entropy", "cross_entropy_2"]
+    torch.testing.assert_close(sum(terms.values()), criterion(logits, target))
+
+
+def test_it_is_a_task():
+    assert isinstance(Semantic(), Task)
+
+
+# What it plans
+
+
+def found_of(classes, class_map):
+    sample = Sample.of("a", np.zeros((1, *class_map.shape), np.uint8), Segmentation.semantic(class_map, classes))
+    return fingerprint(Dataset("data", classes, ("a",), lambda key: sample))
+
+
+@pytest.fixture
+def found():
+    return found_of(Classes.of(["a", "b"]), np.arange(60)[None, :] % 2 + np.zeros((40, 1), int))
+
+
+def test_rare_classes_weigh_more_and_the_mean_weight_is_one(found):
+    task, reasons = Semantic.planned(replace(found, class_fractions=(0.99, 0.01)))
+    common, rare = task.criterion.terms[0].class_weights
+    assert rare / common == pytest.approx((0.99 / 0.01) ** 0.5, rel=1e-3)
+    assert 0.99 * common + 0.01 * rare == pytest.approx(1, rel=1e-3) and reasons["task.criterion"]
+
+
+def test_a_class_that_was_never_seen_gets_a_finite_weight(found):
+    task, _ = Semantic.planned(replace(found, class_fractions=(1.0, 0.0)))
+    assert all(np.isfinite(task.criterion.terms[0].class_weights))
+
+
+def test_textures_get_full_resolution_and_scenes_get_context(found):
+    scene = found_of(Classes.of(["a", "b"]), (np.arange(40)[:, None] > 18).astype(int) + np.zeros((1, 60), int))
+    assert {type(network) for network in Semantic().candidates(found)} == {unet.Config}
+    assert {type(network) for network in Semantic().candidates(scene)} == {segformer.Config}
+    assert {network.axes for network in Semantic().candidates(replace(found, axes=3))} == {3}
+
+
+def test_networks_are_made_to_fit():
+    fitted = Semantic().fitted(unet.Config(width=8), 5, Classes.of(["a", "b", "c"]))
+    assert fitted == unet.Config(width=8, in_channels=5, num_classes=3)
+
+
+# What it says
+
+
+def test_outputs_become_classes_on_the_original_grid():
+    """A network whose first logit is darkness, seen at twice the size and in tiles, and what it says where it was."""
+    image = np.zeros((1, 30, 50), np.uint8)
+    image[0, 10:20, 25:40] = 200
+    view = Preprocess(channels=1, scale=(2.0, 2.0), normalise=Normalise(mean=(100.0,), std=(1.0,)))(Sample.of("a", image))
+    classes = Classes.of(["dark", "bright"])
+    run = Run(
+        engine=lambda images: (np.concatenate([-images, images], axis=1),),
+        classes=classes,
+        divisors=(8, 8),
+        tile=(32, 32),
+        flip_axes=(-1,),
+        at_once=4,
+    )
+    found = Semantic().decode(run, view)
+    np.testing.assert_array_equal(found.class_map(), (image[0] > 0).astype(int))
+    with pytest.raises(ShapeError, match="gives 2 classes, but there are names for 3"):
+        Semantic().decode(replace(run, classes=Classes.of(["a", "b", "c"])), view)
+    with pytest.raises(ShapeError, match="2 spatial axes, but the network sees 3"):
+        Semantic().decode(replace(run, divisors=(8, 8, 8)), view)
+
+
+def test_engines_agree_on_the_share_of_the_pixels():
+    logits = np.zeros((1, 2, 4, 4), np.float32)
+    logits[0, 1, :2] = 1
+    other = logits.copy()
+    other[0, 1, 0, 0] = -1
+    assert Semantic().agreement((logits,), (logits.copy(),), (4, 4)) == 1
+    assert Semantic().agreement((other,), (logits,), (4, 4)) == 15 / 16

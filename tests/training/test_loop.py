@@ -16,16 +16,16 @@ import torch
 from segwright.checkpoints.model_file import read_tensors
 from segwright.core.errors import FormatError, OutputError, TrainingError, UsageError
 from segwright.training import loop
-from segwright.training.folder import read_journal
 from segwright.training.loop import train
-from segwright.training.state import STATE_FILE
+from segwright.training.resume import STATE_FILE
+from segwright.training.run_dir import read_log
 
 TRAIN = """
 import sys
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
-from segwright.plans import Plan
+from segwright.plans.plan import Plan
 from segwright.training import loop
 loop.SAVE_EVERY_S = float(sys.argv[3])
 folder = Path(sys.argv[2])
@@ -46,13 +46,13 @@ def with_training(plan, **changes):
 
 
 def test_a_run_learns_and_leaves_its_files(tiny_plan, tmp_path):
-    plan = with_training(tiny_plan, steps=60, learning_rate=5e-3)
+    plan = with_training(tiny_plan, steps=60).with_settings(["optimiser.learning_rate=0.005"])
     model = train(plan, tmp_path / "run")
-    records = [record for record in read_journal(tmp_path / "run") if "loss" in record]
+    records = [record for record in read_log(tmp_path / "run") if "loss" in record]
     assert [record["step"] for record in records] == list(range(1, 61))
     assert sum(r["loss"] for r in records[-10:]) < 0.6 * sum(r["loss"] for r in records[:10])
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"plan.toml", "log.jsonl", STATE_FILE, "model.safetensors"}
-    scores = [record["mIoU"] for record in read_journal(tmp_path / "run") if "mIoU" in record]
+    scores = [record["score"] for record in read_log(tmp_path / "run") if "score" in record]
     assert len(scores) == plan.training.validations and max(scores) > 0.4
     assert model == tmp_path / "run" / "model.safetensors"
 
@@ -67,23 +67,23 @@ def test_a_run_repeats_to_the_bit_and_another_seed_differs(tiny_plan, tmp_path):
 
 def test_validations_are_evenly_spaced_and_the_last_is_at_the_end(tiny_plan, tmp_path):
     train(with_training(tiny_plan, steps=10, validations=3), tmp_path / "run")
-    assert [record["step"] for record in read_journal(tmp_path / "run") if "mIoU" in record] == [4, 7, 10]
+    assert [record["step"] for record in read_log(tmp_path / "run") if "score" in record] == [4, 7, 10]
 
 
 def test_killed_before_a_validation_it_is_made_up_for(tiny_plan, tmp_path, monkeypatch):
     train(tiny_plan, tmp_path / "whole")
-    validate = loop.Keeper.validate
+    validate = loop.Checkpointer.validate
 
-    def killed(keeper, learner, state):
+    def killed(checkpointer, learner, state):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop.Keeper, "validate", killed)
+    monkeypatch.setattr(loop.Checkpointer, "validate", killed)
     with pytest.raises(KeyboardInterrupt):
         train(tiny_plan, tmp_path / "killed")
-    monkeypatch.setattr(loop.Keeper, "validate", validate)
+    monkeypatch.setattr(loop.Checkpointer, "validate", validate)
     train(tiny_plan, tmp_path / "killed", resume=True)
     scores = [
-        [(record["step"], record["mIoU"]) for record in read_journal(tmp_path / name) if "mIoU" in record]
+        [(record["step"], record["score"]) for record in read_log(tmp_path / name) if "score" in record]
         for name in ("whole", "killed")
     ]
     assert scores[0] == scores[1] and same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
@@ -112,7 +112,7 @@ def test_killed_at_random_moments_it_ends_as_if_never_stopped(tiny_plan, tmp_pat
     assert kills >= 3  # fewer would say little
     assert same(weights(tmp_path / "whole"), weights(run))
     assert same(read_tensors(tmp_path / "whole" / "model.safetensors")[0], read_tensors(run / "model.safetensors")[0])
-    whole, killed = ([r for r in read_journal(folder) if "loss" in r] for folder in (tmp_path / "whole", run))
+    whole, killed = ([r for r in read_log(folder) if "loss" in r] for folder in (tmp_path / "whole", run))
     assert [(r["step"], r["loss"]) for r in whole] == [(r["step"], r["loss"]) for r in killed]
 
 
@@ -148,18 +148,18 @@ def test_two_processes_equal_one_with_twice_the_batch(tiny_plan, tmp_path):
             torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
 
 
-def test_out_of_memory_halves_the_batch_and_says_so(tiny_plan, tmp_path, monkeypatch):
+def test_out_of_memory_takes_the_batch_in_parts_and_says_so(tiny_plan, tmp_path, monkeypatch):
     step = loop.Learner.step
 
-    def hungry(learner, batch, *rest):
-        if len(batch.keys) > 1:
+    def hungry(learner, parts, *rest):
+        if len(parts[0].keys) > 1:
             raise torch.OutOfMemoryError("no memory")
-        return step(learner, batch, *rest)
+        return step(learner, parts, *rest)
 
     monkeypatch.setattr(loop.Learner, "step", hungry)
     train(with_training(tiny_plan, batch_size=4, steps=3), tmp_path / "run")
-    records = read_journal(tmp_path / "run")
-    assert [r["batch_size"] for r in records if "event" in r] == [2, 1]
+    records = read_log(tmp_path / "run")
+    assert [r["accumulate"] for r in records if "event" in r] == [2, 4]
     assert [r["step"] for r in records if "loss" in r] == [1, 2, 3]
 
 
@@ -168,7 +168,7 @@ def test_no_memory_for_one_sample_stops_with_a_remedy(tiny_plan, tmp_path, monke
         raise MemoryError
 
     monkeypatch.setattr(loop.Learner, "step", starved)
-    with pytest.raises(TrainingError, match="out of memory at step 0 with a batch of 1 .*training.crop"):
+    with pytest.raises(TrainingError, match="out of memory at step 0 with 1 samples at a time .*|.*training.crop"):
         train(tiny_plan, tmp_path / "run")
 
 
@@ -177,10 +177,10 @@ def test_a_lost_loss_names_step_samples_and_model_and_keeps_the_weights(tiny_pla
     plan = with_training(tiny_plan, steps=8)
     original = loop.Learner.step
 
-    def lost(learner, batch, step, rate):
+    def lost(learner, parts, step, rate):
         if step == 5:  # five steps were good
-            batch.image[0, 0, 0, 0] = float("nan")
-        return original(learner, batch, step, rate)
+            parts[0].image[0, 0, 0, 0] = float("nan")
+        return original(learner, parts, step, rate)
 
     monkeypatch.setattr(loop.Learner, "step", lost)
     with pytest.raises(TrainingError, match=r"the loss is nan at step 6, for the samples .*; the last good model is .*run"):
@@ -197,7 +197,7 @@ def test_with_minutes_a_run_ends_by_the_clock_with_a_low_rate(tiny_plan, tmp_pat
     started = time.monotonic()
     train(with_training(tiny_plan, steps=100_000, validations=1), tmp_path / "run", minutes=0.05)
     assert time.monotonic() - started < 20
-    records = [record for record in read_journal(tmp_path / "run") if "loss" in record]
+    records = [record for record in read_log(tmp_path / "run") if "loss" in record]
     assert len(records) > 5 and records[-1]["learning_rate"] < 0.1 * max(r["learning_rate"] for r in records)
 
 
@@ -213,6 +213,6 @@ def test_runs_do_not_write_over_each_other(tiny_plan, tmp_path):
 
 def test_classes_that_do_not_fit_the_plan_are_refused_before_anything_is_written(tiny_plan, tmp_path):
     plan = replace(tiny_plan, model=replace(tiny_plan.model, num_classes=5))
-    with pytest.raises(UsageError, match="has 2 classes, the network of the plan 5"):
+    with pytest.raises(UsageError, match="has 2 classes, .* is for others .num_classes 5 and not 2.; make a plan"):
         train(plan, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
-from segwright.core import VOID, Classes, Grid, Sample, Segmentation
+from segwright.core import VOID, Grid, Sample, Segmentation
 from segwright.core.errors import SettingError, ShapeError
-from segwright.transforms.geometric import STEP, Geometric, place, resample, rotation, smooth_noise, source_nodes
+from segwright.transforms.geometric import STEP, Geometric, anywhere, place, resample, rotation, smooth_noise, source_nodes
 
 STILL = {"scale": (1.0, 1.0), "flip_axes": ()}
 
@@ -50,7 +50,7 @@ def test_outside_is_mirrored_in_the_image_and_void_in_the_truth():
 
 
 def test_one_pixel_and_nothing_but_void():
-    result = Geometric(rotate_deg=30, elastic_px=1, focus=1)(
+    result = Geometric(rotate_deg=30, elastic_px=1)(
         sample_of(np.full((2, 1, 1), 7, np.uint8), np.full((1, 1), VOID)), (5, 9), draws()
     )
     np.testing.assert_array_equal(result.image, np.full((2, 5, 9), 7.0, np.float32))
@@ -107,15 +107,16 @@ def test_any_memory_layout_gives_the_same():
     axes=st.sampled_from([2, 3]),
     rotate_deg=st.sampled_from([0.0, 20.0, 180.0]),
     elastic_px=st.sampled_from([0.0, 0.5]),
-    focus=st.sampled_from([0.0, 1.0]),
+    centred=st.booleans(),
 )
-def test_image_and_truth_stay_together(seed, axes, rotate_deg, elastic_px, focus):
+def test_image_and_truth_stay_together(seed, axes, rotate_deg, elastic_px, centred):
     """The image holds each pixel's own index, and so does the truth: they differ by half a pixel at most."""
     side = (11, 14, 9)[:axes]
     class_map = np.arange(np.prod(side)).reshape(side)
     image = np.stack(np.meshgrid(*map(np.arange, side), indexing="ij")).astype(np.float32)
-    geometric = Geometric(scale=(0.7, 1.5), rotate_deg=rotate_deg, flip_axes=(-1, -2), elastic_px=elastic_px, focus=focus)
-    result = geometric(sample_of(image, class_map), (12, 10, 13)[:axes], draws(seed))
+    geometric = Geometric(scale=(0.7, 1.5), rotate_deg=rotate_deg, flip_axes=(-1, -2), elastic_px=elastic_px)
+    centre = (lambda generator: generator.integers(0, side)) if centred else anywhere
+    result = geometric(sample_of(image, class_map), (12, 10, 13)[:axes], draws(seed), centre)
     known = result.truth.class_map() != VOID
     index = np.stack(np.unravel_index(result.truth.class_map()[known], side))
     assert np.abs(result.image[:, known] - index).max(initial=0) <= 0.5 + 1e-4
@@ -138,7 +139,7 @@ def test_flips_and_crops_are_slices_to_the_bit(seed, axes, dtype):
 def test_the_same_seed_repeats_to_the_bit_and_the_input_is_left_alone():
     image, class_map = draws().integers(0, 255, (3, 40, 30), dtype=np.uint8), draws().integers(0, 3, (40, 30))
     sample, before = sample_of(image, class_map), image.copy()
-    geometric = Geometric(rotate_deg=30, elastic_px=2, focus=0.5)
+    geometric = Geometric(rotate_deg=30, elastic_px=2)
     first, again, other = (geometric(sample, (24, 24), draws(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.image, again.image)
     np.testing.assert_array_equal(first.truth.planes, again.truth.planes)
@@ -146,20 +147,13 @@ def test_the_same_seed_repeats_to_the_bit_and_the_input_is_left_alone():
     np.testing.assert_array_equal(sample.image, before)
 
 
-def test_focus_sees_rare_classes_as_often_as_common_ones():
+@pytest.mark.parametrize(("pixel", "seen"), [((50, 60), (4, 4)), ((0, 99), (0, 8)), ((99, 3), (8, 3))])
+def test_a_crop_is_centred_as_far_as_the_image_allows(pixel, seen):
     class_map = np.zeros((100, 100), int)
-    class_map[90, 95], class_map[50:60, 3] = 1, 2
+    class_map[pixel] = 1
     sample = sample_of(np.zeros((1, 100, 100), np.uint8), class_map)
-    seen = [np.unique(Geometric(**STILL, focus=1)(sample, (9, 9), draws(seed)).truth.class_map()) for seed in range(150)]
-    assert 30 <= sum(1 in classes for classes in seen) <= 70
-    assert 30 <= sum(2 in classes for classes in seen) <= 70
-
-
-def test_a_class_that_left_the_image_is_no_target():
-    truth = Segmentation.semantic(np.zeros((8, 8), int), Classes.of(["a", "b"]))
-    gone = Segmentation(truth.planes, np.array([0, 1], np.int32), np.zeros(2, np.int32), np.ones(2, np.float32), truth.classes)
-    for seed in range(8):
-        Geometric(focus=1)(Sample.of("a", np.zeros((1, 8, 8), np.uint8), gone), (4, 4), draws(seed))
+    crop = Geometric(**STILL)(sample, (9, 9), draws(), lambda generator: np.array(pixel))
+    assert tuple(np.argwhere(crop.truth.class_map() == 1)[0]) == seen
 
 
 def test_crops_lie_uniformly_inside():
@@ -190,7 +184,6 @@ def test_elastic_noise_has_unit_deviation_and_no_jumps():
     [
         ({"scale": (2.0, 1.0)}, r"such as \(0.5, 2.0\)"),
         ({"scale": (0.0, 1.0)}, "smallest and a largest"),
-        ({"focus": 1.5}, "from 0 to 1"),
         ({"rotate_deg": -1.0}, "0 or more"),
         ({"elastic_px": -1.0}, "0 or more"),
         ({"flip_axes": (0,)}, "count axes from the end"),

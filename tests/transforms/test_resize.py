@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from segwright.core import Grid, Sample, Segmentation
 from segwright.core.errors import SettingError
-from segwright.transforms.resize import resize, resize_grid, resize_image, resize_labels
+from segwright.transforms.resize import resize, resize_grid, resize_image, resize_labels, scaled
 
 # By hand
 
@@ -15,7 +15,7 @@ def test_half_the_size_by_hand():
     image = np.array([[[0, 0, 80, 80]] * 2], np.uint8)
     class_map = np.array([[0, 1, 2, 3]] * 2)
     affine = np.diag([2.0, 3.0, 1.0])
-    result = resize(Sample("a", image, Grid((2, 4), (2.0, 3.0), affine), Segmentation.semantic(class_map)), 0.5)
+    result = resize(Sample("a", image, Grid((2, 4), (2.0, 3.0), affine), Segmentation.semantic(class_map)), (1, 2))
     np.testing.assert_array_equal(result.image, [[[11, 69]]])  # 80 / 7 and 480 / 7: weights 3, 3, 1 and 1, 3, 3
     assert result.image.dtype == np.uint8
     np.testing.assert_array_equal(result.truth.class_map(), [[1, 3]])
@@ -23,15 +23,19 @@ def test_half_the_size_by_hand():
     np.testing.assert_allclose(result.grid.affine @ [0, 0, 1], [1, 1.5, 1])  # the centre of the first new pixel
 
 
-def test_zoom_one_gives_the_same_sample():
+def test_its_own_shape_gives_the_same_sample():
     sample = Sample.of("a", np.zeros((1, 5, 5), np.uint8))
-    assert resize(sample, 1.0) is sample
+    assert resize(sample, (5, 5)) is sample
+
+
+def test_a_factor_per_axis():
+    assert scaled((10, 20, 30), (0.5, 1, 0.01)) == (5, 20, 1)
 
 
 def test_a_single_pixel_remains():
     sample = Sample.of("a", np.full((1, 3, 2), 9, np.uint16))
-    assert resize(sample, 0.01).image.tolist() == [[[9]]]
-    np.testing.assert_array_equal(resize(resize(sample, 0.01), 4).image, np.full((1, 4, 4), 9))
+    assert resize(sample, (1, 1)).image.tolist() == [[[9]]]
+    np.testing.assert_array_equal(resize(resize(sample, (1, 1)), (4, 4)).image, np.full((1, 4, 4), 9))
 
 
 # By a slow twin
@@ -55,14 +59,14 @@ def test_labels_equal_the_exact_nearest_of_torch(shape):
 
 
 @settings(deadline=None, max_examples=30)
-@given(zoom=st.floats(0.2, 3), axes=st.sampled_from([2, 3]), dtype=st.sampled_from([np.uint8, np.int32, np.float32]))
-def test_a_slope_stays_a_slope_over_the_same_field_of_view(zoom, axes, dtype):
+@given(scale=st.floats(0.2, 3), axes=st.sampled_from([2, 3]), dtype=st.sampled_from([np.uint8, np.int32, np.float32]))
+def test_a_slope_stays_a_slope_over_the_same_field_of_view(scale, axes, dtype):
     side = (20, 24, 16)[:axes]
     image = np.broadcast_to(np.arange(side[-1], dtype=dtype) * 10, (2, *side))
-    result = resize(Sample("a", image, Grid(side, (1.0,) * axes, np.eye(axes + 1))), zoom)
+    result = resize(Sample("a", image, Grid(side, (1.0,) * axes, np.eye(axes + 1))), scaled(side, (scale,) * axes))
     index = [np.arange(n) for n in result.grid.shape]
     column = index[-1] * result.grid.affine[-2, -2] + result.grid.affine[-2, -1]  # source column of each new one
-    inner = (column > 1 / zoom + 1) & (column < side[-1] - 2 - 1 / zoom)
+    inner = (column > 1 / scale + 1) & (column < side[-1] - 2 - 1 / scale)
     line = result.image.reshape(-1, len(column))[0]
     assert np.abs(line[inner] - 10 * column[inner]).max(initial=0) <= 1.5  # a slope of 10: 0.1 pixel, and the rounding
     np.testing.assert_allclose(np.array(result.grid.spacing_mm) * result.grid.shape, side)
@@ -78,7 +82,7 @@ def test_sizes_multiply_back():
 # By its messages
 
 
-@pytest.mark.parametrize("zoom", [0, -1, float("nan")])
-def test_impossible_zooms_are_refused(zoom):
+@pytest.mark.parametrize("scale", [0, -1, float("nan")])
+def test_impossible_scales_are_refused(scale):
     with pytest.raises(SettingError, match="above 0, such as 0.5"):
-        resize(Sample.of("a", np.zeros((1, 5, 5), np.uint8)), zoom)
+        scaled((5, 5), (1, scale))

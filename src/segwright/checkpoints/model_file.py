@@ -13,7 +13,7 @@ from safetensors.torch import load, save_file
 
 from segwright.core import Classes
 from segwright.core.errors import FormatError, OutputError
-from segwright.plans import Plan
+from segwright.plans.plan import Plan
 
 LAYOUT = "segwright-1"  # the first word to look for in a file; raised when a reader of today could misread it
 

@@ -14,8 +14,8 @@ def run(out: Annotated[Path, typer.Option(help="Folder for data, run and predict
     from segwright.cli.terminal import print_scores, training_progress
     from segwright.core.errors import OutputError
     from segwright.formats import mask_folder, synthetic
-    from segwright.inference.files import predict
     from segwright.inference.load import load
+    from segwright.inference.predict_files import predict
     from segwright.planning.budget import Budget
     from segwright.workflow import fit
 

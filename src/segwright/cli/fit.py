@@ -12,19 +12,37 @@ def run(
     minutes: Annotated[float, typer.Option(help="Time that all of it may take.")] = 10.0,
     memory_gb: Annotated[float | None, typer.Option(help="Memory that training may take.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    task: Annotated[str | None, typer.Option(help="What to learn: semantic, or a module of yours, as package.module.")] = None,
     model: Annotated[str | None, typer.Option(help="A network by name; see: segwright models.")] = None,
+    fold: Annotated[str | None, typer.Option(help="0/5 holds out the first of five pieces of DATA, to validate on.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME-1, -2, ... without it.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="path=value, replaces a setting of the plan.")] = None,
+    logger: Annotated[list[str] | None, typer.Option(help="Also log to csv, tensorboard, mlflow or wandb.")] = None,
+    own_modules: Annotated[
+        bool, typer.Option("--own-modules", help="Let a model to start from name modules outside segwright.")
+    ] = False,
 ) -> None:
     """Plan, train, measure and save a model with one command."""
-    from segwright.cli.terminal import print_scores, training_progress
+    from segwright.cli.terminal import parsed_fold, print_scores, training_progress
     from segwright.planning.budget import Budget
     from segwright.workflow import fit, free_folder
 
     out = out or free_folder(data)
     with training_progress(f"fit {data}") as watch:
         budget = Budget(minutes=minutes, memory_gb=memory_gb, device=device)
-        scores = fit(data, val=val, budget=budget, model=model, out=out, settings=settings or [], watch=watch)
+        scores = fit(
+            data,
+            val=val,
+            fold=parsed_fold(fold),
+            budget=budget,
+            task=task,
+            model=model,
+            out=out,
+            settings=settings or [],
+            loggers=logger or [],
+            watch=watch,
+            own_modules=own_modules,
+        )
     print_scores(scores)
     typer.echo(f"report   {out / 'report.html'}")
     typer.echo(f"predict  segwright predict {out} IMAGES")

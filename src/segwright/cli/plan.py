@@ -12,18 +12,21 @@ def run(
     minutes: Annotated[float, typer.Option(help="Time that training may take.")] = 10.0,
     memory_gb: Annotated[float | None, typer.Option(help="Memory that training may take.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    task: Annotated[str | None, typer.Option(help="What to learn: semantic, or a module of yours, as package.module.")] = None,
     model: Annotated[str | None, typer.Option(help="A network by name; see: segwright models.")] = None,
+    fold: Annotated[str | None, typer.Option(help="0/5 holds out the first of five pieces of DATA, to validate on.")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; without it the plan is printed.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="path=value, replaces a setting of the plan.")] = None,
 ) -> None:
     """Look at the data, time a few real steps, and write a plan with the reason of each choice."""
-    from segwright.cli.terminal import working, write_text
+    from segwright.cli.terminal import parsed_fold, working, write_text
     from segwright.planning.budget import Budget
     from segwright.planning.planner import plan
 
     with working(f"plan {data}"):
         budget = Budget(minutes=minutes, memory_gb=memory_gb, device=device)
-        text = plan(data, val=val, budget=budget, model=model, settings=settings or []).to_toml()
+        made = plan(data, val=val, fold=parsed_fold(fold), budget=budget, task=task, model=model, settings=settings or [])
+        text = made.to_toml()
     if out is None:
         typer.echo(text)
     else:

@@ -13,11 +13,18 @@ def run(
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with the mask over the image.")] = False,
     palette: Annotated[bool, typer.Option("--palette", help="Masks with the colours of the classes (palette PNG).")] = False,
     flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images: slower, a little better.")] = False,
+    format: Annotated[
+        str | None,
+        typer.Option(help="Write a data set of this format, such as coco, not masks; a wrong name is answered with all."),
+    ] = None,
 ) -> None:
-    """Write one mask per image, on the image's own grid, whose values are class indices; for a DICOM series a DICOM-SEG."""
+    """Write one mask per image, on the image's own grid, whose values are class indices; for a DICOM series a DICOM-SEG.
+
+    Where the model finds objects, or with --format, all images and what was found in them become a data set.
+    """
     from segwright.cli.terminal import working
-    from segwright.inference.files import predict
+    from segwright.inference.predict_files import predict
 
     with working(f"predict with {model}"):
-        written = predict(model, images, out, overlay=overlay, palette=palette, flips=(-1,) if flips else None)
+        written = predict(model, images, out, overlay=overlay, palette=palette, flips=(-1,) if flips else None, format=format)
     typer.echo(f"{len(written)} files in {out}")

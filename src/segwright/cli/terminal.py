@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from segwright.core.errors import OutputError
+from segwright.core.errors import OutputError, SettingError
 
 if TYPE_CHECKING:  # loading the scores takes longer than `segwright --help` may
     from segwright.evaluation.scores import Scores
@@ -28,7 +28,7 @@ def is_first_process() -> bool:
 
 @contextmanager
 def training_progress(title: str) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar with time left, loss and mIoU; it is fed with the records of a run's log."""
+    """A bar with time left, loss and score; it is fed with the records of a run's log."""
     columns = (
         TextColumn("{task.description}", markup=False),  # names of files and classes may look like markup, [red] or [/]
         BarColumn(),
@@ -43,7 +43,8 @@ def training_progress(title: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         latest: dict[str, float] = {}
 
         def watch(record: dict[str, Any]) -> None:
-            latest.update({name: record[name] for name in ("loss", "mIoU") if name in record})
+            latest.update({"loss": record["loss"]} if "loss" in record else {})
+            latest.update({record["metric"]: record["score"]} if "score" in record else {})
             if "event" in record:
                 progress.console.print(record["event"], markup=False)
             facts = "  ".join(f"{name} {value:.3f}" for name, value in latest.items())
@@ -82,6 +83,20 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
             progress.update(bars[step], completed=done + 1)
 
         yield watch
+
+
+def parsed_fold(text: str | None) -> tuple[int, int] | None:
+    """The numbers of an option --fold such as 0/5.
+
+    Raises:
+        SettingError: it is written otherwise.
+    """
+    if text is None:
+        return None
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal()):
+        raise SettingError(f"--fold is '{text}'; write which fold of how many, from 0 on, such as --fold 0/5")
+    return int(number), int(count)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -11,13 +11,17 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME-1, -2, ... without it.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Folder of a run that was stopped or killed, to go on with.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="path=value, replaces a setting of the plan.")] = None,
+    logger: Annotated[list[str] | None, typer.Option(help="Also log to csv, tensorboard, mlflow or wandb.")] = None,
+    own_modules: Annotated[
+        bool, typer.Option("--own-modules", help="Let the plan name modules outside segwright, which are then imported.")
+    ] = False,
 ) -> None:
     """Train what a plan says, then measure it. A killed run goes on with --resume RUN as if nothing had happened."""
     from segwright.cli.terminal import is_first_process, print_scores, training_progress
     from segwright.core.errors import UsageError
-    from segwright.plans import Plan
+    from segwright.plans.plan import Plan
     from segwright.training.loop import train
-    from segwright.workflow import finish, free_folder
+    from segwright.workflow import finish, free_folder, watchers_of
 
     if (plan is None) == (resume is None):
         raise UsageError("give either a plan file, or --resume RUN; a plan comes from: segwright plan DATA --out plan.toml")
@@ -25,11 +29,12 @@ def run(
         raise UsageError(
             "--resume goes on with a run as it is; leave out --out and --set, or start a new run from its plan.toml"
         )
-    chosen = Plan.read(resume or plan or Path())
+    chosen = Plan.read(resume or plan or Path(), own_modules=own_modules)
     chosen = chosen.with_settings(settings) if settings else chosen
     folder = resume or out or free_folder(chosen.data.train)
     with training_progress(f"train {folder}") as watch:
-        train(chosen, folder, resume=resume is not None, watch=watch)
+        watchers = watchers_of(folder, logger or [], watch)
+        train(chosen, folder, resume=resume is not None, watchers=watchers, own_modules=own_modules)
         if not is_first_process():
             return
         scores = finish(folder)

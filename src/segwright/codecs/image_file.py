@@ -192,7 +192,7 @@ def write_class_map(path: Path | str, class_map: np.ndarray, classes: Classes, *
             f"{path}: a palette holds {MAX_8_BIT_CLASSES} classes and void, there are {len(classes)}; write without a palette"
         )
     stored = class_map.astype(np.uint8 if len(classes) <= MAX_8_BIT_CLASSES else np.uint16)  # -1 wraps to 255 or 65535
-    write_values(path, stored, _colormap(classes) if palette else None)
+    write_values(path, stored, colormap_of(classes) if palette else None)
 
 
 def write_values(path: Path | str, values: np.ndarray, colormap: np.ndarray | None = None) -> None:
@@ -258,8 +258,8 @@ def _check_png(path: Path, values: np.ndarray) -> None:
         raise OutputError(f"{path}: a PNG holds (H, W), the map is {values.shape}; name the file .tif")
 
 
-def _colormap(classes: Classes) -> np.ndarray:
-    """RGB colours of the values 0..255, uint8 (256, 3)."""
+def colormap_of(classes: Classes) -> np.ndarray:
+    """RGB colours of the values 0..255 of a class map of up to 255 classes, uint8 (256, 3); void is black."""
     colormap = np.full((256, 3), VOID_COLOR, dtype=np.uint8)
     colormap[: len(classes)] = classes.palette
     return colormap

@@ -13,7 +13,8 @@ from segwright.core.sample import Sample
 class Dataset:
     """A sequence of samples with one meaning of the classes. `load(key)` reads one sample; `source` says where they lie.
 
-    `image_files` names the file of an image where one file holds it, so that a writer may copy it.
+    `image_files` names the file of an image where one file holds it, so that a writer may copy it. What loads may also have a
+    method `without_image(key)`, which gives the same sample but for its image, of which no pixel is read (`without_images`).
     """
 
     source: str
@@ -41,3 +42,10 @@ class Dataset:
         if missing:
             raise UsageError(f"{self.source} has no sample {missing[0]!r}; its keys are {', '.join(self.keys[:5])}, ...")
         return replace(self, keys=tuple(keys))
+
+    def without_images(self) -> "Dataset":
+        """The same samples, with images of no channels (0, *S) where the truth can be read without them.
+
+        Where it cannot, the samples are whole. An image that is missing or of another size than its truth is still an error.
+        """
+        return replace(self, load=getattr(self.load, "without_image", self.load))

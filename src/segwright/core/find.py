@@ -1,11 +1,20 @@
 """Name to module. The name is the file name, so a new file in a folder is all that it takes to add a model or a loss."""
 
+import sys
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
 
 from segwright.core.errors import UnknownNameError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Marks a setting whose class is found by name: `Annotated[Loss, Kind("losses")]` is a file of `segwright.losses`."""
+
+    folder: str
 
 
 def names(folder: str) -> list[str]:
@@ -20,10 +29,14 @@ def find(folder: str, name: str) -> ModuleType:
         UnknownNameError: there is no such name; the message offers the nearest and lists the rest.
     """
     if "." in name and not name.startswith("."):
+        if "" not in sys.path:
+            sys.path.append("")  # a command, unlike `python`, does not look into the folder that it was called from
         try:
             return import_module(name)
         except ModuleNotFoundError as error:
-            raise UnknownNameError(f"'{name}' cannot be imported ({error}); install the package that holds it") from error
+            raise UnknownNameError(
+                f"'{name}' cannot be imported ({error}); install the package that holds it, or call from the folder it lies in"
+            ) from error
     known = names(folder)
     if name in known:
         return import_module(f"{folder}.{name}")

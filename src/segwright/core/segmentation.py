@@ -1,15 +1,22 @@
-"""What is where: truth and prediction alike, for every task. Axes: P planes, N segments, K classes, *S spatial axes."""
+"""What is where: truth and prediction alike, for every task. Axes: P planes, N segments, K classes, *S spatial axes.
 
+Views pass over the pixels once, however many segments there are (segment_kernels.py).
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from segwright.core.class_positions import ClassPositions
 from segwright.core.classes import MAX_CLASSES, Classes
 from segwright.core.errors import ShapeError
 from segwright.core.picture import html_picture, paint
 
 VOID = -1
+ALL_TAKEN = 255  # eight bits, one for each plane that is taken at a pixel
+LABEL_DTYPES = (np.uint8, np.int32, np.int64)  # of class maps that are read as they are; others become int32
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +65,20 @@ class Segmentation:
                 f"the class map holds {lowest}..{highest}, but there are {limit} classes (0..{limit - 1}); "
                 f"mark pixels without a class as void ({VOID})"
             )
-        raised = class_map.astype(np.int64) + 1  # 0 stands for void, k + 1 for class k
-        present = np.flatnonzero(np.bincount(raised.ravel())[1:])
+        from segwright.core import segment_kernels
+
+        dtype = class_map.dtype if class_map.dtype in LABEL_DTYPES else np.dtype(np.int32)  # its values fit, as was checked
+        labels = np.ascontiguousarray(class_map, dtype=dtype)
+        is_there = np.zeros(highest + 2, dtype=bool)  # void, then class 0, ...
+        segment_kernels.classes_present(labels.reshape(-1), is_there)
+        present = np.flatnonzero(is_there[1:])
         segment_of = np.zeros(highest + 2, dtype=np.int32)
         segment_of[0] = VOID
         segment_of[present + 1] = np.arange(1, len(present) + 1)
+        segment_map = np.empty(class_map.shape, dtype=np.int32)
+        segment_kernels.look_up(labels.reshape(-1), segment_of, segment_map.reshape(-1))
         classes = classes or Classes.of([f"class_{k}" for k in range(highest + 1)])
-        return cls.panoptic(segment_of[raised], present, classes=classes)
+        return cls.panoptic(segment_map, present, classes=classes)
 
     @classmethod
     def panoptic(
@@ -114,13 +128,7 @@ class Segmentation:
             raise ShapeError(f"masks are {masks.dtype}, bool is needed; compare them with a threshold, such as masks > 0")
         if len(masks) != len(class_ids):
             raise ShapeError(f"{len(masks)} masks and {len(class_ids)} class ids were given; give one class id per mask")
-        planes = np.zeros((1, *masks.shape[1:]), dtype=np.int32)
-        for index, mask in enumerate(masks):
-            free = next((plane for plane in planes if not plane[mask].any()), None)
-            if free is None:
-                planes = np.concatenate([planes, np.zeros_like(planes[:1])])
-                free = planes[-1]
-            free[mask] = index + 1
+        planes = _layered(masks)
         flat = cls.panoptic(
             planes[0],
             class_ids,
@@ -139,24 +147,48 @@ class Segmentation:
         return self.planes.shape[1:]
 
     def class_map(self) -> np.ndarray:
-        """Class of each pixel, int32 (*S), VOID (-1) where it is void or nothing; a later plane covers an earlier one."""
-        class_of = np.concatenate([[VOID, VOID], self.class_ids]).astype(np.int32)  # indices: void, nothing, segments
-        result = class_of[self.planes[0] + 1]
-        for plane in self.planes[1:]:
-            result = np.where(plane > 0, class_of[plane + 1], result)
+        """Class of each pixel, int32 (*S), VOID (-1) where it is void or nothing; a later plane covers an earlier one.
+
+        Raises:
+            ShapeError: the planes hold a segment that there is not.
+        """
+        from segwright.core import segment_kernels
+
+        class_of = np.concatenate([[VOID, VOID], self.class_ids]).astype(np.int32)  # of void, nothing, the segments
+        result = np.empty(self.shape, dtype=np.int32)
+        if not segment_kernels.class_map(self._flat_planes(), class_of, result.reshape(-1)):
+            raise ShapeError(
+                f"planes hold {self.planes.min()}..{self.planes.max()}, but there are {len(self)} segments; "
+                f"0..{len(self)} and {VOID} for void are what they may hold"
+            )
         return result
+
+    def class_positions(self) -> ClassPositions:
+        """Where the pixels of each class of `class_map()` are, so that one can be drawn at once."""
+        return ClassPositions.of_map(self.class_map(), len(self.classes))
 
     def mask(self, index: int) -> np.ndarray:
         """Pixels of one segment, bool (*S)."""
-        return (self.planes == index + 1).any(axis=0)
+        found = self.planes[0] == index + 1
+        for plane in self.planes[1:]:
+            found |= plane == index + 1
+        return found
 
     def masks(self) -> np.ndarray:
         """Pixels of all segments, bool (N, *S)."""
-        return np.stack([self.mask(index) for index in range(len(self))]) if len(self) else np.zeros((0, *self.shape), bool)
+        from segwright.core import segment_kernels
+
+        found = np.zeros((len(self), *self.shape), dtype=bool)  # memory that is never written to costs nothing
+        segment_kernels.masks(self._flat_planes(), found.reshape(len(self), math.prod(self.shape)))
+        return found
 
     def areas(self) -> np.ndarray:
         """Number of pixels of each segment, int64 (N,)."""
-        return np.bincount(np.maximum(self.planes, 0).ravel(), minlength=len(self) + 1)[1:]
+        from segwright.core import segment_kernels
+
+        counts = np.zeros(len(self), dtype=np.int64)
+        segment_kernels.areas(self._flat_planes(), counts)
+        return counts
 
     def boxes_xyxy(self) -> np.ndarray:
         """Smallest box around each segment of a 2D grid, float32 (N, 4), right and bottom edge exclusive; zeros if empty.
@@ -166,12 +198,15 @@ class Segmentation:
         """
         if len(self.shape) != 2:
             raise ShapeError(f"boxes are for 2D grids, this one is {self.shape}; take one slice, or use masks()")
-        boxes = np.zeros((len(self), 4), dtype=np.float32)
-        for index in range(len(self)):
-            rows, columns = np.nonzero(self.mask(index))
-            if len(rows):
-                boxes[index] = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-        return boxes
+        from segwright.core import segment_kernels
+
+        low, high = np.full((len(self), 2), max(self.shape)), np.full((len(self), 2), -1)
+        segment_kernels.boxes(np.ascontiguousarray(self.planes, dtype=np.int32), low, high)
+        return np.where(high[:, :1] >= 0, np.concatenate([low, high + 1], axis=1), 0).astype(np.float32)
+
+    def _flat_planes(self) -> np.ndarray:
+        """The planes as int32 (P, n), n pixels in the order of memory."""
+        return np.ascontiguousarray(self.planes, dtype=np.int32).reshape(len(self.planes), math.prod(self.shape))
 
     def _repr_html_(self) -> str:
         """The picture and legend that a notebook shows."""
@@ -179,3 +214,32 @@ class Segmentation:
         while class_map.ndim > 2:
             class_map = class_map[len(class_map) // 2]
         return html_picture(paint(class_map, self.classes.palette), self.classes, np.unique(class_map[class_map >= 0]))
+
+
+def _layered(masks: np.ndarray) -> np.ndarray:
+    """Planes int32 (P, *S) of masks bool (N, *S): each in the first plane where all of its pixels are free.
+
+    For each pixel, a byte tells which of eight planes are taken there, so that all of them are looked at in one pass.
+    """
+    from segwright.core import segment_kernels
+
+    shape, size = masks.shape[1:], math.prod(masks.shape[1:])
+    taken = [np.zeros(size, dtype=np.uint8)]
+    places = []  # plane, first pixel and end of each mask
+    for mask in masks:
+        mask_bytes = mask.reshape(-1).view(np.uint8)
+        first, end = segment_kernels.extent(mask_bytes)
+        mask_bytes = mask_bytes[first:end]
+        eight = 0
+        while (used := int(segment_kernels.bits_below(mask_bytes, taken[eight][first:end]))) == ALL_TAKEN:
+            eight += 1
+            if eight == len(taken):
+                taken.append(np.zeros(size, dtype=np.uint8))
+        free = ~used & (used + 1)  # the lowest bit that is not set
+        segment_kernels.set_below(mask_bytes, np.uint8(free), taken[eight][first:end])
+        places.append((8 * eight + free.bit_length() - 1, first, end))
+    planes = np.zeros((1 + max((plane for plane, _, _ in places), default=0), size), dtype=np.int32)
+    for number, (mask, (plane, first, end)) in enumerate(zip(masks, places, strict=True), start=1):
+        mask_bytes = mask.reshape(-1).view(np.uint8)[first:end]
+        segment_kernels.write_below(mask_bytes, np.int32(number), planes[plane, first:end])
+    return planes.reshape(len(planes), *shape)

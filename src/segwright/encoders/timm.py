@@ -20,18 +20,16 @@ PROBE_SIDES = (96, 160)  # multiples of 32 but of no power of two above it, and 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A network by timm's name for it, such as "resnet18" or "convnext_tiny.in12k"; `pretrained` fetches timm's weights."""
+    """A network by timm's name for it, such as "resnet18" or "convnext_tiny.in12k"."""
 
     name: str = "resnet18"
-    pretrained: bool = False
 
     def build(self, in_channels: int = 3) -> "TimmEncoder":
-        """The encoder. On the meta device no weights are fetched: whoever builds there brings them.
+        """The encoder, its weights drawn from torch's global generator.
 
         Raises:
             UnknownNameError: timm has no network of that name.
-            SettingError: the network gives no maps at strides 4, 8, 16 and 32, works at one image size only, or its weights
-                cannot be fetched.
+            SettingError: the network gives no maps at strides 4, 8, 16 and 32, or works at one image size only.
         """
         import timm
 
@@ -49,20 +47,30 @@ class TimmEncoder(nn.Module):
     def __init__(self, config: Config, in_channels: int) -> None:
         super().__init__()
         self.strides = STRIDES
-        self.channels, levels, self.is_channels_last = probe(config.name, in_channels)
-        pretrained = config.pretrained and torch.get_default_device().type != "meta"
-        try:
-            self.network = create(config.name, in_channels, pretrained=pretrained, out_indices=levels)
-        except OSError as error:
-            raise SettingError(
-                f"the weights of timm's '{config.name}' could not be fetched ({error}); "
-                "connect to the internet, or set pretrained = false"
-            ) from error
+        self.name, self.in_channels = config.name, in_channels
+        self.channels, self.levels, self.is_channels_last = probe(config.name, in_channels)
+        self.network = create(config.name, in_channels, out_indices=self.levels)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The maps at strides 4, 8, 16 and 32."""
         maps = self.network(image)
         return [level.permute(0, 3, 1, 2) for level in maps] if self.is_channels_last else list(maps)
+
+
+def fetch(encoder: TimmEncoder) -> dict[str, Tensor]:
+    """The weights that timm publishes for an encoder, under the encoder's own names; the only place that asks the internet.
+
+    Raises:
+        SettingError: they cannot be fetched.
+    """
+    try:
+        network = create(encoder.name, encoder.in_channels, pretrained=True, out_indices=encoder.levels)
+    except (OSError, RuntimeError) as error:
+        raise SettingError(
+            f"the weights of timm's '{encoder.name}' could not be fetched ({error}); "
+            'connect to the internet, or leave out init.weights = "timm"'
+        ) from error
+    return {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
 
 
 def create(name: str, in_channels: int, **options: Any) -> nn.Module:

@@ -4,9 +4,9 @@ import numpy as np
 from numba import njit
 
 from segwright.core import VOID, Segmentation
+from segwright.data.background import Background
 from segwright.metrics.overlaps import check_sizes
 from segwright.metrics.sums import Sums
-from segwright.transforms.background import Background
 
 BANDS = (1, 2, 4, 8, 16)  # pixels, the upper end of each band but the last, which is the interior
 NEAR = 4  # pixels, one of the bands: people who draw borders of one image twice are about so far apart

@@ -1,4 +1,4 @@
-"""What several metrics count on images and videos, in this process or in several, one image in memory at a time."""
+"""What several metrics count on images and videos, in this process or in several, one image in memory for each core."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,12 +13,13 @@ import numpy as np
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import SegwrightError, UnknownNameError, naming
 from segwright.core.find import find, names, nearest
+from segwright.data.background import Background
+from segwright.evaluation.ahead import ahead
 from segwright.evaluation.atlas import Atlas
 from segwright.evaluation.pairs import UNRANKED, UNTOLD, Pair, Pairs
 from segwright.metrics import Metric
 from segwright.metrics.confusion import Confusion
 from segwright.metrics.conventions import SEGWRIGHT, Convention
-from segwright.transforms.background import Background
 
 DENSE = ("confusion",)  # metrics that need a class at each pixel: around objects, the background
 OF_RANKED = ("average_precision", "box_average_precision")
@@ -222,21 +223,27 @@ class Work:
 def count(work: Work, *, processes: int = 1) -> Iterator[Counted]:
     """What is counted on each unit of the work, in its order, however many processes share it.
 
-    Other processes are started only where enough is left to do after the first images.
+    The first units are counted by as many threads, as decoders and kernels work outside Python's lock; other processes are
+    started only where enough is left to do after them.
 
     Raises:
         SegwrightError: a process was ended from outside, as for want of memory.
     """
     units = work.units()
+    if processes < 2:
+        yield from map(work, units)
+        return
+    counted = ahead(work, units, count=processes, threads=processes)
     started = time.monotonic()
-    for done, unit in enumerate(units):
-        left = (time.monotonic() - started) * (len(units) - done) / max(done - 1, 1)  # the first also compiles
-        if processes > 1 and done > 1 and left > WORTH:
+    for done, found in enumerate(counted, start=1):
+        yield found
+        left = (time.monotonic() - started) * (len(units) - done) / max(done - 1, 1)
+        if done > processes and left > WORTH:
+            counted.close()
             yield from _shared(work, units[done:], processes)
             return
-        if done == 1:
+        if done == 1:  # which also compiled
             started = time.monotonic()
-        yield work(unit)
 
 
 def _shared(work: Work, units: list[Any], processes: int) -> Iterator[Counted]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from segwright.inference.labels import Span, labels
+from segwright.decoding.upsample_argmax import Span, labels
 from segwright.metrics.confusion import confusion_matrix
 
 
@@ -10,7 +10,7 @@ def confusion_of_logits(logits: np.ndarray, truth: np.ndarray, spans: tuple[Span
     """Pixels by true and predicted class, int64 (K, K + 1), of float32 logits (K, *s) and a class map (*S) of integers.
 
     Equals upsampling the logits to *S, argmax and `confusion_matrix`, up to ties within rounding; what is written is one byte
-    per pixel (two beyond 255 classes) instead of 4 K. `spans` are those of `inference.labels`.
+    per pixel (two beyond 255 classes) instead of 4 K. `spans` are those of `decoding.upsample_argmax`.
 
     Raises:
         ShapeError: logits and truth differ in their number of axes, which must be 2 or 3.

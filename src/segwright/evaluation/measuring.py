@@ -11,6 +11,8 @@ import numpy as np
 from segwright.codecs.json_list import top_keys
 from segwright.core import Dataset, Sample, Segmentation
 from segwright.core.errors import SettingError, UnknownNameError, UsageError, naming
+from segwright.data.background import with_background
+from segwright.evaluation.ahead import ahead
 from segwright.evaluation.atlas import Atlas
 from segwright.evaluation.bootstrap import bootstrap, group_labels
 from segwright.evaluation.coco_entries import opened
@@ -25,7 +27,6 @@ from segwright.formats.image_tree import SHOWN
 from segwright.metrics.average_precision import AveragePrecision
 from segwright.metrics.conventions import SEGWRIGHT, Convention
 from segwright.metrics.panoptic_quality import OverlapError
-from segwright.transforms.background import with_background
 
 SEED = 0  # of the resampling: the same images give the same interval
 FEW = 20  # images; with fewer, 1 to 4 of 100 intervals less hold the truth than should (benchmarks/intervals.py)
@@ -57,6 +58,30 @@ class Tally:
             if len(self.atlases) >= ATLASES:
                 self.atlases = [Atlas.total(self.atlases)]
         self.counted.append(replace(counted, matrix=None, atlas=None))
+
+    @classmethod
+    def merged(cls, shares: Sequence["Tally"], keys: Sequence[str]) -> "Tally":
+        """One tally of those that counted shares of these keys, in their order: the same to the last bit, however many shares.
+
+        Raises:
+            UsageError: nobody counted a key, or several did, or another key was counted.
+        """
+        counted = [one for share in shares for one in share.counted]
+        found = {one.key: one for one in counted}
+        wrong = [key for key in keys if key not in found] or [key for key in found if key not in set(keys)]
+        if wrong or len(counted) != len(keys):
+            raise UsageError(
+                f"{len(keys)} images are to be counted once each, and {len(shares)} shares counted {len(counted)} times"
+                f"{f', such as {wrong[0]!r} never or in vain' if wrong else ''}; give keys[n::shares] to the share n"
+            )
+        matrices = [share.matrix for share in shares if share.matrix is not None]
+        return cls(
+            shares[0].counter,
+            shares[0].pairs,
+            [found[key] for key in keys],
+            sum(matrices[1:], matrices[0]) if matrices else None,
+            [atlas for share in shares for atlas in share.atlases],
+        )
 
     @property
     def atlas(self) -> Atlas | None:
@@ -137,13 +162,32 @@ def evaluate(
     resamples: int = 1000,
     on_image: OnImage | None = None,
 ) -> Scores:
-    """The scores of a predictor on a data set, one image in memory at a time.
+    """The scores of a predictor on a data set; one image is predicted while the next are read, two at most.
 
     `metrics` are files of metrics/, or names of their scores. `resamples` is the number of draws behind the intervals; 0 leaves
     them out. `on_image(sample, prediction, its scores)` is called after each image, to show progress or to keep examples.
 
     Raises:
         UsageError: the data set is empty, an image has no truth, a metric is of videos, or the predictor has other classes.
+    """
+    return count_predictions(predict, dataset, metrics=metrics, on_image=on_image).scores(resamples)
+
+
+def count_predictions(
+    predict: Callable[[Sample], Segmentation],
+    dataset: Dataset,
+    *,
+    metrics: Sequence[str] = ("confusion",),
+    keys: Sequence[str] | None = None,
+    on_image: OnImage | None = None,
+) -> Tally:
+    """What the metrics count on the predictions for these keys of a data set, or for all; the rest is as in `evaluate`.
+
+    Processes that share the work each count some keys, as `data.keys[rank::ranks]`, and `Tally.merged` puts together what they
+    send. A share may be empty.
+
+    Raises:
+        UsageError: as `evaluate`; or a key is not in the data set.
     """
     check_filled(dataset)
     dataset = with_background(dataset)
@@ -154,7 +198,8 @@ def evaluate(
             f"{', '.join(of_videos)} is of objects followed through a video, and a model is measured image by image; write its "
             "predictions with the same number for the same object, and use segwright metrics"
         )
-    for sample in dataset:
+    share = dataset if keys is None else dataset.subset(keys)
+    for sample in ahead(share.load, share.keys):
         if sample.truth is None:
             raise UsageError(
                 f"{dataset.source}: sample {sample.key!r} has no truth to compare with; add its mask or leave it out"
@@ -166,7 +211,7 @@ def evaluate(
         tally.add(counted)
         if on_image:
             on_image(sample, prediction, counted.scores)
-    return tally.scores(resamples)
+    return tally
 
 
 def measure(
@@ -198,7 +243,7 @@ def tally_pairs(
     with_atlas: bool = False,
     watch: Watch | None = None,
 ) -> Tally:
-    """What the metrics, or those that fit, count on all pairs; memory holds one image per process.
+    """What the metrics, or those that fit, count on all pairs; memory holds one image per process or thread.
 
     `rules` are those of the metrics of pixels by class. `watch(done, all)` is called after each image or video.
 
@@ -222,7 +267,7 @@ def counted_by(
 ) -> Tally:
     """What these metrics count on all pairs; raises as `tally_pairs`."""
     counter = Counter.of(chosen(names), pairs.classes, rules=rules, with_atlas=with_atlas)
-    work = Work(pairs, counter)
+    work = Work(pairs if with_atlas else pairs.without_images(), counter)
     tally = Tally(counter, pairs)
     total = len(work.units())
     for done, counted in enumerate(count(work, processes=processes)):
@@ -287,7 +332,7 @@ def of_lvis(wanted: Sequence[str], known: Sequence[str], *, is_whole: bool) -> t
 
 def fitting(pairs: Pairs) -> list[str]:
     """The metrics that fit a truth, by its classes and its first image: of regions, of objects, of both, of volumes."""
-    first = pairs.truth[0].truth
+    first = pairs.truth.without_images()[0].truth
     if first is None:
         return ["confusion"]
     kinds = set(np.array(pairs.classes.is_thing)[first.class_ids].tolist()) or set(pairs.classes.is_thing)

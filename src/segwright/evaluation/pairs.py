@@ -10,8 +10,8 @@ from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError, naming
 from segwright.core.find import nearest
 from segwright.core.grid import Grid
+from segwright.data.background import BACKGROUND, plain
 from segwright.formats.image_tree import SHOWN, split_of
-from segwright.transforms.background import BACKGROUND, plain
 
 NOTHING, UNKNOWN = -1, -2  # what a class of a prediction is, where it is none of the truth's
 GUESSED = ("foreground", "object")  # what masks without a word on their classes hold beside background
@@ -69,13 +69,13 @@ class Pairs:
         return self.truth.classes
 
     def load(self, key: str) -> Pair:
-        """Read both sides of one image; without a prediction, an empty one.
+        """Read both sides of one image, that of the truth only; without a prediction, an empty one.
 
         Raises:
             UsageError: a class is unknown or a score is not a number.
         """
         sample, other = self.truth.load(key), self.key_of.get(key)
-        found = self.prediction.load(other) if other is not None else None
+        found = self.prediction.without_images().load(other) if other is not None else None
         if found is None or found.truth is None:
             nothing = Segmentation.panoptic(np.zeros(sample.grid.shape, np.int32), [], classes=self.classes)
             return Pair(sample, nothing, (NO_MASK,) if found else ())
@@ -88,6 +88,10 @@ class Pairs:
             UNRANKED: is_object.sum() > 1 and np.ptp(guess.scores[is_object]) == 0,
         }
         return Pair(sample, guess, tuple(remark for remark, is_so in remarks.items() if is_so))
+
+    def without_images(self) -> "Pairs":
+        """The same pairs, whose samples have images of no channels where the truth can be read without them."""
+        return replace(self, truth=self.truth.without_images())
 
     def _translated(self, guess: Segmentation) -> Segmentation:
         """A prediction in the classes of the truth; its background becomes nothing where the truth has no such class."""

@@ -1,6 +1,6 @@
 """Data on disk: one module per format, each with `matches(path)` and `read(path)`, most with `write(path, samples)`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,14 +10,13 @@ from segwright.core import Classes, Dataset, Sample
 from segwright.core.errors import FormatError, SegwrightError, UnknownNameError, UnrecognisedError
 from segwright.core.find import find, names, nearest
 from segwright.formats import dataset_file
-from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, found, split_of
+from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, found
 from segwright.formats.journal import UNFINISHED
 from segwright.formats.mask_folder import image_files, read_images
 
-__all__ = ["image_files", "open_dataset", "open_splits", "read_images", "readers"]
+__all__ = ["alike", "image_files", "open_dataset", "read_images", "readers"]
 
 GENERAL = ("mask_folder",)  # also matches what a more special format is: then that one reads it
-HELD_OUT = 6  # the last sixth: enough to see a trend in 24 images, without losing much of them
 
 
 def open_dataset(path: Path | str, format: str | None = None) -> Dataset:
@@ -56,31 +55,6 @@ def open_dataset(path: Path | str, format: str | None = None) -> Dataset:
     return dataset_file.apply(replace(data, load=_Named(data)), path)
 
 
-def open_splits(path: Path | str, val: Path | str | None = None, *, format: str | None = None) -> tuple[Dataset, Dataset]:
-    """Two data sets of the same classes, to train with and to validate with.
-
-    From `val` where it is given; else from the parts that the data set has, such as train/ and val/; else the last sixth of
-    the samples in name order is held out, in one piece: neighbours in a stack or a video are alike, so that a random choice
-    would validate on what was trained. Groups of a dataset.toml stay together then.
-
-    Raises:
-        FormatError: as `open_dataset`; or there is one sample only, or the classes of both differ.
-    """
-    data = open_dataset(path, format)
-    if val is not None:
-        return _alike(data, open_dataset(val, format))
-    in_train, in_val = _keys_of(data, TRAIN_NAMES), _keys_of(data, VAL_NAMES)
-    if in_train and in_val:
-        return data.subset(in_train), data.subset(in_val)
-    if len(data) < 2:
-        raise FormatError(f"{data.source} holds {len(data)} sample, two are needed to train and to validate; add more")
-    held_out = max(1, len(data) // HELD_OUT)
-    known = dataset_file.read(path)
-    groups = known.groups if known else ()
-    train_keys, val_keys = dataset_file.keep_together(data.keys[:-held_out], data.keys[-held_out:], groups)
-    return data.subset(train_keys), data.subset(val_keys)
-
-
 def readers() -> dict[str, ModuleType]:
     """The modules of this folder that read a format, by name."""
     modules = {name: find(__name__, name) for name in names(__name__)}
@@ -108,6 +82,10 @@ class _Named:
     def __call__(self, key: str) -> Sample:
         with _named(f"{self.data.source}: sample {key!r}"):
             return self.data.load(key)
+
+    def without_image(self, key: str) -> Sample:
+        """The sample, whose image has no channels where the format can leave it out."""
+        return _Named(self.data.without_images())(key)
 
 
 def _reader(name: str) -> ModuleType:
@@ -143,7 +121,7 @@ def _parts(path: Path | str) -> dict[str, Path]:
 def _joined(source: str, parts: dict[str, Dataset]) -> Dataset:
     """One data set of several, whose keys begin with the names of the parts."""
     largest = max(parts.values(), key=lambda part: len(part.classes))
-    parts = {name: _alike(largest, part)[1] for name, part in parts.items()}
+    parts = {name: alike(largest, part)[1] for name, part in parts.items()}
     return Dataset(
         source,
         largest.classes,
@@ -163,15 +141,18 @@ class _OfParts:
         name, _, rest = key.partition("__")
         return replace(self.parts[name].load(rest), key=key)
 
+    def without_image(self, key: str) -> Sample:
+        """The sample, whose image has no channels where the format can leave it out."""
+        name, _, rest = key.partition("__")
+        return replace(self.parts[name].without_images().load(rest), key=key)
 
-def _keys_of(data: Dataset, options: Sequence[str]) -> list[str]:
-    """The keys of the first part, of those options, that the data set has."""
-    parts = {name: [key for key in data.keys if split_of(key)[0].lower() == name] for name in options}
-    return next((keys for keys in parts.values() if keys), [])
 
+def alike(train: Dataset, val: Dataset) -> tuple[Dataset, Dataset]:
+    """Both with the same classes; where they were guessed, the part that holds fewer class numbers gets those of the other.
 
-def _alike(train: Dataset, val: Dataset) -> tuple[Dataset, Dataset]:
-    """Both with the same classes; where they were guessed, the part that holds fewer class numbers gets those of the other."""
+    Raises:
+        FormatError: they name other classes.
+    """
     if train.classes == val.classes:
         return train, val
     fewer, more = sorted((train, val), key=lambda data: len(data.classes))
@@ -192,5 +173,11 @@ class _Renamed:
         self.data, self.classes = data, classes
 
     def __call__(self, key: str) -> Sample:
-        sample = self.data.load(key)
+        return self._renamed(self.data.load(key))
+
+    def without_image(self, key: str) -> Sample:
+        """The sample, whose image has no channels where the format can leave it out."""
+        return self._renamed(self.data.without_images().load(key))
+
+    def _renamed(self, sample: Sample) -> Sample:
         return sample if sample.truth is None else replace(sample, truth=replace(sample.truth, classes=self.classes))

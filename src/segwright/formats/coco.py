@@ -17,7 +17,7 @@ for an image `void`, the run lengths of the pixels that nobody knows. Lost are o
 Axes: (H, W) pixels, R run lengths.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,7 +38,7 @@ from segwright.formats.coco_files import (
     write_categories,
 )
 from segwright.formats.journal import Journal
-from segwright.formats.named_objects import Region, place_of, read_picture, regions_of, segmentation, truth_2d
+from segwright.formats.named_objects import Region, place_of, read_picture, regions_of, segmentation, truth_2d, unread_picture
 
 LOSES = "objects without a pixel and the size of pixels are not kept"
 
@@ -78,11 +78,18 @@ class Reader:
     class_of: dict[int, int]
 
     def __call__(self, key: str) -> Sample:
+        return self._sample(key, read_picture)
+
+    def without_image(self, key: str) -> Sample:
+        """The sample with an image of no channels, of whose file only the head is read."""
+        return self._sample(key, unread_picture)
+
+    def _sample(self, key: str, picture: Callable[..., np.ndarray]) -> Sample:
         number, index = self.places[key]
         part = self.parts[number]
         shape = part.shape(index)
         place, name = f"{part.file.path}: images[{index}]", part.pictures[index].file_name
-        image = read_picture(self.images.get(key), shape, place, name=name, is_needed=bool(self.images))
+        image = picture(self.images.get(key), shape, place, name=name, is_needed=bool(self.images))
         regions = list(self._regions(part, part.annotations_of(index), shape))
         void = part.file.entry("images", index, VOID_REGION).void if self.has_void[number][index] else None
         unknown = _counts(void, shape, f"{place}.void") if void else None

@@ -16,7 +16,7 @@ segment covers the earlier), pixels of no segment (they become void), objects wi
 Axes: P planes, N segments, (H, W) pixels.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -39,7 +39,7 @@ from segwright.formats.coco_files import (
     write_categories,
 )
 from segwright.formats.journal import Journal
-from segwright.formats.named_objects import place_of, read_picture, truth_2d
+from segwright.formats.named_objects import place_of, read_picture, truth_2d, unread_picture
 
 LOSES = (
     "of overlapping objects the later covers the earlier, pixels of no segment become void, objects without a pixel and the "
@@ -78,27 +78,35 @@ class Reader:
     class_of: dict[int, int]
 
     def __call__(self, key: str) -> Sample:
+        return self._sample(key, read_picture)
+
+    def without_image(self, key: str) -> Sample:
+        """The sample with an image of no channels, of whose file only the head is read."""
+        return self._sample(key, unread_picture)
+
+    def _sample(self, key: str, picture: Callable[..., np.ndarray]) -> Sample:
         number, index = self.places[key]
         part = self.parts[number]
         shape, name = part.shape(index), part.pictures[index].file_name
         place = f"{part.file.path}: images[{index}]"
         positions = part.annotations_of(index)
-        image = read_picture(self.images.get(key), shape, place, name=name, is_needed=bool(self.images))
+        image = picture(self.images.get(key), shape, place, name=name, is_needed=bool(self.images))
         if len(positions) != 1:
             raise FormatError(f"{place}: it has {len(positions)} annotations, one is needed; correct the file")
         place = f"{part.file.path}: annotations[{positions[0]}]"
         annotation = part.file.entry("annotations", positions[0], ANNOTATION)
-        numbers, path = _read_numbers(part.file.path, annotation.file_name, shape)
-        return Sample.of(key, image, self._truth(annotation.segments_info, numbers, place, path))
+        colors, path = _read_colors(part.file.path, annotation.file_name, shape)
+        return Sample.of(key, image, self._truth(annotation.segments_info, colors, place, path))
 
-    def _truth(self, segments: list[_Segment], numbers: np.ndarray, place: str, path: Path) -> Segmentation:
+    def _truth(self, segments: list[_Segment], colors: np.ndarray, place: str, path: Path) -> Segmentation:
         ids = np.array([segment.id if 0 < segment.id <= MAX_ID else 0 for segment in segments], np.int64)
         if len({*ids.tolist()} - {0}) < len(ids):
             raise FormatError(f"{place}.segments_info: ids are different numbers 1..{MAX_ID}; correct them")
         order = np.argsort(ids)
-        segment_map = _look_up(numbers, ids[order], (order + 1).astype(np.int32))
+        segment_map = _look_up(colors, ids[order], (order + 1).astype(np.int32))
         if segment_map.min() == UNKNOWN:
-            number, count = np.unique(numbers[segment_map == UNKNOWN], return_counts=True)
+            numbers = np.array([1, 1 << 8, 1 << 16]) @ colors[:, segment_map == UNKNOWN]
+            number, count = np.unique(numbers, return_counts=True)
             raise FormatError(
                 f"{path} holds the segment {number[0]} at {count[0]} pixels, which {place}.segments_info lacks; add it there, "
                 "or make these pixels 0 if nobody knows what they are"
@@ -178,8 +186,8 @@ def _is_kind(path: Path) -> bool:
     return is_panoptic(path) is True
 
 
-def _read_numbers(json_path: Path, name: str, shape: tuple[int, int]) -> tuple[np.ndarray, Path]:
-    """The number of the segment at each pixel, int32 (H, W), and the PNG they come from, in the folder called like the JSON.
+def _read_colors(json_path: Path, name: str, shape: tuple[int, int]) -> tuple[np.ndarray, Path]:
+    """The colours of the segments, uint8 (3, H, W), and the PNG they come from, in the folder called like the JSON.
 
     Raises:
         FormatError: the PNG is missing, damaged, or not of three channels and the size of the image.
@@ -196,24 +204,24 @@ def _read_numbers(json_path: Path, name: str, shape: tuple[int, int]) -> tuple[n
             f"{path} is {image.shape[1]} x {image.shape[2]} (rows x columns), its image {shape[0]} x {shape[1]}; "
             "export it again at the size of the image"
         )
-    red, green, blue = image[:3].astype(np.int32)
-    return red + (green << 8) + (blue << 16), path
+    return image[:3], path
 
 
 @njit(cache=True, nogil=True)
-def _look_up(numbers: np.ndarray, ids: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    """The segment of each pixel, int32 (H, W), from its number, the sorted ids (N,) and their segments; 0 is void."""
-    result = np.empty(numbers.shape, np.int32)
+def _look_up(colors: np.ndarray, ids: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """The segment of each pixel, int32 (H, W), from colours (3, H, W), the sorted ids (N,) and their segments; 0 is void."""
+    result = np.empty(colors.shape[1:], np.int32)
     last, segment = np.int64(0), np.int32(VOID)
-    for row in range(numbers.shape[0]):
-        for column in range(numbers.shape[1]):
-            number = np.int64(numbers[row, column])
+    for row in range(colors.shape[1]):
+        red, green, blue, out = colors[0, row], colors[1, row], colors[2, row], result[row]
+        for column in range(len(out)):
+            number = np.int64(red[column]) | np.int64(green[column]) << 8 | np.int64(blue[column]) << 16
             if number != last:  # neighbours are mostly of one segment
                 place = np.searchsorted(ids, number)
                 is_known = place < len(ids) and ids[place] == number
                 segment = segments[place] if is_known else np.int32(VOID if number == 0 else UNKNOWN)
                 last = number
-            result[row, column] = segment
+            out[column] = segment
     return result
 
 

@@ -33,6 +33,7 @@ from segwright.core.errors import FormatError, MissingExtraError, OutputError, S
 from segwright.core.files import replacing
 from segwright.formats import dataset_file
 from segwright.formats.image_tree import natural, safe_key
+from segwright.formats.journal import truth_of
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +164,21 @@ def write_segmentation(
         ) from error
     with replacing(target) as file:
         written.save_as(file)
+
+
+def mask_path(folder: Path, key: str, source: Dataset) -> Path:
+    """The file that `write_mask` writes."""
+    return folder / f"{key}.dcm"
+
+
+def write_mask(folder: Path, sample: Sample, source: Dataset, *, palette: bool = False) -> Path:
+    """Write the truth of a sample of `source`, objects and all, as a DICOM-SEG that references the series.
+
+    The classes have their colours in it, whatever `palette` says. Raises what `write_segmentation` raises.
+    """
+    path = mask_path(folder, sample.key, source)
+    write_segmentation(path, truth_of(sample), source, key=sample.key)
+    return path
 
 
 @dataclass(frozen=True)

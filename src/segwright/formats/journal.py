@@ -13,13 +13,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from segwright.codecs.image_file import holds, write_image
+from segwright.codecs.image_file import SUFFIXES, holds, write_image
 from segwright.core import Classes, Dataset, Sample, Segmentation
-from segwright.core.errors import OutputError
+from segwright.core.errors import OutputError, SegwrightError
 from segwright.core.files import lock, remove_unfinished
 from segwright.formats.image_tree import safe_key
 
 UNFINISHED = ".segwright-unfinished"
+
+
+class LeftOutError(SegwrightError):
+    """What the `load` of a data set raises for a sample that a writer is to leave out; who wants to know why knows it."""
 
 
 class Journal:
@@ -90,6 +94,8 @@ class Journal:
     def samples(self) -> Iterator[Sample]:
         """The samples that are not finished, each checked: a safe key, and classes that all have in common.
 
+        Those for which `load` raises LeftOutError are passed over.
+
         Raises:
             OutputError: a sample cannot be written; or there is none at all.
         """
@@ -98,7 +104,10 @@ class Journal:
             key = item.key if isinstance(item, Sample) else item
             if key in self._finished:
                 continue
-            sample = item if isinstance(item, Sample) else self._samples.load(key)  # type: ignore[union-attr]
+            try:
+                sample = item if isinstance(item, Sample) else self._samples.load(key)  # type: ignore[union-attr]
+            except LeftOutError:
+                continue
             if safe_key(key) != key:
                 raise OutputError(f"sample key {key!r} cannot be a file name; use {safe_key(key)!r}")
             if 0 in sample.grid.shape:
@@ -120,7 +129,7 @@ class Journal:
         if not len(sample.image):
             return None
         source = self._samples.image_files.get(sample.key) if isinstance(self._samples, Dataset) else None
-        if source is None or not holds(source, sample.image):
+        if source is None or not source.name.lower().endswith(SUFFIXES) or not holds(source, sample.image):
             return write_image(target, sample.image)
         copy = target.with_name(target.name + source.suffix.lower())
         try:
@@ -153,22 +162,52 @@ class Journal:
         self._file.flush()
 
     def _lines(self) -> Iterator[dict[str, Any]]:
+        """The whole lines; what the end of the process has cut short is removed."""
         end = 0
-        with self.path.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):  # cut short by the end of the process
-                    break
-                end += len(line)
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    entry = None
-                if not isinstance(entry, dict) or not (entry.keys() >= {"key"} or "format" in entry):
-                    raise OutputError(f"{self.path} is damaged; remove {self.root} and begin anew")
-                yield entry
+        for place, entry in _entries(self.path):
+            yield entry
+            end = place
         if end < self.path.stat().st_size:
             with self.path.open("r+b") as file:
                 file.truncate(end)
+
+
+def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each whole line of a journal, and the place of its end.
+
+    Raises:
+        OutputError: a line is damaged.
+    """
+    end = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):  # cut short by the end of the process
+                return
+            end += len(line)
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = None
+            if not isinstance(entry, dict) or not (entry.keys() >= {"key"} or "format" in entry):
+                raise OutputError(f"{path} is damaged; remove {path.parent} and begin anew")
+            yield end, entry
+
+
+def stopped(root: Path) -> tuple[str, frozenset[str]] | None:
+    """The format of a data set that is unfinished, and the keys of its finished samples; None where nothing is unfinished.
+
+    Raises:
+        OutputError: its journal is damaged.
+    """
+    if not (root / UNFINISHED).is_file():
+        return None
+    format, keys = None, []
+    for number, (_, entry) in enumerate(_entries(root / UNFINISHED)):
+        if number:
+            keys.append(str(entry.get("key")))
+        else:
+            format = entry.get("format")
+    return None if format is None else (str(format), frozenset(keys))
 
 
 def truth_of(sample: Sample) -> Segmentation:

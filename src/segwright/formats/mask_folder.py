@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segwright.codecs.image_file import SUFFIXES, read_image, read_mask, write_values
+from segwright.codecs.image_file import SUFFIXES, colormap_of, read_image, read_mask, write_values
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import dataset_file
@@ -41,7 +41,7 @@ from segwright.formats.mask_meaning import (
     written_meaning,
 )
 from segwright.formats.mask_pairs import IMAGE_FOLDERS, Files, fitting, masks_alone, only_subfolder, pairs, subfolders
-from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
+from segwright.formats.object_maps import NOTHING, mask_values, to_maps, to_segmentation
 
 log = logging.getLogger(__name__)
 
@@ -190,6 +190,23 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             nothing_index=(NOTHING_16_BIT if is_instances else count) if is_seen[HAS_NOTHING] and not is_zero_nothing else None,
             crowd_index=CROWD_16_BIT if is_seen[HAS_CROWD] else None,
         )
+
+
+def mask_path(folder: Path, key: str, source: Dataset) -> Path:
+    """The file that `write_mask` writes."""
+    return folder / f"{key}.png"
+
+
+def write_mask(folder: Path, sample: Sample, source: Dataset, *, palette: bool = False) -> Path:
+    """Write the truth of a sample of `source` as a PNG of class numbers, void the highest; `palette` adds the colours.
+
+    Raises:
+        OutputError: the place is not writable, or a PNG of classes cannot hold the truth.
+    """
+    path = mask_path(folder, sample.key, source)
+    values = mask_values(sample)
+    write_values(path, values, colormap_of(truth_of(sample).classes) if palette else None)
+    return path
 
 
 def write_numbers(target: Path, numbers: np.ndarray) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from segwright.codecs import polygons, rle
 from segwright.codecs.image_file import MAX_PIXELS, SUFFIXES, read_image
+from segwright.codecs.image_header import upright_size
 from segwright.core import Classes, Sample, Segmentation
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError, naming
@@ -236,12 +237,30 @@ def read_picture(path: Path | None, shape: tuple[int, int] | None, place: str, *
     image = read_image(path)
     if image.ndim != 3:
         raise FormatError(f"{path} is a volume, {place} is about a flat image; give the image that was annotated")
-    if shape is not None and image.shape[1:] != shape:
+    _check_fits(path, image.shape[1:], shape, place)
+    return image
+
+
+def unread_picture(path: Path | None, shape: tuple[int, int] | None, place: str, *, name: str, is_needed: bool) -> np.ndarray:
+    """As `read_picture`, but of no channels, (0, H, W): what the head of the file tells is checked, its pixels are not read.
+
+    Raises:
+        FormatError: as `read_picture`; damage beyond the head of a JPEG or PNG goes unnoticed.
+    """
+    size = upright_size(path) if path is not None else None
+    if path is None or size is None:
+        image = read_picture(path, shape, place, name=name, is_needed=is_needed)
+        return np.zeros((0, *image.shape[1:]), np.uint8)
+    _check_fits(path, size, shape, place)
+    return np.zeros((0, *size), np.uint8)
+
+
+def _check_fits(path: Path, size: tuple[int, ...], shape: tuple[int, int] | None, place: str) -> None:
+    if shape is not None and size != shape:
         raise FormatError(
-            f"{path} is {image.shape[1]} x {image.shape[2]} (rows x columns), but {place} tells of {shape[0]} x {shape[1]}; "
+            f"{path} is {size[0]} x {size[1]} (rows x columns), but {place} tells of {shape[0]} x {shape[1]}; "
             "give the image that was annotated, not a resized or rotated one"
         )
-    return image
 
 
 def unique_keys(names: Iterable[str], root: Path) -> dict[str, int]:

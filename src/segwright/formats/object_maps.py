@@ -4,8 +4,12 @@ Axes: P planes, N segments, K classes, *S spatial axes.
 """
 
 import numpy as np
+from numba import njit
 
-from segwright.core import VOID, Classes, Segmentation
+from segwright.codecs.image_file import MAX_8_BIT_CLASSES
+from segwright.core import VOID, Classes, Sample, Segmentation
+from segwright.core.errors import OutputError
+from segwright.formats.journal import truth_of
 
 NOTHING = VOID - 1  # in the class maps here: a pixel of no segment, where void is one that nobody knows
 TABLE = 1 << 24  # pairs of class and number that are counted in a table of 16 MB; more are sorted, which is slower
@@ -41,10 +45,49 @@ def to_maps(truth: Segmentation) -> tuple[np.ndarray, np.ndarray]:
     """Class, VOID or NOTHING of each pixel and its object number or 0, both int32 (*S); a later plane covers an earlier."""
     class_of = np.concatenate([[VOID, NOTHING], truth.class_ids]).astype(np.int32)  # indices: void, nothing, segments
     number_of = np.concatenate([[0, 0], truth.instance_ids]).astype(np.int32)
-    segment = truth.planes[0]
-    for plane in truth.planes[1:]:
-        segment = np.where(plane > 0, plane, segment)
-    return class_of[segment + 1], number_of[segment + 1]
+    return looked_up(truth, class_of), looked_up(truth, number_of)
+
+
+def looked_up(truth: Segmentation, value_of: np.ndarray) -> np.ndarray:
+    """What stands in a table at the place of each pixel's segment, (*S) in the dtype of the table; a later plane covers.
+
+    The table (N + 2,) holds the values of void, of nothing, and of the segments.
+    """
+    result = np.empty(truth.shape, value_of.dtype)
+    _look_up(truth.planes.reshape(len(truth.planes), -1), value_of, result.reshape(-1))
+    return result
+
+
+def fits_class_map(truth: Segmentation) -> bool:
+    """Whether a map of classes holds all segments: there is no object, and nothing that may overlap."""
+    return len(truth.planes) == 1 and not truth.instance_ids.any()
+
+
+def mask_values(sample: Sample) -> np.ndarray:
+    """The class of each pixel of a sample's truth as masks without classes.json hold it; void and nothing are the highest.
+
+    uint8 (*S), or uint16 where there are more than 255 classes.
+
+    Raises:
+        OutputError: there are objects or segments that may overlap, which such a mask would lose.
+    """
+    truth = truth_of(sample)
+    if not fits_class_map(truth):
+        what = f"{int((truth.instance_ids > 0).sum())} objects" if truth.instance_ids.any() else "segments that may overlap"
+        raise OutputError(f"sample {sample.key!r} has {what}, which one map of classes cannot hold; write it as coco or volume")
+    value_of = np.concatenate([[VOID, VOID], truth.class_ids])
+    return looked_up(truth, value_of.astype(np.uint8 if len(truth.classes) <= MAX_8_BIT_CLASSES else np.uint16))  # VOID wraps
+
+
+@njit(cache=True, nogil=True)
+def _look_up(planes: np.ndarray, value_of: np.ndarray, result: np.ndarray) -> None:
+    """See looked_up; planes (P, pixels), result (pixels,)."""
+    for pixel in range(planes.shape[1]):
+        segment = planes[0, pixel]
+        for plane in range(1, planes.shape[0]):
+            if planes[plane, pixel] > 0:
+                segment = planes[plane, pixel]
+        result[pixel] = value_of[segment + 1]
 
 
 def _compact(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -30,7 +30,7 @@ from typing import Literal
 import numpy as np
 import tifffile
 
-from segwright.codecs.image_file import EXIF_ORIENTATION, TIFF_SUFFIXES, read_image, read_mask_channels
+from segwright.codecs.image_file import EXIF_ORIENTATION, TIFF_SUFFIXES, colormap_of, read_image, read_mask_channels
 from segwright.core import Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError, SegwrightError
 from segwright.core.files import replacing
@@ -47,7 +47,7 @@ from segwright.formats.mask_meaning import (
     written_meaning,
 )
 from segwright.formats.mask_pairs import IMAGE_FOLDERS, Files, fitting, masks_alone, only_subfolder, pairs, subfolders
-from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
+from segwright.formats.object_maps import NOTHING, mask_values, to_maps, to_segmentation
 from segwright.formats.volume import guessed
 
 LOSES = "of volumes, place and voxel size are lost"
@@ -201,6 +201,27 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             ignore_index=VOID_8_BIT if count < VOID_8_BIT else VOID_16_BIT,
             nothing_index=count if needs_nothing else None,
         )
+
+
+def mask_path(folder: Path, key: str, source: Dataset) -> Path:
+    """The file that `write_mask` writes."""
+    return folder / f"{key}.tif"
+
+
+def write_mask(folder: Path, sample: Sample, source: Dataset, *, palette: bool = False) -> Path:
+    """Write the truth of a sample of `source` as a TIFF of class numbers that lies where its image lies on the map.
+
+    Void is the highest number; `palette` adds the colours.
+
+    Raises:
+        OutputError: the place is not writable, or a map of classes cannot hold the truth.
+        FormatError: the image file has gone, or its tags are damaged.
+    """
+    path = mask_path(folder, sample.key, source)
+    values = mask_values(sample)
+    colors = colormap_of(truth_of(sample).classes) if palette else None
+    write_values(path, values[None], geo_tags(source.image_files[sample.key]), colors)
+    return path
 
 
 def grid_of(path: Path | str) -> Grid:

@@ -41,13 +41,14 @@ from segwright.formats.mask_meaning import (
     written_meaning,
 )
 from segwright.formats.mask_pairs import IMAGE_FOLDERS, MASK_ENDING, Files, subfolders
-from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
+from segwright.formats.object_maps import NOTHING, mask_values, to_maps, to_segmentation
 
 log = logging.getLogger(__name__)
 
 LOSES = "of overlapping segments the later covers the earlier"
 NUMBER_FOLDER = "instances"
 APART = 1e-3  # of a voxel, between two grids that are taken for one: NIfTI's float32 leaves less
+DETACHED = {".mhd": ".mha", ".nhdr": ".nrrd"}  # headers in files of their own; masks are one file
 MAX_NUMBER = np.iinfo(np.int32).max
 
 
@@ -146,6 +147,26 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             ignore_index=VOID_8_BIT if count < VOID_8_BIT else VOID_16_BIT,
             nothing_index=count if any(record["has_nothing"] for record in journal.records()) else None,
         )
+
+
+def mask_path(folder: Path, key: str, source: Dataset) -> Path:
+    """The file that `write_mask` writes: of the kind of the image."""
+    suffix = suffix_of(source.image_files[key])
+    return folder / f"{key}{DETACHED.get(suffix, suffix)}"
+
+
+def write_mask(folder: Path, sample: Sample, source: Dataset, *, palette: bool = False) -> Path:
+    """Write the truth of a sample of `source` as a volume of class numbers, void the highest, on the grid of the image.
+
+    Volumes have no colours, whatever `palette` says.
+
+    Raises:
+        OutputError: the place is not writable, or a map of classes cannot hold the truth.
+        MissingExtraError: SimpleITK is not installed.
+    """
+    path = mask_path(folder, sample.key, source)
+    write_volume(path, mask_values(sample)[None], sample.grid)
+    return path
 
 
 def read_numbers(path: Path, highest: int = MAX_VALUE) -> tuple[np.ndarray, Grid]:

@@ -1,7 +1,8 @@
 """Engines: the ways to run a network, and the choice between them by timing.
 
-An engine takes images float32 (B, C, *S) and gives logits float32 (B, K, *s), both numpy, valid until its next call.
-Axes: B batch, C channels, K classes, *S spatial axes of the image, *s of the logits.
+An engine takes images float32 (B, C, *S) and gives a tuple of the network's outputs, each with B in front, all numpy and valid
+until its next call. What outputs mean, and how far those of two engines agree, the task says.
+Axes: B batch, C channels, *S spatial axes of the image.
 """
 
 import copy
@@ -9,9 +10,9 @@ import logging
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,14 @@ import openvino
 import torch
 from torch import nn
 
-from segwright.inference.labels import labels
-from segwright.inference.memory import Memory
+from segwright.decoding.run import Engine, Outputs
+from segwright.inference.engine_cache import EngineCache
 
 log = logging.getLogger(__name__)
 
-Engine = Callable[[np.ndarray], np.ndarray]
+Agreement = Callable[[Outputs, Outputs, tuple[int, ...]], float]  # of a task: outputs, reference, shape of the images
 
-AGREEMENT = 0.999  # of the pixels must get the label that float32 eager gives them, or an engine is out
+AGREEMENT = 0.999  # of what float32 eager says, such as the class of each pixel, an engine must say too, or it is out
 PATIENCE_S = 3.0  # half of what it takes to convert a network and try all engines: the choice serves later runs too
 TURNS = 5  # timed runs of each engine, of which the fastest counts: what else the machine does only ever adds time
 HOPELESS = 1.5  # an engine that much slower than the best after two turns gets no third
@@ -51,19 +52,40 @@ class TorchEngine:
                 parameter.data = arranged(parameter.data)
         self.network, self.device, self.channels_last, self.bfloat16 = network, device, channels_last, bfloat16
 
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """Logits float32 (B, K, *s) of images float32 (B, C, *S)."""
+    def __call__(self, batch: np.ndarray) -> Outputs:
+        """The outputs for images float32 (B, C, *S)."""
         images = torch.from_numpy(batch).to(self.device)
         images = arranged(images) if self.channels_last else images
         in_training = [module for module in self.network.modules() if module.training]
         self.network.eval()
         try:
             with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
-                logits = self.network(images)
+                outputs = tensors(self.network(images))
         finally:
             for module in in_training:
                 module.training = True
-        return logits.float().cpu().contiguous().numpy()
+        return tuple((each.float() if each.is_floating_point() else each).cpu().contiguous().numpy() for each in outputs)
+
+
+def tensors(outputs: Any) -> tuple[torch.Tensor, ...]:
+    """What a network returns as a flat tuple: a tensor alone, or those in a tuple, a list, a dict or a dataclass, in order."""
+    if isinstance(outputs, torch.Tensor):
+        return (outputs,)
+    if is_dataclass(outputs):
+        outputs = [getattr(outputs, part.name) for part in fields(outputs)]
+    parts = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, list | tuple) else ()
+    return tuple(tensor for part in parts for tensor in tensors(part))
+
+
+class Flat(nn.Module):
+    """A network whose outputs are a flat tuple, as a compiler wants them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tensors(self.network(image))
 
 
 def arranged(tensor: torch.Tensor) -> torch.Tensor:
@@ -92,8 +114,8 @@ class OpenVINOEngine:
         self.model: Any = None  # the network in OpenVINO's form, for any shape
         self.requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()  # compiled, by shape, used last at the end
 
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """Logits float32 (B, K, *s) of images float32 (B, C, *S)."""
+    def __call__(self, batch: np.ndarray) -> Outputs:
+        """The outputs for images float32 (B, C, *S)."""
         if batch.shape not in self.requests:
             self.model = self.model or self.converted(batch)
             self.model.reshape(list(batch.shape))
@@ -102,7 +124,8 @@ class OpenVINOEngine:
             if len(self.requests) > COMPILED_SHAPES:
                 self.requests.popitem(last=False)
         self.requests.move_to_end(batch.shape)
-        return self.requests[batch.shape].infer({0: np.ascontiguousarray(batch)}, share_inputs=True, share_outputs=True)[0]
+        found = self.requests[batch.shape].infer({0: np.ascontiguousarray(batch)}, share_inputs=True, share_outputs=True)
+        return tuple(found[number] for number in range(len(found)))
 
     def converted(self, batch: np.ndarray) -> Any:
         """The network in OpenVINO's form; from the folder if it was converted before."""
@@ -112,7 +135,7 @@ class OpenVINOEngine:
         in_training = any(module.training for module in self.network.modules())
         network = copy.deepcopy(self.network).eval() if in_training else self.network
         with undisturbed(), torch.no_grad():
-            model = openvino.convert_model(network, example_input=torch.from_numpy(batch))
+            model = openvino.convert_model(Flat(network), example_input=torch.from_numpy(batch))
         if path is not None:
             unfinished = path.with_name(f".{time.time_ns()}.xml")
             openvino.save_model(model, unfinished, compress_to_fp16=False)
@@ -165,34 +188,34 @@ def candidates(device: str) -> list[Kind]:
     return [VINO_HALF, VINO, HALF, LAST] if has_bfloat16 else [VINO, LAST]  # without it bfloat16 is emulated
 
 
-def pick_engine(network: nn.Module, example: np.ndarray, memory: Memory | None = None) -> Engine:
-    """The fastest engine for images of the shape of `example`, float32 (1, C, *S), whose labels on it are right.
+def pick_engine(network: nn.Module, agreement: Agreement, example: np.ndarray, cache: EngineCache | None = None) -> Engine:
+    """The fastest engine for images of the shape of `example`, float32 (1, C, *S), whose outputs on it are right.
 
-    Right means that they equal the labels of float32 PyTorch on at least 99.9 % of the pixels. What fails, or cannot run the
-    network, is out. The choice is remembered for this network, this shape and this machine.
+    Right means that they agree with those of float32 PyTorch to 99.9 % at least. What fails, or cannot run the network, is out.
+    The choice is remembered for this network, this shape and this machine.
     """
-    memory = memory or Memory.of(network)
+    cache = cache or EngineCache.of(network)
     device = fastest_device()
     plain = TorchEngine(network, device)
-    truth = labels(plain(example)[0], example.shape[2:])
+    reference = kept(plain(example))
     engines: dict[str, Engine] = {PLAIN.name: plain}
     found: dict[str, str] = {}
     for kind in candidates(device):
         try:
-            engine = kind.make(network, device, memory.folder)
-            agreement = agree(engine, example, truth)
+            engine = kind.make(network, device, cache.folder)
+            share = agreement(engine(example), reference, example.shape[2:])
         except Exception as error:  # a compiler may fail on a network in any way; plain PyTorch has just run it
             found[kind.name] = f"cannot run it ({first_line(error)})"
             continue
-        if agreement >= AGREEMENT:
+        if share >= AGREEMENT:
             engines[kind.name] = engine
         else:
-            found[kind.name] = f"out, {100 * agreement:.2f} % of the labels agree"
+            found[kind.name] = f"out, {100 * share:.2f} % agrees"
     seconds = race(engines, example)
     chosen = min(seconds, key=lambda name: seconds[name])
     found |= {name: f"{1000 * took:.1f} ms" for name, took in seconds.items()}
     log.info("engine for %s: %s (%s)", name_of(example.shape), chosen, "; ".join(f"{k}: {v}" for k, v in found.items()))
-    memory.remember(name_of(example.shape), {"engine": chosen, "found": found})
+    cache.remember(name_of(example.shape), {"engine": chosen, "found": found})
     return engines[chosen]
 
 
@@ -201,9 +224,9 @@ def fastest_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def agree(engine: Engine, example: np.ndarray, truth: np.ndarray) -> float:
-    """The part of the pixels of an image float32 (1, C, *S) to which an engine gives the labels `truth` (*S)."""
-    return float(np.mean(labels(engine(example)[0], example.shape[2:]) == truth))
+def kept(outputs: Outputs) -> Outputs:
+    """Outputs that outlive the next call of their engine."""
+    return tuple(output.copy() for output in outputs)
 
 
 def race(engines: dict[str, Engine], example: np.ndarray) -> dict[str, float]:
@@ -242,49 +265,54 @@ class AutoEngine:
     their labels agree too. The network must not be trained any further meanwhile.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self.network, self.ahead, self.spent_s = network, 0, 0.0
+    def __init__(self, network: nn.Module, agreement: Agreement) -> None:
+        self.network, self.agreement, self.ahead, self.spent_s = network, agreement, 0, 0.0
         self.plain = TorchEngine(network, fastest_device())
         self.picked: Engine | None = None  # for the shape that came first
         self.engines: dict[tuple[int, ...], Engine] = {}
         self.recalled: dict[str, Engine] = {}  # by kind
         self.seen: set[tuple[int, ...]] = set()
 
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """Logits float32 (B, K, *s) of images float32 (B, C, *S)."""
+    @property
+    def device(self) -> str:
+        """Where the network runs."""
+        return self.plain.device
+
+    def __call__(self, batch: np.ndarray) -> Outputs:
+        """The outputs for images float32 (B, C, *S)."""
         shape = batch.shape
         if shape not in self.engines and shape not in self.seen:
             self.recall(shape)
         if shape in self.engines:
             return self.answer(batch)
         start = time.perf_counter()
-        logits = self.plain(batch)
+        outputs = self.plain(batch)
         took = time.perf_counter() - start
         self.spent_s += took
         if self.picked is not None and shape in self.seen:
-            self.engines[shape] = self.confirmed(self.picked, batch, logits)
-        elif self.picked is None and (self.plain.device != "cpu" or self.spent_s + took * self.ahead > PATIENCE_S):
-            self.engines[shape] = self.picked = pick_engine(self.network, batch, self.memory)
+            self.engines[shape] = self.confirmed(self.picked, batch, outputs)
+        elif self.picked is None and (self.device != "cpu" or self.spent_s + took * self.ahead > PATIENCE_S):
+            self.engines[shape] = self.picked = pick_engine(self.network, self.agreement, batch, self.cache)
         self.seen.add(shape)
-        return logits
+        return outputs
 
     @cached_property
-    def memory(self) -> Memory:
+    def cache(self) -> EngineCache:
         """What is known of the network; looked up when it is first run, since that reads all weights."""
-        return Memory.of(self.network)
+        return EngineCache.of(self.network)
 
     def recall(self, shape: tuple[int, ...]) -> None:
         """Take the engine that an earlier run picked for this shape."""
-        fact = self.memory.recall().get(name_of(shape))
+        fact = self.cache.recall().get(name_of(shape))
         kind = KINDS.get(str(fact.get("engine"))) if isinstance(fact, dict) else None
         if kind is not None:
             if kind.name not in self.recalled:
-                self.recalled[kind.name] = kind.make(self.network, self.plain.device, self.memory.folder)
+                self.recalled[kind.name] = kind.make(self.network, self.device, self.cache.folder)
             self.engines[shape] = self.recalled[kind.name]
             self.picked = self.picked or self.engines[shape]
 
-    def answer(self, batch: np.ndarray) -> np.ndarray:
-        """Logits of the engine for this shape, or of PyTorch from now on if that engine fails."""
+    def answer(self, batch: np.ndarray) -> Outputs:
+        """The outputs of the engine for this shape, or of PyTorch from now on if that engine fails."""
         engine = self.engines[batch.shape]
         try:
             return engine(batch)
@@ -293,11 +321,12 @@ class AutoEngine:
             self.engines[batch.shape] = self.plain
             return self.plain(batch)
 
-    def confirmed(self, picked: Engine, batch: np.ndarray, logits: np.ndarray) -> Engine:
-        """The engine picked for another shape if its labels agree with `logits` of PyTorch on this one, else PyTorch."""
+    def confirmed(self, picked: Engine, batch: np.ndarray, reference: Outputs) -> Engine:
+        """The engine picked for another shape if its outputs agree with those of PyTorch on this one, else PyTorch."""
+        reference = kept(reference)
         try:
-            agreement = agree(picked, batch, labels(logits[0], batch.shape[2:]))
+            share = self.agreement(picked(batch), reference, batch.shape[2:])
         except Exception as error:  # traced for another shape, it may not fit this one
             log.info("the engine for other shapes cannot run %s (%s)", name_of(batch.shape), first_line(error))
             return self.plain
-        return picked if agreement >= AGREEMENT else self.plain
+        return picked if share >= AGREEMENT else self.plain

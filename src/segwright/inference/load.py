@@ -1,6 +1,5 @@
 """From a run's folder to a predictor."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,14 @@ from segwright.core import Classes
 from segwright.core.errors import FormatError
 from segwright.inference.engine import TorchEngine
 from segwright.inference.predictor import Predictor
-from segwright.plans import Plan
+from segwright.plans.plan import Plan
 
 
 def load(run: str | Path, *, own_modules: bool = False) -> Predictor:
     """The predictor of a run: give the run's folder, or its model.safetensors.
 
-    `own_modules` lets the file name a network outside segwright, which is then imported; leave it off for files of strangers.
+    `own_modules` lets the file name a network or a task outside segwright, which is then imported; leave it off for files of
+    strangers.
 
     Raises:
         FormatError: there is no model of segwright.
@@ -25,26 +25,14 @@ def load(run: str | Path, *, own_modules: bool = False) -> Predictor:
     path = Path(run)
     path = path / "model.safetensors" if path.is_dir() else path
     content = ModelFile.read(path, own_modules=own_modules)
-    network = without_fetching(content.plan.model).build()
+    network = content.plan.model.build()
     try:
         network.load_state_dict(content.weights)
     except RuntimeError as error:
         raise FormatError(
             f"{path} does not fit its own plan ({error}); it was written by another version or changed"
         ) from error
-    return predictor_of(network, content.plan, content.classes)
-
-
-def without_fetching(model: Any) -> Any:
-    """The settings of a network whose encoder starts from random weights: the file brings its own."""
-    if not getattr(getattr(model, "encoder", None), "pretrained", False):
-        return model
-    return replace(model, encoder=replace(model.encoder, pretrained=False))
-
-
-def predictor_of(network: nn.Module, plan: Plan, classes: Classes) -> Predictor:
-    """The predictor of a trained network under a plan."""
-    return Predictor(**settings_of(network, plan, classes))
+    return Predictor(**settings_of(network, content.plan, content.classes))
 
 
 def training_predictor(network: nn.Module, plan: Plan, classes: Classes) -> Predictor:
@@ -60,10 +48,9 @@ def settings_of(network: nn.Module, plan: Plan, classes: Classes) -> dict[str, A
     """What a predictor takes over from a plan."""
     return dict(
         network=network,
+        task=plan.task,
         classes=classes,
-        channels=plan.data.channels,
-        normalise=plan.data.normalise,
-        zoom=plan.data.zoom,
+        preprocess=plan.data.preprocess,
         tile=plan.inference.tile,
         flips=plan.inference.flip_axes,
     )

@@ -11,11 +11,11 @@ from segwright.core import Dataset, Sample
 from segwright.core.errors import SegwrightError
 from segwright.core.files import replace_file
 from segwright.core.picture import as_rgb, overlay
+from segwright.data.fingerprint import Fingerprint
 from segwright.inspection.doctor import Report
 from segwright.inspection.finding import Finding, plural, size_text
 from segwright.pages.page import legend, meter, page, section, small_percent, swatch
 from segwright.pages.pictures import drawable, figure
-from segwright.planning.fingerprint import Fingerprint
 
 STRENGTH = 0.5  # of class colours over the image
 DECADES = 4  # of the bars of class shares: from 0.01 % to 100 %

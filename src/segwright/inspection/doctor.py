@@ -10,6 +10,7 @@ import numpy as np
 
 from segwright.core import Classes, Dataset
 from segwright.core.errors import SegwrightError
+from segwright.data.fingerprint import SAMPLED_PIXELS, Fingerprint, gathered
 from segwright.inspection.class_counts import about_classes
 from segwright.inspection.finding import Finding, Fix
 from segwright.inspection.findings import about_images, about_masks
@@ -21,7 +22,6 @@ from segwright.inspection.opening import Opened, open_leniently
 from segwright.inspection.subjects import about_subjects, name_groups
 from segwright.inspection.tiles import about_tiles
 from segwright.inspection.together import Together
-from segwright.planning.fingerprint import SAMPLED_PIXELS, Fingerprint, gathered
 
 AT_MOST = 2000  # samples that are read: some 20 s of photographs on two cores; more would hardly change a share
 COMPARED = 20_000  # of the others, of which a small picture is compared: some 20 s again

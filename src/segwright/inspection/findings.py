@@ -1,13 +1,13 @@
 """What stands out in the fingerprint of a data set: good to know, and no disease."""
 
+from segwright.data.fingerprint import Fingerprint
 from segwright.inspection.finding import Finding, listed, plural
-from segwright.planning.fingerprint import Fingerprint
 
 RARE = 0.001  # of the pixels: of such a class a batch of crops often holds nothing
 SELDOM = 0.05  # of the images
 FEW_IMAGES = 30  # below, the interval of a score on a sixth of them (5 images) is wider than most improvements
 MUCH_VOID = 0.2
-SHIFT = 1.0  # spread of the image means over the spread inside an image, see planning.fingerprint
+SHIFT = 1.0  # spread of the image means over the spread inside an image, see data.fingerprint
 SPECK = 4  # pixels
 SQUASHED = 2.0  # longest over shortest side of a voxel
 

@@ -26,8 +26,8 @@ from segwright.codecs.image_file import (
 )
 from segwright.core import VOID, Sample
 from segwright.core.errors import FormatError, SegwrightError
+from segwright.data import fingerprint
 from segwright.formats.mask_meaning import read_numbers
-from segwright.planning import fingerprint
 
 THUMB = 32  # pixels: from it come the 8 x 8 lowest frequencies of the hash
 STEP_VALUES = 20_000  # of a scan are enough to meet two neighbouring grey values

@@ -8,7 +8,8 @@ from typing import Any
 
 from segwright.core import Classes, Dataset
 from segwright.core.errors import FormatError, SegwrightError
-from segwright.formats import HELD_OUT, dataset_file, mask_folder, mask_meaning, open_dataset, readers
+from segwright.data.splits import cut
+from segwright.formats import dataset_file, mask_folder, mask_meaning, open_dataset, readers
 from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, split_of
 from segwright.formats.mask_pairs import Files
 from segwright.inspection import together
@@ -189,10 +190,7 @@ def _in_parts(items: Sequence[Item], groups: Sequence[Sequence[str]]) -> tuple[l
         return [_in(item, split_of(item.key)[0]) for item in items], True
     if len(items) < 2 or parts != {""}:
         return [_in(item, next(iter(parts))) for item in items], False
-    keys = [item.key for item in items]
-    held_out = max(1, len(keys) // HELD_OUT)
-    _, val = dataset_file.keep_together(keys[:-held_out], keys[-held_out:], groups)
-    in_val = set(val)
+    in_val = set(cut([item.key for item in items], groups)[1])
     return [_in(item, together.HELD_OUT if item.key in in_val else together.REST) for item in items], False
 
 

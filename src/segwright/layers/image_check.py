@@ -7,8 +7,8 @@ from torch import Tensor
 from segwright.core.errors import ShapeError
 
 
-def check_image(image: Tensor, *, channels: int, axes: int, divisor: int) -> None:
-    """Refuse an image that is not (B, channels, *S) with `axes` spatial axes whose sides are multiples of `divisor`.
+def check_image(image: Tensor, *, channels: int, axes: int, divisors: tuple[int, ...]) -> None:
+    """Refuse an image that is not (B, channels, *S) with `axes` spatial axes whose sides are multiples of `divisors`.
 
     Raises:
         ShapeError: says which of these it is, and what to do.
@@ -25,9 +25,10 @@ def check_image(image: Tensor, *, channels: int, axes: int, divisor: int) -> Non
             f"build it with in_channels={image.shape[1]}, or give it {channels} channels"
         )
     sides = image.shape[2:]
-    if any(side % divisor or not side for side in sides):
-        wanted = " x ".join(str(max(ceil(side / divisor), 1) * divisor) for side in sides)
+    if any(side % divisor or not side for side, divisor in zip(sides, divisors, strict=True)):
+        wanted = [max(ceil(side / divisor), 1) * divisor for side, divisor in zip(sides, divisors, strict=True)]
         raise ShapeError(
-            f"the images are {' x '.join(map(str, sides))}, but this network needs sides divisible by {divisor}; "
-            f"pad them to {wanted}, for example with torch.nn.functional.pad"
+            f"the images are {' x '.join(map(str, sides))}, but this network needs sides divisible by "
+            f"{' x '.join(map(str, divisors)) if len({*divisors}) > 1 else divisors[0]}; "
+            f"pad them to {' x '.join(map(str, wanted))}, for example with torch.nn.functional.pad"
         )

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -153,6 +152,8 @@ def one_to_one(predicted: np.ndarray, true: np.ndarray, iou: np.ndarray) -> np.n
 
 def _assigned(predicted: np.ndarray, true: np.ndarray, iou: np.ndarray) -> np.ndarray:
     """The places of the best pairs of one connected group."""
+    from scipy.optimize import linear_sum_assignment  # takes a third of a second to load, which few metrics need
+
     rows, row = np.unique(predicted, return_inverse=True)
     columns, column = np.unique(true, return_inverse=True)
     gain, place = np.zeros((len(rows), len(columns))), np.full((len(rows), len(columns)), -1)

@@ -14,13 +14,14 @@ Axes: B batch, C channels, K classes, E decoder width, H, W sides of the image.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segwright.core.errors import FormatError, SettingError
+from segwright.core.find import Kind
 from segwright.encoders import mit, timm
 from segwright.layers.image_check import check_image
 
@@ -33,7 +34,7 @@ class Config:
 
     in_channels: int = 3
     num_classes: int = 150
-    encoder: mit.Config | timm.Config = field(default_factory=mit.Config)
+    encoder: Annotated[mit.Config | timm.Config, Kind("encoders")] = field(default_factory=mit.Config)
     decoder_width: int = 256
     dropout: float = 0.1  # share of the decoder's channels left out in training
 
@@ -48,12 +49,12 @@ class Config:
 
 
 class SegFormer(nn.Module):
-    """Image (B, C, H, W) to logits (B, K, H/4, W/4); the sides must be multiples of `divisor`.
+    """Image (B, C, H, W) to logits (B, K, H/4, W/4); the sides must be multiples of `divisors`.
 
     `encoder` and `decoder` alone take any size; the maps are then rounded up, which shifts them against each other a little.
     """
 
-    divisor = mit.STRIDES[-1]
+    divisors = (mit.STRIDES[-1],) * 2
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class SegFormer(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K, H/4, W/4) of an image (B, C, H, W)."""
-        check_image(image, channels=self.config.in_channels, axes=2, divisor=self.divisor)
+        check_image(image, channels=self.config.in_channels, axes=2, divisors=self.divisors)
         return self.decoder(self.encoder(image))
 
 

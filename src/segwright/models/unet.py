@@ -52,12 +52,12 @@ class Config:
 
 
 class UNet(nn.Module):
-    """Image (B, C, *S) to logits (B, K, *S); the sides must be multiples of `divisor`."""
+    """Image (B, C, *S) to logits (B, K, *S); the sides must be multiples of `divisors`."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.divisor = 2 ** (config.depth - 1)
+        self.divisors = (2 ** (config.depth - 1),) * config.axes
         widths = [min(config.width * 2**stage, config.max_width) for stage in range(config.depth)]
         self.encoder = nn.ModuleList(
             double_convolution(before, width, config)
@@ -71,7 +71,7 @@ class UNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K, *S) of an image (B, C, *S)."""
-        check_image(image, channels=self.config.in_channels, axes=self.config.axes, divisor=self.divisor)
+        check_image(image, channels=self.config.in_channels, axes=self.config.axes, divisors=self.divisors)
         self.check_statistics(image)
         skips = []
         x = image
@@ -85,11 +85,11 @@ class UNet(nn.Module):
     def check_statistics(self, image: Tensor) -> None:
         """Refuse an image whose deepest map leaves a norm one single value to normalise, which would always give 0."""
         is_batch = self.config.norm == "batch"
-        values = prod(image.shape[2:]) // self.divisor**self.config.axes * (image.shape[0] if is_batch else 1)
+        values = prod(image.shape[2:]) // prod(self.divisors) * (image.shape[0] if is_batch else 1)
         if values == 1 and (self.training or not is_batch):
             raise ShapeError(
                 f"images of {' x '.join(map(str, image.shape[2:]))} leave one pixel at the deepest of {self.config.depth} "
-                f"stages, which a norm cannot work on; pad one side to {2 * self.divisor} or build it with a smaller depth"
+                f"stages, which a norm cannot work on; pad one side to {2 * self.divisors[-1]} or build it with a smaller depth"
             )
 
 

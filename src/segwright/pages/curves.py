@@ -35,10 +35,10 @@ class Frame:
 
 
 def learning_curves(log: Journal) -> str:
-    """Charts (HTML) of loss, validation mIoU and learning rate over the steps of a log, with the time below the steps.
+    """Charts (HTML) of loss, validation score and learning rate over the steps of a log, with the time below the steps.
 
-    Records hold "step" and, where they apply, "seconds", "loss", "learning_rate", "mIoU" and "event" (a text). Values that
-    are missing or not finite are left out; a chart without values is left out too, and without any the answer is empty.
+    Records hold "step" and, where they apply, "seconds", "loss", "learning_rate", "score" with its name as "metric".
+    Values that are missing or not finite are left out; a chart without values too, and without any the answer is empty.
     """
     last = max((float(record["step"]) for record in log), default=0.0) or 1.0
     charts = []
@@ -48,13 +48,16 @@ def learning_curves(log: Journal) -> str:
         frame = framed(last, min(0.0, float(trend.min())), float(max(trend.max(), np.percentile(losses, 98))))  # 98: no spikes
         shapes = line(frame, steps, losses, "faint") + line(frame, steps, trend, "line")
         charts.append(chart("Training loss", f"{trend[-1]:.3g} at the end", frame, shapes, log))
-    steps, scores = column(log, "mIoU")
+    steps, scores = column(log, "score")
     if len(steps):
         best = int(scores.argmax())
+        name = next(record["metric"] for record in log if "score" in record)
         frame = framed(last, 0.0, 100 * float(scores.max()))
         shapes = line(frame, steps, 100 * scores, "line") + points(frame, steps, 100 * scores, best)
         charts.append(
-            chart("Validation mIoU, %", f"best {100 * scores[best]:.1f} at step {steps[best]:.0f}", frame, shapes, log)
+            chart(
+                f"Validation {escape(name)}, %", f"best {100 * scores[best]:.1f} at step {steps[best]:.0f}", frame, shapes, log
+            )
         )
     steps, rates = column(log, "learning_rate")
     if len(steps):

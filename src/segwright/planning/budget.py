@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
@@ -10,9 +11,9 @@ import psutil
 import torch
 
 from segwright.core.errors import SettingError
-from segwright.plans import Plan
-from segwright.training.batches import Batch
-from segwright.training.learner import Learner, is_out_of_memory, launch
+from segwright.plans.plan import Plan
+from segwright.tasks import Batch
+from segwright.training.train_step import Learner, is_out_of_memory, launch
 
 MEMORY_SHARE = 0.8  # of what is free when planning starts: the rest is for the data, and for others on the machine
 TIMED_STEPS = 2
@@ -61,36 +62,31 @@ class Cost:
     memory_bytes: int
 
 
-def measure(plan: Plan) -> Cost:
-    """The cost of a step of a plan, by taking a few on random input after one that warms up; endless if memory runs out.
+def measure(plan: Plan, parts: Sequence[Batch]) -> Cost:
+    """The cost of a step of a plan on the parts of a batch, by taking a few after a first; endless if memory runs out.
 
     Of long steps the first alone is taken.
     """
     try:
-        return measured(plan)
+        return measured(plan, parts)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         return Cost(seconds=float("inf"), memory_bytes=sys.maxsize)
 
 
-def measured(plan: Plan) -> Cost:
+def measured(plan: Plan, parts: Sequence[Batch]) -> Cost:
     """As `measure`, where memory suffices."""
     learner = Learner.new(plan, launch(plan.training))
-    shape = (plan.training.batch_size, plan.data.channels, *plan.training.crop)
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randn(shape, generator=generator)
-    target = torch.randint(plan.model.num_classes, (shape[0], *shape[2:]), generator=generator)
-    batch = Batch([], image, target)
     kept = KeptForBackward()
     started = time.perf_counter()
-    with kept.counting():
-        learner.step(batch, 0, 0.0)
-    seconds = time.perf_counter() - started
+    with kept.counting():  # of one part, as what is kept for the others takes the same place
+        learner.step(parts[:1], 0, 0.0)
+    seconds = len(parts) * (time.perf_counter() - started)
     if seconds <= LONG_STEP_S:
         started = time.perf_counter()
         for step in range(TIMED_STEPS):
-            learner.step(batch, step + 1, 0.0)
+            learner.step(parts, step + 1, 0.0)
         seconds = (time.perf_counter() - started) / TIMED_STEPS
     weights = sum(value.nbytes for value in learner.network.parameters())
     return Cost(seconds=seconds, memory_bytes=int(WEIGHT_COPIES * weights + WORKSPACE * kept.total))

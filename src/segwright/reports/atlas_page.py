@@ -5,6 +5,7 @@ from html import escape
 
 import numpy as np
 
+from segwright.data.background import BACKGROUND, plain
 from segwright.evaluation.atlas import Atlas
 from segwright.evaluation.borders import BANDS, NEAR
 from segwright.evaluation.causes import BOTH, CLASS, DUPLICATE, FALSE, FATES, MASK, MATCHED, MERGED, MISSED, SPLIT
@@ -14,7 +15,6 @@ from segwright.pages.bars import bar_chart, stack
 from segwright.pages.cutout import BOTH_COLOR, PREDICTED_COLOR, TRUE_COLOR
 from segwright.pages.page import meter, percent, section, small_percent, swatch
 from segwright.pages.pictures import embedded
-from segwright.transforms.background import BACKGROUND, plain
 
 FATE_COLORS = {  # told apart by colour-blind eyes, on photographs and on paper
     MATCHED: (24, 158, 140), MISSED: (226, 74, 22), FALSE: (214, 39, 126), MERGED: (122, 74, 214), SPLIT: (37, 110, 232),

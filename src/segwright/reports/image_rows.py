@@ -11,6 +11,7 @@ import numpy as np
 
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.picture import as_rgb, overlay
+from segwright.data.background import BACKGROUND, plain
 from segwright.evaluation.borders import labels_of_both
 from segwright.evaluation.causes import NO_OBJECT, Fates, fates
 from segwright.evaluation.scores import Scores, score_text
@@ -19,7 +20,6 @@ from segwright.pages.pictures import NOT_SCORED, WRONG, disagreement, drawable, 
 from segwright.reports.atlas_page import FATE_COLORS, fate_chips
 from segwright.reports.gallery import Example, goodness, rank
 from segwright.reports.object_pictures import fate_picture
-from segwright.transforms.background import BACKGROUND, plain
 
 STRENGTH = 0.6  # of class colours over the image: classes are told apart, and what they cover is still seen
 MAX_LEGEND = 40  # names in a legend; of more classes, only those in the pictures are named

@@ -1,1 +1,69 @@
-"""One file per meaning of a network's output: batch to loss, output to Segmentation."""
+"""One file per meaning of a network's outputs: what a sample teaches, how far outputs are from it, what they say.
+
+Everything that differs between semantic, instance, panoptic or promptable work stands behind `Task`; the training loop, the
+planner, the engines, the predictor, the writers and the reports know nothing else.
+
+Axes: B batch, C channels, *S spatial axes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.data.fingerprint import Fingerprint
+from segwright.decoding.run import Outputs, Run
+from segwright.transforms.prepare import View
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Batch(NamedTuple):
+    """Crops for one step: `image` float32 (B, C, *S), and `target` in whatever tensors the task's loss compares with."""
+
+    keys: list[str]
+    image: "torch.Tensor"
+    target: Any
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What every file of this folder offers: a frozen dataclass, `[task]` in a plan, that owns its loss."""
+
+    @property
+    def score(self) -> str:
+        """The name of the score that the best checkpoint is chosen by; more is better."""
+
+    @property
+    def metrics(self) -> Sequence[str]:
+        """What is reported: names of scores, or of files of metrics/."""
+
+    @classmethod
+    def planned(cls, found: Fingerprint) -> "tuple[Task, dict[str, str]]":
+        """The task as it suits a data set, with the reasons of its settings, by their paths in the plan."""
+
+    def candidates(self, found: Fingerprint) -> Sequence[Any]:
+        """Configs of the networks to choose from for a data set, in growing order of cost."""
+
+    def fitted(self, network: Any, channels: int, classes: Classes) -> Any:
+        """A network's config for images of so many channels and for these classes."""
+
+    def dataset(self, data: Dataset) -> Dataset:
+        """How the task sees a data set: with a background, with things alone, and so on."""
+
+    def target(self, crop: Sample) -> Any:
+        """What a crop teaches, in numpy. Raises UsageError where it teaches nothing."""
+
+    def collate(self, crops: Sequence[tuple[str, np.ndarray, Any]]) -> Batch:
+        """Keys, images float32 (C, *S) of one shape and targets as a batch."""
+
+    def loss(self, network: Any, batch: Batch, generator: "torch.Generator") -> "Mapping[str, torch.Tensor]":
+        """The terms of the loss by name, of which the sum is minimised. It calls the network itself; draws use `generator`."""
+
+    def decode(self, run: Run, view: View) -> Segmentation:
+        """The segmentation on the original grid of what the network says to a view; tiles, mirrors and merging are its own."""
+
+    def agreement(self, outputs: Outputs, reference: Outputs, shape: tuple[int, ...]) -> float:
+        """How far outputs say the same as those of another engine for images of a shape *P, from 0 to 1."""

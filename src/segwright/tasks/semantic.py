@@ -1,35 +1,127 @@
-"""Semantic segmentation: one class per pixel. Axes: B batch, K classes, *S spatial axes, *s those of the network's output."""
+"""Semantic segmentation: one class per pixel. Axes: B batch, C channels, K classes, *S spatial axes, *s those of the logits."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from segwright.core import Sample
-from segwright.core.errors import UsageError
+from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.core.errors import ShapeError, UsageError
+from segwright.core.find import Kind
+from segwright.data.background import with_background
+from segwright.data.fingerprint import Fingerprint, has_up
+from segwright.decoding.run import Outputs, Run
+from segwright.decoding.sliding_window import tiled_labels
+from segwright.decoding.tta import mirrored
+from segwright.decoding.upsample_argmax import labels
+from segwright.encoders import timm
 from segwright.losses import Loss
+from segwright.losses.cross_entropy import CrossEntropy
+from segwright.losses.dice import Dice
+from segwright.losses.weighted_sum import WeightedSum
+from segwright.models import segformer, unet
+from segwright.tasks import Batch
+from segwright.transforms.prepare import View
+
+ENCODERS = tuple(f"regnetx_{size}" for size in ("002", "004", "008", "016", "032"))  # of timm: half a ResNet-18's time at 004
+UNET_WIDTHS = {2: (16, 32, 64), 3: (8, 16, 32)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Semantic:
-    """What a sample teaches a dense network, and how far the network's answer is from it."""
+    """Dense networks that give logits (B, K, *s), brought to the size of the image, which the authors of all models do."""
 
-    criterion: Loss
+    score: ClassVar[str] = "mIoU"
+    metrics: ClassVar[tuple[str, ...]] = ("confusion",)
 
-    def target(self, sample: Sample) -> np.ndarray:
+    criterion: Annotated[Loss, Kind("losses")] = WeightedSum()
+
+    @classmethod
+    def planned(cls, found: Fingerprint) -> "tuple[Semantic, dict[str, str]]":
+        """Cross-entropy plus Dice; classes that are rare weigh more in the first, by the root of how rare they are."""
+        shares = [max(share, 1e-5) for share in found.class_fractions]  # 1e-5: a class that was not seen gets no endless weight
+        roots = [1 / math.sqrt(share) for share in shares]
+        mean = sum(share * root for share, root in zip(shares, roots, strict=True))  # the mean weight over all pixels is 1
+        weights = tuple(round(root / mean, 4) for root in roots)
+        criterion = WeightedSum(terms=(CrossEntropy(class_weights=weights), Dice()), weights=(1.0, 1.0))
+        why = "mean IoU counts a rare class as much as a common one, so the loss does too"
+        return cls(criterion=criterion), {"task.criterion": why}
+
+    def candidates(self, found: Fingerprint) -> list[Any]:
+        """U-Nets for volumes and textures, SegFormer's decoder on small encoders for scenes."""
+        if found.axes == 3:
+            network = unet.Config(axes=3, depth=4, max_width=256, norm="instance")
+            return [replace(network, width=width) for width in UNET_WIDTHS[3]]
+        if not has_up(found):  # sections and smears: texture and thin borders, so full resolution
+            return [unet.Config(max_width=512, width=width) for width in UNET_WIDTHS[2]]
+        # scenes: what a thing is depends on what is far around it
+        return [segformer.Config(encoder=timm.Config(name=name), decoder_width=128) for name in ENCODERS]
+
+    def fitted(self, network: Any, channels: int, classes: Classes) -> Any:
+        """The config with as many channels in, and a class of logits for each class."""
+        return replace(network, in_channels=channels, num_classes=len(classes))
+
+    def dataset(self, data: Dataset) -> Dataset:
+        """The data set with pixels of no object as background, where its classes are objects alone."""
+        return with_background(data)
+
+    def target(self, crop: Sample) -> np.ndarray:
         """The class map int64 (*S) to learn, VOID (-1) where nobody knows.
 
         Raises:
             UsageError: the sample has no truth.
         """
-        if sample.truth is None:
-            raise UsageError(f"sample {sample.key!r} has no truth to learn from; add its mask, or take it out of the data set")
-        return sample.truth.class_map().astype(np.int64)
+        if crop.truth is None:
+            raise UsageError(f"sample {crop.key!r} has no truth to learn from; add its mask, or take it out of the data set")
+        return crop.truth.class_map().astype(np.int64)
 
-    def loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """The criterion of logits (B, K, *s), brought to the size of the target (B, *S), which the authors of all models do."""
+    def collate(self, crops: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Batch:
+        """Images float32 (B, C, *S) and class maps int64 (B, *S)."""
+        keys, images, targets = zip(*crops, strict=True)
+        return Batch(list(keys), torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(targets)))
+
+    def loss(self, network: Any, batch: Batch, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
+        """The terms of the criterion for the network's logits (B, K, *s) and class maps (B, *S)."""
+        logits, target = network(batch.image), batch.target
         if logits.shape[2:] != target.shape[1:]:
             mode = "bilinear" if target.ndim == 3 else "trilinear"
             logits = F.interpolate(logits, size=target.shape[1:], mode=mode, align_corners=False)
-        return self.criterion(logits, target)
+        if isinstance(self.criterion, WeightedSum):
+            return self.criterion.terms_of(logits, target)
+        return {"loss": self.criterion(logits, target)}
+
+    def decode(self, run: Run, view: View) -> Segmentation:
+        """The class with the highest logit at each pixel (*S) of the original; tiles and mirrors are blended as logits.
+
+        Raises:
+            ShapeError: the network has another number of classes than it should, or the image other axes.
+        """
+        shape = view.source.shape
+        if any(-axis > len(shape) for axis in run.flip_axes) or len(run.divisors) != len(shape):
+            raise ShapeError(
+                f"the image has {len(shape)} spatial axes, but the network sees {len(run.divisors)} and flip_axes is "
+                f"{run.flip_axes}; give an image with as many axes, and flip only axes that it has"
+            )
+        tile, padded = run.sizes(view.covered)
+
+        def ask(images: np.ndarray) -> np.ndarray:
+            logits = run(images)[0]
+            if logits.shape[1] != len(run.classes):
+                raise ShapeError(
+                    f"the network gives {logits.shape[1]} classes, but there are names for {len(run.classes)}; "
+                    "build it with num_classes equal to the number of classes"
+                )
+            return logits
+
+        mean = mirrored(ask, run.flip_axes, run.at_once)
+        class_map = tiled_labels(view.padded(padded).image, mean, tile, shape, view.covered, run.at_once)
+        return Segmentation.semantic(class_map, run.classes)
+
+    def agreement(self, outputs: Outputs, reference: Outputs, shape: tuple[int, ...]) -> float:
+        """The part of the pixels of the images that get the same class."""
+        pairs = zip(outputs[0], reference[0], strict=True)
+        return float(np.mean([np.mean(labels(ours, shape) == labels(theirs, shape)) for ours, theirs in pairs]))

@@ -8,6 +8,7 @@ Axes: C channels, P planes, n = 2 or 3 spatial axes, *S of the sample, *T of the
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,13 @@ CELLS = 5  # control cells per axis of the elastic displacement: a 320 pixel cro
 KERNEL_DTYPES = ("uint8", "uint16", "int16", "float32")  # what files hold; anything else is turned into float32 first
 
 
+Centre = Callable[[np.random.Generator], np.ndarray | None]
+
+
+def anywhere(generator: np.random.Generator) -> None:
+    """No pixel to centre a crop on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Geometric:
     """Random change of place. The defaults are those of the published SegFormer and DeepLab recipes.
@@ -29,23 +37,18 @@ class Geometric:
     sides; a volume turns around each axis, in millimetres where its spacing is known. `flip_axes` counts spatial axes from
     the end ((-1,) is left-right); each is flipped with probability 0.5. `elastic_px` is the standard deviation, in output
     pixels, of a smooth displacement with 5 control cells per axis; above an eighth of a cell (a 40th of the crop's side)
-    the image begins to fold. `focus` is the probability that the crop is centred, as far as the image allows, on a pixel
-    of a class drawn uniformly from the classes present, so that rare classes are seen as often as common ones; otherwise
-    the crop lies uniformly inside the image.
+    the image begins to fold.
     """
 
     scale: tuple[float, float] = (0.5, 2.0)
     rotate_deg: float = 0.0
     flip_axes: tuple[int, ...] = (-1,)
     elastic_px: float = 0.0
-    focus: float = 0.0
 
     def __post_init__(self) -> None:
         low, high = self.scale
         if not 0 < low <= high:
             raise SettingError(f"scale is {self.scale}; give a smallest and a largest magnification, such as (0.5, 2.0)")
-        if not 0 <= self.focus <= 1:
-            raise SettingError(f"focus is {self.focus}; it is a probability, give a number from 0 to 1")
         if self.rotate_deg < 0 or self.elastic_px < 0:
             raise SettingError(
                 f"rotate_deg is {self.rotate_deg} and elastic_px {self.elastic_px}; both reach to both sides, give 0 or more"
@@ -53,9 +56,12 @@ class Geometric:
         if any(axis not in (-1, -2, -3) for axis in self.flip_axes):
             raise SettingError(f"flip_axes is {self.flip_axes}; count axes from the end: -1 columns, -2 rows, -3 slices")
 
-    def __call__(self, sample: Sample, shape: tuple[int, ...], generator: np.random.Generator) -> Sample:
+    def __call__(
+        self, sample: Sample, shape: tuple[int, ...], generator: np.random.Generator, centre: Centre = anywhere
+    ) -> Sample:
         """A crop of spatial shape *T from a sample: image float32 (C, *T), truth planes (P, *T).
 
+        `centre(generator)` is the pixel (n,) that the crop is centred on, as far as the image allows, or None for any place.
         Outside the sample the image is its reflection and the truth VOID. The place in the world (`affine`) is dropped,
         since a bent image has none.
 
@@ -68,16 +74,15 @@ class Geometric:
             )
         if any(-axis > len(shape) for axis in self.flip_axes):
             raise ShapeError(f"sample {sample.key!r} has {len(shape)} axes, flip_axes is {self.flip_axes}; leave out the rest")
-        zoom = math.exp(generator.uniform(*np.log(self.scale)))
-        matrix = rotation(len(shape), self.rotate_deg, sample.grid.spacing_mm, generator) / zoom
+        scale = math.exp(generator.uniform(*np.log(self.scale)))
+        matrix = rotation(len(shape), self.rotate_deg, sample.grid.spacing_mm, generator) / scale
         for axis in self.flip_axes:
             if generator.random() < 0.5:
                 matrix[:, axis] *= -1
-        target = sample.truth if generator.random() < self.focus else None
-        centre = place(sample.grid.shape, np.array(shape) / zoom, target, generator)
-        nodes = source_nodes(shape, matrix, centre, self.elastic_px, generator)
+        middle = place(sample.grid.shape, np.array(shape) / scale, centre(generator), generator)
+        nodes = source_nodes(shape, matrix, middle, self.elastic_px, generator)
         spacing_mm = sample.grid.spacing_mm
-        return resample(sample, shape, nodes, spacing_mm and tuple(spacing / zoom for spacing in spacing_mm))
+        return resample(sample, shape, nodes, spacing_mm and tuple(spacing / scale for spacing in spacing_mm))
 
 
 def rotation(axes: int, degrees: float, spacing_mm: tuple[float, ...] | None, generator: np.random.Generator) -> np.ndarray:
@@ -94,30 +99,17 @@ def rotation(axes: int, degrees: float, spacing_mm: tuple[float, ...] | None, ge
     return matrix * (size[None, :] / size[:, None])
 
 
-def place(
-    source: tuple[int, ...], extent: np.ndarray, target: Segmentation | None, generator: np.random.Generator
-) -> np.ndarray:
-    """Centre (n,) of a crop that covers `extent` pixels of a `source` of shape *S, for a target on one of its pixels.
+def place(source: tuple[int, ...], extent: np.ndarray, pixel: np.ndarray | None, generator: np.random.Generator) -> np.ndarray:
+    """Centre (n,) of a crop that covers `extent` pixels of a `source` of shape *S, on a pixel (n,) or anywhere.
 
     Steps from the first possible place are whole pixels, so that a crop at scale 1 falls on pixels exactly. An axis of the
     source that is shorter than the crop lies anywhere within it.
     """
     ends = np.stack([extent / 2, np.array(source) - extent / 2])
     first, steps = ends.min(axis=0), np.floor(np.ptp(ends, axis=0)).astype(int)
-    pixel = class_pixel(target, generator) if target is not None else None
     if pixel is None:
         return first + generator.integers(0, steps + 1)
     return first + np.clip(np.rint(pixel + 0.5 - first), 0, steps)
-
-
-def class_pixel(truth: Segmentation, generator: np.random.Generator) -> np.ndarray | None:
-    """Index (n,) of a random pixel of a random class, every class that is present being as likely; None if all is void."""
-    class_map = truth.class_map()
-    for k in generator.permutation(np.unique(truth.class_ids)):  # a class of the list may have left the image
-        pixels = np.flatnonzero(class_map == k)
-        if len(pixels):
-            return np.array(np.unravel_index(generator.choice(pixels), class_map.shape))
-    return None
 
 
 def source_nodes(

@@ -14,16 +14,12 @@ from segwright.core.errors import SettingError
 from segwright.transforms.geometric import KERNEL_DTYPES
 
 
-def resize(sample: Sample, zoom: float) -> Sample:
-    """The sample with `zoom` times as many pixels along each axis: spacing and affine follow, zoom 1 gives it unchanged.
+def resize(sample: Sample, shape: tuple[int, ...]) -> Sample:
+    """The sample with so many pixels over the same field of view: spacing and affine follow; its own shape changes nothing.
 
     The image keeps its dtype. It is averaged when it shrinks, so that fine texture does not turn into false patterns, and
     linear when it grows; the truth takes the label at each new pixel centre.
-
-    Raises:
-        SettingError: zoom is not above 0.
     """
-    shape = zoomed(sample.grid.shape, zoom)
     if shape == sample.grid.shape:
         return sample
     truth = sample.truth
@@ -32,11 +28,15 @@ def resize(sample: Sample, zoom: float) -> Sample:
     return Sample(sample.key, resize_image(sample.image, shape), resize_grid(sample.grid, shape), truth)
 
 
-def zoomed(shape: tuple[int, ...], zoom: float) -> tuple[int, ...]:
-    """The shape *T that a zoom gives, one pixel at least along each axis."""
-    if not zoom > 0:
-        raise SettingError(f"zoom is {zoom}; give a number above 0, such as 0.5 for half as many pixels along each axis")
-    return tuple(max(1, round(side * zoom)) for side in shape)
+def scaled(shape: tuple[int, ...], scale: tuple[float, ...]) -> tuple[int, ...]:
+    """The shape *T that a factor per axis gives, one pixel at least along each axis.
+
+    Raises:
+        SettingError: a factor is not above 0.
+    """
+    if not all(factor > 0 for factor in scale):
+        raise SettingError(f"scale is {scale}; give numbers above 0, such as 0.5 for half as many pixels along an axis")
+    return tuple(max(1, round(side * factor)) for side, factor in zip(shape, scale, strict=True))
 
 
 def resize_image(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

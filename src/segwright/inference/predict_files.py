@@ -1,0 +1,354 @@
+"""Image files to files of predictions: the next image is decoded and the last written while the network works on this one.
+
+A prediction is a Segmentation. The format that reads files of the image's kind writes one file for it: volumes become volumes,
+DICOM series DICOM-SEG objects, TIFF images TIFF masks, all others PNG. Objects, which one map of classes would lose, and
+`format` make all of them one data set instead.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from uuid import uuid4
+
+import numpy as np
+
+from segwright.codecs.image_file import JPEG_SUFFIXES, MAX_8_BIT_CLASSES, TIFF_SUFFIXES, write_picture
+from segwright.codecs.volume_file import suffix_of
+from segwright.conversion import writer
+from segwright.core import VOID, Classes, Dataset, Sample
+from segwright.core.errors import OutputError, SegwrightError, UsageError
+from segwright.core.picture import overlay as laid_over
+from segwright.formats import dicom, mask_folder, tiff, volume
+from segwright.formats.image_tree import safe_key
+from segwright.formats.journal import stopped, truth_of
+from segwright.formats.mask_folder import image_files, is_mask_folder
+from segwright.formats.mask_pairs import IMAGE_FOLDERS, Files, subfolders
+from segwright.formats.object_maps import looked_up
+from segwright.formats.volume import volumes_below
+from segwright.inference.engine import AutoEngine
+from segwright.inference.load import load
+from segwright.inference.predicted_dataset import finished_keys, format_for, run_name, write_dataset
+from segwright.inference.predictor import Predictor
+
+log = logging.getLogger(__name__)
+
+AHEAD = 2  # images decoded before they are needed, and results that wait to be written: enough to keep three threads busy
+SHOWN = 10  # images named in a message; the log names all
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One image to predict: its key in `source`, the data set that reads it, and the format, `kind`, of files like it."""
+
+    key: str
+    kind: ModuleType
+    source: Dataset
+
+    @property
+    def image(self) -> Path:
+        """The file of the image, the folder of a DICOM series."""
+        return self.source.image_files.get(self.key, Path(self.source.source))
+
+    def overlay(self, folder: Path) -> Path:
+        """The picture for people of this image in a folder."""
+        suffix = self.image.suffix.lower()
+        return folder / f"{self.key}_overlay{suffix if suffix in JPEG_SUFFIXES else '.png'}"
+
+    def outputs(self, out: Path, *, overlay: bool) -> list[Path]:
+        """The files to write where each image gets a mask of its own."""
+        return [self.kind.mask_path(out, self.key, self.source), *([self.overlay(out)] if overlay else [])]
+
+
+def predict(
+    model: Predictor | str | Path,
+    images: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    overlay: bool = False,
+    palette: bool = False,
+    flips: tuple[int, ...] | None = None,
+    format: str | None = None,
+) -> list[Path]:
+    """Write what a model finds in each image to a folder and return the files written, in the order of the images.
+
+    `model` is a predictor or a run's folder. `images` are files, or folders with everything below them: volumes if there are
+    any, else DICOM series, else images. A mask is called KEY.png: class numbers at the image's own size, with the classes'
+    colours if `palette`. For a TIFF it is KEY.tif with the same place on the map, for a volume a volume of the same kind on the
+    same grid, for a DICOM series KEY.dcm, a DICOM-SEG (without colours, these two). `overlay` adds pictures for people,
+    KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice. `flips` replaces those of the model. Masks of an earlier
+    run are replaced, images and the masks of a data set (images/ and masks/ side by side) never.
+
+    With `format`, such as "coco", `out` becomes a data set of that format with images and predictions, which `open_dataset`
+    reads. It does so by itself where the model finds objects, which a map of classes would lose: COCO (panoptic where there is
+    stuff besides), for GeoTIFFs GeoJSON, for volumes `volume`; a DICOM-SEG holds them. The folder must be new or empty, or left
+    by the same call when that was stopped, which then goes on. Overlays are in a folder beside it, OUT_overlays. What a format
+    cannot hold is logged.
+
+    An image that cannot be read or predicted is left out, and named when all others are done.
+
+    Raises:
+        FormatError: there is no image, or two would have one name; nothing was written.
+        UnknownNameError: no format of that name can be written; nothing was written.
+        OutputError: the folder cannot be written, or holds the images themselves; nothing was written. Or it filled up, or the
+            format cannot hold what was found.
+        UsageError: some images could not be predicted; those of all others were written.
+    """
+    out, places = Path(out), [images] if isinstance(images, (str, Path)) else list(images)
+    if format is not None:
+        writer(format)  # raises for a wrong name
+    predictor = load(model) if isinstance(model, (str, Path)) else model
+    if flips is not None:
+        predictor = replace(predictor, flips=flips)
+    if palette:
+        check_palette(len(predictor.classes), format)
+    jobs = planned(places, out)
+    failed: dict[Path, str] = {}
+    if format is None:
+        format, _ = stopped(out) or (None, None)
+    written: list[Path] = []
+    if format is None:
+        written, format = write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette)
+    if format is not None:
+        source = run_name(model if isinstance(model, (str, Path)) else None, places)
+        written = write_format(format, jobs, predictor, out, failed, source, overlay=overlay)
+    if failed:
+        rest = f"the others are in {out}" if written else "nothing was written"
+        raise UsageError(f"{len(failed)} of {len(jobs)} images could not be predicted, {rest}: {some([*failed.values()])}")
+    return written
+
+
+def write_files(
+    jobs: Sequence[Job], predictor: Predictor, out: Path, failed: dict[Path, str], *, overlay: bool, palette: bool
+) -> tuple[list[Path], str | None]:
+    """Write a file for each image, and return them; or, where a model finds what such a file would lose, a format for it.
+
+    Then nothing is left of what was written. `failed` tells why images were left out.
+    """
+    outputs = checked_outputs(jobs, out, overlay=overlay)
+    check_writable(out)
+    written: list[Path] = []
+    lost: dict[str, None] = {}  # in the order of finding
+
+    def write(job: Job, sample: Sample) -> None:
+        job.kind.write_mask(out, sample, job.source, palette=palette)
+        lost.update(dict.fromkeys(lost_in_mask(sample, job)))
+        if overlay:
+            draw(sample, job.overlay(out))
+
+    wanted = None
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[None]] = deque()
+        for job, sample in predicted(jobs, predictor, failed):
+            if sample is None:
+                continue
+            if wanted := format_for(sample, job.kind):
+                break
+            waiting.append(pool.submit(write, job, sample))
+            written += outputs[job.key]
+            if len(waiting) > AHEAD:
+                waiting.popleft().result()
+        for future in waiting:
+            future.result()
+    if wanted:
+        log.info("%s holds more than a map of classes: %s becomes a data set, %s", job.image, out, wanted)
+        for path in written:
+            path.unlink(missing_ok=True)
+        return [], wanted
+    if lost:
+        log.warning("the masks do not hold all that was predicted: %s; a data set may: choose its format", "; ".join(lost))
+    return written, None
+
+
+def write_format(
+    format: str,
+    jobs: Sequence[Job],
+    predictor: Predictor,
+    out: Path,
+    failed: dict[Path, str],
+    source: str,
+    *,
+    overlay: bool,
+) -> list[Path]:
+    """Write a data set and return its files, then the overlays; see `write_files` and `write_dataset`."""
+    finished = finished_keys(out)
+    pictures = {job.key: job.overlay(out.with_name(f"{out.name}_overlays")) for job in jobs} if overlay else {}
+    check_writable(out)
+
+    def draw_overlay(sample: Sample) -> None:
+        if sample.key in pictures:
+            draw(sample, pictures[sample.key])
+
+    to_do = [job for job in jobs if job.key not in finished]
+    results = ((job.key, sample) for job, sample in predicted(to_do, predictor, failed))
+    image_files = {job.key: job.image for job in jobs if job.key in job.source.image_files}
+    keys = [job.key for job in jobs]
+    try:
+        write_dataset(out, writer(format), source, predictor.classes, image_files, keys, results, draw_overlay)
+    except OutputError:
+        if len(failed) < len(jobs):  # else no image was left to write
+            raise
+        return []
+    return [*sorted(path for path in out.rglob("*") if path.is_file()), *filter(Path.exists, pictures.values())]
+
+
+def predicted(jobs: Sequence[Job], predictor: Predictor, failed: dict[Path, str]) -> Iterator[tuple[Job, Sample | None]]:
+    """Each job with its image and what the model finds in it as the truth, or with None where that failed."""
+    for number, (job, image) in enumerate(decoded(jobs)):
+        if isinstance(predictor.engine, AutoEngine):
+            predictor.engine.ahead = (len(jobs) - number) * 2 ** len(predictor.flips)
+        result = None
+        try:
+            sample = image.result()
+            result = replace(sample, truth=predictor(sample))
+        except SegwrightError as error:
+            failed[job.image] = str(error) if str(job.image) in str(error) else f"{job.image}: {error}"
+            log.warning("%s", failed[job.image])
+        yield job, result
+
+
+def decoded(jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Sample]]]:
+    """Each job with its image, or the error that reading it raised; the next images are read meanwhile."""
+    with ThreadPoolExecutor(1) as reader:
+        reading: deque[Future[Sample]] = deque()
+        for number, job in enumerate(jobs):
+            while len(reading) <= AHEAD and number + len(reading) < len(jobs):
+                following = jobs[number + len(reading)]
+                reading.append(reader.submit(following.source.load, following.key))
+            yield job, reading.popleft()
+
+
+def planned(images: Sequence[str | Path], out: Path) -> list[Job]:
+    """What to do, in the order of the images; files below `out` are results of an earlier run and no images.
+
+    Raises:
+        FormatError: there is no image.
+        OutputError: results would lie among the images, or two would have one name.
+    """
+    jobs: dict[str, Job] = {}
+    for place in map(Path, images):
+        there = found(place)
+        results = {job.key for job in there if place.is_dir() and job.image.resolve().is_relative_to(out.resolve())}
+        if place.is_dir() and (place.resolve() == out.resolve() or len(results) == len(there)):
+            raise OutputError(f"masks in {out} would lie among the images there; choose another folder with out")
+        if results:
+            log.info("%d images below %s are taken for results of an earlier run, and left out", len(results), out)
+        for job in there:
+            if job.key in results:
+                continue
+            other = jobs.setdefault(job.key, job).image
+            if other.resolve() != job.image.resolve():
+                raise OutputError(
+                    f"the masks of {job.image} and {other} would both be called {job.key}; rename one of the images"
+                )
+    return [*jobs.values()]
+
+
+def found(place: Path) -> list[Job]:
+    """The images at a place, in name order.
+
+    Raises:
+        FormatError: there is no image, or two would have one key.
+    """
+    if suffix_of(place) and place.is_file():
+        return jobs_of(place, {safe_key(place.name[: -len(suffix_of(place))]): place}, lambda file: volume)
+    if place.is_dir():
+        folder = next((folder for folder in subfolders(place, IMAGE_FOLDERS) if volumes_below(folder)), place)
+        volumes = {safe_key(stem): path for stem, path in volumes_below(folder).items()}
+        if volumes:
+            return jobs_of(place, volumes, lambda file: volume)
+    if dicom.matches(place):
+        series = dicom.read(place)
+        return [Job(key, dicom, series) for key in series.keys]
+    return jobs_of(place, image_files(place), lambda file: tiff if file.suffix.lower() in TIFF_SUFFIXES else mask_folder)
+
+
+def jobs_of(place: Path, files: dict[str, Path], kind_of: Callable[[Path], ModuleType]) -> list[Job]:
+    """A job for each file; those of one kind are a data set without truth."""
+    kinds = {key: kind_of(file) for key, file in files.items()}
+    sources = {
+        kind: Dataset(
+            str(place),
+            Classes.of(["nothing"]),
+            tuple(files),
+            kind.Reader({key: Files(file) for key, file in files.items()}, None),
+            files,
+        )
+        for kind in {*kinds.values()}
+    }
+    return [Job(key, kind, sources[kind]) for key, kind in kinds.items()]
+
+
+def checked_outputs(jobs: Sequence[Job], out: Path, *, overlay: bool) -> dict[str, list[Path]]:
+    """The files to write for each key.
+
+    Raises:
+        OutputError: one would replace an image, another result or a mask of a data set.
+    """
+    taken = {job.image.resolve(): job.image for job in jobs}
+    outputs = {job.key: job.outputs(out, overlay=overlay) for job in jobs}
+    for job in jobs:
+        for path in outputs[job.key]:
+            other = taken.setdefault(path.resolve(), path)
+            if other is not path:
+                raise OutputError(f"{path}, a result for {job.image}, would replace {other}; choose another folder with out")
+            if path.exists() and is_mask_folder(out):
+                raise OutputError(
+                    f"{path}, a result for {job.image}, would replace a mask that lies beside the images of a data set and "
+                    "may be its truth; choose another folder with out, or remove the masks if an earlier prediction wrote them"
+                )
+    return outputs
+
+
+def check_palette(num_classes: int, format: str | None) -> None:
+    """Refuse what cannot have the colours of its classes in a palette.
+
+    Raises:
+        OutputError: a data set is asked for, or there are too many classes.
+    """
+    if format is not None:
+        raise OutputError(f"a palette is for masks, and {format} keeps colours in its own way; leave out one of the two")
+    if num_classes > MAX_8_BIT_CLASSES:
+        raise OutputError(f"a palette holds {MAX_8_BIT_CLASSES} classes, there are {num_classes}; write without a palette")
+
+
+def check_writable(out: Path) -> None:
+    """Make a folder, and try to write to it.
+
+    Raises:
+        OutputError: that fails.
+    """
+    probe = out / f".{uuid4().hex}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written ({error.strerror}); choose another folder with out") from error
+
+
+def lost_in_mask(sample: Sample, job: Job) -> Iterator[str]:
+    """What one file for the segmentation of a sample does not hold, besides what `format_for` looks for."""
+    truth = truth_of(sample)
+    if (truth.scores != 1).any():
+        yield "scores are not kept"
+    if job.kind is dicom and (truth.planes[0] == VOID).any():
+        yield "void becomes nothing"
+    if job.kind is not dicom and (truth.planes[0] == 0).any():
+        yield "pixels of no segment become void"
+
+
+def draw(sample: Sample, path: Path) -> None:
+    """Write the picture of a sample with its segments in the colours of their classes, a line around each."""
+    truth = truth_of(sample)
+    segment_map = looked_up(truth, np.arange(-2, len(truth), dtype=np.int32).clip(min=VOID))  # void and nothing are VOID
+    write_picture(path, laid_over(sample.image, segment_map, truth.classes.palette[truth.class_ids]))
+
+
+def some(reasons: list[str]) -> str:
+    """Some reasons, one a line."""
+    more = [f"and {len(reasons) - SHOWN} more"] if len(reasons) > SHOWN else []
+    return "\n  ".join(["", *reasons[:SHOWN], *more])

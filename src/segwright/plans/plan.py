@@ -1,0 +1,188 @@
+"""Everything about one run as one frozen tree, read from and written to TOML with the reason of each choice beside it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomlkit
+
+from segwright.core.errors import FormatError, SettingError
+from segwright.core.find import Kind
+from segwright.data.samplers import Sampler
+from segwright.data.samplers.uniform import Uniform
+from segwright.optimisers import Optimiser, adamw
+from segwright.plans.kinds import assign, build, kinds_of, table_of
+from segwright.plans.migrations import VERSION, migrated
+from segwright.schedules import Schedule
+from segwright.schedules.cosine import Cosine
+from segwright.tasks import Task
+from segwright.tasks.semantic import Semantic
+from segwright.transforms.geometric import Geometric
+from segwright.transforms.intensity import Intensity
+from segwright.transforms.prepare import Preprocess
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+MAX_SEED = 2**32 - 1  # of numpy's older generators; torch's 64 bits leave room for the step that is added
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where the samples lie (`train`, `val` and `fold` are what `open_splits` takes), and how they become views."""
+
+    train: str
+    val: str | None = None
+    fold: tuple[int, int] | None = None
+    preprocess: Preprocess = Preprocess()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How crops are changed without changing what they mean."""
+
+    geometric: Geometric = Geometric()
+    intensity: Intensity = Intensity()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How long is learnt, on what machine.
+
+    A step looks at `batch_size` crops of the spatial shape `crop`, over all processes, `accumulate` times one part of them
+    after the other, which takes less memory. `ema` is the share of the run that the average of the weights looks back over,
+    0 for the last weights alone; gradients longer than `clip_norm` are shortened to it.
+    """
+
+    steps: int
+    batch_size: int
+    crop: tuple[int, ...]
+    accumulate: int = 1
+    clip_norm: float = 1.0  # one odd batch must not undo a run
+    ema: float = 0.02  # long enough to smooth single batches, short enough to follow the decay
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Precision = "32-true"
+    channels_last: bool = False
+    validations: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "validations"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"training.{name} is {getattr(self, name)}; give at least 1")
+        if self.batch_size % self.accumulate:
+            raise SettingError(
+                f"training.accumulate is {self.accumulate}, which does not divide a batch of {self.batch_size}; "
+                "give a number that does, such as 1"
+            )
+        if len(self.crop) not in (2, 3) or min(self.crop) < 1:
+            raise SettingError(f"training.crop is {list(self.crop)}; give one side per axis, such as [192, 256]")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise SettingError(f"training.seed is {self.seed}; give a number from 0 to {MAX_SEED}")
+        if not self.clip_norm > 0:
+            raise SettingError(f"training.clip_norm is {self.clip_norm}; give a positive number, for example 1.0")
+        if not 0 <= self.ema <= 1:
+            raise SettingError(f"training.ema is {self.ema}; give a share of the run from 0 to 1, for example 0.02")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """How a trained network looks at a view: in tiles of at most `tile`, or whole; mirrored over `flip_axes` too."""
+
+    tile: tuple[int, ...] | None = None
+    flip_axes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Init:
+    """What training starts from: `weights` of an earlier run (its folder or model file), or "timm", those of the encoder.
+
+    Whatever has no place in the network, such as a head for other classes, is named and starts from random weights.
+    """
+
+    weights: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One run. `reasons` says why a setting has its value, by dotted path, and is written beside it as a comment."""
+
+    version: int = VERSION
+    task: Annotated[Task, Kind("tasks")] = Semantic()
+    data: Data
+    sampler: Annotated[Sampler, Kind("data.samplers")] = Uniform()
+    augmentation: Augmentation = Augmentation()
+    model: Annotated[Any, Kind("models")]
+    optimiser: Annotated[Optimiser, Kind("optimisers")] = adamw.Config()
+    schedule: Annotated[Schedule, Kind("schedules")] = Cosine()
+    training: Training
+    inference: Inference = Inference()
+    init: Init = Init()
+    reasons: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        axes, tile = len(self.training.crop), self.inference.tile
+        if tile is not None and (len(tile) != axes or min(tile) < 1):
+            raise SettingError(f"inference.tile is {list(tile)}; give one side for each of the {axes} axes of the crop")
+        flips = {"augmentation.geometric": self.augmentation.geometric.flip_axes, "inference": self.inference.flip_axes}
+        for name, flip_axes in flips.items():
+            if not set(flip_axes) <= set(range(-axes, 0)):
+                raise SettingError(
+                    f"{name}.flip_axes is {list(flip_axes)}, the crop has {axes} axes; "
+                    "count them from the end: -1 columns, -2 rows"
+                )
+
+    def to_toml(self) -> str:
+        """The plan as TOML text, with its reasons as comments; `Plan.from_toml` reads it back equal."""
+        document, kinds = tomlkit.document(), kinds_of(Plan)
+        document["version"] = self.version
+        for part in fields(self):
+            if part.name not in ("version", "reasons"):
+                document[part.name] = table_of(getattr(self, part.name), part.name, self.reasons, kinds.get(part.name))
+        return tomlkit.dumps(document)
+
+    @classmethod
+    def from_toml(cls, text: str, *, source: str = "the plan", own_modules: bool = False) -> "Plan":
+        """The plan that a TOML text describes; one of an older version is brought up to date.
+
+        A dotted kind, a module of the user's own, is imported only with `own_modules`: a file may come from anywhere.
+
+        Raises:
+            FormatError: the text is not TOML, or of a version to come.
+            SettingError: a setting is unknown, missing or of the wrong type.
+        """
+        try:
+            table = tomlkit.parse(text).unwrap()
+        except tomlkit.exceptions.TOMLKitError as error:
+            raise FormatError(f"{source} is not valid TOML: {error}; correct that line") from error
+        return build(cls, migrated(table, source), "", own_modules=own_modules)
+
+    @classmethod
+    def read(cls, path: Path, *, own_modules: bool = False) -> "Plan":
+        """The plan in a TOML file, or in the folder of a run; as `from_toml`.
+
+        Raises:
+            FormatError: there is no such file, or it is no text.
+        """
+        path = path / "plan.toml" if path.is_dir() else path
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise FormatError(
+                f"cannot read the plan {path} ({error}); make one with: segwright plan DATA --out plan.toml"
+            ) from error
+        return cls.from_toml(text, source=str(path), own_modules=own_modules)
+
+    def with_settings(self, assignments: Sequence[str]) -> "Plan":
+        """The plan with settings such as `training.steps=100` replaced; values are written as in TOML, quotes optional.
+
+        A new `kind` starts from the defaults of that kind. Dotted kinds are allowed: these words come from a person.
+
+        Raises:
+            SettingError: an assignment has no `=`, or names a setting that does not exist.
+        """
+        table = tomlkit.parse(self.to_toml()).unwrap()
+        for assignment in assignments:
+            assign(table, assignment)
+        changed = build(Plan, table, "", own_modules=True)
+        kept = {path: reason for path, reason in self.reasons.items() if not any(a.startswith(path) for a in assignments)}
+        return replace(changed, reasons=kept | {a.partition("=")[0].strip(): "set by hand" for a in assignments})

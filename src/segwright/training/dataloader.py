@@ -1,0 +1,101 @@
+"""Samples to batches. Axes: B batch, C channels, *S spatial axes.
+
+What a batch holds depends on the seed and on its position in the run alone, never on what was loaded before: so a run can
+resume at any step, and two processes see together what one would see with twice the batch.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import count, islice
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from segwright.core import Dataset
+from segwright.core.errors import naming
+from segwright.data.store import Store
+from segwright.plans.plan import Plan
+from segwright.tasks import Batch, Task
+
+AHEAD = 2  # batches made while a GPU works on one
+MOST_THREADS = 8  # that make crops: kernels and decoders hold no lock, so more than this only wait for Python
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class CropDataset:
+    """The endless row of augmented crops of a data set: position n is always the same crop. Many threads may ask."""
+
+    store: Store
+    plan: Plan
+
+    @classmethod
+    def of(cls, data: Dataset, plan: Plan) -> "CropDataset":
+        """The crops of a data set that a plan asks for."""
+        return cls(Store(data, plan.data.preprocess), plan)
+
+    def __getitem__(self, position: int) -> tuple[str, np.ndarray, Any]:
+        plan, seed = self.plan, self.plan.training.seed
+        key = plan.sampler.key(self.store.dataset.keys, position, seed)
+        generator = np.random.default_rng([seed, 1, position])
+        with naming(f"sample {key!r}"):
+            item = self.store.read(key)
+            centre = partial(plan.sampler.pixel, item)
+            crop = plan.augmentation.geometric(item.sample, plan.training.crop, generator, centre)
+            crop = plan.augmentation.intensity(crop, generator)
+            return key, plan.data.preprocess.values(crop.image), plan.task.target(crop)
+
+    def parts(self, positions: Sequence[int], accumulate: int) -> list[Batch]:
+        """The crops at some positions, as so many batches of one size."""
+        return collated(self.plan.task, [self[position] for position in positions], accumulate)
+
+
+def batches(crops: CropDataset, start: int, accumulate: int, *, rank: int, world: int) -> Iterator[list[Batch]]:
+    """The batches from position `start` of the row on, of which every process takes its share, each in parts to accumulate.
+
+    For a GPU they are made ahead by threads, which share the decoded samples, and lie in pinned memory; a CPU is busy already.
+    """
+    training = crops.plan.training
+    share = training.batch_size // world
+    positions = (range(first, first + share) for first in count(start + rank * share, training.batch_size))
+    if training.device == "cpu":
+        yield from (crops.parts(ahead, accumulate) for ahead in positions)
+        return
+    pool = ThreadPoolExecutor(max(1, min(MOST_THREADS, (os.cpu_count() or 1) // world - 1)))
+    try:
+        for made in ahead_of(([pool.submit(crops.__getitem__, n) for n in ahead] for ahead in positions), AHEAD):
+            parts = collated(crops.plan.task, [crop.result() for crop in made], accumulate)
+            yield [Batch(part.keys, part.image.pin_memory(), pinned(part.target)) for part in parts]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def ahead_of(started: Iterator[T], count: int) -> Iterator[T]:
+    """The items of an iterator, which is asked for `count` more of them than were taken."""
+    waiting = deque(islice(started, count))
+    for item in started:
+        waiting.append(item)
+        yield waiting.popleft()
+    yield from waiting
+
+
+def collated(task: Task, crops: list[tuple[str, np.ndarray, Any]], accumulate: int) -> list[Batch]:
+    """Crops as so many batches of one size."""
+    size = len(crops) // accumulate
+    return [task.collate(crops[first : first + size]) for first in range(0, len(crops), size)]
+
+
+def pinned(target: Any) -> Any:
+    """A target whose tensors lie in pinned memory, from which a GPU fetches them while it works."""
+    if isinstance(target, torch.Tensor):
+        return target.pin_memory()
+    if isinstance(target, Mapping):
+        return {name: pinned(value) for name, value in target.items()}
+    return [pinned(value) for value in target] if isinstance(target, list | tuple) else target

@@ -1,0 +1,104 @@
+"""A run on disk: its plan, its log, and the rule that one run never writes over another."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from segwright.core.errors import FormatError, OutputError
+from segwright.core.files import check_utf8
+from segwright.plans.plan import Plan
+from segwright.training.resume import STATE_FILE
+
+MODEL_FILE = "model.safetensors"
+PLAN_FILE = "plan.toml"
+LOG_FILE = "log.jsonl"
+
+Watch = Callable[[dict[str, Any]], None]
+
+
+def start_folder(run: Path, plan: Plan) -> None:
+    """Make the folder of a new run and write its plan.
+
+    Raises:
+        OutputError: the folder holds a run already, or cannot be written.
+    """
+    check_free(run)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / PLAN_FILE).write_text(plan.to_toml(), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write into {run} ({error}); choose another folder with --out") from error
+
+
+def check_free(run: Path) -> None:
+    """See that a folder can take a new run.
+
+    Raises:
+        OutputError: it holds one already, its name is not UTF-8, or it could not be written into.
+    """
+    check_utf8(run)
+    if (run / PLAN_FILE).exists():
+        raise OutputError(
+            f"{run} holds a run already; go on with it by: segwright train --resume {run}, or choose another folder with --out"
+        )
+    there = next(place for place in (run, *run.absolute().parents) if place.exists())
+    try:
+        TemporaryFile(dir=there).close()  # only trying tells: rights are not all that can be in the way
+    except OSError as error:
+        raise OutputError(f"{run} cannot be made ({error}); choose another folder with --out") from error
+
+
+def check_resumable(run: Path) -> None:
+    """See that a folder holds a run that was saved at least once.
+
+    Raises:
+        FormatError: it does not.
+    """
+    if not (run / STATE_FILE).exists():
+        raise FormatError(
+            f"{run} holds no saved run ({STATE_FILE} is missing); start it again: segwright train PLAN --out FOLDER"
+        )
+
+
+class TrainLog:
+    """The log of a run, one JSON object a line; each record is also passed to the watchers.
+
+    A step is {"step", "seconds", "progress", "loss", "losses", "learning_rate", "samples_per_s", "memory_gb"}, its terms in
+    "losses"; a validation {"step", "seconds", "score", "metric"}; anything that a person should know has an "event".
+    """
+
+    def __init__(self, run: Path, watchers: Sequence[Watch] = ()) -> None:
+        """The log of a run; nothing is written yet."""
+        self.run = run
+        self.watchers = watchers
+
+    def drop_after(self, step: int, validations: int) -> None:
+        """Drop what a run wrote after its last save, at `step` with so many validations done: it will be written again."""
+        records = read_log(self.run)
+        scores = [record for record in records if "score" in record]
+        kept = [record for record in records if record["step"] <= step and record not in scores[validations:]]
+        whole = self.run / f".{LOG_FILE}.writing"  # put in place as a whole: this moment too may be the last
+        whole.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        whole.replace(self.run / LOG_FILE)
+
+    def add(self, **record: Any) -> None:
+        """Append a record."""
+        with (self.run / LOG_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        for watch in self.watchers:
+            watch(record)
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The records of a run; a last line that was cut short by a kill is left out."""
+    path = run / LOG_FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    records = []
+    for line in filter(str.strip, lines):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records

@@ -1,0 +1,65 @@
+"""The size of an image from the head of its file."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segwright.codecs.image_file import MAX_PIXELS, read_image, write_image
+from segwright.codecs.image_header import upright_size
+
+PICTURE = np.zeros((3, 5, 7), np.uint8)
+
+
+def with_exif(path, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(PICTURE.transpose(1, 2, 0)).save(path, exif=exif)
+    return path
+
+
+# By a slow twin
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_upright_as_the_image_is_read(tmp_path, suffix, orientation):
+    path = with_exif(tmp_path / f"a{suffix}", orientation)
+    expected = read_image(path).shape[1:]
+    assert upright_size(path) == (expected if suffix == ".jpg" else None)  # EXIF of a PNG may follow the pixels
+
+
+# By hand
+
+
+def test_a_png_of_ours(tmp_path):
+    assert upright_size(write_image(tmp_path / "a", PICTURE)) == (5, 7)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".bmp", ".webp"])
+def test_other_files_are_read_whole(tmp_path, suffix):
+    Image.fromarray(PICTURE.transpose(1, 2, 0)).save(tmp_path / f"a{suffix}")
+    assert upright_size(tmp_path / f"a{suffix}") is None
+
+
+def test_what_is_damaged_is_left_to_the_reader(tmp_path):
+    whole = io.BytesIO()
+    Image.fromarray(PICTURE.transpose(1, 2, 0)).save(whole, "PNG")
+    for size in (0, 3, 8, 20, len(whole.getvalue()) - 13):
+        (tmp_path / "a.png").write_bytes(whole.getvalue()[:size])
+        assert upright_size(tmp_path / "a.png") is None
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
+    assert upright_size(tmp_path / "a.jpg") is None
+    assert upright_size(tmp_path / "none.png") is None
+
+
+def test_a_claim_of_too_many_pixels_is_left_to_the_reader(tmp_path):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", MAX_PIXELS, 2, 8, 2, 0, 0, 0))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    assert upright_size(tmp_path / "a.png") is None

@@ -1,0 +1,173 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segwright.core.errors import ShapeError
+from segwright.decoding.sliding_window import OVERLAP, Axis, bands, smallest_tile, tiled_labels
+from segwright.decoding.upsample_argmax import labels
+
+
+def pooled(image: np.ndarray, stride: int) -> np.ndarray:
+    """An image (C, *S) averaged over blocks, so a network of this stride that sees nothing beyond its block."""
+    for axis in range(1, image.ndim):
+        shape = (*image.shape[:axis], image.shape[axis] // stride, stride, *image.shape[axis + 1 :])
+        image = image.reshape(shape).mean(axis=axis + 1, dtype=np.float32)
+    return image
+
+
+def blurred(image: np.ndarray) -> np.ndarray:
+    """Means of 3 x 3 with zeros beyond the border: a network that sees a tile's border."""
+    padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
+    height, width = image.shape[1:]
+    return sum(padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)) / np.float32(9)
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+def each(run):
+    """A network that is asked about a batch of images, from one for a single image."""
+    return lambda images: np.stack([run(image) for image in images])
+
+
+def joined(image: np.ndarray, run, tile: tuple[int, ...], at_once: int = 1) -> np.ndarray:
+    """All final rows of the bands."""
+    rows, done = [], 0
+    for band in bands(image, each(run), tile, at_once):
+        rows.append(band.logits[:, done - band.first : band.stop - band.first].copy())
+        done = band.stop
+    return np.concatenate(rows, axis=1)
+
+
+# By hand
+
+
+def test_two_tiles_share_their_overlap():
+    axis = Axis.over(6, 4)
+    assert axis.starts.tolist() == [0, 2]
+    assert axis.weights[0].tolist() == pytest.approx([1, 1, 2 / 3, 1 / 3])  # distances 1, 0.5 to the border against 0.5, 1
+    assert axis.weights[1].tolist() == pytest.approx([1 / 3, 2 / 3, 1, 1])
+
+
+def test_one_tile_is_enough_for_its_own_size():
+    assert Axis.over(5, 5).starts.tolist() == [0]
+    assert Axis.over(5, 5).weights.tolist() == [[1.0] * 5]
+
+
+def test_an_image_of_one_tile_is_run_once():
+    seen = []
+    image = noise(2, 8, 12)
+    tiled_labels(image, each(lambda part: seen.append(part.shape) or part), (8, 12), (8, 12), (8, 12))
+    assert seen == [(2, 8, 12)]
+
+
+# By a slow twin
+
+
+def test_equals_weighted_sums_over_the_whole_image():
+    image, tile = noise(2, 20, 26), (8, 12)
+    total, weight = np.zeros((2, 20, 26)), np.zeros((20, 26))
+    rows, columns = Axis.over(20, 8), Axis.over(26, 12)
+    for y, wy in zip(rows.starts, rows.weights, strict=True):
+        for x, wx in zip(columns.starts, columns.weights, strict=True):
+            total[:, y : y + 8, x : x + 12] += np.outer(wy, wx) * blurred(image[:, y : y + 8, x : x + 12])
+            weight[y : y + 8, x : x + 12] += np.outer(wy, wx)
+    np.testing.assert_allclose(weight, 1, atol=1e-6)
+    np.testing.assert_allclose(joined(image, blurred, tile), total, atol=1e-6)
+
+
+# By a law
+
+
+@given(tile=st.integers(1, 40), more=st.integers(0, 200))
+def test_weights_sum_to_one_and_tiles_overlap(tile, more):
+    size = tile + more
+    axis = Axis.over(size, tile)
+    total = np.zeros(size)
+    for start, weights in zip(axis.starts, axis.weights, strict=True):
+        total[start : start + tile] += weights
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    assert axis.starts[0] == 0 and axis.starts[-1] == size - tile
+    assert (np.diff(axis.starts) <= np.ceil(tile * (1 - OVERLAP))).all()
+    assert (np.diff(axis.starts) > 0).all()
+
+
+@given(most=st.integers(4, 60).map(lambda n: 4 * n), more=st.integers(1, 900))
+def test_smaller_tiles_are_not_more(most, more):
+    small = smallest_tile(most + more, most)
+    assert most / 2 < small <= most
+    rounded = min(-(-small // 4) * 4, most)  # so that a quarter of it is whole
+    assert len(Axis.over(most + more, rounded).starts) == len(Axis.over(most + more, most).starts)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    size=st.tuples(st.integers(2, 12), st.integers(2, 12)),
+    tile=st.tuples(st.integers(2, 6), st.integers(2, 6)),
+    stride=st.sampled_from([1, 2, 4]),
+    seed=st.integers(0, 9),
+)
+def test_a_pointwise_network_does_not_notice_tiles(size, tile, stride, seed):
+    size = tuple(max(side, most) * stride for side, most in zip(size, tile, strict=True))
+    tile = tuple(side * stride for side in tile)
+    image = np.random.default_rng(seed).standard_normal((3, *size), dtype=np.float32)
+    shape, covered = (31, 17), (size[0] - 0.7, size[1] - 0.3)
+    found = tiled_labels(image, each(lambda part: pooled(part, stride)), tile, shape, covered)
+    spans = tuple((0.0, end / stride) for end in covered)
+    assert (found == labels(pooled(image, stride), shape, spans)).mean() > 0.995  # ties within rounding
+    np.testing.assert_allclose(joined(image, lambda part: pooled(part, stride), tile), pooled(image, stride), atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_pointwise_network_does_not_notice_tiles_in_3d(stride):
+    image = noise(3, 12, 16, 20)
+    found = tiled_labels(image, each(lambda part: pooled(part, stride)), (4, 8, 8), (25, 16, 21), (12, 16, 20))
+    assert (found == labels(pooled(image, stride), (25, 16, 21))).mean() > 0.999
+
+
+@pytest.mark.parametrize("at_once", [2, 3, 100])
+def test_tiles_in_batches_give_the_same_to_the_bit(at_once):
+    image, seen = noise(2, 20, 50), []
+    alone = joined(image, blurred, (8, 12))
+    together = joined(image, lambda part: seen.append(1) or blurred(part), (8, 12), at_once)
+    np.testing.assert_array_equal(together, alone)
+    batches = []
+    tiled_labels(image, lambda parts: batches.append(len(parts)) or each(blurred)(parts), (8, 12), (20, 50), (20, 50), at_once)
+    assert sum(batches) == len(seen) and max(batches) == min(at_once, 6)  # a row holds six tiles
+
+
+def test_the_seam_does_not_show():
+    image = noise(1, 40, 40)
+    found, whole = joined(image, blurred, (16, 16)), blurred(image)
+    inner = np.abs(found - whole)[0, 1:-1, 1:-1]
+    assert inner.max() < 0.1 * np.abs(whole).max()  # a tile's own border, where zeros were seen, hardly counts
+
+
+def test_no_array_of_all_classes_exists_at_full_size():
+    classes, height, width, tile = 100, 1024, 128, 128
+    image = noise(1, height, width)
+    weights = noise(classes, 1, 1)
+
+    def run(parts: np.ndarray) -> np.ndarray:
+        return weights * parts
+
+    tiled_labels(image[:, :256], run, (tile, 64), (256, width), (256, width))  # the kernels are compiled
+    tracemalloc.start()
+    tiled_labels(image, run, (tile, 64), (height, width), (height, width))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    band, one_tile = 4 * classes * (tile + 1) * width, 4 * classes * tile * 64
+    assert peak < band + 3 * one_tile + 2 * height * width
+    assert peak < 0.3 * 4 * classes * height * width
+
+
+# By its messages
+
+
+def test_a_stride_that_does_not_divide_the_tile_is_refused():
+    with pytest.raises(ShapeError, match="whole number of pixels per logit.*divisors"):
+        tiled_labels(noise(1, 20, 20), each(lambda part: pooled(part[:, :9, :9], 3)), (10, 10), (20, 20), (20, 20))

@@ -1,0 +1,48 @@
+"""Samples are looked at once, for their fingerprint and for the check."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from segwright.core import Sample
+from segwright.core.errors import ShapeError, UsageError
+from segwright.planning.survey import Survey
+
+
+def counted(data, loaded: list[str]):
+    return replace(data, load=lambda key: loaded.append(key) or data.load(key))
+
+
+def test_no_sample_is_decoded_twice(truths):
+    loaded, loaded_val = [], []
+    survey = Survey.of(counted(truths, loaded), counted(truths.subset(["s1", "s2"]), loaded_val))
+    survey.check(3, 60)
+    assert sorted(loaded) == sorted(truths.keys) and loaded_val == ["s1", "s2"]
+    assert survey.found.count == 6
+
+
+def test_the_check_ends_with_its_time_and_says_so(truths, caplog):
+    caplog.set_level(logging.INFO)
+    survey = Survey.of(truths, truths)
+    survey.check(3, 0)
+    assert "looked through 6 of 12 samples" in caplog.text
+
+
+def test_channels_that_do_not_fit_are_named(truths):
+    with pytest.raises(ShapeError, match="sample 's0': the image has 3 channels, 5 are needed"):
+        Survey.of(truths, truths).check(5, 60)
+
+
+def test_what_nobody_can_learn_from_is_named(truths):
+    blank = replace(truths, load=lambda key: replace(truths.load(key), truth=None))
+    with pytest.raises(UsageError, match="sample 's0' has no mask to learn from"):
+        Survey.of(blank, truths)
+
+    def holey(key):
+        sample = truths.load(key)
+        return Sample(key, np.where(sample.image > 9, np.nan, 1.0).astype(np.float32), sample.grid, sample.truth)
+
+    with pytest.raises(UsageError, match="sample 's0': the image holds NaN"):
+        Survey.of(replace(truths, load=holey), truths)

@@ -1,0 +1,137 @@
+"""A plan is written and read back equal; what is wrong in it is named by its path."""
+
+from dataclasses import replace
+
+import pytest
+
+from segwright.core.errors import FormatError, SettingError, UnknownNameError
+from segwright.encoders import timm
+from segwright.losses.cross_entropy import CrossEntropy
+from segwright.losses.dice import Dice
+from segwright.losses.weighted_sum import WeightedSum
+from segwright.models import segformer, unet
+from segwright.optimisers import sgd
+from segwright.plans.plan import Augmentation, Data, Inference, Plan, Training
+from segwright.tasks.semantic import Semantic
+from segwright.transforms.geometric import Geometric
+from segwright.transforms.normalise import Normalise
+from segwright.transforms.prepare import Preprocess
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return Plan(
+        task=Semantic(
+            criterion=WeightedSum(terms=(CrossEntropy(class_weights=(1.0, 2.0, 0.5, 1.0)), Dice()), weights=(1.0, 0.5))
+        ),
+        data=Data(
+            train="train",
+            fold=(0, 5),
+            preprocess=Preprocess(scale=(0.5, 1.0), normalise=Normalise(mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))),
+        ),
+        augmentation=Augmentation(geometric=Geometric(flip_axes=())),
+        model=segformer.Config(encoder=timm.Config(name="resnet10t"), num_classes=4),
+        training=Training(steps=10, batch_size=2, crop=(64, 96)),
+        inference=Inference(tile=(64, 96)),
+        reasons={"training.steps": "ten are enough", "model": "small # and quick", "task.criterion": "rare classes count"},
+    )
+
+
+def test_the_text_is_toml_with_reasons_beside_the_settings(plan):
+    text = plan.to_toml()
+    assert "steps = 10 # ten are enough" in text
+    assert '[model]\nkind = "segformer" # small # and quick' in text
+    assert '[model.encoder]\nkind = "timm"' in text
+    assert '[task.criterion]\nkind = "weighted_sum" # rare classes count' in text
+    assert text.startswith("version = 2\n")
+
+
+def test_what_is_written_reads_back_equal(plan):
+    assert Plan.from_toml(plan.to_toml()) == plan
+    network = unet.Config(num_classes=4, width=8)
+    assert Plan.from_toml(replace(plan, model=network).to_toml()).model == network
+
+
+def test_reading_from_a_folder_is_reading_its_plan_file(plan, tmp_path):
+    (tmp_path / "plan.toml").write_text(plan.to_toml())
+    assert Plan.read(tmp_path) == Plan.read(tmp_path / "plan.toml") == plan
+
+
+def test_settings_from_the_command_line(plan):
+    lines = ["training.steps=20", "data.val=elsewhere", "model.encoder.name=resnet18", "training.crop=[32, 32]"]
+    changed = plan.with_settings(lines)
+    assert (changed.training.steps, changed.data.val, changed.model.encoder.name) == (20, "elsewhere", "resnet18")
+    assert changed.training.crop == (32, 32)
+    assert changed.reasons["training.steps"] == "set by hand" and changed.reasons["task.criterion"] == "rare classes count"
+
+
+def test_a_new_kind_starts_from_its_defaults(plan):
+    changed = plan.with_settings(["model.kind=unet", "model.num_classes=4", "task.criterion.kind=dice", "optimiser.kind=sgd"])
+    assert changed.model == unet.Config(num_classes=4) and changed.task.criterion == Dice()
+    assert changed.optimiser == sgd.Config()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("training.stepps=1", "no setting 'training.stepps', did you mean 'steps'?"),
+        ("training.steps=many", "setting 'training.steps' is 'many'"),
+        ("training.steps=0", "training.steps is 0; give at least 1"),
+        ("training.steps", "is no assignment"),
+        ("training.accumulate=3", "does not divide a batch of 2"),
+        ("training.clip_norm=0", "training.clip_norm is 0"),
+        ("training.ema=2", "training.ema is 2"),
+        ("data.preprocess.scale=[0, 1]", "scale is \\[0.0, 1.0\\]; give a factor per axis"),
+        ("training.steps.more=1", "'steps' is a value, not a group"),
+        ("training.precision=64", "setting 'training.precision' is 64"),
+        ("optimiser.learning_rate=-1", "give a positive number"),
+        ("optimiser.learning_rate=inf", "finite number"),
+        (
+            "augmentation.geometric.rotate_deg=nan",
+            "'augmentation.geometric.rotate_deg' is nan: Input should be a finite number",
+        ),
+        ("training.crop=[]", "give one side per axis"),
+        ("training.crop=[-64, 64]", "give one side per axis"),
+        ("training.seed=-1", "training.seed is -1; give a number from 0"),
+        ("inference.tile=[64]", "give one side for each of the 2 axes of the crop"),
+        ("inference.tile=[0, 0]", "give one side for each of the 2 axes"),
+        ("inference.flip_axes=[5]", "the crop has 2 axes; count them from the end"),
+        ("augmentation.geometric.flip_axes=[-3]", "the crop has 2 axes; count them from the end"),
+        ("model=unet", "'model' is 'unet', a group of settings is needed; choose one by 'model.kind'"),
+        (
+            "task.criterion=dice",
+            "'task.criterion' is 'dice', a group of settings is needed; choose one by 'task.criterion.kind'",
+        ),
+        ("task.criterion.terms=[1]", "'task.criterion.terms\\[0\\]' has no kind"),
+        ("training=5", "'training' is 5, a group of settings is needed; replace one of them: 'training.NAME'"),
+        ("model.kind=os.path", "has no dataclass Config or Posixpath; add one, or choose another kind"),
+    ],
+)
+def test_a_wrong_setting_is_named(plan, line, message):
+    with pytest.raises(SettingError, match=message.replace("?", r"\?")):
+        plan.with_settings([line])
+
+
+def test_an_unknown_kind_offers_the_nearest(plan):
+    with pytest.raises(UnknownNameError, match="no model 'unett', did you mean 'unet'"):
+        plan.with_settings(["model.kind=unett"])
+
+
+def test_a_missing_setting_is_named(plan):
+    text = "\n".join(line for line in plan.to_toml().splitlines() if not line.startswith("batch_size"))
+    with pytest.raises(SettingError, match="'training.batch_size' is missing"):
+        Plan.from_toml(text)
+
+
+def test_a_file_may_not_name_a_module_outside_segwright(plan):
+    text = plan.to_toml().replace('kind = "segformer"', 'kind = "os.path"')
+    with pytest.raises(SettingError, match="a module outside segwright"):
+        Plan.from_toml(text)
+
+
+def test_broken_files_are_named(tmp_path):
+    (tmp_path / "plan.toml").write_text("steps = = 1")
+    with pytest.raises(FormatError, match="plan.toml is not valid TOML"):
+        Plan.read(tmp_path)
+    with pytest.raises(FormatError, match="cannot read the plan"):
+        Plan.read(tmp_path / "nothing.toml")

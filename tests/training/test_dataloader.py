@@ -1,0 +1,105 @@
+"""What a batch holds depends on seed and position alone."""
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from segwright.core.errors import UsageError
+from segwright.data.splits import open_splits
+from segwright.training import dataloader
+from segwright.training.dataloader import CropDataset, ahead_of, batches
+from segwright.transforms.normalise import Normalise
+
+
+def crops_of(plan) -> CropDataset:
+    return CropDataset.of(open_splits(plan.data.train, plan.data.val).train, plan)
+
+
+def test_a_batch_holds_crops_in_the_networks_shape(tiny_plan):
+    (batch,) = next(batches(crops_of(tiny_plan), 0, 1, rank=0, world=1))
+    assert batch.image.shape == (2, 1, 32, 48) and batch.image.dtype == torch.float32
+    assert batch.target.shape == (2, 32, 48) and batch.target.dtype == torch.int64
+    assert batch.target.min() >= -1 and batch.target.max() <= 1
+
+
+def test_parts_of_a_batch_are_the_batch(tiny_plan):
+    whole, parts = (next(batches(crops_of(of_four(tiny_plan)), 0, count, rank=0, world=1)) for count in (1, 2))
+    assert [len(part.keys) for part in parts] == [2, 2] and parts[0].keys + parts[1].keys == whole[0].keys
+    assert torch.equal(torch.cat([part.image for part in parts]), whole[0].image)
+
+
+def of_four(plan):
+    return replace(plan, training=replace(plan.training, batch_size=4))
+
+
+def test_each_epoch_sees_each_sample_once(tiny_plan):
+    crops = crops_of(tiny_plan)
+    for epoch in range(3):
+        keys = sorted(crops[position][0] for position in range(epoch * 6, epoch * 6 + 6))
+        assert keys == sorted(crops.store.dataset.keys)
+
+
+def test_a_crop_does_not_depend_on_what_was_loaded_before(tiny_plan):
+    fresh, used = crops_of(tiny_plan), crops_of(tiny_plan)
+    for position in range(5):
+        used[position]
+    for a, b in zip(fresh[5], used[5], strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_two_processes_see_together_what_one_sees(tiny_plan):
+    crops = crops_of(of_four(tiny_plan))
+    alone = list(islice(batches(crops, 4, 1, rank=0, world=1), 2))
+    shared = [list(islice(batches(crops, 4, 1, rank=rank, world=2), 2)) for rank in (0, 1)]
+    for step in range(2):
+        assert torch.equal(alone[step][0].image, torch.cat([shared[0][step][0].image, shared[1][step][0].image]))
+
+
+def test_threads_make_the_same_batches_in_the_same_order(tiny_plan, monkeypatch):
+    """As for a GPU, where memory is pinned; here there is none, so that step is left out."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    crops = crops_of(tiny_plan)
+    gpu = replace(tiny_plan, training=replace(tiny_plan.training, device="cuda"))
+    ahead = list(islice(batches(replace(crops_of(gpu)), 0, 2, rank=0, world=1), 5))
+    for ours, theirs in zip(ahead, islice(batches(crops, 0, 2, rank=0, world=1), 5), strict=True):
+        assert [part.keys for part in ours] == [part.keys for part in theirs]
+        assert all(torch.equal(a.image, b.image) and torch.equal(a.target, b.target) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_sample_that_fails_in_a_thread_is_named(tiny_plan, monkeypatch):
+    gpu = replace(tiny_plan, training=replace(tiny_plan.training, device="cuda"))
+    crops = crops_of(gpu)
+
+    def load(key):
+        raise UsageError("is gone")
+
+    broken = replace(crops, store=replace(crops.store, dataset=replace(crops.store.dataset, load=load)))
+    with pytest.raises(UsageError, match="sample 'train__cells_000[0-9]': is gone"):
+        next(batches(broken, 0, 1, rank=0, world=1))
+
+
+def test_an_iterator_is_asked_ahead():
+    asked = []
+    numbers = ahead_of((asked.append(n) or n for n in range(5)), 2)
+    assert next(numbers) == 0 and asked == [0, 1, 2]
+    assert list(numbers) == [1, 2, 3, 4]
+
+
+def test_targets_of_any_shape_are_pinned(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    found = dataloader.pinned({"boxes": [torch.zeros(1), torch.ones(1)], "name": "a"})
+    assert [tensor.item() for tensor in found["boxes"]] == [1, 2] and found["name"] == "a"
+
+
+@pytest.mark.parametrize("normalise", [Normalise(), Normalise(mean=(1.0,), std=(2.0,))])
+def test_a_sample_with_holes_is_named(tiny_plan, normalise):
+    preprocess = replace(tiny_plan.data.preprocess, normalise=normalise)
+    plan = replace(tiny_plan, data=replace(tiny_plan.data, preprocess=preprocess))
+    whole = open_splits(plan.data.train).train
+    holey = replace(whole[0], image=np.full(whole[0].image.shape, np.nan, np.float32))
+    crops = CropDataset.of(replace(whole, load=lambda key: replace(holey, key=key)), plan)
+    with pytest.raises(UsageError, match=rf"sample '{crops_of(tiny_plan)[0][0]}': the image holds NaN or infinity"):
+        crops[0]

@@ -1,0 +1,60 @@
+"""A run's folder keeps what it holds."""
+
+import os
+
+import pytest
+
+from segwright.core.errors import FormatError, OutputError
+from segwright.plans.plan import Plan
+from segwright.training.run_dir import TrainLog, check_free, check_resumable, read_log, start_folder
+
+
+def test_a_new_folder_holds_the_plan(tiny_plan, tmp_path):
+    start_folder(tmp_path / "a" / "run", tiny_plan)
+    assert Plan.read(tmp_path / "a" / "run") == tiny_plan
+
+
+def test_a_log_drops_what_a_kill_cut_off(tmp_path):
+    seen = []
+    log = TrainLog(tmp_path, [seen.append])
+    for step in (1, 2, 3):
+        log.add(step=step, loss=0.5)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    assert [record["step"] for record in read_log(tmp_path)] == [1, 2, 3] == [record["step"] for record in seen]
+    log.drop_after(2, 0)
+    log.add(step=3, loss=0.25)
+    assert [record["loss"] for record in read_log(tmp_path)] == [0.5, 0.5, 0.25]
+
+
+def test_an_empty_line_in_a_log_cuts_nothing_off(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n\n{"step": 2}\n')
+    assert read_log(tmp_path) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_log_drops_scores_that_were_not_saved(tmp_path):
+    log = TrainLog(tmp_path)
+    for record in ({"step": 1, "loss": 0.5}, {"step": 1, "score": 0.1}, {"step": 2, "loss": 0.5}, {"step": 2, "score": 0.2}):
+        log.add(**record)
+    log.drop_after(2, 1)
+    assert [record.get("score") for record in read_log(tmp_path)] == [None, 0.1, None]
+
+
+def test_places_that_cannot_hold_a_run_are_named(tiny_plan, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file/run cannot be made"):
+        check_free(tmp_path / "file" / "run")
+    start_folder(tmp_path / "run", tiny_plan)
+    with pytest.raises(OutputError, match="is no name in UTF-8"):
+        check_free(tmp_path / "\udce4")
+    with pytest.raises(OutputError, match="holds a run already"):
+        check_free(tmp_path / "run")
+    with pytest.raises(FormatError, match="holds no saved run"):
+        check_resumable(tmp_path / "run")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_rights_is_named(tiny_plan, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(OutputError, match="cannot be made"):
+        start_folder(tmp_path / "locked" / "run", tiny_plan)

@@ -1,0 +1,114 @@
+"""From a sample to what the network sees, and back. Axes: C, H, W."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segwright.core import Grid, Sample, Segmentation
+from segwright.core.errors import SettingError, ShapeError
+from segwright.transforms.normalise import Normalise
+from segwright.transforms.prepare import Preprocess, View
+
+AS_IT_IS = Normalise(mean=(0.0,), std=(1.0,))
+
+
+def sample_of(shape: tuple[int, ...], spacing_mm=None) -> Sample:
+    image = np.random.default_rng(0).integers(0, 255, (1, *shape), np.uint8)
+    return Sample("a", image, Grid(shape, spacing_mm), Segmentation.semantic(image[0].astype(int) % 3))
+
+
+# By hand
+
+
+def test_channels_scale_and_fixed_normalisation():
+    sample = Sample.of("a", np.full((1, 4, 6), 30, np.uint8))
+    view = Preprocess(channels=3, scale=(0.5, 1.0), normalise=Normalise(mean=(10.0,) * 3, std=(4.0,) * 3))(sample)
+    np.testing.assert_array_equal(view.image, np.full((3, 2, 6), 5.0, np.float32))
+    assert view.covered == (2, 6) and view.source == sample.grid and view.ratio == (2.0, 1.0)
+
+
+def test_statistics_of_each_image_are_those_of_the_whole():
+    preprocess = Preprocess(channels=1)
+    seen = preprocess.resampled(sample_of((20, 30)))
+    assert abs(seen.image.mean()) < 1e-5 and preprocess.values(seen.image[:, :3]) is not None
+    np.testing.assert_array_equal(preprocess.values(seen.image[:, :3]), seen.image[:, :3])
+
+
+def test_fixed_statistics_leave_the_values_of_the_file_until_a_part_is_taken():
+    preprocess = Preprocess(channels=1, normalise=Normalise(mean=(10.0,), std=(2.0,)))
+    sample = sample_of((20, 30))
+    seen = preprocess.resampled(sample)
+    assert seen.image is sample.image and seen.truth is sample.truth
+    np.testing.assert_allclose(preprocess.values(seen.image[:, :3]), (sample.image[:, :3].astype(float) - 10) / 2)
+
+
+def test_pixels_of_one_size_in_the_world():
+    preprocess = Preprocess(channels=1, spacing_mm=(1.0, 2.0), normalise=AS_IT_IS)
+    seen = preprocess.resampled(sample_of((20, 30), (2.0, 1.0)))
+    assert seen.image.shape == (1, 40, 15) and seen.truth.shape == (40, 15) and seen.grid.spacing_mm == (1.0, 2.0)
+
+
+def test_padding_is_at_the_end_and_moves_nothing():
+    view = Preprocess(channels=1, normalise=AS_IT_IS)(sample_of((5, 7)))
+    padded = view.padded((8, 8))
+    assert padded.image.shape == (1, 8, 8) and padded.covered == (5, 7) and padded.ratio == view.ratio
+    np.testing.assert_array_equal(padded.image[:, :5, :7], view.image)
+
+
+# By a law
+
+
+@settings(deadline=None)
+@given(st.integers(5, 60), st.integers(5, 60), st.floats(0.3, 3), st.floats(0.3, 3))
+def test_the_corners_of_the_view_are_the_corners_of_the_image(height, width, down, across):
+    view = Preprocess(channels=1, scale=(down, across), normalise=AS_IT_IS)(sample_of((height, width)))
+    seen_height, seen_width = view.image.shape[1:]
+    corners = view.points_to_source(np.array([[0, 0], [seen_width, seen_height], [seen_width / 2, 0]]))
+    np.testing.assert_allclose(corners, [[0, 0], [width, height], [width / 2, 0]])
+
+
+def test_a_mark_comes_back_to_where_it_was():
+    """Of a bright block, the middle of what is seen maps to the middle of what there was."""
+    image = np.zeros((1, 40, 60), np.uint8)
+    image[0, 10:20, 30:50] = 200
+    view = Preprocess(channels=1, scale=(0.5, 2.0), normalise=AS_IT_IS)(Sample.of("a", image))
+    rows, columns = np.nonzero(view.image[0] > 100)
+    middle_xy = np.array([columns.mean() + 0.5, rows.mean() + 0.5])
+    np.testing.assert_allclose(view.points_to_source(middle_xy), [40, 15], atol=0.5)
+
+
+def test_in_three_axes_points_are_x_y_z():
+    view = View(np.zeros((1, 2, 4, 8), np.float32), (2, 4, 8), Grid((4, 4, 4)))
+    np.testing.assert_allclose(view.points_to_source(np.array([8, 4, 2])), [4, 4, 4])
+
+
+# By its messages
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": 0}, "channels is 0; give 1 for grey"),
+        ({"scale": (0.0, 1.0)}, r"scale is \[0.0, 1.0\]; give a factor per axis above 0 and up to 16"),
+        ({"scale": (17.0, 1.0)}, "up to 16"),
+        ({"spacing_mm": (0.0, 1.0)}, "give millimetres above 0"),
+        ({"scale": (1.0, 1.0), "spacing_mm": (1.0, 1.0)}, "leave one of them out"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(SettingError, match=message):
+        Preprocess(**settings)
+
+
+def test_images_that_cannot_follow_are_refused_and_the_remedy_works():
+    preprocess = Preprocess(channels=1, spacing_mm=(1.0, 1.0), normalise=AS_IT_IS)
+    with pytest.raises(SettingError, match="'a' does not know the size of its pixels.* or scale instead of spacing_mm"):
+        preprocess(sample_of((4, 4)))
+    replace(preprocess, spacing_mm=None, scale=(0.5, 0.5))(sample_of((4, 4)))
+    with pytest.raises(SettingError, match=r"spacing_mm is \[1.0, 1.0\] and sample 'a' has 3 axes"):
+        preprocess(sample_of((4, 4, 4), (1.0, 1.0, 1.0)))
+    with pytest.raises(ShapeError, match="the image has 5 channels, 1 are needed"):
+        Preprocess(channels=1, normalise=AS_IT_IS)(Sample.of("a", np.zeros((5, 4, 4), np.uint8)))
