@@ -66,9 +66,7 @@ def test_an_unknown_name_is_called_by_its_kind(folder, what):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(
-        UnknownNameError, match="there is no core 'grdi', did you mean 'grid'?.*known are class_positions, classes"
-    ):
+    with pytest.raises(UnknownNameError, match=f"there is no core 'grdi', did you mean 'grid'?.*known are {', '.join(CORE)}"):
         find("segwright.core", "grdi")
     find("segwright.core", "grid")
 
