@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from segwright.codecs import json_list
-from segwright.codecs.json_list import JsonFile, parse, top_keys, write_json
+from segwright.codecs.json_list import JsonFile, forget, open_json, parse, top_keys, write_json
 from segwright.core.errors import FormatError
 
 ANY, NUMBER = TypeAdapter(object), TypeAdapter(int)
@@ -91,6 +91,14 @@ def test_what_is_written_streams_and_comes_back(tmp_path):
     }  # fmt: skip
     write_json(tmp_path / "b.json", {})
     assert json.loads((tmp_path / "b.json").read_text()) == {}
+
+
+def test_what_is_remembered_of_a_file_can_be_forgotten(tmp_path):
+    path = save(tmp_path, '{"a": 1}')
+    file = open_json(path)
+    assert open_json(path) is file
+    forget()
+    assert open_json(path) is not file and top_keys(path) == {"a"}
 
 
 def test_the_kind_of_a_file_is_known_from_its_keys(tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from segwright.core import VOID
 from segwright.core.errors import ShapeError
-from segwright.core.find import find, names
+from segwright.core.find import class_name, find, names
 from segwright.losses import Loss
 
 LOSSES = names("segwright.losses")
@@ -13,7 +13,7 @@ SHAPES = [(2, 4, 12, 10), (1, 3, 6, 7, 5)]  # (B, K, *S) in 2D and 3D
 
 
 def loss_named(name):
-    return getattr(find("segwright.losses", name), name.title().replace("_", ""))()
+    return getattr(find("segwright.losses", name), class_name(name))()
 
 
 def logits_and_target(shape, seed=0):

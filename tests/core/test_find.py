@@ -1,21 +1,33 @@
 """Name to module."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
+from segwright import core
 from segwright.core.errors import UnknownNameError
-from segwright.core.find import find, names, nearest
+from segwright.core.find import class_name, find, names, nearest
 
-CORE = [
-    *("class_positions", "classes", "dataset", "errors", "files", "find", "grid", "picture", "prompt", "sample"),
-    *("segment_kernels", "segmentation"),
-]
+CORE = sorted(path.stem for path in Path(core.__file__).parent.glob("*.py") if path.stem != "__init__")
 
 
 def test_the_name_is_the_file_name():
     assert names("segwright.core") == CORE
     assert find("segwright.core", "grid").__name__ == "segwright.core.grid"
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("unet", "Unet"),
+        ("weighted_sum", "WeightedSum"),
+        ("segwright.losses.weighted_sum", "WeightedSum"),
+        ("a.unet_2d", "Unet2d"),
+    ],
+)
+def test_the_class_that_a_module_is_called_after(module, name):
+    assert class_name(module) == name
 
 
 def test_listing_imports_no_module(tmp_path, monkeypatch):
@@ -54,9 +66,7 @@ def test_an_unknown_name_is_called_by_its_kind(folder, what):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(
-        UnknownNameError, match="there is no core 'grdi', did you mean 'grid'?.*known are class_positions, classes"
-    ):
+    with pytest.raises(UnknownNameError, match=f"there is no core 'grdi', did you mean 'grid'?.*known are {', '.join(CORE)}"):
         find("segwright.core", "grdi")
     find("segwright.core", "grid")
 

@@ -17,6 +17,7 @@ from segwright.formats.mask_meaning import (
     present,
     read_classes,
     read_numbers,
+    read_table,
     write_classes,
     written_meaning,
 )
@@ -98,6 +99,12 @@ def test_all_layouts_of_classes_json(tmp_path):
     meaning = read_classes(classes_json(tmp_path, whole | {"comment": "left alone"}))
     assert meaning.classes.colors == ((1, 2, 3), (4, 5, 6)) and meaning.classes.is_thing == (False, True)
     assert meaning.truth(bytes_of(0, 1, 2), HERE).class_map().tolist() == [[0, 1, VOID]]
+
+
+def test_the_table_is_the_same_in_all_layouts(tmp_path):
+    assert read_table(classes_json(tmp_path, ["road"])) == {"classes": ["road"]}
+    assert read_table(classes_json(tmp_path, {"road": [1, 2, 3]})) == {"classes": ["road"], "palette": [[1, 2, 3]]}
+    assert read_table(classes_json(tmp_path, {"classes": ["road"], "more": 1})) == {"classes": ["road"], "more": 1}
 
 
 def test_values_ignored_classes_and_instances(tmp_path):

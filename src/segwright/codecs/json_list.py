@@ -168,6 +168,12 @@ def top_keys(path: Path) -> frozenset[str]:
     return _top_keys(path, status.st_size, status.st_mtime_ns)
 
 
+def forget() -> None:
+    """Forget what is remembered of all files, as if each were new."""
+    _open.cache_clear()
+    _top_keys.cache_clear()
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write an object as JSON, whole or not at all; values that are iterators are written as lists, entry by entry.
 

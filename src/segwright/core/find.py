@@ -44,6 +44,11 @@ def find(folder: str, name: str) -> ModuleType:
     raise UnknownNameError(f"there is no {what} '{name}'{nearest(name, known)}; known are {', '.join(known)}")
 
 
+def class_name(name: str) -> str:
+    """The class that a module is called after: "WeightedSum" for "weighted_sum" and for "segwright.losses.weighted_sum"."""
+    return "".join(word.capitalize() for word in name.rsplit(".", maxsplit=1)[-1].split("_"))
+
+
 def nearest(name: str, known: list[str]) -> str:
     """ ", did you mean 'X'?" for the known name closest to a misspelt one, or an empty text when none is close."""
     close = get_close_matches(name, known, n=1)

@@ -34,6 +34,7 @@ from segwright.formats.image_tree import found, safe_key, split_of
 from segwright.formats.journal import Journal
 from segwright.formats.mask_folder import NUMBER_FOLDER, Reader, write_numbers
 from segwright.formats.mask_meaning import (
+    CLASSES_FILE,
     VOID_8_BIT,
     VOID_16_BIT,
     Meaning,
@@ -90,7 +91,7 @@ def matches(path: Path | str) -> bool:
     if not parts and (root / IMAGES).is_dir():
         return False
     parts = parts or [part for part in PARTS if (root / MASKS / part).is_dir()]
-    is_ours = "values" in top_keys(root / "classes.json")
+    is_ours = "values" in top_keys(root / CLASSES_FILE)
     return bool(parts) and (is_ours or _is_release(root, ((root / MASKS / part).glob("*") for part in parts)))
 
 
@@ -136,7 +137,7 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
         count = len(journal.classes)
         has_nothing = any(record["has_nothing"] for record in journal.records())
         write_classes(
-            root / "classes.json",
+            root / CLASSES_FILE,
             journal.classes,
             values=range(1, count + 1),
             ignore_index=0,

@@ -39,6 +39,7 @@ from segwright.core.errors import FormatError, OutputError, naming
 from segwright.formats.image_tree import TRAIN_NAMES, found, safe_key, split_of
 from segwright.formats.journal import Journal
 from segwright.formats.mask_meaning import (
+    CLASSES_FILE,
     MAX_VALUE,
     UNKNOWN,
     VOID_8_BIT,
@@ -221,7 +222,7 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
         has_nothing = any(record["has_nothing"] for record in journal.records())
         if journal.classes != CLASSES or has_nothing:
             write_classes(
-                root / "classes.json",
+                root / CLASSES_FILE,
                 journal.classes,
                 values=ids,
                 ignore_index=0,

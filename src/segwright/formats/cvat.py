@@ -48,8 +48,8 @@ from segwright.core.files import replacing
 from segwright.formats.cvat_xml import FILE, SHAPES, Entry, Index, Shape, shapes_of
 from segwright.formats.image_tree import ImageIndex
 from segwright.formats.journal import Journal
+from segwright.formats.mask_meaning import CLASSES_FILE
 from segwright.formats.named_objects import (
-    CLASSES_FILE,
     Region,
     ellipse,
     find_classes,

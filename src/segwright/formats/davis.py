@@ -38,7 +38,8 @@ from segwright.core.errors import FormatError, OutputError, SettingError
 from segwright.core.files import replacing
 from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural, split_of
 from segwright.formats.journal import Journal
-from segwright.formats.named_objects import CLASSES_FILE, find_classes, read_picture, truth_2d, unique_keys, write_classes_file
+from segwright.formats.mask_meaning import CLASSES_FILE
+from segwright.formats.named_objects import find_classes, read_picture, truth_2d, unique_keys, write_classes_file
 
 log = logging.getLogger(__name__)
 

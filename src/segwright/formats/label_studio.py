@@ -37,8 +37,8 @@ from segwright.core.errors import FormatError
 from segwright.core.files import replacing
 from segwright.formats.image_tree import ImageIndex, found
 from segwright.formats.journal import Journal
+from segwright.formats.mask_meaning import CLASSES_FILE
 from segwright.formats.named_objects import (
-    CLASSES_FILE,
     Region,
     check_size,
     ellipse,

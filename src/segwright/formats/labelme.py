@@ -34,8 +34,8 @@ from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats.image_tree import ImageIndex, found, natural
 from segwright.formats.journal import Journal
+from segwright.formats.mask_meaning import CLASSES_FILE
 from segwright.formats.named_objects import (
-    CLASSES_FILE,
     Region,
     check_size,
     ellipse,

@@ -49,6 +49,7 @@ from segwright.formats.object_maps import NOTHING, to_segmentation
 
 log = logging.getLogger(__name__)
 
+CLASSES_FILE = "classes.json"
 KEYS = {"classes", "palette", "ignore_index", "is_thing", "values", "nothing_index", "masks", "crowd_index"}
 UNKNOWN = NOTHING - 1  # class of a number that no class has
 MAX_VALUE = 65_535  # of a 16-bit mask
@@ -193,7 +194,21 @@ def read_classes(path: Path) -> Meaning:
     Raises:
         FormatError: the file is no JSON, or not as the module's docstring says.
     """
-    return meaning_of(_json(path), str(path))
+    return meaning_of(read_table(path), str(path))
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """What a classes.json says, in the last of its three forms, whatever it says of each key.
+
+    Raises:
+        FormatError: the file is no JSON, or of none of the three forms.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        json.dumps(content, ensure_ascii=False).encode()  # half a character, such as "\\ud800", could not be saved or shown
+    except (OSError, ValueError, RecursionError) as error:
+        raise FormatError(f"{path} cannot be read as JSON ({error}); correct it or remove it") from error
+    return _whole(content, str(path))
 
 
 def written_meaning(root: Path, *, is_above: bool = False) -> Meaning | None:
@@ -206,12 +221,12 @@ def written_meaning(root: Path, *, is_above: bool = False) -> Meaning | None:
     """
     table = dataset_file.masks(root)
     folders = (root, root.absolute().parent) if is_above else (root,)
-    path = next((folder / "classes.json" for folder in folders if (folder / "classes.json").is_file()), None)
+    path = next((folder / CLASSES_FILE for folder in folders if (folder / CLASSES_FILE).is_file()), None)
     if table is None:
         return None if path is None else read_classes(path)
     source = str(dataset_file.folder_of(root) / dataset_file.NAME)
     if "classes" not in table and path is not None:
-        table, source = _whole(_json(path), str(path)) | table, f"{path} with {source}"
+        table, source = read_table(path) | table, f"{path} with {source}"
     return meaning_of(table, source)
 
 
@@ -289,15 +304,6 @@ def write_classes(
     if crowd_index is not None:
         content["crowd_index"] = crowd_index
     replace_file(path, json.dumps(content).encode())
-
-
-def _json(path: Path) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-        json.dumps(content, ensure_ascii=False).encode()  # half a character, such as "\\ud800", could not be saved or shown
-    except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(f"{path} cannot be read as JSON ({error}); correct it or remove it") from error
-    return content
 
 
 def _whole(content: Any, source: str) -> dict[str, Any]:

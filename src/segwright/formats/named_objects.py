@@ -26,9 +26,8 @@ from segwright.core.errors import FormatError, OutputError, SettingError, naming
 from segwright.core.files import replace_file
 from segwright.formats.image_tree import MASK_FOLDERS, ImageIndex, natural, safe_key, split_of
 from segwright.formats.journal import truth_of
-from segwright.formats.mask_meaning import read_classes
+from segwright.formats.mask_meaning import CLASSES_FILE, read_classes, read_table
 
-CLASSES_FILE = "classes.json"
 MAX_NUMBER, MAX_SCORE = 2**31 - 1, float(np.finfo(np.float32).max)  # what a Segmentation holds
 
 
@@ -120,8 +119,7 @@ def find_classes(root: Path, names: Iterable[str], colors: Mapping[str, Sequence
     file = root / CLASSES_FILE
     if file.is_file():
         classes = read_classes(file).classes
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-        says_things = isinstance(content, dict) and "classes" in content and content.get("is_thing") is not None
+        says_things = read_table(file).get("is_thing") is not None
         return classes if says_things else Classes.of(classes.names, colors=classes.colors, is_thing=[True] * len(classes))
     found = sorted(set(names), key=natural) or ["object"]
     given = colors or {}

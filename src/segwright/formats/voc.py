@@ -35,7 +35,15 @@ from segwright.formats import dataset_file
 from segwright.formats.color_coding import ColorCode
 from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES, found, natural, safe_key, split_of
 from segwright.formats.journal import Journal
-from segwright.formats.mask_meaning import VOID_8_BIT, VOID_16_BIT, Meaning, meaning_of, write_classes, written_meaning
+from segwright.formats.mask_meaning import (
+    CLASSES_FILE,
+    VOID_8_BIT,
+    VOID_16_BIT,
+    Meaning,
+    meaning_of,
+    write_classes,
+    written_meaning,
+)
 from segwright.formats.mask_pairs import by_stem, fitting
 from segwright.formats.named_objects import truth_2d
 from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
@@ -171,7 +179,7 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
         has_nothing = any(record["has_nothing"] for record in journal.records())
         _write_label_map(root / LABEL_MAP, journal.classes)
         if journal.classes != CLASSES or has_nothing:
-            write_classes(root / "classes.json", journal.classes, values=values, nothing_index=nothing if has_nothing else None)
+            write_classes(root / CLASSES_FILE, journal.classes, values=values, nothing_index=nothing if has_nothing else None)
 
 
 def _homes(path: Path) -> list[Path]:

@@ -1,6 +1,5 @@
 """A path to the samples that lie there, in parts, with whatever keeps others from opening it as findings."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -84,12 +83,9 @@ def named_classes(root: Path) -> dict[str, Any] | None:
         return table
     for place in (root, root.absolute().parent):
         try:
-            content = json.loads((place / "classes.json").read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError, RecursionError):
+            return mask_meaning.read_table(place / mask_meaning.CLASSES_FILE)
+        except FormatError:
             continue
-        if isinstance(content, dict) and "classes" not in content:
-            return {"classes": list(content), "palette": list(content.values())}
-        return content if isinstance(content, dict) else {"classes": content}
     return None
 
 

@@ -2,7 +2,8 @@
 
 A border voxel is a pixel or voxel of a class with a neighbour across an edge (2D) or a face (3D) that is not of it; beyond the
 image nothing is. This is the mask less its erosion, as MONAI, medpy and most challenges have it, and the default here because
-it is the simplest: distances are between voxels of the masks. `surface_elements` weighs a surface between voxels by its area.
+it is the simplest: distances are between voxels of the masks. A surface between voxels, weighed by its area, is in
+`surface_elements`.
 
 Sources: Hausdorff distance and its 95th percentile, Huttenlocher et al. 1993, doi 10.1109/34.232073; average symmetric surface
 distance, Heimann et al. 2009, doi 10.1109/TMI.2009.2013851; surface Dice, Nikolov et al. 2021, doi 10.2196/26151, with border

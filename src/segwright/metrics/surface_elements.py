@@ -1,6 +1,6 @@
 """How far two masks are apart along the surfaces between their voxels, by area. Axes: K classes, P planes, M elements.
 
-Where `surface` counts border voxels, this weighs pieces of a surface by their area, in 2D pieces of a contour by their length:
+Where `surface` counts border voxels, this weighs pieces of a surface by area, in 2D pieces of a contour by length:
 Nikolov et al. 2021, doi 10.2196/26151, as in DeepMind's surface-distance and MONAI with use_subvoxels. Where 8 voxels (4
 pixels) meet and some but not all are of a class, is an element. Its place is that corner, its area that of the surface through
 the middles between voxels in and out (marching cubes, Lorensen and Cline 1987, doi 10.1145/37401.37422).

@@ -95,7 +95,7 @@ def boxes(segmentation: Segmentation) -> dict[int, Box]:
     low = np.full((len(ids), 2), max(segmentation.shape))
     high = np.zeros((len(ids), 2), np.int64)
     for plane in segmentation.planes:
-        _boxes(plane, low, high)
+        _widen_boxes(plane, low, high)
     result: dict[int, Box] = {}
     for index in np.flatnonzero((segmentation.instance_ids > 0) & (high[:, 0] > 0)).tolist():
         box = tuple(map(slice, low[index].tolist(), high[index].tolist()))
@@ -104,7 +104,7 @@ def boxes(segmentation: Segmentation) -> dict[int, Box]:
 
 
 @njit(cache=True, nogil=True)
-def _boxes(plane, low, high):
+def _widen_boxes(plane, low, high):
     """Widen the boxes of segments, from low (N, 2) to high (N, 2) exclusive, by the runs of a plane (H, W)."""
     H, W = plane.shape
     for y in range(H):
