@@ -6,7 +6,6 @@ Views pass over the pixels once, however many segments there are (segment_kernel
 import math
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
@@ -298,6 +297,8 @@ def _in_threads(work: Callable[[T], None], parts: Sequence[T], pixels: int) -> N
         for part in parts:
             work(part)
         return
+    from concurrent.futures import ThreadPoolExecutor  # loading it takes some milliseconds
+
     with ThreadPoolExecutor(min(MOST_THREADS, len(parts), _cores())) as pool:
         list(pool.map(work, parts))
 
