@@ -65,12 +65,8 @@ def checked(way: list[str]) -> list[str]:
     """
     for here, there in zip(way, way[1:], strict=False):
         known = imported(SOURCE / here)
-        through_plan = CHOSEN.get(there) is not None and "plans/plan.py" in known  # the plan holds what was chosen
-        if (
-            not {there, CHOSEN.get(there)} & known
-            and not through_plan
-            and not (there.startswith("models/") and "tasks/" in here)
-        ):
+        through_plan = there.startswith("tasks/") and "plans/plan.py" in known  # the plan holds the task that was chosen
+        if not {there, CHOSEN.get(there)} & known and not through_plan:
             raise ValueError(f"{here} does not import {there}; correct WAYS in docs/make_paths.py")
     return way
 

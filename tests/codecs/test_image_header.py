@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from segwright.codecs.image_file import MAX_PIXELS, read_image, write_image
-from segwright.codecs.image_header import upright_size
+from segwright.codecs.image_header import unread_image, upright_size
 
 PICTURE = np.zeros((3, 5, 7), np.uint8)
 
@@ -63,3 +63,11 @@ def test_a_claim_of_too_many_pixels_is_left_to_the_reader(tmp_path):
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", MAX_PIXELS, 2, 8, 2, 0, 0, 0))
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
     assert upright_size(tmp_path / "a.png") is None
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_an_image_that_is_not_read_has_its_size_and_no_channels(tmp_path, suffix):
+    Image.fromarray(PICTURE.transpose(1, 2, 0)).save(tmp_path / f"a{suffix}")
+    assert unread_image(tmp_path / f"a{suffix}").shape == (0, 5, 7)
+    volume = write_image(tmp_path / "v", np.zeros((1, 2, 3, 4), np.uint8))
+    assert unread_image(volume).shape == (0, 2, 3, 4)

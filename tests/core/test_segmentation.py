@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from segwright.core import VOID, Classes, Segmentation
+from segwright.core import VOID, Classes, Segmentation, segmentation
 from segwright.core.errors import ShapeError
 
 TWO = Classes.of(["road", "car"])
@@ -256,6 +256,19 @@ def test_masks_come_back_and_take_as_few_planes_as_they_can_in_turn(masks):
     np.testing.assert_array_equal(segmentation.masks(), masks)
     deepest = int(masks.sum(axis=0).max(initial=1))
     assert deepest <= len(segmentation.planes) <= max(len(masks), 1)
+
+
+def test_masks_in_threads_and_masks_of_any_order_in_memory(monkeypatch):
+    masks = np.random.default_rng(0).random((40, 9, 13)) < 0.1
+    planes = slow_instances(masks)
+    backwards = np.ascontiguousarray(np.moveaxis(masks, 0, -1))
+    shifted = np.concatenate([[False], masks.ravel()])[1:].reshape(masks.shape)  # begins within a word
+    for pixels in (segmentation.MANY_PIXELS, 1):
+        monkeypatch.setattr(segmentation, "MANY_PIXELS", pixels)
+        for given_masks in (masks, np.moveaxis(backwards, -1, 0), shifted, np.flip(np.flip(masks, 1).copy(), 1)):
+            result = Segmentation.instances(given_masks, np.zeros(40, int))
+            np.testing.assert_array_equal(result.planes, planes)
+            np.testing.assert_array_equal(result.masks(), masks)
 
 
 @given(class_maps)

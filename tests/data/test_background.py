@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -38,3 +40,24 @@ def test_data_that_name_stuff_stay_as_they_are():
         Segmentation.panoptic(np.array([[1, 0]]), [0], classes=Classes.of(["road", "car"], is_thing=[False, True]))
     )
     assert with_background(data) is data
+
+
+class BothWays:
+    """Loads samples with and without image."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __call__(self, key):
+        raise AssertionError("the photograph was decoded")
+
+    def without_image(self, key):
+        sample = self.data.load(key)
+        return replace(sample, image=sample.image[:0])
+
+
+def test_truths_without_photographs():
+    whole = dataset_of(Segmentation.panoptic(np.array([[1, 0, -1]]), [0], [1], classes=Classes.of(["cell"], is_thing=[True])))
+    bare = with_background(replace(whole, load=BothWays(whole))).without_images()[0]
+    assert bare.image.shape == (0, 1, 3)
+    np.testing.assert_array_equal(bare.truth.planes, with_background(whole)[0].truth.planes)

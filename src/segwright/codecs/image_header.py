@@ -1,11 +1,12 @@
-"""The size of an image from the head of its file, where that tells it for sure. Axes: (H, W)."""
+"""The size of an image from the head of its file, where that tells it for sure. Axes: (H, W), *S spatial axes."""
 
 import struct
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from segwright.codecs.image_file import EXIF_ORIENTATION, MAX_PIXELS
+from segwright.codecs.image_file import EXIF_ORIENTATION, MAX_PIXELS, read_image
 
 PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 SILENT = (  # chunks of a PNG that cannot tell of an orientation
@@ -27,6 +28,16 @@ def upright_size(path: Path) -> tuple[int, int] | None:
     except Exception:  # damaged files fail in any way; the reader of whole files says how, with a remedy
         return None
     return size if size is not None and 0 < size[0] * size[1] <= MAX_PIXELS else None
+
+
+def unread_image(path: Path) -> np.ndarray:
+    """An image of no channels (0, *S) of the size that `read_image` gives; no pixel is read where the head tells it.
+
+    Raises:
+        FormatError: as `read_image`; damage beyond the head of a JPEG or PNG goes unnoticed.
+    """
+    size = upright_size(path)
+    return np.zeros((0, *(read_image(path).shape[1:] if size is None else size)), np.uint8)
 
 
 def _png_size(path: Path) -> tuple[int, int] | None:

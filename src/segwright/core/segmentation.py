@@ -4,8 +4,11 @@ Views pass over the pixels once, however many segments there are (segment_kernel
 """
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,8 +17,13 @@ from segwright.core.classes import MAX_CLASSES, Classes
 from segwright.core.errors import ShapeError
 from segwright.core.picture import html_picture, paint
 
+T = TypeVar("T")
 VOID = -1
 ALL_TAKEN = 255  # eight bits, one for each plane that is taken at a pixel
+WORD = 8  # bytes of a mask that are read at once
+MANY_PIXELS = 10_000_000  # from here on threads save more than their start takes, a few tenths of a millisecond
+MOST_THREADS = 4  # these wait for the memory, which is not faster for more
+PARTS = 8  # of a piece of work, so that threads end at about one time
 LABEL_DTYPES = (np.uint8, np.int32, np.int64)  # of class maps that are read as they are; others become int32
 
 
@@ -95,19 +103,13 @@ class Segmentation:
         Raises:
             ShapeError: the map names a segment that has no class id.
         """
-        class_ids = np.asarray(class_ids, dtype=np.int32)
         highest, lowest = int(segment_map.max(initial=0)), int(segment_map.min(initial=0))
         if highest > len(class_ids) or lowest < VOID:
             raise ShapeError(
                 f"the segment map holds {lowest}..{highest}; {len(class_ids)} class ids allow -1..{len(class_ids)}"
             )
-        return cls(
-            planes=np.ascontiguousarray(segment_map, dtype=np.int32)[None],
-            class_ids=class_ids,
-            instance_ids=np.zeros(len(class_ids), np.int32) if instance_ids is None else np.asarray(instance_ids, np.int32),
-            scores=np.ones(len(class_ids), np.float32) if scores is None else np.asarray(scores, np.float32),
-            classes=classes or Classes.of([f"class_{k}" for k in range(int(class_ids.max(initial=0)) + 1)]),
-        )
+        planes = np.ascontiguousarray(segment_map, dtype=np.int32)[None]
+        return cls._of(planes, class_ids, instance_ids, scores, classes)
 
     @classmethod
     def instances(
@@ -128,15 +130,27 @@ class Segmentation:
             raise ShapeError(f"masks are {masks.dtype}, bool is needed; compare them with a threshold, such as masks > 0")
         if len(masks) != len(class_ids):
             raise ShapeError(f"{len(masks)} masks and {len(class_ids)} class ids were given; give one class id per mask")
-        planes = _layered(masks)
-        flat = cls.panoptic(
-            planes[0],
-            class_ids,
-            np.arange(1, len(masks) + 1) if instance_ids is None else instance_ids,
-            scores=scores,
-            classes=classes,
+        numbers = np.arange(1, len(masks) + 1) if instance_ids is None else instance_ids
+        return cls._of(_layered(masks), class_ids, numbers, scores, classes)
+
+    @classmethod
+    def _of(
+        cls,
+        planes: np.ndarray,
+        class_ids: Sequence[int] | np.ndarray,
+        instance_ids: Sequence[int] | np.ndarray | None,
+        scores: Sequence[float] | np.ndarray | None,
+        classes: Classes | None,
+    ) -> "Segmentation":
+        """Segments of planes int32 (P, *S) with what is not given filled in, as `panoptic` says."""
+        class_ids = np.asarray(class_ids, dtype=np.int32)
+        return cls(
+            planes=planes,
+            class_ids=class_ids,
+            instance_ids=np.zeros(len(class_ids), np.int32) if instance_ids is None else np.asarray(instance_ids, np.int32),
+            scores=np.ones(len(class_ids), np.float32) if scores is None else np.asarray(scores, np.float32),
+            classes=classes or Classes.of([f"class_{k}" for k in range(int(class_ids.max(initial=0)) + 1)]),
         )
-        return cls(planes, flat.class_ids, flat.instance_ids, flat.scores, flat.classes)
 
     def __len__(self) -> int:
         return len(self.class_ids)
@@ -179,7 +193,15 @@ class Segmentation:
         from segwright.core import segment_kernels
 
         found = np.zeros((len(self), *self.shape), dtype=bool)  # memory that is never written to costs nothing
-        segment_kernels.masks(self._flat_planes(), found.reshape(len(self), math.prod(self.shape)))
+        planes, flat = self._flat_planes(), found.reshape(len(self), math.prod(self.shape))
+
+        def write(part: tuple[range, int]) -> None:
+            pixels, plane = part
+            segment_kernels.masks(planes[plane], pixels.start, pixels.stop, flat)
+
+        # Threads go plane by plane, as those that write to one page at once both have to wait for it.
+        parts = [(pixels, plane) for pixels in _parts(flat.shape[1]) for plane in range(len(planes))]
+        _in_threads(write, parts, planes.size + found.size)
         return found
 
     def areas(self) -> np.ndarray:
@@ -219,27 +241,67 @@ class Segmentation:
 def _layered(masks: np.ndarray) -> np.ndarray:
     """Planes int32 (P, *S) of masks bool (N, *S): each in the first plane where all of its pixels are free.
 
-    For each pixel, a byte tells which of eight planes are taken there, so that all of them are looked at in one pass.
+    For each pixel, a byte tells which of eight planes are taken there, so that all of them are looked at in one pass. Most of
+    a mask is empty: where it is not, is found first, and only there the pixels are looked at twice.
     """
     from segwright.core import segment_kernels
 
-    shape, size = masks.shape[1:], math.prod(masks.shape[1:])
-    taken = [np.zeros(size, dtype=np.uint8)]
-    places = []  # plane, first pixel and end of each mask
-    for mask in masks:
-        mask_bytes = mask.reshape(-1).view(np.uint8)
-        first, end = segment_kernels.extent(mask_bytes)
-        mask_bytes = mask_bytes[first:end]
+    shape = masks.shape[1:]
+    height, width = math.prod(shape[:-1]), shape[-1]
+    mask_bytes = np.ascontiguousarray(masks).view(np.uint8).reshape(len(masks), height, width)
+    extents = np.zeros((len(masks), 4), dtype=np.int64)
+    words = mask_bytes.reshape(-1)[: mask_bytes.size // WORD * WORD].view(np.uint64)
+
+    def find(part: range) -> None:
+        segment_kernels.extents(mask_bytes, words, part.start, part.stop, extents)
+
+    _in_threads(find, _parts(len(masks)), masks.size)
+    places = _places(mask_bytes, extents)
+    planes = np.zeros((1 + int(places.max(initial=0)), height, width), dtype=np.int32)
+
+    def write(plane: int) -> None:
+        for index in np.flatnonzero(places == plane):
+            segment_kernels.write_below(mask_bytes[index], extents[index], np.int32(index + 1), planes[plane])
+
+    _in_threads(write, range(len(planes)), planes.size)
+    return planes.reshape(len(planes), *shape)
+
+
+def _places(mask_bytes: np.ndarray, extents: np.ndarray) -> np.ndarray:
+    """The plane of each of the masks uint8 (N, H, W), which have these extents, int64 (N,)."""
+    from segwright.core import segment_kernels
+
+    taken = [np.zeros(mask_bytes.shape[1:], dtype=np.uint8)]
+    places = np.zeros(len(mask_bytes), dtype=np.int64)
+    for index, (mask, extent) in enumerate(zip(mask_bytes, extents, strict=True)):
         eight = 0
-        while (used := int(segment_kernels.bits_below(mask_bytes, taken[eight][first:end]))) == ALL_TAKEN:
+        while (used := int(segment_kernels.bits_below(mask, extent, taken[eight]))) == ALL_TAKEN:
             eight += 1
             if eight == len(taken):
-                taken.append(np.zeros(size, dtype=np.uint8))
+                taken.append(np.zeros_like(taken[0]))
         free = ~used & (used + 1)  # the lowest bit that is not set
-        segment_kernels.set_below(mask_bytes, np.uint8(free), taken[eight][first:end])
-        places.append((8 * eight + free.bit_length() - 1, first, end))
-    planes = np.zeros((1 + max((plane for plane, _, _ in places), default=0), size), dtype=np.int32)
-    for number, (mask, (plane, first, end)) in enumerate(zip(masks, places, strict=True), start=1):
-        mask_bytes = mask.reshape(-1).view(np.uint8)[first:end]
-        segment_kernels.write_below(mask_bytes, np.int32(number), planes[plane, first:end])
-    return planes.reshape(len(planes), *shape)
+        segment_kernels.set_below(mask, extent, np.uint8(free), taken[eight])
+        places[index] = 8 * eight + free.bit_length() - 1
+    return places
+
+
+def _parts(count: int) -> list[range]:
+    """The numbers 0..count-1 in at most `PARTS` parts of about one length."""
+    limits = [count * part // PARTS for part in range(PARTS + 1)]
+    return [range(start, stop) for start, stop in pairwise(limits) if start < stop]
+
+
+def _in_threads(work: Callable[[T], None], parts: Sequence[T], pixels: int) -> None:
+    """Do a piece of work with each part: in threads where all parts together are many pixels. Kernels hold no lock."""
+    if len(parts) < 2 or pixels < MANY_PIXELS:
+        for part in parts:
+            work(part)
+        return
+    from concurrent.futures import ThreadPoolExecutor  # loading it takes some milliseconds
+
+    with ThreadPoolExecutor(min(MOST_THREADS, len(parts), _cores())) as pool:
+        list(pool.map(work, parts))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -69,7 +69,13 @@ class _WithBackground:
     background: Background
 
     def __call__(self, key: str) -> Sample:
-        sample = self.data.load(key)
+        return self._filled(self.data.load(key))
+
+    def without_image(self, key: str) -> Sample:
+        """The sample, whose image has no channels where the format can leave it out."""
+        return self._filled(self.data.without_images().load(key))
+
+    def _filled(self, sample: Sample) -> Sample:
         if sample.truth is None:
             return sample
         truth = self.background.fill(sample.truth)

@@ -23,7 +23,7 @@ numbered anew. Not kept: scores, pixel sizes.
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -33,6 +33,7 @@ from pydantic import TypeAdapter
 
 from segwright.codecs import polygons, rle
 from segwright.codecs.image_file import read_image, write_values
+from segwright.codecs.image_header import unread_image
 from segwright.codecs.json_list import parse
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import FormatError, OutputError, naming
@@ -158,10 +159,17 @@ class Reader:
     has_images: bool
 
     def __call__(self, key: str) -> Sample:
+        return self._sample(key, read_image)
+
+    def without_image(self, key: str) -> Sample:
+        """The sample with an image of no channels, of whose file only the head is read."""
+        return self._sample(key, unread_image)
+
+    def _sample(self, key: str, picture: Callable[[Path], np.ndarray]) -> Sample:
         files = self.files[key]
         if files.image is None and self.has_images:
             raise FormatError(f"{files.truth} has no image in {IMAGE_FOLDER}; add it, or remove this file")
-        image = None if files.image is None else read_image(files.image)
+        image = None if files.image is None else picture(files.image)
         class_map, numbers = _maps(files, self.labels, None if image is None else image.shape[1:])
         image = np.zeros((0, *class_map.shape), np.uint8) if image is None else image
         class_map = fitting(class_map, files.truth, image, files.image)

@@ -58,6 +58,7 @@ from segwright.formats.named_objects import (
     regions_of,
     segmentation,
     unique_keys,
+    unread_picture,
     write_classes_file,
 )
 
@@ -83,9 +84,16 @@ class Reader:
     classes: Classes
 
     def __call__(self, key: str) -> Sample:
+        return self._sample(key, read_picture)
+
+    def without_image(self, key: str) -> Sample:
+        """The sample with an image of no channels, of whose file only the head is read."""
+        return self._sample(key, unread_picture)
+
+    def _sample(self, key: str, picture: Callable[..., np.ndarray]) -> Sample:
         entry = self.entries[key]
         place = f"{self.path}, line {entry.line}, image {entry.name!r}"
-        image = read_picture(
+        image = picture(
             self.files.get(key), entry.shape, place, name=entry.name, is_needed=bool(self.files) and key not in self.files
         )
         return Sample.of(key, image, _truth(shapes_of(self.path, self.encoding, entry), entry.shape, self.classes, place))

@@ -18,7 +18,7 @@ Written are masks, so that each pixel comes back; our own are `is_thing` of a la
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,6 +45,7 @@ from segwright.formats.named_objects import (
     segmentation,
     truth_2d,
     unique_keys,
+    unread_picture,
 )
 
 log = logging.getLogger(__name__)
@@ -144,13 +145,20 @@ class Reader:
     warned: set[str] = field(default_factory=set)
 
     def __call__(self, key: str) -> Sample:
+        return self._sample(key, read_picture)
+
+    def without_image(self, key: str) -> Sample:
+        """The sample with an image of no channels, of whose file only the head is read."""
+        return self._sample(key, unread_picture)
+
+    def _sample(self, key: str, picture: Callable[..., np.ndarray]) -> Sample:
         number, position = self.entries[key]
         file = self.files[number]
         place = f"{file.path}: items[{position}]"
         item = file.entry("items", position, ITEM)
         size = item.image.size if item.image else None
         shape = check_size(size[0], size[1], place) if size else None
-        image = read_picture(self.images.get(key), shape, place, name=_name(item), is_needed=bool(self.images))
+        image = picture(self.images.get(key), shape, place, name=_name(item), is_needed=bool(self.images))
         height, width = image.shape[1:]
         given = item.attr.void_rle if item.attr else None
         void = _counts(given, (height, width), f"{place}.attr.void_rle") if given else None

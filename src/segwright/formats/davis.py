@@ -22,7 +22,7 @@ Axes: P planes, (H, W) pixels.
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -39,7 +39,14 @@ from segwright.core.files import replacing
 from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural, split_of
 from segwright.formats.journal import Journal
 from segwright.formats.mask_meaning import CLASSES_FILE
-from segwright.formats.named_objects import find_classes, read_picture, truth_2d, unique_keys, write_classes_file
+from segwright.formats.named_objects import (
+    find_classes,
+    read_picture,
+    truth_2d,
+    unique_keys,
+    unread_picture,
+    write_classes_file,
+)
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +85,18 @@ class Reader:
     has_images: bool
 
     def __call__(self, key: str) -> Sample:
+        return self._sample(key, read_picture)
+
+    def without_image(self, key: str) -> Sample:
+        """The sample with an image of no channels, of whose file only the head is read."""
+        return self._sample(key, unread_picture)
+
+    def _sample(self, key: str, picture: Callable[..., np.ndarray]) -> Sample:
         frame = self.frames[key]
         numbers = None if frame.mask is None else _numbers(frame.mask)
         shape = None if numbers is None or frame.image else (numbers.shape[0], numbers.shape[1])
         file = frame.image or frame.mask or Path(key)
-        image = read_picture(frame.image, shape, str(file), name=f"{frame.sequence}/{file.stem}", is_needed=self.has_images)
+        image = picture(frame.image, shape, str(file), name=f"{frame.sequence}/{file.stem}", is_needed=self.has_images)
         if numbers is None or frame.mask is None:
             return Sample.of(key, image)
         if frame.image is not None:

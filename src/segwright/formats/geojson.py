@@ -18,7 +18,7 @@ so is the member `image`, the name and size of the image. Lost is the size of pi
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -49,6 +49,7 @@ from segwright.formats.named_objects import (
     segmentation,
     truth_2d,
     unique_keys,
+    unread_picture,
     write_classes_file,
 )
 from segwright.formats.tiff import grid_of
@@ -126,12 +127,19 @@ class Reader:
     warned: set[str] = field(default_factory=set)
 
     def __call__(self, key: str) -> Sample:
+        return self._sample(key, read_picture)
+
+    def without_image(self, key: str) -> Sample:
+        """The sample with an image of no channels, of whose file only the head is read."""
+        return self._sample(key, unread_picture)
+
+    def _sample(self, key: str, picture: Callable[..., np.ndarray]) -> Sample:
         path, image_path = self.files[key], self.images.get(key)
         file = JsonFile(path)
         said = _image(file)
         shape = check_size(said.height, said.width, str(path)) if said.height is not None and said.width is not None else None
         name = said.path or label_name(path.parent, path)
-        image = read_picture(image_path, shape, str(path), name=name, is_needed=bool(self.images))
+        image = picture(image_path, shape, str(path), name=name, is_needed=bool(self.images))
         height, width = image.shape[1:]
         grid = _grid(image_path, (height, width))
         if said.coordinates == "map" and grid.affine is None:

@@ -20,7 +20,7 @@ Written are brush strokes, so that each pixel comes back; our own are `meta.inst
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -52,6 +52,7 @@ from segwright.formats.named_objects import (
     segmentation,
     truth_2d,
     unique_keys,
+    unread_picture,
     write_classes_file,
 )
 
@@ -163,6 +164,13 @@ class Reader:
     warned: set[str] = field(default_factory=set)
 
     def __call__(self, key: str) -> Sample:
+        return self._sample(key, read_picture)
+
+    def without_image(self, key: str) -> Sample:
+        """The sample with an image of no channels, of whose file only the head is read."""
+        return self._sample(key, unread_picture)
+
+    def _sample(self, key: str, picture: Callable[..., np.ndarray]) -> Sample:
         number, position = self.entries[key]
         file = self.files[number]
         place = f"{file.path}: [{position}]"
@@ -171,7 +179,7 @@ class Reader:
         results = annotation.result if annotation else []
         shape = _size_of(task, results, place)
         name = _image_name(task.data, place)
-        image = read_picture(self.images.get(key), shape, place, name=name, is_needed=bool(self.images))
+        image = picture(self.images.get(key), shape, place, name=name, is_needed=bool(self.images))
         height, width = image.shape[1:]
         regions = self._regions(results, (height, width), f"{place}.result")
         given = task.meta.void_rle if task.meta else None

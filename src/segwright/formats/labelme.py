@@ -17,7 +17,7 @@ Written are polygons for objects without holes, one per part, and masks for the 
 import base64
 import binascii
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -53,6 +53,7 @@ from segwright.formats.named_objects import (
     segmentation,
     truth_2d,
     unique_keys,
+    unread_picture,
     without,
     write_classes_file,
 )
@@ -100,6 +101,13 @@ class Reader:
     warned: set[str] = field(default_factory=set)
 
     def __call__(self, key: str) -> Sample:
+        return self._sample(key, read_picture)
+
+    def without_image(self, key: str) -> Sample:
+        """The sample with an image of no channels, of whose file only the head is read; one within the JSON is read whole."""
+        return self._sample(key, unread_picture)
+
+    def _sample(self, key: str, picture: Callable[..., np.ndarray]) -> Sample:
         path = self.files[key]
         file = JsonFile(path)
         given = [file.value(name, SIDE) if name in file.keys else None for name in ("imageHeight", "imageWidth")]
@@ -113,7 +121,7 @@ class Reader:
                 )
         else:
             name = str(file.value("imagePath", TEXT)) if "imagePath" in file.keys else ""
-            image = read_picture(self.images.get(key), shape, str(path), name=name, is_needed=bool(self.images))
+            image = picture(self.images.get(key), shape, str(path), name=name, is_needed=bool(self.images))
         height, width = image.shape[1:]
         return Sample.of(key, image, self._truth(file.value("shapes", SHAPES), (height, width), path))
 

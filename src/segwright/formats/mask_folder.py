@@ -19,13 +19,14 @@ Lost: of overlapping segments the later covers the earlier; scores and the size 
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from segwright.codecs.image_file import SUFFIXES, colormap_of, read_image, read_mask, write_values
+from segwright.codecs.image_header import unread_image
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import dataset_file
@@ -60,8 +61,15 @@ class Reader:
     has_images: bool = True
 
     def __call__(self, key: str) -> Sample:
+        return self._sample(key, read_image)
+
+    def without_image(self, key: str) -> Sample:
+        """The sample with an image of no channels, of whose file only the head is read."""
+        return self._sample(key, unread_image)
+
+    def _sample(self, key: str, picture: Callable[[Path], np.ndarray]) -> Sample:
         files = self.files[key]
-        image = None if files.image is None else read_image(files.image)
+        image = None if files.image is None else picture(files.image)
         if self.meaning is None or files.mask is None:
             return Sample.of(key, np.zeros((0, 1, 1), np.uint8) if image is None else image)
         if image is None and self.has_images:

@@ -20,13 +20,14 @@ sizes.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from segwright.codecs.image_file import are_colors, read_image, read_mask_channels, write_values
+from segwright.codecs.image_header import unread_image
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.classes import MAX_CLASSES
 from segwright.core.errors import FormatError, OutputError
@@ -102,11 +103,18 @@ class Reader:
     has_images: bool
 
     def __call__(self, key: str) -> Sample:
+        return self._sample(key, read_image)
+
+    def without_image(self, key: str) -> Sample:
+        """The sample with an image of no channels, of whose file only the head is read."""
+        return self._sample(key, unread_image)
+
+    def _sample(self, key: str, picture: Callable[[Path], np.ndarray]) -> Sample:
         files = self.files[key]
         if files.image is None and self.has_images:
             raise FormatError(f"{files.mask} has no image in {IMAGES}; add it, or remove the mask")
         class_map, numbers = self.meaning.maps(files.mask)
-        image = np.zeros((0, *class_map.shape), np.uint8) if files.image is None else read_image(files.image)
+        image = np.zeros((0, *class_map.shape), np.uint8) if files.image is None else picture(files.image)
         class_map = fitting(class_map, files.mask, image, files.image)
         if files.numbers is not None:
             numbers = np.where(class_map >= 0, fitting(_numbers(files.numbers), files.numbers, image, files.image), 0)

@@ -29,7 +29,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -46,7 +46,15 @@ from segwright.core.errors import FormatError, OutputError, SettingError, naming
 from segwright.core.files import replace_file, replacing
 from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural
 from segwright.formats.journal import Journal
-from segwright.formats.named_objects import Region, place_of, read_picture, regions_of, segmentation, unique_keys
+from segwright.formats.named_objects import (
+    Region,
+    place_of,
+    read_picture,
+    regions_of,
+    segmentation,
+    unique_keys,
+    unread_picture,
+)
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +93,15 @@ class Reader:
     classes: Classes
 
     def __call__(self, key: str) -> Sample:
+        return self._sample(key, read_picture)
+
+    def without_image(self, key: str) -> Sample:
+        """The sample with an image of no channels, of whose file only the head is read."""
+        return self._sample(key, unread_picture)
+
+    def _sample(self, key: str, picture: Callable[..., np.ndarray]) -> Sample:
         entry = self.entries[key]
-        image = read_picture(entry.image, None, str(entry.labels or entry.image), name=entry.image.name, is_needed=True)
+        image = picture(entry.image, None, str(entry.labels or entry.image), name=entry.image.name, is_needed=True)
         if not entry.is_labelled:
             return Sample.of(key, image)
         return Sample.of(key, image, _truth(entry.labels, image.shape[1:], self.classes))
