@@ -12,7 +12,7 @@ import numpy as np
 
 import segwright
 from segwright.codecs.image_file import write_picture
-from segwright.core.picture import as_rgb, overlay
+from segwright.core.visualise import as_rgb, overlay
 
 SCENES = (0, 3, 7)
 GAP = 6  # white pixels between pictures

@@ -18,7 +18,7 @@ import metric_examples as examples
 import metric_parity
 
 from segwright.core import Classes
-from segwright.core.find import find
+from segwright.core.lookup import find
 from segwright.evaluation.counting import metric_class
 from segwright.metrics.conventions import CONVENTIONS
 

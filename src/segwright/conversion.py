@@ -13,9 +13,9 @@ import numpy as np
 
 from segwright.codecs.volume_file import suffix_of
 from segwright.core import VOID, Dataset, Grid, Sample, Segmentation
+from segwright.core.atomic_files import remove, replace_file
 from segwright.core.errors import FormatError, OutputError, UnknownNameError
-from segwright.core.files import remove, replace_file
-from segwright.core.find import nearest
+from segwright.core.lookup import did_you_mean
 from segwright.formats import dataset_file, open_dataset, readers
 from segwright.formats.journal import UNFINISHED
 
@@ -117,7 +117,7 @@ def writer(name: str):  # noqa: ANN201  (a module)
     """
     known = writers()
     if name not in known:
-        raise UnknownNameError(f"no format '{name}' can be written{nearest(name, known)}; known are {', '.join(known)}")
+        raise UnknownNameError(f"no format '{name}' can be written{did_you_mean(name, known)}; known are {', '.join(known)}")
     return readers()[name]
 
 

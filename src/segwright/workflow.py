@@ -12,7 +12,7 @@ import torch
 
 import segwright
 from segwright.checkpoints.model_file import ModelFile
-from segwright.core.files import replace_file
+from segwright.core.atomic_files import replace_file
 from segwright.data.splits import Fold, Splits, open_splits
 from segwright.evaluation.measuring import evaluate
 from segwright.evaluation.scores import Scores, write_scores

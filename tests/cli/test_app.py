@@ -11,7 +11,7 @@ import typer
 
 from segwright.cli import app
 from segwright.core.errors import FormatError, TrainingError
-from segwright.core.find import names
+from segwright.core.lookup import names
 
 
 def test_each_command_of_the_readme_is_there(segwright):

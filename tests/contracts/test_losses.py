@@ -5,7 +5,7 @@ import torch
 
 from segwright.core import VOID
 from segwright.core.errors import ShapeError
-from segwright.core.find import class_name, find, names
+from segwright.core.lookup import class_name, find, names
 from segwright.losses import Loss
 
 LOSSES = names("segwright.losses")

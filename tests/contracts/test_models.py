@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from segwright.core.errors import ShapeError
-from segwright.core.find import find, names
+from segwright.core.lookup import find, names
 
 MODELS = names("segwright.models")
 

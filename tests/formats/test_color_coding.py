@@ -5,7 +5,7 @@ import pytest
 
 from segwright.core import VOID
 from segwright.core.errors import FormatError
-from segwright.core.picture import paint
+from segwright.core.visualise import paint
 from segwright.formats.color_coding import ColorCode
 
 HERE = Path("mask.png")

@@ -4,7 +4,7 @@ import pytest
 
 from segwright import models
 from segwright.core.errors import UnknownNameError
-from segwright.core.find import find, names
+from segwright.core.lookup import find, names
 from segwright.models import unet
 
 

@@ -7,7 +7,7 @@ import pytest
 import tomlkit
 
 from segwright.core.errors import SettingError
-from segwright.core.find import Kind
+from segwright.core.lookup import Kind
 from segwright.losses.cross_entropy import CrossEntropy
 from segwright.losses.dice import Dice
 from segwright.plans.kinds import build, kinds_of, table_of

@@ -7,7 +7,7 @@ from io import TextIOWrapper
 import typer
 
 from segwright.core.errors import SegwrightError, UsageError
-from segwright.core.find import find, names
+from segwright.core.lookup import find, names
 
 BAD_USE, FAILURE, INTERRUPTED = 2, 1, 130  # exit codes; 130 is what a shell gives for Ctrl-C
 GO_ON = {

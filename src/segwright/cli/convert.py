@@ -65,7 +65,7 @@ def run(
 @contextmanager
 def _text(path: Path) -> Iterator[TextIO]:
     """A text file that takes its place when the context ends well."""
-    from segwright.core.files import replacing
+    from segwright.core.atomic_files import replacing
 
     with replacing(path) as file:
         text = TextIOWrapper(file, encoding="utf-8", newline="")

@@ -184,7 +184,7 @@ def write_table(path: Path, scores: "Scores") -> None:
     Raises:
         OutputError: the path cannot be written.
     """
-    from segwright.core.files import replacing
+    from segwright.core.atomic_files import replacing
 
     columns = list(dict.fromkeys(name for own in scores.per_image.values() for name in own))
     with replacing(path) as file:

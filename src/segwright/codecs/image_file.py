@@ -20,9 +20,9 @@ import tifffile
 from PIL import Image
 
 from segwright.core import VOID, Classes
+from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError, OutputError, SegwrightError
-from segwright.core.files import replace_file
-from segwright.core.picture import VOID_COLOR
+from segwright.core.visualise import VOID_COLOR
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".pgm", ".ppm", ".pnm", *TIFF_SUFFIXES)

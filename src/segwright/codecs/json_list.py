@@ -15,8 +15,8 @@ import numpy as np
 from numba import njit
 from pydantic import TypeAdapter, ValidationError
 
+from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError
-from segwright.core.files import replacing
 
 Spans = dict[str, tuple[tuple[int, int], np.ndarray | None]]
 T = TypeVar("T")

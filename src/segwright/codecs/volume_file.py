@@ -32,8 +32,8 @@ from segwright.codecs.volume_header import (
     suffix_of,
 )
 from segwright.core import Grid
+from segwright.core.atomic_files import check_utf8
 from segwright.core.errors import FormatError, MissingExtraError, OutputError
-from segwright.core.files import check_utf8
 
 WRITTEN_TYPES = tuple(np.dtype(f"{kind}{size}") for kind in "ui" for size in (1, 2, 4, 8)) + (np.dtype("f4"), np.dtype("f8"))
 CHUNK = 2**22  # bytes unpacked at a time: no second copy of the whole

@@ -6,8 +6,8 @@ import numpy as np
 
 from segwright.core.errors import ShapeError
 from segwright.core.grid import Grid
-from segwright.core.picture import as_rgb, html_picture, overlay
 from segwright.core.segmentation import Segmentation
+from segwright.core.visualise import as_rgb, html_picture, overlay
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ import numpy as np
 from segwright.core.class_positions import ClassPositions
 from segwright.core.classes import MAX_CLASSES, Classes
 from segwright.core.errors import ShapeError
-from segwright.core.picture import html_picture, paint
+from segwright.core.visualise import html_picture, paint
 
 T = TypeVar("T")
 VOID = -1

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
-from segwright.core.picture import VOID_COLOR
+from segwright.core.visualise import VOID_COLOR
 
 BACKGROUND = "background"
 

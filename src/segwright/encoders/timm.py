@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from segwright.core.errors import SettingError, UnknownNameError
-from segwright.core.find import nearest
+from segwright.core.lookup import did_you_mean
 from segwright.encoders.mit import STRIDES
 
 PROBE_SIDES = (96, 160)  # multiples of 32 but of no power of two above it, and unequal: what works here works at any multiple
@@ -35,7 +35,7 @@ class Config:
 
         if not timm.is_model(self.name):
             raise UnknownNameError(
-                f"timm has no network '{self.name}'{nearest(self.name, timm.list_models())}; "
+                f"timm has no network '{self.name}'{did_you_mean(self.name, timm.list_models())}; "
                 "timm.list_models() lists all that it has"
             )
         return TimmEncoder(self, in_channels)

@@ -12,7 +12,7 @@ import numpy as np
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import SegwrightError, UnknownNameError, naming
-from segwright.core.find import find, names, nearest
+from segwright.core.lookup import did_you_mean, find, names
 from segwright.data.background import Background
 from segwright.evaluation.ahead import ahead
 from segwright.evaluation.atlas import Atlas
@@ -185,7 +185,7 @@ def chosen(wanted: Sequence[str]) -> dict[str, tuple[str, ...]]:
         else:
             lines = "".join(f"\n  {name}: {', '.join(scores)}" for name, scores in table.items())
             known = [*table, *(score for scores in table.values() for score in scores)]
-            raise UnknownNameError(f"there is no metric '{word}'{nearest(word, known)}; known are{lines}")
+            raise UnknownNameError(f"there is no metric '{word}'{did_you_mean(word, known)}; known are{lines}")
     return found
 
 

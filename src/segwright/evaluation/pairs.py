@@ -8,8 +8,8 @@ import numpy as np
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError, naming
-from segwright.core.find import nearest
 from segwright.core.grid import Grid
+from segwright.core.lookup import did_you_mean
 from segwright.data.background import BACKGROUND, plain
 from segwright.formats.image_tree import SHOWN, split_of
 
@@ -102,7 +102,7 @@ class Pairs:
             name = guess.classes.names[guess.class_ids[class_of == UNKNOWN][0]]
             raise UsageError(
                 f"the prediction has the class {name!r}, which {self.truth.source} does not know"
-                f"{nearest(name, list(self.classes.names))}; its classes are {', '.join(self.classes.names[:10])}: "
+                f"{did_you_mean(name, list(self.classes.names))}; its classes are {', '.join(self.classes.names[:10])}: "
                 "give both the same names, for example in a classes.json beside the masks"
             )
         is_kept = class_of != NOTHING

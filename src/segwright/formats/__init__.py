@@ -8,7 +8,7 @@ from types import ModuleType
 
 from segwright.core import Classes, Dataset, Sample
 from segwright.core.errors import FormatError, SegwrightError, UnknownNameError, UnrecognisedError
-from segwright.core.find import find, names, nearest
+from segwright.core.lookup import did_you_mean, find, names
 from segwright.formats import dataset_file
 from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, found
 from segwright.formats.journal import UNFINISHED
@@ -35,7 +35,9 @@ def open_dataset(path: Path | str, format: str | None = None) -> Dataset:
             raise FormatError(f"{folder} is unfinished: writing it was stopped; call that command again, or remove the folder")
     if format is None and Path(path).is_dir() and (known := dataset_file.read(path)) and known.format:
         if known.format not in readers():  # a file may not name a module to import
-            raise UnknownNameError(f"{known.path}: there is no format {known.format!r}{nearest(known.format, [*readers()])}")
+            raise UnknownNameError(
+                f"{known.path}: there is no format {known.format!r}{did_you_mean(known.format, [*readers()])}"
+            )
         format = known.format
     modules = {format: _reader(format)} if format is not None else readers()
     matching = _matching(modules, path)
@@ -93,7 +95,7 @@ def _reader(name: str) -> ModuleType:
         return find(__name__, name)
     known = readers()
     if name not in known:
-        raise UnknownNameError(f"there is no format '{name}'{nearest(name, list(known))}; known are {', '.join(known)}")
+        raise UnknownNameError(f"there is no format '{name}'{did_you_mean(name, list(known))}; known are {', '.join(known)}")
     return known[name]
 
 

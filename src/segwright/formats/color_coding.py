@@ -9,7 +9,7 @@ from numba import njit
 from segwright.codecs.image_file import JPEG_SUFFIXES
 from segwright.core import VOID
 from segwright.core.errors import FormatError
-from segwright.core.picture import VOID_COLOR
+from segwright.core.visualise import VOID_COLOR
 
 NO_COLOR = np.iinfo(np.int32).min  # no class map holds it
 

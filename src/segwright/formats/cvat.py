@@ -42,9 +42,9 @@ from numba import njit
 from segwright.codecs import polygons, rle, row_rle
 from segwright.codecs.image_file import SUFFIXES
 from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.core.atomic_files import replacing
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError, naming
-from segwright.core.files import replacing
 from segwright.formats.cvat_xml import FILE, SHAPES, Entry, Index, Shape, shapes_of
 from segwright.formats.image_tree import ImageIndex
 from segwright.formats.journal import Journal

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from segwright.core import Dataset
+from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError
-from segwright.core.files import replace_file
-from segwright.core.find import nearest
+from segwright.core.lookup import did_you_mean
 from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES
 
 NAME = "dataset.toml"
@@ -175,7 +175,7 @@ def _check_names(path: Path, content: dict[str, Any], known: Sequence[str], plac
     if wrong:
         shown = ", ".join(map(repr, wrong[:SHOWN]))
         raise FormatError(
-            f"{path}: {place}there is no key {shown}{nearest(wrong[0], list(known))}; known are {', '.join(known)}"
+            f"{path}: {place}there is no key {shown}{did_you_mean(wrong[0], list(known))}; known are {', '.join(known)}"
         )
 
 

@@ -34,8 +34,8 @@ from pydantic import TypeAdapter
 from segwright.codecs.image_file import SUFFIXES, fit_mask, read_mask, write_class_map
 from segwright.codecs.json_list import parse
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
+from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError, OutputError, SettingError
-from segwright.core.files import replacing
 from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural, split_of
 from segwright.formats.journal import Journal
 from segwright.formats.mask_meaning import CLASSES_FILE

@@ -29,8 +29,8 @@ import numpy as np
 
 from segwright.codecs.dicom_series import Slice, files_below, find, grid_of, in_order, is_dicom, read_header, read_series
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
+from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError, MissingExtraError, OutputError, SegwrightError
-from segwright.core.files import replacing
 from segwright.formats import dataset_file
 from segwright.formats.image_tree import natural, safe_key
 from segwright.formats.journal import truth_of

@@ -15,8 +15,8 @@ from typing import Any
 
 from segwright.codecs.image_file import SUFFIXES, holds, write_image
 from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.core.atomic_files import lock, remove_unfinished
 from segwright.core.errors import OutputError, SegwrightError
-from segwright.core.files import lock, remove_unfinished
 from segwright.formats.image_tree import safe_key
 
 UNFINISHED = ".segwright-unfinished"

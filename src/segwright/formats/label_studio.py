@@ -33,8 +33,8 @@ from segwright.codecs import brush_rle, rle
 from segwright.codecs.image_file import SUFFIXES
 from segwright.codecs.json_list import JsonFile
 from segwright.core import Classes, Dataset, Sample
+from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError
-from segwright.core.files import replacing
 from segwright.formats.image_tree import ImageIndex, found
 from segwright.formats.journal import Journal
 from segwright.formats.mask_meaning import CLASSES_FILE

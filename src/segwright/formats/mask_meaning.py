@@ -40,9 +40,9 @@ import numpy as np
 
 from segwright.codecs.image_file import JPEG_SUFFIXES, MAX_8_BIT_CLASSES, are_colors, read_image, read_mask_channels
 from segwright.core import VOID, Classes, Segmentation
+from segwright.core.atomic_files import replace_file
 from segwright.core.classes import MAX_CLASSES
 from segwright.core.errors import FormatError, SettingError
-from segwright.core.files import replace_file
 from segwright.formats import dataset_file
 from segwright.formats.color_coding import ColorCode
 from segwright.formats.object_maps import NOTHING, to_segmentation

@@ -21,9 +21,9 @@ from segwright.codecs import polygons, rle
 from segwright.codecs.image_file import MAX_PIXELS, SUFFIXES, read_image
 from segwright.codecs.image_header import upright_size
 from segwright.core import Classes, Sample, Segmentation
+from segwright.core.atomic_files import replace_file
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError, naming
-from segwright.core.files import replace_file
 from segwright.formats.image_tree import MASK_FOLDERS, ImageIndex, natural, safe_key, split_of
 from segwright.formats.journal import truth_of
 from segwright.formats.mask_meaning import CLASSES_FILE, read_classes, read_table

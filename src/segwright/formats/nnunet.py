@@ -32,8 +32,8 @@ from segwright.codecs import volume_file
 from segwright.codecs.image_file import SUFFIXES as IMAGE_SUFFIXES
 from segwright.codecs.image_file import read_image, read_mask, write_image, write_values
 from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
+from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError, OutputError, SettingError
-from segwright.core.files import replace_file
 from segwright.formats import dataset_file
 from segwright.formats.image_tree import found, natural, safe_key
 from segwright.formats.journal import Journal, truth_of

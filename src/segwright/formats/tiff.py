@@ -32,8 +32,8 @@ import tifffile
 
 from segwright.codecs.image_file import EXIF_ORIENTATION, TIFF_SUFFIXES, colormap_of, read_image, read_mask_channels
 from segwright.core import Classes, Dataset, Grid, Sample, Segmentation
+from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError, OutputError, SegwrightError
-from segwright.core.files import replacing
 from segwright.formats import dataset_file
 from segwright.formats.image_tree import MASK_FOLDERS, images_below, safe_key
 from segwright.formats.journal import Journal, truth_of

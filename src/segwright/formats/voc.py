@@ -29,9 +29,9 @@ import numpy as np
 from segwright.codecs.image_file import are_colors, read_image, read_mask_channels, write_values
 from segwright.codecs.image_header import unread_image
 from segwright.core import VOID, Classes, Dataset, Sample
+from segwright.core.atomic_files import replace_file, replacing
 from segwright.core.classes import MAX_CLASSES
 from segwright.core.errors import FormatError, OutputError
-from segwright.core.files import replace_file, replacing
 from segwright.formats import dataset_file
 from segwright.formats.color_coding import ColorCode
 from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES, found, natural, safe_key, split_of

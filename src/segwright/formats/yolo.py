@@ -41,9 +41,9 @@ import yaml
 from segwright.codecs import polygons, rle
 from segwright.codecs.image_file import SUFFIXES
 from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.core.atomic_files import replace_file, replacing
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError, naming
-from segwright.core.files import replace_file, replacing
 from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural
 from segwright.formats.journal import Journal
 from segwright.formats.named_objects import (

@@ -21,7 +21,7 @@ from segwright.codecs.volume_file import suffix_of
 from segwright.conversion import writer
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import OutputError, SegwrightError, UsageError
-from segwright.core.picture import overlay as laid_over
+from segwright.core.visualise import overlay as laid_over
 from segwright.formats import dicom, mask_folder, tiff, volume
 from segwright.formats.image_tree import safe_key
 from segwright.formats.journal import stopped, truth_of

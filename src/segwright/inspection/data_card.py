@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from segwright.core import Dataset, Sample
+from segwright.core.atomic_files import replace_file
 from segwright.core.errors import SegwrightError
-from segwright.core.files import replace_file
-from segwright.core.picture import as_rgb, overlay
+from segwright.core.visualise import as_rgb, overlay
 from segwright.data.fingerprint import Fingerprint
 from segwright.inspection.doctor import Report
 from segwright.inspection.finding import Finding, plural, size_text

@@ -7,8 +7,8 @@ from typing import Any, cast
 import tomlkit
 from tomlkit.items import Array
 
+from segwright.core.atomic_files import replace_file
 from segwright.core.errors import UsageError
-from segwright.core.files import replace_file
 from segwright.formats import dataset_file
 from segwright.inspection.doctor import Report
 from segwright.inspection.finding import Finding, plural

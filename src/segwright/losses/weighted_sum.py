@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 
 from segwright.core.errors import SettingError
-from segwright.core.find import Kind
+from segwright.core.lookup import Kind
 from segwright.losses import Loss
 from segwright.losses.cross_entropy import CrossEntropy
 from segwright.losses.dice import Dice

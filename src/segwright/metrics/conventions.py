@@ -9,7 +9,7 @@ from typing import Literal
 
 from segwright.core import Classes
 from segwright.core.errors import UnknownNameError
-from segwright.core.find import nearest
+from segwright.core.lookup import did_you_mean
 
 Images = Literal["added up", "averaged", "averaged by class", "averaged with classes"]
 AbsentFrom = Literal["truth and prediction", "truth"]
@@ -139,7 +139,7 @@ def convention_named(name: str) -> Convention:
     """
     if name not in CONVENTIONS:
         known = list(CONVENTIONS)
-        raise UnknownNameError(f"there is no convention '{name}'{nearest(name, known)}; known are {', '.join(known)}")
+        raise UnknownNameError(f"there is no convention '{name}'{did_you_mean(name, known)}; known are {', '.join(known)}")
     return CONVENTIONS[name].convention
 
 

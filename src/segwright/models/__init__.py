@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segwright.core.errors import UnknownNameError
-from segwright.core.find import find, names, nearest
+from segwright.core.lookup import did_you_mean, find, names
 
 __all__ = ["Row", "list_models", "preset"]
 
@@ -32,7 +32,7 @@ def preset(name: str) -> Any:
     for file in names(__name__):
         known |= find(__name__, file).PRESETS
     if name not in known:
-        raise UnknownNameError(f"there is no model '{name}'{nearest(name, list(known))}; known are {', '.join(known)}")
+        raise UnknownNameError(f"there is no model '{name}'{did_you_mean(name, list(known))}; known are {', '.join(known)}")
     return known[name]
 
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segwright.core.errors import FormatError, SettingError
-from segwright.core.find import Kind
+from segwright.core.lookup import Kind
 from segwright.encoders import mit, timm
 from segwright.layers.image_check import check_image
 

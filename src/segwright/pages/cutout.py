@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from segwright.core import Segmentation
-from segwright.core.picture import as_rgb
+from segwright.core.visualise import as_rgb
 from segwright.pages.pictures import jpeg, lightened
 
 SIDE = 200  # pixels of each half: an outline is told apart, and a page of twenty stays below half a megabyte

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from segwright.core import VOID
-from segwright.core.picture import as_rgb
+from segwright.core.visualise import as_rgb
 
 WIDTH = 480  # pixels: sharp in four columns on a large screen and in two on a phone, some 40 KB each
 JPEG_QUALITY = 85  # class borders stay clean, as colours keep their full resolution (subsampling 0)

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from segwright.core import Dataset
+from segwright.core.atomic_files import check_utf8
 from segwright.core.errors import SettingError, UsageError
-from segwright.core.files import check_utf8
-from segwright.core.find import find
+from segwright.core.lookup import find
 from segwright.data.fingerprint import Fingerprint
 from segwright.data.splits import Fold, Splits, open_splits
 from segwright.models import preset

@@ -13,7 +13,7 @@ import tomlkit
 from pydantic import TypeAdapter, ValidationError
 
 from segwright.core.errors import SettingError
-from segwright.core.find import Kind, find, nearest
+from segwright.core.lookup import Kind, did_you_mean, find
 
 
 def table_of(value: Any, path: str, reasons: Mapping[str, str], kind: Kind | None = None) -> tomlkit.items.Table:
@@ -54,7 +54,7 @@ def build(cls: type, table: dict[str, Any], path: str, *, own_modules: bool) -> 
     for name, content in table.items():
         where = f"{path}.{name}".lstrip(".")
         if name not in known:
-            raise SettingError(f"there is no setting '{where}'{nearest(name, known)}; known are {', '.join(known)}")
+            raise SettingError(f"there is no setting '{where}'{did_you_mean(name, known)}; known are {', '.join(known)}")
         if name in kinds and isinstance(content, dict):
             values[name] = build_kind(content, where, kinds[name], own_modules=own_modules)
         elif name in kinds and isinstance(content, list):

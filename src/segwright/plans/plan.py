@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import tomlkit
 
 from segwright.core.errors import FormatError, SettingError
-from segwright.core.find import Kind
+from segwright.core.lookup import Kind
 from segwright.data.samplers import Sampler
 from segwright.data.samplers.uniform import Uniform
 from segwright.optimisers import Optimiser, adamw

@@ -10,7 +10,7 @@ from html import escape
 import numpy as np
 
 from segwright.core import VOID, Classes, Sample, Segmentation
-from segwright.core.picture import as_rgb, overlay
+from segwright.core.visualise import as_rgb, overlay
 from segwright.data.background import BACKGROUND, plain
 from segwright.evaluation.borders import labels_of_both
 from segwright.evaluation.causes import NO_OBJECT, Fates, fates

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from segwright.core.picture import as_rgb
+from segwright.core.visualise import as_rgb
 from segwright.evaluation.causes import MATCHED
 from segwright.pages.cutout import outline
 from segwright.pages.pictures import lightened

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from segwright.core.files import replace_file
+from segwright.core.atomic_files import replace_file
 from segwright.evaluation.atlas import Atlas
 from segwright.evaluation.scores import Scores, is_distance, score_text
 from segwright.pages.curves import learning_curves

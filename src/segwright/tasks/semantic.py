@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import ShapeError, UsageError
-from segwright.core.find import Kind
+from segwright.core.lookup import Kind
 from segwright.data.background import with_background
 from segwright.data.fingerprint import Fingerprint, has_up
 from segwright.decoding.run import Outputs, Run

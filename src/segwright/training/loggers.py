@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segwright.core.errors import MissingExtraError, UnknownNameError
-from segwright.core.find import nearest
+from segwright.core.lookup import did_you_mean
 from segwright.training.run_dir import Watch
 
 
@@ -21,7 +21,7 @@ def logger(name: str, run: Path) -> Watch:
         MissingExtraError: its package is not installed.
     """
     if name not in LOGGERS:
-        raise UnknownNameError(f"there is no logger '{name}'{nearest(name, [*LOGGERS])}; known are {', '.join(LOGGERS)}")
+        raise UnknownNameError(f"there is no logger '{name}'{did_you_mean(name, [*LOGGERS])}; known are {', '.join(LOGGERS)}")
     log = LOGGERS[name](run)
 
     def watch(record: dict[str, Any]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from segwright.core.atomic_files import check_utf8
 from segwright.core.errors import FormatError, OutputError
-from segwright.core.files import check_utf8
 from segwright.plans.plan import Plan
 from segwright.training.resume import STATE_FILE
 

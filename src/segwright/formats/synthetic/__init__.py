@@ -21,7 +21,7 @@ import numpy as np
 
 from segwright.core import Classes, Dataset, Sample
 from segwright.core.errors import SettingError, ShapeError, UnknownNameError
-from segwright.core.find import nearest
+from segwright.core.lookup import did_you_mean
 from segwright.formats.synthetic import cells_scene, street_scenery, street_world
 
 PREFIX = "synthetic:"
@@ -83,12 +83,12 @@ def read(path: Path | str) -> Dataset:
     """
     name, _, query = str(path).removeprefix(PREFIX).partition("?")
     if name not in SCENES:
-        raise UnknownNameError(f"there is no scene {name!r}{nearest(name, list(SCENES))}; known are {', '.join(SCENES)}")
+        raise UnknownNameError(f"there is no scene {name!r}{did_you_mean(name, list(SCENES))}; known are {', '.join(SCENES)}")
     options: dict[str, Any] = {"count": COUNT, "seed": 0, "shape": SHAPE}
     for option, value in parse_qsl(query, keep_blank_values=True):
         if option not in OPTIONS:
             raise UnknownNameError(
-                f"{path}: there is no option {option!r}{nearest(option, list(OPTIONS))}; known are {', '.join(OPTIONS)}"
+                f"{path}: there is no option {option!r}{did_you_mean(option, list(OPTIONS))}; known are {', '.join(OPTIONS)}"
             )
         try:
             options[option] = tuple(map(int, value.split("x"))) if option == "shape" else int(value)

@@ -41,7 +41,7 @@ def find(folder: str, name: str) -> ModuleType:
     if name in known:
         return import_module(f"{folder}.{name}")
     what = folder.rsplit(".", maxsplit=1)[-1].removesuffix("s").replace("losse", "loss")
-    raise UnknownNameError(f"there is no {what} '{name}'{nearest(name, known)}; known are {', '.join(known)}")
+    raise UnknownNameError(f"there is no {what} '{name}'{did_you_mean(name, known)}; known are {', '.join(known)}")
 
 
 def class_name(name: str) -> str:
@@ -49,7 +49,7 @@ def class_name(name: str) -> str:
     return "".join(word.capitalize() for word in name.rsplit(".", maxsplit=1)[-1].split("_"))
 
 
-def nearest(name: str, known: list[str]) -> str:
+def did_you_mean(name: str, known: list[str]) -> str:
     """ ", did you mean 'X'?" for the known name closest to a misspelt one, or an empty text when none is close."""
     close = get_close_matches(name, known, n=1)
     return f", did you mean '{close[0]}'?" if close else ""

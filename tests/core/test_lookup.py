@@ -7,7 +7,7 @@ import pytest
 
 from segwright import core
 from segwright.core.errors import UnknownNameError
-from segwright.core.find import class_name, find, names, nearest
+from segwright.core.lookup import class_name, did_you_mean, find, names
 
 CORE = sorted(path.stem for path in Path(core.__file__).parent.glob("*.py") if path.stem != "__init__")
 
@@ -53,7 +53,7 @@ def test_a_dotted_name_is_a_users_own_module(tmp_path, monkeypatch):
     [("grdi", ", did you mean 'grid'?"), ("segmentations", ", did you mean 'segmentation'?"), ("xyzzy", ""), ("", "")],
 )
 def test_the_nearest_name(name, answer):
-    assert nearest(name, CORE) == answer
+    assert did_you_mean(name, CORE) == answer
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from segwright.core import VOID, Classes
-from segwright.core.picture import as_rgb, html_picture, overlay, paint
+from segwright.core.visualise import as_rgb, html_picture, overlay, paint
 
 PALETTE = np.array([[255, 0, 0], [0, 255, 0]], np.uint8)
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from segwright.core.atomic_files import lock, remove_unfinished, replace_file, replacing
 from segwright.core.errors import OutputError
-from segwright.core.files import lock, remove_unfinished, replace_file, replacing
 
 
 def test_writing_replaces_and_makes_folders(tmp_path):
