@@ -54,9 +54,9 @@ def compare(path: Path, what: str, how: str, ours: Callable, theirs: Callable, n
 
 def seconds(run: Callable, path: Path) -> float:
     """How long a call takes on a file that is new to it."""
-    from segwright.codecs import json_list
+    from segwright.codecs import json_stream
 
-    json_list.forget()
+    json_stream.forget()
     start = time.perf_counter()
     run(path)
     return time.perf_counter() - start

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segwright.codecs.json_list import write_json
+from segwright.codecs.json_stream import write_json
 
 
 @pytest.fixture

@@ -196,7 +196,7 @@ def check_spared(places: Sequence[Path | None], inputs: Sequence[str]) -> None:
     Raises:
         OutputError: a place is one; scores that an earlier run wrote there may be replaced.
     """
-    from segwright.codecs.json_list import top_keys
+    from segwright.codecs.json_stream import top_keys
 
     for place in (place for place in places if place is not None and place.is_file()):
         for given in (Path(path) for path in inputs):

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from segwright.codecs import polygons, rle
-from segwright.codecs.json_list import parse
+from segwright.codecs.json_stream import parse
 from segwright.core import Classes
 from segwright.core.errors import FormatError, UsageError, naming
 from segwright.metrics.runs import Runs

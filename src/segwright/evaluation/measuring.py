@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from segwright.codecs.json_list import top_keys
+from segwright.codecs.json_stream import top_keys
 from segwright.core import Dataset, Sample, Segmentation
 from segwright.core.errors import SettingError, UnknownNameError, UsageError, naming
 from segwright.data.background import with_background

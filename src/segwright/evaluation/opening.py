@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from segwright.codecs.json_list import top_keys
+from segwright.codecs.json_stream import top_keys
 from segwright.core import Dataset
 from segwright.core.errors import FormatError, UnrecognisedError, UsageError
 from segwright.evaluation.bare_masks import bare_masks

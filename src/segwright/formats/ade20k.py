@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from segwright.codecs.image_file import write_values
-from segwright.codecs.json_list import top_keys
+from segwright.codecs.json_stream import top_keys
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats.image_tree import found, safe_key, split_of

@@ -34,7 +34,7 @@ from pydantic import TypeAdapter
 from segwright.codecs import polygons, rle
 from segwright.codecs.image_file import read_image, write_values
 from segwright.codecs.image_header import unread_image
-from segwright.codecs.json_list import parse
+from segwright.codecs.json_stream import parse
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import FormatError, OutputError, naming
 from segwright.formats.image_tree import TRAIN_NAMES, found, safe_key, split_of

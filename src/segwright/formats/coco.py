@@ -26,7 +26,7 @@ import numpy as np
 from pydantic import Field, FiniteFloat, TypeAdapter
 
 from segwright.codecs import polygons, rle
-from segwright.codecs.json_list import write_json
+from segwright.codecs.json_stream import write_json
 from segwright.core import Classes, Dataset, Sample
 from segwright.core.errors import FormatError, naming
 from segwright.formats.coco_files import (

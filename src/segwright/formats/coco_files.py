@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, TypeAdapter
 
-from segwright.codecs.json_list import NO_INTEGER, JsonFile, open_json, top_keys
+from segwright.codecs.json_stream import NO_INTEGER, JsonFile, open_json, top_keys
 from segwright.core import Classes
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, SettingError

@@ -27,7 +27,7 @@ from pydantic import Field, TypeAdapter
 
 from segwright.codecs import rle
 from segwright.codecs.image_file import read_image, write_picture
-from segwright.codecs.json_list import write_json
+from segwright.codecs.json_stream import write_json
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats.coco_files import (

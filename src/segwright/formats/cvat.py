@@ -39,7 +39,7 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 from numba import njit
 
-from segwright.codecs import polygons, rle, row_rle
+from segwright.codecs import cvat_rle, polygons, rle
 from segwright.codecs.image_file import SUFFIXES
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.atomic_files import replacing
@@ -212,7 +212,7 @@ def _truth(shapes: Sequence[Shape], shape: tuple[int, int], classes: Classes, pl
         painted, runs = painted + rle.area(counts), runs + len(counts)
         with naming(drawn.place):
             _check_memory(painted, "it and the shapes before it")
-            if runs > row_rle.MAX_CHANGES:
+            if runs > cvat_rle.MAX_CHANGES:
                 raise FormatError(f"it and the shapes before it have {runs:,} runs of pixels; cut the image into tiles")
     in_order = sorted(parts.items(), key=lambda entry: max(z for z, _ in entry[1]))
     regions, taken = [], set()
@@ -308,7 +308,7 @@ def _mask(drawn: Shape, shape: tuple[int, int]) -> np.ndarray:
     except ValueError as error:
         raise FormatError(f"{drawn.place} has an rle that is no list of whole numbers ({error}); export it again") from error
     with naming(drawn.place):
-        return row_rle.to_counts(runs, (left, top, width, height), shape)
+        return cvat_rle.to_counts(runs, (left, top, width, height), shape)
 
 
 PIXELS: dict[str, Callable[[Shape, tuple[int, int]], np.ndarray]] = {"polygon": _polygon, "mask": _mask, "ellipse": _ellipse}
@@ -335,7 +335,7 @@ def _shape_xml(region: Region, group: int, z_order: int, shape: tuple[int, ...])
         kind, points = "polygon", ";".join(f"{x},{y}" for x, y in parts[0][0].tolist())
         what = f'points="{points}"'
     else:
-        runs, (left, top, width, height) = row_rle.of_counts(region.counts, shape)
+        runs, (left, top, width, height) = cvat_rle.of_counts(region.counts, shape)
         kind, text = "mask", ", ".join(map(str, runs))
         what = f'rle="{text}" left="{left}" top="{top}" width="{width}" height="{height}"'
     group_id = f' group_id="{group}"' if group else ""

@@ -27,7 +27,7 @@ import numpy as np
 from pydantic import Field, FiniteFloat, TypeAdapter
 
 from segwright.codecs import rle
-from segwright.codecs.json_list import JsonFile, top_keys, write_json
+from segwright.codecs.json_stream import JsonFile, top_keys, write_json
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, SettingError, naming

@@ -28,7 +28,7 @@ from pydantic import Discriminator, Field, FiniteFloat, Tag, TypeAdapter
 
 from segwright.codecs import polygons, rle
 from segwright.codecs.image_file import SUFFIXES, TIFF_SUFFIXES
-from segwright.codecs.json_list import JsonFile, write_json
+from segwright.codecs.json_stream import JsonFile, write_json
 from segwright.core import Classes, Dataset, Grid, Sample
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats.image_tree import ImageIndex, found, natural

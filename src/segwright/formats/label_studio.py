@@ -31,7 +31,7 @@ from pydantic import Field, FiniteFloat, TypeAdapter
 
 from segwright.codecs import brush_rle, rle
 from segwright.codecs.image_file import SUFFIXES
-from segwright.codecs.json_list import JsonFile
+from segwright.codecs.json_stream import JsonFile
 from segwright.core import Classes, Dataset, Sample
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError

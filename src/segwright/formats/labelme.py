@@ -29,7 +29,7 @@ from pydantic import Field, FiniteFloat, TypeAdapter
 
 from segwright.codecs import polygons, rle
 from segwright.codecs.image_file import decode_image
-from segwright.codecs.json_list import JsonFile, top_keys, write_json
+from segwright.codecs.json_stream import JsonFile, top_keys, write_json
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats.image_tree import ImageIndex, found, natural

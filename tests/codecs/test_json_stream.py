@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from segwright.codecs import json_list
-from segwright.codecs.json_list import JsonFile, forget, open_json, parse, top_keys, write_json
+from segwright.codecs import json_stream
+from segwright.codecs.json_stream import JsonFile, forget, open_json, parse, top_keys, write_json
 from segwright.core.errors import FormatError
 
 ANY, NUMBER = TypeAdapter(object), TypeAdapter(int)
@@ -80,7 +80,7 @@ def test_whatever_json_holds_comes_back(tmp_path_factory, content, indent):
 def test_chunks_do_not_show(tmp_path_factory, content, size):
     path = save(tmp_path_factory.mktemp("json"), json.dumps(content))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_list, "CHUNK", size)
+        patch.setattr(json_stream, "CHUNK", size)
         assert list(JsonFile(path).entries("", ANY)) == content
 
 
@@ -172,7 +172,7 @@ def test_integers_and_what_is_filled(tmp_path):
         "[]",
     ]
     file = JsonFile(save(tmp_path, '{"a": [' + ",\n ".join(entries) + '], "b": []}'))
-    none = json_list.NO_INTEGER
+    none = json_stream.NO_INTEGER
     assert file.integers("a", "id").tolist() == [7, -12, none, none, none, none, none]
     assert file.is_filled("a", "x").tolist() == [True, False, False, False, True, True, False]
     assert len(file.integers("b", "id")) == 0
@@ -182,7 +182,7 @@ def test_integers_and_what_is_filled(tmp_path):
 def test_integers_are_those_of_the_parsed_entries(tmp_path_factory, entries):
     path = tmp_path_factory.mktemp("json") / "a.json"
     write_json(path, {"list": entries})
-    wanted = [json_list.NO_INTEGER if type(entry.get("id")) is not int else entry["id"] for entry in entries]
+    wanted = [json_stream.NO_INTEGER if type(entry.get("id")) is not int else entry["id"] for entry in entries]
     assert JsonFile(path).integers("list", "id").tolist() == wanted
     filled = ["id" in entry and entry["id"] is not None and entry["id"] not in ([], {}) for entry in entries]
     assert JsonFile(path).is_filled("list", "id").tolist() == filled
@@ -191,5 +191,5 @@ def test_integers_are_those_of_the_parsed_entries(tmp_path_factory, entries):
 def test_integers_across_chunks(tmp_path, monkeypatch):
     path = save(tmp_path, json.dumps({"a": [{"text": "x" * (n % 50), "id": n} for n in range(300)]}))
     for chunk in (1, 7, 100, 1 << 20):
-        monkeypatch.setattr(json_list, "CHUNK", chunk)
+        monkeypatch.setattr(json_stream, "CHUNK", chunk)
         assert JsonFile(path).integers("a", "id").tolist() == list(range(300))
