@@ -17,7 +17,7 @@ from segwright.core.atomic_files import remove, replace_file
 from segwright.core.errors import FormatError, OutputError, UnknownNameError
 from segwright.core.lookup import did_you_mean
 from segwright.formats import dataset_file, open_dataset, readers
-from segwright.formats.journal import UNFINISHED
+from segwright.formats.resume_journal import UNFINISHED
 
 Watch = Callable[[str, int, int], None]
 

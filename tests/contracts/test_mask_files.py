@@ -8,7 +8,7 @@ from segwright.codecs.volume_file import write_volume
 from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import OutputError
 from segwright.formats import mask_folder, readers, tiff, volume
-from segwright.formats.mask_meaning import write_classes
+from segwright.formats.label_encoding import write_classes
 
 SHAPES = {"mask_folder": (9, 11), "tiff": (3, 9, 11), "volume": (3, 9, 11)}
 

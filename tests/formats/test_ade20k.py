@@ -12,7 +12,7 @@ from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import mask_folder
 from segwright.formats.ade20k import CLASSES, matches, read, write
-from segwright.formats.object_maps import to_maps
+from segwright.formats.label_maps import to_maps
 
 THREE = Classes.of(["road", "car", "sky"], is_thing=[False, True, False])
 IMAGE = np.zeros((1, 3, 3), dtype=np.uint8)

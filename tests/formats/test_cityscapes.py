@@ -12,7 +12,7 @@ from PIL import Image
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats.cityscapes import CLASSES, matches, read, write
-from segwright.formats.object_maps import to_maps
+from segwright.formats.label_maps import to_maps
 
 IMAGE = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
 THINGS = Classes.of(["car", "person", "road"], is_thing=[True, True, False])

@@ -11,9 +11,9 @@ from PIL import Image
 
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
-from segwright.formats.image_tree import found, natural, safe_key
+from segwright.formats.image_index import found, natural, safe_key
+from segwright.formats.label_maps import to_maps
 from segwright.formats.mask_folder import image_files, matches, read, read_images, write
-from segwright.formats.object_maps import to_maps
 
 THREE = Classes.of(["a", "b", "c"])
 CELLS = Classes.of(["background", "cell"], is_thing=[False, True])

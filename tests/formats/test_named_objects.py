@@ -10,7 +10,7 @@ from segwright.codecs import rle
 from segwright.codecs.image_file import write_image
 from segwright.core import Classes, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
-from segwright.formats.image_tree import ImageIndex
+from segwright.formats.image_index import ImageIndex
 from segwright.formats.named_objects import (
     Region,
     check_size,

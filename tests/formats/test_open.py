@@ -13,7 +13,7 @@ from segwright.core import Dataset
 from segwright.core.errors import FormatError, UnknownNameError
 from segwright.data.splits import open_splits
 from segwright.formats import mask_folder, open_dataset, readers, synthetic
-from segwright.formats.journal import UNFINISHED
+from segwright.formats.resume_journal import UNFINISHED
 
 MASK = np.array([[0, 1], [2, 2]], dtype=np.uint8)
 

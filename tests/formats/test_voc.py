@@ -11,7 +11,7 @@ from PIL import Image
 
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
-from segwright.formats.object_maps import to_maps
+from segwright.formats.label_maps import to_maps
 from segwright.formats.voc import CLASSES, colors_of, matches, numbers_of, read, write
 
 THINGS = Classes.of(["car", "person", "road"], is_thing=[True, True, False])

@@ -23,7 +23,7 @@ def run(
     from segwright.data.splits import keys_of, open_splits
     from segwright.evaluation.measuring import evaluate
     from segwright.formats import open_dataset
-    from segwright.formats.image_tree import TRAIN_NAMES
+    from segwright.formats.image_index import TRAIN_NAMES
     from segwright.inference.load import load
 
     check_places(out)

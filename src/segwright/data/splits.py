@@ -8,7 +8,7 @@ from typing import NamedTuple
 from segwright.core import Dataset, Sample
 from segwright.core.errors import FormatError, SettingError
 from segwright.formats import alike, dataset_file, open_dataset
-from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, split_of
+from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, split_of
 
 HELD_OUT = 6  # the last sixth: enough to see a trend in 24 images, without losing much of them
 CACHE_BYTES = 1 << 30  # of decoded samples that planning, training and scoring share

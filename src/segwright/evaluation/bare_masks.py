@@ -15,10 +15,10 @@ import numpy as np
 from segwright.codecs.image_file import JPEG_SUFFIXES, SUFFIXES
 from segwright.core import Classes, Dataset, Sample
 from segwright.data.background import Background
-from segwright.formats.image_tree import natural, safe_key
+from segwright.formats.image_index import natural, safe_key
+from segwright.formats.label_encoding import VOID_8_BIT, Meaning, guess_meaning, meaning_of
 from segwright.formats.mask_folder import Reader
-from segwright.formats.mask_meaning import VOID_8_BIT, Meaning, guess_meaning, meaning_of
-from segwright.formats.mask_pairs import IMAGE_FOLDERS, Files
+from segwright.formats.pairing import IMAGE_FOLDERS, Files
 from segwright.formats.volume import guessed, read_numbers, volumes_below
 
 FOLDER = "masks"

@@ -23,7 +23,7 @@ from segwright.evaluation.paired import Difference, compare, holm
 from segwright.evaluation.pairs import Pair, Pairs, listed, pair
 from segwright.evaluation.scores import Scores
 from segwright.formats import open_dataset
-from segwright.formats.image_tree import SHOWN
+from segwright.formats.image_index import SHOWN
 from segwright.metrics.average_precision import AveragePrecision
 from segwright.metrics.conventions import SEGWRIGHT, Convention
 from segwright.metrics.panoptic_quality import OverlapError

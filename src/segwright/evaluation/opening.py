@@ -9,7 +9,7 @@ from segwright.core.errors import FormatError, UnrecognisedError, UsageError
 from segwright.evaluation.bare_masks import bare_masks
 from segwright.evaluation.pairs import Pairs, pair
 from segwright.formats import dataset_file, open_dataset
-from segwright.formats.image_tree import SHOWN
+from segwright.formats.image_index import SHOWN
 
 MODEL = ".safetensors"
 

@@ -11,7 +11,7 @@ from segwright.core.errors import UsageError, naming
 from segwright.core.grid import Grid
 from segwright.core.lookup import did_you_mean
 from segwright.data.background import BACKGROUND, plain
-from segwright.formats.image_tree import SHOWN, split_of
+from segwright.formats.image_index import SHOWN, split_of
 
 NOTHING, UNKNOWN = -1, -2  # what a class of a prediction is, where it is none of the truth's
 GUESSED = ("foreground", "object")  # what masks without a word on their classes hold beside background

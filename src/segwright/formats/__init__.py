@@ -10,9 +10,9 @@ from segwright.core import Classes, Dataset, Sample
 from segwright.core.errors import FormatError, SegwrightError, UnknownNameError, UnrecognisedError
 from segwright.core.lookup import did_you_mean, find, names
 from segwright.formats import dataset_file
-from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, found
-from segwright.formats.journal import UNFINISHED
+from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, found
 from segwright.formats.mask_folder import image_files, read_images
+from segwright.formats.resume_journal import UNFINISHED
 
 __all__ = ["alike", "image_files", "open_dataset", "read_images", "readers"]
 

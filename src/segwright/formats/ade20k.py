@@ -4,7 +4,7 @@
     ROOT/annotations/training/ADE_train_00000001.png      class numbers
     ROOT/objectInfo150.txt                                of the release
     ROOT/instances/training/ADE_train_00000001.png        ours: object numbers, where there are any
-    ROOT/classes.json                                     ours, always written; see mask_meaning.py
+    ROOT/classes.json                                     ours, always written; see label_encoding.py
 
 The key of the first file is train__ADE_train_00000001. The classes are the 150 of the release, all of them stuff, as it
 tells no objects apart; where classes.json or dataset.toml name others, it is those.
@@ -30,10 +30,8 @@ from segwright.codecs.image_file import write_values
 from segwright.codecs.json_stream import top_keys
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import FormatError, OutputError
-from segwright.formats.image_tree import found, safe_key, split_of
-from segwright.formats.journal import Journal
-from segwright.formats.mask_folder import NUMBER_FOLDER, Reader, write_numbers
-from segwright.formats.mask_meaning import (
+from segwright.formats.image_index import found, safe_key, split_of
+from segwright.formats.label_encoding import (
     CLASSES_FILE,
     VOID_8_BIT,
     VOID_16_BIT,
@@ -44,9 +42,11 @@ from segwright.formats.mask_meaning import (
     write_classes,
     written_meaning,
 )
-from segwright.formats.mask_pairs import Files, by_stem, keys_of_parts
+from segwright.formats.label_maps import NOTHING, to_maps
+from segwright.formats.mask_folder import NUMBER_FOLDER, Reader, write_numbers
 from segwright.formats.named_objects import truth_2d
-from segwright.formats.object_maps import NOTHING, to_maps
+from segwright.formats.pairing import Files, by_stem, keys_of_parts
+from segwright.formats.resume_journal import Journal
 
 LOSES = "of overlapping segments the later covers the earlier"
 IMAGES, MASKS = "images", "annotations"

@@ -3,7 +3,7 @@
     ROOT/leftImg8bit/train/aachen/X_leftImg8bit.png
     ROOT/gtFine/train/aachen/X_gtFine_instanceIds.png     read before _labelIds.png, _labelTrainIds.png and _polygons.json
     ROOT/gtCoarse/...                                     where gtFine has nothing for an image
-    ROOT/classes.json                                     ours, for other classes than the published; see mask_meaning.py
+    ROOT/classes.json                                     ours, for other classes than the published; see label_encoding.py
 
 The key of the image above is train__aachen__X. The classes are the 19 that Cityscapes evaluates, in the order of their train
 ids; pixels of all its other labels are void. With classes.json (or dataset.toml) they are those, and the label id of a class
@@ -37,9 +37,8 @@ from segwright.codecs.image_header import unread_image
 from segwright.codecs.json_stream import parse
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import FormatError, OutputError, naming
-from segwright.formats.image_tree import TRAIN_NAMES, found, safe_key, split_of
-from segwright.formats.journal import Journal
-from segwright.formats.mask_meaning import (
+from segwright.formats.image_index import TRAIN_NAMES, found, safe_key, split_of
+from segwright.formats.label_encoding import (
     CLASSES_FILE,
     MAX_VALUE,
     UNKNOWN,
@@ -50,9 +49,10 @@ from segwright.formats.mask_meaning import (
     write_classes,
     written_meaning,
 )
-from segwright.formats.mask_pairs import by_stem, fitting, keys_of_parts
+from segwright.formats.label_maps import NOTHING, to_maps, to_segmentation
 from segwright.formats.named_objects import truth_2d
-from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
+from segwright.formats.pairing import by_stem, fitting, keys_of_parts
+from segwright.formats.resume_journal import Journal
 
 LOSES = "of overlapping segments the later covers the earlier; objects numbered above 1000 are numbered anew"
 IMAGE_FOLDER, IMAGE_ENDING = "leftImg8bit", "_leftImg8bit"

@@ -37,8 +37,8 @@ from segwright.formats.coco_files import (
     open_files,
     write_categories,
 )
-from segwright.formats.journal import Journal
 from segwright.formats.named_objects import Region, place_of, read_picture, regions_of, segmentation, truth_2d, unread_picture
+from segwright.formats.resume_journal import Journal
 
 LOSES = "objects without a pixel and the size of pixels are not kept"
 

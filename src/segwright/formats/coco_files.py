@@ -19,7 +19,7 @@ from segwright.codecs.json_stream import NO_INTEGER, JsonFile, open_json, top_ke
 from segwright.core import Classes
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, SettingError
-from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, ImageIndex, found, natural, safe_key
+from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, ImageIndex, found, natural, safe_key
 from segwright.formats.named_objects import check_size, images_by_key, unique_keys
 
 log = logging.getLogger(__name__)

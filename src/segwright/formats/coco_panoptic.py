@@ -38,8 +38,8 @@ from segwright.formats.coco_files import (
     open_files,
     write_categories,
 )
-from segwright.formats.journal import Journal
 from segwright.formats.named_objects import place_of, read_picture, truth_2d, unread_picture
+from segwright.formats.resume_journal import Journal
 
 LOSES = (
     "of overlapping objects the later covers the earlier, pixels of no segment become void, objects without a pixel and the "

@@ -2,7 +2,7 @@
 
     ROOT/annotations.xml
     ROOT/images/NAME.jpg           also ROOT/images/SUBSET/NAME.jpg, or beside the XML
-    ROOT/classes.json              ours, written where a class is stuff; mask_meaning.py says what it holds
+    ROOT/classes.json              ours, written where a class is stuff; label_encoding.py says what it holds
 
     <annotations>
       <meta> ... <label><name>car</name><color>#ff0000</color><type>any</type></label> ... </meta>
@@ -46,9 +46,8 @@ from segwright.core.atomic_files import replacing
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError, naming
 from segwright.formats.cvat_xml import FILE, SHAPES, Entry, Index, Shape, shapes_of
-from segwright.formats.image_tree import ImageIndex
-from segwright.formats.journal import Journal
-from segwright.formats.mask_meaning import CLASSES_FILE
+from segwright.formats.image_index import ImageIndex
+from segwright.formats.label_encoding import CLASSES_FILE
 from segwright.formats.named_objects import (
     Region,
     ellipse,
@@ -61,6 +60,7 @@ from segwright.formats.named_objects import (
     unread_picture,
     write_classes_file,
 )
+from segwright.formats.resume_journal import Journal
 
 log = logging.getLogger(__name__)
 

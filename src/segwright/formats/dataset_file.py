@@ -5,7 +5,7 @@
     groups = [["b", "c"], ["d", "e"]]      keys that belong together: tiles of one field, scans of one person
 
     [masks]                                what the numbers in the masks mean, instead of classes.json
-    classes = ["road", "car"]              the keys are those of classes.json; mask_meaning.py says what they hold
+    classes = ["road", "car"]              the keys are those of classes.json; label_encoding.py says what they hold
     values = [1, 2]
     ignore_index = 0
 
@@ -24,7 +24,7 @@ from segwright.core import Dataset
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError
 from segwright.core.lookup import did_you_mean
-from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES
+from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES
 
 NAME = "dataset.toml"
 KEYS = ("format", "drop", "groups", "masks")

@@ -31,8 +31,7 @@ from segwright.codecs.json_stream import JsonFile, top_keys, write_json
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, SettingError, naming
-from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, ImageIndex, found, natural, split_of
-from segwright.formats.journal import Journal
+from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, ImageIndex, found, natural, split_of
 from segwright.formats.named_objects import (
     Region,
     check_size,
@@ -47,6 +46,7 @@ from segwright.formats.named_objects import (
     unique_keys,
     unread_picture,
 )
+from segwright.formats.resume_journal import Journal
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@
     ROOT/Annotations/480p/bear/00000.png     also Annotations_unsupervised; the number of the object at each pixel
     ROOT/ImageSets/2017/train.txt            the sequences of a part, one per line; also val, test-dev, ...; optional
     ROOT/davis_semantics.json                {"bear": {"1": "animal"}}, the class of each number, optional
-    ROOT/classes.json                        ours: the list of classes; mask_meaning.py says what it holds; optional
+    ROOT/classes.json                        ours: the list of classes; label_encoding.py says what it holds; optional
 
 0 is nothing, 255 void, other numbers are objects, the same number being the same object in all frames of a sequence; a mask of
 only 0 and 255 without a palette, as in DAVIS 2016, holds one object. Where davis_semantics.json does not name a sequence, its
@@ -36,9 +36,8 @@ from segwright.codecs.json_stream import parse
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError, OutputError, SettingError
-from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural, split_of
-from segwright.formats.journal import Journal
-from segwright.formats.mask_meaning import CLASSES_FILE
+from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural, split_of
+from segwright.formats.label_encoding import CLASSES_FILE
 from segwright.formats.named_objects import (
     find_classes,
     read_picture,
@@ -47,6 +46,7 @@ from segwright.formats.named_objects import (
     unread_picture,
     write_classes_file,
 )
+from segwright.formats.resume_journal import Journal
 
 log = logging.getLogger(__name__)
 

@@ -32,8 +32,8 @@ from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError, MissingExtraError, OutputError, SegwrightError
 from segwright.formats import dataset_file
-from segwright.formats.image_tree import natural, safe_key
-from segwright.formats.journal import truth_of
+from segwright.formats.image_index import natural, safe_key
+from segwright.formats.resume_journal import truth_of
 
 log = logging.getLogger(__name__)
 

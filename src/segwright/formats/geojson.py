@@ -31,8 +31,7 @@ from segwright.codecs.image_file import SUFFIXES, TIFF_SUFFIXES
 from segwright.codecs.json_stream import JsonFile, write_json
 from segwright.core import Classes, Dataset, Grid, Sample
 from segwright.core.errors import FormatError, OutputError
-from segwright.formats.image_tree import ImageIndex, found, natural
-from segwright.formats.journal import Journal
+from segwright.formats.image_index import ImageIndex, found, natural
 from segwright.formats.named_objects import (
     Region,
     check_size,
@@ -52,6 +51,7 @@ from segwright.formats.named_objects import (
     unread_picture,
     write_classes_file,
 )
+from segwright.formats.resume_journal import Journal
 from segwright.formats.tiff import grid_of
 
 log = logging.getLogger(__name__)

@@ -35,9 +35,8 @@ from segwright.codecs.json_stream import JsonFile
 from segwright.core import Classes, Dataset, Sample
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError
-from segwright.formats.image_tree import ImageIndex, found
-from segwright.formats.journal import Journal
-from segwright.formats.mask_meaning import CLASSES_FILE
+from segwright.formats.image_index import ImageIndex, found
+from segwright.formats.label_encoding import CLASSES_FILE
 from segwright.formats.named_objects import (
     Region,
     check_size,
@@ -55,6 +54,7 @@ from segwright.formats.named_objects import (
     unread_picture,
     write_classes_file,
 )
+from segwright.formats.resume_journal import Journal
 
 log = logging.getLogger(__name__)
 

@@ -32,9 +32,8 @@ from segwright.codecs.image_file import decode_image
 from segwright.codecs.json_stream import JsonFile, top_keys, write_json
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
-from segwright.formats.image_tree import ImageIndex, found, natural
-from segwright.formats.journal import Journal
-from segwright.formats.mask_meaning import CLASSES_FILE
+from segwright.formats.image_index import ImageIndex, found, natural
+from segwright.formats.label_encoding import CLASSES_FILE
 from segwright.formats.named_objects import (
     Region,
     check_size,
@@ -57,6 +56,7 @@ from segwright.formats.named_objects import (
     without,
     write_classes_file,
 )
+from segwright.formats.resume_journal import Journal
 
 log = logging.getLogger(__name__)
 

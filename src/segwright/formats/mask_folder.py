@@ -3,7 +3,7 @@
     ROOT/images/NAME.jpg     also image, img, imgs, JPEGImages, ...; subfolders allowed
     ROOT/masks/NAME.png      also mask, labels, annotations, SegmentationClass, gt, ...; also NAME_mask, NAME_label, ...
     ROOT/instances/NAME.png  optional: the number of the object at each pixel, 0 for none
-    ROOT/classes.json        optional, here or in the folder above; mask_meaning.py says what it holds
+    ROOT/classes.json        optional, here or in the folder above; label_encoding.py says what it holds
 
 The key of a sample is the path of its image below images/ without the suffix, a/b written as a__b. Samples are in name order
 (numbers in names count as numbers). Pixels of one class and one object number are one object; a thing without number is a
@@ -30,9 +30,8 @@ from segwright.codecs.image_header import unread_image
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import dataset_file
-from segwright.formats.image_tree import MASK_FOLDERS, found, images_below, safe_key
-from segwright.formats.journal import Journal, truth_of
-from segwright.formats.mask_meaning import (
+from segwright.formats.image_index import MASK_FOLDERS, found, images_below, safe_key
+from segwright.formats.label_encoding import (
     MAX_VALUE,
     VOID_8_BIT,
     VOID_16_BIT,
@@ -41,8 +40,9 @@ from segwright.formats.mask_meaning import (
     write_classes,
     written_meaning,
 )
-from segwright.formats.mask_pairs import IMAGE_FOLDERS, Files, fitting, masks_alone, only_subfolder, pairs, subfolders
-from segwright.formats.object_maps import NOTHING, mask_values, to_maps, to_segmentation
+from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segmentation
+from segwright.formats.pairing import IMAGE_FOLDERS, Files, fitting, masks_alone, only_subfolder, pairs, subfolders
+from segwright.formats.resume_journal import Journal, truth_of
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def read(path: Path | str) -> Dataset:
     """The samples of a folder in name order (numbers in names count as numbers); each is read when it is asked for.
 
     Raises:
-        FormatError: the folder or classes.json is not as this module and mask_meaning.py say. Damaged files, sizes that
+        FormatError: the folder or classes.json is not as this module and label_encoding.py say. Damaged files, sizes that
             differ and numbers that are no class are found when their sample is read, or here where all masks must be read.
     """
     root = Path(path)

@@ -1,7 +1,7 @@
 """What the formats of drawn objects have in common: classes by name, images by name, regions that become a segmentation.
 
 These formats keep objects as regions with the name of a class, mostly without a list of the classes. Their classes are those
-of classes.json at the root, where it is there (mask_meaning.py says what it holds; all are things unless `is_thing` says
+of classes.json at the root, where it is there (label_encoding.py says what it holds; all are things unless `is_thing` says
 otherwise), else the names that occur, in natural order, all of them things.
 
 Axes: C channels, (H, W) pixels, R run lengths.
@@ -24,9 +24,9 @@ from segwright.core import Classes, Sample, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError, naming
-from segwright.formats.image_tree import MASK_FOLDERS, ImageIndex, natural, safe_key, split_of
-from segwright.formats.journal import truth_of
-from segwright.formats.mask_meaning import CLASSES_FILE, read_classes, read_table
+from segwright.formats.image_index import MASK_FOLDERS, ImageIndex, natural, safe_key, split_of
+from segwright.formats.label_encoding import CLASSES_FILE, read_classes, read_table
+from segwright.formats.resume_journal import truth_of
 
 MAX_NUMBER, MAX_SCORE = 2**31 - 1, float(np.finfo(np.float32).max)  # what a Segmentation holds
 

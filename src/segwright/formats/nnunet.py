@@ -35,9 +35,9 @@ from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError, OutputError, SettingError
 from segwright.formats import dataset_file
-from segwright.formats.image_tree import found, natural, safe_key
-from segwright.formats.journal import Journal, truth_of
-from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
+from segwright.formats.image_index import found, natural, safe_key
+from segwright.formats.label_maps import NOTHING, to_maps, to_segmentation
+from segwright.formats.resume_journal import Journal, truth_of
 from segwright.formats.volume import check_same_grid, read_numbers
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
     ROOT/images/NAME.tif     also BigTIFF, many channels, stacks with named axes (ZYX); folders named as for mask_folder
     ROOT/masks/NAME.tif      numbers of classes; of several pages, each is a layer over the one before
     ROOT/instances/NAME.tif  optional: the number of the object at each pixel, 0 for none; as many pages as the mask
-    ROOT/classes.json        optional; mask_meaning.py says what it holds
+    ROOT/classes.json        optional; label_encoding.py says what it holds
 
 Plain sets of images and masks are read by mask_folder; this format is for sets of which an image says where it lies on a map,
 and for what `write` wrote. A single TIFF is an image without truth. In further pages of a mask, 0 is nothing unless
@@ -35,9 +35,8 @@ from segwright.core import Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError, OutputError, SegwrightError
 from segwright.formats import dataset_file
-from segwright.formats.image_tree import MASK_FOLDERS, images_below, safe_key
-from segwright.formats.journal import Journal, truth_of
-from segwright.formats.mask_meaning import (
+from segwright.formats.image_index import MASK_FOLDERS, images_below, safe_key
+from segwright.formats.label_encoding import (
     MAX_VALUE,
     VOID_8_BIT,
     VOID_16_BIT,
@@ -46,8 +45,9 @@ from segwright.formats.mask_meaning import (
     write_classes,
     written_meaning,
 )
-from segwright.formats.mask_pairs import IMAGE_FOLDERS, Files, fitting, masks_alone, only_subfolder, pairs, subfolders
-from segwright.formats.object_maps import NOTHING, mask_values, to_maps, to_segmentation
+from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segmentation
+from segwright.formats.pairing import IMAGE_FOLDERS, Files, fitting, masks_alone, only_subfolder, pairs, subfolders
+from segwright.formats.resume_journal import Journal, truth_of
 from segwright.formats.volume import guessed
 
 LOSES = "of volumes, place and voxel size are lost"
@@ -137,7 +137,7 @@ def read(path: Path | str) -> Dataset:
     """The samples of a folder in name order, or the one of a file; each is read when it is asked for.
 
     Raises:
-        FormatError: the folder or classes.json is not as this module and mask_meaning.py say. Damaged files, sizes that
+        FormatError: the folder or classes.json is not as this module and label_encoding.py say. Damaged files, sizes that
             differ and numbers that are no class are found when their sample is read, or here where all masks must be read.
     """
     root = Path(path)

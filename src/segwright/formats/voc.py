@@ -5,7 +5,7 @@
     ROOT/SegmentationObject/X.png             optional: object numbers, 0 for none, 255 void; or RGB in VOC's colours
     ROOT/ImageSets/Segmentation/train.txt     a name per line; the key of a name in train.txt is train__X
     ROOT/labelmap.txt                         CVAT's: a line NAME:R,G,B:: per class, in the order of the numbers
-    ROOT/classes.json                         ours, for what labelmap.txt cannot say; see mask_meaning.py
+    ROOT/classes.json                         ours, for what labelmap.txt cannot say; see label_encoding.py
 
 ROOT may also lie in VOCdevkit/VOC2012. Without a list of classes they are the published ones: background, then 20 things.
 Names in other lists, such as CVAT's default.txt, and masks in no list have keys without a split. Where there is no image at
@@ -33,10 +33,9 @@ from segwright.core.atomic_files import replace_file, replacing
 from segwright.core.classes import MAX_CLASSES
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import dataset_file
-from segwright.formats.color_coding import ColorCode
-from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES, found, natural, safe_key, split_of
-from segwright.formats.journal import Journal
-from segwright.formats.mask_meaning import (
+from segwright.formats.color_labels import ColorCode
+from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES, found, natural, safe_key, split_of
+from segwright.formats.label_encoding import (
     CLASSES_FILE,
     VOID_8_BIT,
     VOID_16_BIT,
@@ -45,9 +44,10 @@ from segwright.formats.mask_meaning import (
     write_classes,
     written_meaning,
 )
-from segwright.formats.mask_pairs import by_stem, fitting
+from segwright.formats.label_maps import NOTHING, to_maps, to_segmentation
 from segwright.formats.named_objects import truth_2d
-from segwright.formats.object_maps import NOTHING, to_maps, to_segmentation
+from segwright.formats.pairing import by_stem, fitting
+from segwright.formats.resume_journal import Journal
 
 log = logging.getLogger(__name__)
 

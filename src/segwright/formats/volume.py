@@ -3,7 +3,7 @@
     ROOT/images/NAME.nii.gz     also .nii, .nrrd, .nhdr, .mha, .mhd; folders named as for mask_folder; subfolders allowed
     ROOT/masks/NAME.nii.gz      any of these kinds; also NAME_mask, NAME_seg, ...
     ROOT/instances/NAME.nii.gz  optional: the number of the object at each voxel, 0 for none
-    ROOT/classes.json           optional; mask_meaning.py says what it holds
+    ROOT/classes.json           optional; label_encoding.py says what it holds
 
 The key of a sample is the path of its image below images/ without the suffix, a/b written as a__b. Image and mask must lie on
 one grid: the same shape, and no voxel further apart than a thousandth of its size. Without classes.json the numbers {0, v}
@@ -28,9 +28,8 @@ from segwright.codecs.volume_file import SUFFIXES, read_volume, suffix_of, write
 from segwright.core import Classes, Dataset, Grid, Sample
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import dataset_file
-from segwright.formats.image_tree import MASK_FOLDERS, SHOWN, found, natural, safe_key
-from segwright.formats.journal import Journal, truth_of
-from segwright.formats.mask_meaning import (
+from segwright.formats.image_index import MASK_FOLDERS, SHOWN, found, natural, safe_key
+from segwright.formats.label_encoding import (
     MAX_VALUE,
     VOID_8_BIT,
     VOID_16_BIT,
@@ -40,8 +39,9 @@ from segwright.formats.mask_meaning import (
     write_classes,
     written_meaning,
 )
-from segwright.formats.mask_pairs import IMAGE_FOLDERS, MASK_ENDING, Files, subfolders
-from segwright.formats.object_maps import NOTHING, mask_values, to_maps, to_segmentation
+from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segmentation
+from segwright.formats.pairing import IMAGE_FOLDERS, MASK_ENDING, Files, subfolders
+from segwright.formats.resume_journal import Journal, truth_of
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def read(path: Path | str) -> Dataset:
     """The samples of a folder in name order (numbers in names count as numbers), or the one of a file; read when asked for.
 
     Raises:
-        FormatError: the folder or classes.json is not as this module and mask_meaning.py say. Damaged files, grids that
+        FormatError: the folder or classes.json is not as this module and label_encoding.py say. Damaged files, grids that
             differ and numbers that are no class are found when their sample is read, or here where all masks must be read.
     """
     root = Path(path)

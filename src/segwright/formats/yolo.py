@@ -44,8 +44,7 @@ from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.atomic_files import replace_file, replacing
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError, naming
-from segwright.formats.image_tree import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural
-from segwright.formats.journal import Journal
+from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural
 from segwright.formats.named_objects import (
     Region,
     place_of,
@@ -55,6 +54,7 @@ from segwright.formats.named_objects import (
     unique_keys,
     unread_picture,
 )
+from segwright.formats.resume_journal import Journal
 
 log = logging.getLogger(__name__)
 

@@ -23,11 +23,11 @@ from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import OutputError, SegwrightError, UsageError
 from segwright.core.visualise import overlay as laid_over
 from segwright.formats import dicom, mask_folder, tiff, volume
-from segwright.formats.image_tree import safe_key
-from segwright.formats.journal import stopped, truth_of
+from segwright.formats.image_index import safe_key
+from segwright.formats.label_maps import looked_up
 from segwright.formats.mask_folder import image_files, is_mask_folder
-from segwright.formats.mask_pairs import IMAGE_FOLDERS, Files, subfolders
-from segwright.formats.object_maps import looked_up
+from segwright.formats.pairing import IMAGE_FOLDERS, Files, subfolders
+from segwright.formats.resume_journal import stopped, truth_of
 from segwright.formats.volume import volumes_below
 from segwright.inference.engine import AutoEngine
 from segwright.inference.load import load

@@ -16,8 +16,8 @@ from segwright.conversion import compare
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import OutputError
 from segwright.formats import dicom, tiff, volume
-from segwright.formats.journal import LeftOutError, stopped, truth_of
-from segwright.formats.object_maps import fits_mask
+from segwright.formats.label_maps import fits_mask
+from segwright.formats.resume_journal import LeftOutError, stopped, truth_of
 
 log = logging.getLogger(__name__)
 

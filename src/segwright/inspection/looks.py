@@ -27,7 +27,7 @@ from segwright.codecs.image_file import (
 from segwright.core import VOID, Sample
 from segwright.core.errors import FormatError, SegwrightError
 from segwright.data import fingerprint
-from segwright.formats.mask_meaning import read_numbers
+from segwright.formats.label_encoding import read_numbers
 
 THUMB = 32  # pixels: from it come the 8 x 8 lowest frequencies of the hash
 STEP_VALUES = 20_000  # of a scan are enough to meet two neighbouring grey values

@@ -1,11 +1,11 @@
-"""The files of a folder of images and masks, also where `formats.mask_pairs` refuses it: what lacks its partner or is empty."""
+"""The files of a folder of images and masks, also where `formats.pairing` refuses it: what lacks its partner or is empty."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from segwright.formats.image_tree import MASK_FOLDERS, images_below, safe_key
-from segwright.formats.mask_pairs import IMAGE_FOLDERS, partners_of, subfolders
+from segwright.formats.image_index import MASK_FOLDERS, images_below, safe_key
+from segwright.formats.pairing import IMAGE_FOLDERS, partners_of, subfolders
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class MaskFiles:
 
 
 def scan(root: Path, drop: Collection[str] = ()) -> MaskFiles | None:
-    """The files below a folder, paired as `formats.mask_pairs` does, but for the keys to drop.
+    """The files below a folder, paired as `formats.pairing` does, but for the keys to drop.
 
     None unless one folder has the images and one the masks, and each name is there once.
     """

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segwright.formats.mask_meaning import VOID_8_BIT
+from segwright.formats.label_encoding import VOID_8_BIT
 from segwright.inspection.finding import SHOWN, Finding, Fix, Level, listed, plural, some
 from segwright.inspection.looks import Look
 

@@ -9,9 +9,9 @@ from typing import Any
 from segwright.core import Classes, Dataset
 from segwright.core.errors import FormatError, SegwrightError
 from segwright.data.splits import cut
-from segwright.formats import dataset_file, mask_folder, mask_meaning, open_dataset, readers
-from segwright.formats.image_tree import TRAIN_NAMES, VAL_NAMES, split_of
-from segwright.formats.mask_pairs import Files
+from segwright.formats import dataset_file, label_encoding, mask_folder, open_dataset, readers
+from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, split_of
+from segwright.formats.pairing import Files
 from segwright.inspection import together
 from segwright.inspection.finding import Finding, Fix, plural, some
 from segwright.inspection.looks import Item
@@ -83,7 +83,7 @@ def named_classes(root: Path) -> dict[str, Any] | None:
         return table
     for place in (root, root.absolute().parent):
         try:
-            return mask_meaning.read_table(place / mask_meaning.CLASSES_FILE)
+            return label_encoding.read_table(place / label_encoding.CLASSES_FILE)
         except FormatError:
             continue
     return None
@@ -157,7 +157,7 @@ def _items(dataset: Dataset | None, scans: dict[str, MaskFiles]) -> tuple[Classe
     return meaning.classes if meaning else None, [Item(key, "", partial(reader, key), *pair) for key, pair in pairs.items()]
 
 
-def _meaning(scans: dict[str, MaskFiles]) -> mask_meaning.Meaning | None:
+def _meaning(scans: dict[str, MaskFiles]) -> label_encoding.Meaning | None:
     """What the masks of a folder that cannot be opened mean; None where that cannot be told either."""
     pairs = [pair for files in scans.values() for pair in files.pairs.values()]
     if not pairs:
@@ -168,7 +168,7 @@ def _meaning(scans: dict[str, MaskFiles]) -> mask_meaning.Meaning | None:
             root = root.parent
             if mask_folder.matches(root):
                 break
-        meaning = mask_meaning.written_meaning(root, is_above=True)
+        meaning = label_encoding.written_meaning(root, is_above=True)
         if meaning is not None:
             return meaning
     except FormatError:
@@ -176,11 +176,11 @@ def _meaning(scans: dict[str, MaskFiles]) -> mask_meaning.Meaning | None:
     readable = []
     for _, mask in pairs:
         try:
-            mask_meaning.read_numbers(mask)
+            label_encoding.read_numbers(mask)
             readable.append(mask)
         except FormatError:
             continue
-    return mask_meaning.guess_meaning(readable) if readable else None
+    return label_encoding.guess_meaning(readable) if readable else None
 
 
 def _in_parts(items: Sequence[Item], groups: Sequence[Sequence[str]]) -> tuple[list[Item], bool]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segwright.formats.image_tree import split_of
+from segwright.formats.image_index import split_of
 from segwright.inspection.finding import Finding, Fix, listed, plural, some
 from segwright.inspection.looks import Look
 from segwright.inspection.together import Together, groups_of

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from segwright.formats.image_tree import TRAIN_NAMES
+from segwright.formats.image_index import TRAIN_NAMES
 from segwright.inspection.finding import some
 
 REST, HELD_OUT = "the rest", "the sixth that is held out"  # the parts of data that nobody has split

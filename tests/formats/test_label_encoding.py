@@ -11,7 +11,7 @@ from PIL import Image
 
 from segwright.core import VOID, Classes
 from segwright.core.errors import FormatError
-from segwright.formats.mask_meaning import (
+from segwright.formats.label_encoding import (
     guess_meaning,
     meaning_of,
     present,

@@ -9,7 +9,7 @@ from numba import njit
 from segwright.codecs.image_file import MAX_8_BIT_CLASSES
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.errors import OutputError
-from segwright.formats.journal import truth_of
+from segwright.formats.resume_journal import truth_of
 
 NOTHING = VOID - 1  # in the class maps here: a pixel of no segment, where void is one that nobody knows
 TABLE = 1 << 24  # pairs of class and number that are counted in a table of 16 MB; more are sorted, which is slower

@@ -6,7 +6,7 @@ import pytest
 from segwright.core import VOID
 from segwright.core.errors import FormatError
 from segwright.core.visualise import paint
-from segwright.formats.color_coding import ColorCode
+from segwright.formats.color_labels import ColorCode
 
 HERE = Path("mask.png")
 STREETS = ColorCode(np.array([[128, 64, 128], [0, 0, 142]], np.uint8), np.array([0, 1]), ("road", "car"))

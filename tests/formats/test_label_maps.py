@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.errors import OutputError
-from segwright.formats.object_maps import NOTHING, fits_mask, looked_up, mask_values, to_maps, to_segmentation
+from segwright.formats.label_maps import NOTHING, fits_mask, looked_up, mask_values, to_maps, to_segmentation
 
 THREE = Classes.of(["road", "car", "sky"], is_thing=[False, True, False])
 

@@ -4,7 +4,7 @@ from PIL import Image
 
 from segwright.core.errors import FormatError
 from segwright.formats.mask_folder import read
-from segwright.formats.mask_pairs import masks_alone, pairs, partners_of
+from segwright.formats.pairing import masks_alone, pairs, partners_of
 
 IMAGE = np.arange(12, dtype=np.uint8).reshape(3, 4)
 MASK = np.array([[0, 0, 1, 1], [0, 2, 2, 1], [0, 0, 0, 0]], dtype=np.uint8)

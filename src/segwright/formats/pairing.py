@@ -13,7 +13,7 @@ import numpy as np
 from segwright.codecs.image_file import SUFFIXES, fit_mask
 from segwright.core.errors import FormatError
 from segwright.formats import dataset_file
-from segwright.formats.image_tree import SHOWN, found, images_below, natural, safe_key
+from segwright.formats.image_index import SHOWN, found, images_below, natural, safe_key
 
 log = logging.getLogger(__name__)
 

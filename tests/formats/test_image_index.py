@@ -3,7 +3,7 @@ import os
 import pytest
 
 from segwright.core.errors import FormatError
-from segwright.formats.image_tree import ImageIndex, found, images_below, natural, safe_key, split_of
+from segwright.formats.image_index import ImageIndex, found, images_below, natural, safe_key, split_of
 
 
 def touch(root, *names):

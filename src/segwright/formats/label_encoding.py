@@ -44,8 +44,8 @@ from segwright.core.atomic_files import replace_file
 from segwright.core.classes import MAX_CLASSES
 from segwright.core.errors import FormatError, SettingError
 from segwright.formats import dataset_file
-from segwright.formats.color_coding import ColorCode
-from segwright.formats.object_maps import NOTHING, to_segmentation
+from segwright.formats.color_labels import ColorCode
+from segwright.formats.label_maps import NOTHING, to_segmentation
 
 log = logging.getLogger(__name__)
 

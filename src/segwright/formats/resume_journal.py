@@ -17,7 +17,7 @@ from segwright.codecs.image_file import SUFFIXES, holds, write_image
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.atomic_files import lock, remove_unfinished
 from segwright.core.errors import OutputError, SegwrightError
-from segwright.formats.image_tree import safe_key
+from segwright.formats.image_index import safe_key
 
 UNFINISHED = ".segwright-unfinished"
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import OutputError
-from segwright.formats.journal import UNFINISHED, Journal, LeftOutError, stopped, truth_of
+from segwright.formats.resume_journal import UNFINISHED, Journal, LeftOutError, stopped, truth_of
 
 TWO = Classes.of(["a", "b"])
 
