@@ -22,14 +22,14 @@ import numpy as np
 
 from segwright.core import Classes
 from segwright.evaluation.bootstrap import bootstrap, weighed
+from segwright.metrics.accumulators import Sums
 from segwright.metrics.average_precision import IOU_THRESHOLDS, AveragePrecision
 from segwright.metrics.boundary import Boundary
 from segwright.metrics.confusion import Confusion
 from segwright.metrics.matching import AREA_NAMES, ImageMatches, Matches
 from segwright.metrics.panoptic_quality import PanopticQuality
 from segwright.metrics.precision_recall import average_precision_of
-from segwright.metrics.sums import Sums
-from segwright.metrics.surface import Surface
+from segwright.metrics.surface_distance import SurfaceDistance
 
 IMAGES = (5, 10, 20, 50, 200)
 RESAMPLES = 200  # a fifth of the default, for time; the standard error is then 5 % off, at random
@@ -97,7 +97,7 @@ def clips(generator: np.random.Generator, count: int) -> list[Sums]:
 
 # One organ, in 4 of 5 scans, whose border is met well or not; distances have a long tail
 
-BORDER, DISTANCE = Boundary(Classes.of(["organ"])), Surface(Classes.of(["organ"]))
+BORDER, DISTANCE = Boundary(Classes.of(["organ"])), SurfaceDistance(Classes.of(["organ"]))
 
 
 def borders(generator: np.random.Generator, count: int) -> list[Sums]:

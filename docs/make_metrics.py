@@ -30,28 +30,33 @@ WIDTH = 128  # characters of a line of text
 QUESTIONS = [
     ("How much of each class is labelled right?", "mIoU, Dice", "confusion", "seeing small objects, borders, single objects"),
     ("Are the objects found, and are the sure ones right?", "AP, AP50", "average_precision", "predictions without scores"),
-    ("How many objects are right, wrong, missed?", "object accuracy, F1", "object_accuracy", "ranking; it needs no scores"),
+    ("How many objects are right, wrong, missed?", "object accuracy, F1", "instance_accuracy", "ranking; it needs no scores"),
     ("Is each pixel of the right class and object?", "PQ", "panoptic_quality", "overlapping objects"),
     ("How exact are the borders?", "boundary F1, boundary IoU", "boundary", "what is missed altogether"),
-    ("How far off is a border, in mm?", "HD95, ASSD, NSD", "surface", "many objects of one class: distances find the nearest"),
-    ("The same, weighed by area", "element HD95, element NSD", "surface_elements", "as above"),
+    (
+        "How far off is a border, in mm?",
+        "HD95, ASSD, NSD",
+        "surface_distance",
+        "many objects of one class: distances find the nearest",
+    ),
+    ("The same, weighed by area", "element HD95, element NSD", "surface_distance_surfels", "as above"),
     ("Are vessels, roads, cells connected as they should be?", "clDice, Betti errors", "topology", "where borders lie"),
     ("Does an object stay the same through a video?", "STQ, VPQ", "video_panoptic", "single frames"),
-    ("How well is a given object followed?", "J&F", "video_objects", "objects that nobody pointed at"),
+    ("How well is a given object followed?", "J&F", "davis_jf", "objects that nobody pointed at"),
     ("Are probabilities true?", "ECE, Brier", "calibration", "whether labels are right"),
-    ("How many clicks does an object take?", "NoC@90", "interactive", "anything without clicks"),
+    ("How many clicks does an object take?", "NoC@90", "number_of_clicks", "anything without clicks"),
 ]
 
 EXAMPLES: list[tuple[str, tuple[str, ...], Callable[[], Iterable[str]]]] = [
     ("Pixels by class: mIoU, Dice", ("confusion",), examples.pixels),
-    ("Objects: AP and accuracy", ("average_precision", "object_accuracy"), examples.instances),
+    ("Objects: AP and accuracy", ("average_precision", "instance_accuracy"), examples.instances),
     ("Objects and regions: PQ", ("panoptic_quality",), examples.panoptic),
     ("Borders", ("boundary",), examples.borders),
-    ("Distances", ("surface", "surface_elements"), examples.distances),
+    ("Distances", ("surface_distance", "surface_distance_surfels"), examples.distances),
     ("Shape", ("topology",), examples.shape_of_things),
-    ("Videos", ("video_panoptic", "video_objects"), examples.videos),
+    ("Videos", ("video_panoptic", "davis_jf"), examples.videos),
     ("Probabilities", ("calibration",), examples.certainty),
-    ("Clicks", ("interactive",), examples.clicks),
+    ("Clicks", ("number_of_clicks",), examples.clicks),
 ]
 
 
@@ -152,7 +157,7 @@ segwright metrics predictions data --metrics mIoU,PQ,boundary --per-image scores
 ## Which metric answers which question
 
 `--metrics` takes scores, such as mIoU, and files of `segwright/metrics`, which stand for all of their scores. `calibration`
-needs probabilities and `interactive` clicks, so both are for Python only.
+needs probabilities and `number_of_clicks` clicks, so both are for Python only.
 
 | question | scores | file | blind to, or not for |
 |---|---|---|---|"""
@@ -232,23 +237,23 @@ Most are shown by the tests named beside the library; the rest was read in its s
 * The SQ of a class without a match is 0, and counts in the mean. Here too.
 * An image without a prediction stops it. Here it counts as missed. A mean over no class divides by zero; here it is unknown.
 
-**MONAI** (`tests/metrics/test_surface.py`, `test_conventions.py`)
+**MONAI** (`tests/metrics/test_surface_distance.py`, `test_conventions.py`)
 
 * Dice and IoU are means over images, then classes; a class that an image lacks is left out there even if it was predicted, so
   that false finds on healthy images cost nothing.
 * HD95 is interpolated in float32, which moves it by up to 0.01 % on long borders; an empty prediction of a present class gives
   infinity or NaN, which means then leave out. Here it counts as the diagonal of the image, and NSD 0.
 
-**DeepMind surface-distance** (`tests/metrics/test_surface_elements.py`)
+**DeepMind surface-distance** (`tests/metrics/test_surface_distance_surfels.py`)
 
-* It measures surface elements between voxels, weighed by area; that is `surface_elements` here, equal to it. A missing
+* It measures surface elements between voxels, weighed by area; that is `surface_distance_surfels` here, equal to it. A missing
   prediction is infinite there, the diagonal here.
 
 **deeplab2** (`tests/metrics/test_video_panoptic.py`)
 
 * Pixels predicted where the truth is void count against AQ. Here void is left out everywhere, unless `void_counts` is set.
 
-**Papers on nuclei** (`tests/metrics/test_object_accuracy.py`)
+**Papers on nuclei** (`tests/metrics/test_instance_accuracy.py`)
 
 * TP / (TP + FP + FN) is often called "average precision". Here it is `accuracy@t`, since it is no area under a curve."""
 

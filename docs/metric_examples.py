@@ -9,12 +9,12 @@ from segwright.metrics.average_precision import AveragePrecision
 from segwright.metrics.boundary import Boundary
 from segwright.metrics.calibration import Calibration
 from segwright.metrics.confusion import Confusion, dice_of_iou
-from segwright.metrics.interactive import Interactive
-from segwright.metrics.object_accuracy import ObjectAccuracy
+from segwright.metrics.davis_jf import DavisJf
+from segwright.metrics.instance_accuracy import InstanceAccuracy
+from segwright.metrics.number_of_clicks import NumberOfClicks
 from segwright.metrics.panoptic_quality import PanopticQuality
-from segwright.metrics.surface import Surface
+from segwright.metrics.surface_distance import SurfaceDistance
 from segwright.metrics.topology import Topology
-from segwright.metrics.video_objects import VideoObjects
 from segwright.metrics.video_panoptic import VideoPanoptic
 
 REGIONS = Classes.of(["road", "car"])
@@ -92,7 +92,7 @@ def instances() -> Iterable[str]:
     yield from beside(truth=TRUTH, prediction=FOUND)
     metric = AveragePrecision(OBJECTS)
     scores = metric.score(metric.count(prediction, truth))
-    accuracy = ObjectAccuracy(OBJECTS)
+    accuracy = InstanceAccuracy(OBJECTS)
     scores |= accuracy.score(accuracy.count(prediction, truth))
     yield "\nThe scores of the four detections are 0.9, 0.8, 0.7 and 0.6. The third is a piece of the second object, so it is"
     yield "wrong; the fourth true object is not found."
@@ -136,7 +136,7 @@ def distances() -> Iterable[str]:
     truth = ["..........", "..oooo....", "..oooo....", "..oooo....", "..oooo....", ".........."]
     guess = ["..........", "..oooo....", "..oooo....", "..oooo....", "..oooo...o", ".........."]
     pair = [Segmentation.semantic(class_map(rows, ".o"), ORGAN) for rows in (guess, truth)]
-    metric, region = Surface(ORGAN), Confusion(ORGAN)
+    metric, region = SurfaceDistance(ORGAN), Confusion(ORGAN)
     yield from beside(truth=truth, prediction=guess)
     yield "\nPixels of 2 mm x 2 mm, a tolerance of 1 mm:"
     yield from table(
@@ -174,7 +174,7 @@ def videos() -> Iterable[str]:
     yield from beside(**{f"frame {n}": frame for n, frame in enumerate(guess)})
     yield "\nEach pixel is of the right class in each frame, but from frame 3 on the car is taken for another one:"
     frames = [(scene(one), scene(other)) for one, other in zip(guess, truth, strict=True)]
-    metric, tracked = VideoPanoptic(SCENE), VideoObjects(SCENE)
+    metric, tracked = VideoPanoptic(SCENE), DavisJf(SCENE)
     scores = metric.score(metric.count(iter(frames))) | tracked.score(tracked.count(iter(frames)))
     yield from table(scores, ["STQ", "AQ", "SQ of STQ", "VPQ@1", "VPQ@2", "VPQ@4", "J&F"])
     yield "\nAQ and VPQ of several frames punish the change of identity; VPQ@1 is PQ of single frames and does not."
@@ -198,7 +198,7 @@ def certainty() -> Iterable[str]:
 def clicks() -> Iterable[str]:
     """Interactive segmentation."""
     curves = {"an easy object": [0.82, 0.91], "a hard one": [0.4, 0.7, 0.86, 0.88, 0.93]}
-    metric = Interactive()
+    metric = NumberOfClicks()
     state = None
     yield "| object | IoU after each click |"
     yield "|---|---|"

@@ -22,8 +22,8 @@ from segwright.metrics.boundary import Boundary
 from segwright.metrics.calibration import Calibration
 from segwright.metrics.confusion import Confusion
 from segwright.metrics.conventions import convention_named
+from segwright.metrics.davis_jf import STATISTICS, DavisJf
 from segwright.metrics.panoptic_quality import PanopticQuality
-from segwright.metrics.video_objects import STATISTICS, VideoObjects
 from segwright.metrics.video_panoptic import VideoPanoptic
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +70,7 @@ def version_of(peer: str) -> str | None:
 
 KEPT = {
     "panopticapi": "panoptic_quality",
-    "davis2017-evaluation": "video_objects",
+    "davis2017-evaluation": "davis_jf",
     "deeplab2": "segmentation_tracking",
     "boundary-iou-api": "boundary_iou",
 }
@@ -216,8 +216,8 @@ def tracking(kind: str) -> Iterable[tuple[Scores, Scores]]:
 
 def video_objects() -> Iterable[tuple[Scores, Scores]]:
     """J and F of all objects of all videos."""
-    golden, classes, _ = kept("video_objects")
-    metric, expected = VideoObjects(classes), []
+    golden, classes, _ = kept("davis_jf")
+    metric, expected = DavisJf(classes), []
 
     def read(ids: Sequence) -> Segmentation:
         labels = np.array(ids)
@@ -352,7 +352,7 @@ def distances_by_monai() -> Iterable[tuple[Scores, Scores]]:
 def by_deepmind() -> Iterable[tuple[Scores, Scores]]:
     """HD95 and surface Dice."""
     for pair in masks():
-        yield surface.ours("SurfaceElements", surface.as_segmentations([pair])), surface.with_deepmind([pair])
+        yield surface.ours("SurfaceDistanceSurfels", surface.as_segmentations([pair])), surface.with_deepmind([pair])
 
 
 COCO, MANY = average_precision.COCO, average_precision.MANY

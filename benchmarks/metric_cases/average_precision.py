@@ -190,7 +190,7 @@ def ours_dense(limits: tuple[int, ...], data: list) -> dict[str, float]:
     from segwright.core import Classes
     from segwright.metrics.average_precision import AveragePrecision
     from segwright.metrics.matching import Matches, Objects
-    from segwright.metrics.runs import Runs
+    from segwright.metrics.rle_overlap import Runs
 
     names = [category["name"] for category in data[0]["categories"]]
     metric = AveragePrecision(Classes.of(names, is_thing=[True] * len(names)), max_detections=limits)

@@ -14,7 +14,7 @@ SPACING = {2: (1.0, 1.0), 3: (1.0, 1.0, 1.0)}
 
 
 SETS = {"50 images of 512 x 512": (50, (512, 512)), "4 volumes of 128 x 128 x 128": (4, (128, 128, 128))}
-PEERS = {"MONAI": ("Surface", (4, 4)), "DeepMind surface-distance": ("SurfaceElements", (4, 6))}  # needed in 2D and 3D
+PEERS = {"MONAI": ("Surface", (4, 4)), "DeepMind surface-distance": ("SurfaceDistanceSurfels", (4, 6))}  # needed in 2D and 3D
 
 
 def cases() -> Iterator[Case]:
@@ -64,11 +64,13 @@ def as_segmentations(pairs: list) -> list:
 
 def ours(name: str, pairs: list) -> dict[str, float]:
     """One of our metrics, image by image."""
-    from segwright.metrics.surface import Surface
-    from segwright.metrics.surface_elements import SurfaceElements
+    from segwright.metrics.surface_distance import SurfaceDistance
+    from segwright.metrics.surface_distance_surfels import SurfaceDistanceSurfels
 
     axes = len(pairs[0][0].shape)
-    metric = {"Surface": Surface, "SurfaceElements": SurfaceElements}[name](pairs[0][0].classes, tolerance_mm=TOLERANCE)
+    metric = {"Surface": SurfaceDistance, "SurfaceDistanceSurfels": SurfaceDistanceSurfels}[name](
+        pairs[0][0].classes, tolerance_mm=TOLERANCE
+    )
     results = [metric.score(metric.count(*pair, SPACING[axes])) for pair in pairs]
     hausdorff, _, _, dice = metric.SCORES
     return named([each[hausdorff] for each in results], [each[dice] for each in results])

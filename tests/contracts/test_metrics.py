@@ -16,7 +16,7 @@ METRICS = sorted(offered())
 CLASSES = Classes.of(["ground", "tree", "house", "sky"], is_thing=[False, True, True, False])
 CLASS_IDS, INSTANCE_IDS = np.array([0, 1, 1, 2, 2, 3]), np.array([0, 1, 2, 3, 4, 0])  # of six segments
 SHAPES = [(24, 30), (12, 13, 18)]
-FLAT = {"video_objects"}  # what its authors define in 2D only
+FLAT = {"davis_jf"}  # what its authors define in 2D only
 FEW = {"AR@1", "box AR@1"}  # one detection of a class is too few where there are two objects
 TREND = {"J decay", "F decay"}  # a perfect and a steadily wrong answer both lose nothing with time
 

@@ -10,8 +10,8 @@ from numpy.testing import assert_array_equal
 from segwright.core import Classes
 from segwright.core.errors import UsageError
 from segwright.evaluation.bootstrap import all_and_without, bootstrap, group_labels, halves
+from segwright.metrics.accumulators import Sums, ratio
 from segwright.metrics.confusion import Confusion, class_sums
-from segwright.metrics.sums import Sums, ratio
 
 METRIC = Confusion(Classes.of(["sky", "road", "car"]))
 

@@ -13,7 +13,7 @@ from segwright.evaluation import counting
 from segwright.evaluation.counting import Counter, Work, chosen, count, offered, videos_of
 from segwright.evaluation.measuring import fitting, tally_pairs
 from segwright.evaluation.pairs import Pair, pair
-from segwright.metrics.sums import Sums
+from segwright.metrics.accumulators import Sums
 
 CLASSES = Classes.of(["sky", "road"])
 NUCLEI = Classes.of(["nucleus"], is_thing=[True])

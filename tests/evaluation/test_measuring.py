@@ -238,7 +238,7 @@ def test_remarks_on_images_become_notes(classes, truths):
 
 
 def test_a_model_is_not_measured_on_videos_and_by_default_by_class(truths, guess):
-    with pytest.raises(UsageError, match="video_objects is of objects followed through a video.*use segwright metrics"):
+    with pytest.raises(UsageError, match="davis_jf is of objects followed through a video.*use segwright metrics"):
         evaluate(guess, truths, metrics=["mIoU", "J&F"])
     assert evaluate(guess, truths, metrics=[]).values == evaluate(guess, truths).values
 

@@ -10,8 +10,8 @@ from scipy import stats
 from segwright.core import Classes
 from segwright.core.errors import UnknownNameError, UsageError
 from segwright.evaluation.paired import CONVENTION, compare, holm
+from segwright.metrics.accumulators import Sums, ratio
 from segwright.metrics.confusion import Confusion, class_sums
-from segwright.metrics.sums import Sums, ratio
 
 CONFUSION = Confusion(Classes.of(["sky", "road", "car"]))
 

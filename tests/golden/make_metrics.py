@@ -293,7 +293,7 @@ def video_objects(folder: Path) -> None:
                 "F_mean_recall_decay": [float(each) for each in statistics(contour)],
             }
         videos.append({"truth": rows(truths), "prediction": rows(guesses), "objects": objects})
-    write("video_objects", "davis2017-evaluation", {"videos": videos})
+    write("davis_jf", "davis2017-evaluation", {"videos": videos})
 
 
 # Boundaries

@@ -9,9 +9,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import SettingError, ShapeError, UsageError
 from segwright.evaluation.bootstrap import bootstrap
+from segwright.metrics.accumulators import Sums
 from segwright.metrics.boundary import Boundary
 from segwright.metrics.calibration import Calibration
-from segwright.metrics.sums import Sums
 
 CLASSES = Classes.of(["sky", "road", "car"])
 METRIC = Calibration(CLASSES)

@@ -9,8 +9,8 @@ import pytest
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import ShapeError, UsageError
 from segwright.formats import coco_panoptic
+from segwright.metrics.accumulators import Sums
 from segwright.metrics.panoptic_quality import PanopticQuality, disjoint
-from segwright.metrics.sums import Sums
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics_panoptic_quality.json"  # says which commit of panopticapi made it
 CLASSES = Classes.of(["sky", "car"], is_thing=[False, True])

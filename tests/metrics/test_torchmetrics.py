@@ -9,7 +9,7 @@ import pytest
 from segwright.core import Classes, Segmentation
 from segwright.metrics.average_precision import AveragePrecision
 from segwright.metrics.panoptic_quality import PanopticQuality
-from segwright.metrics.surface import Surface
+from segwright.metrics.surface_distance import SurfaceDistance
 
 torch = pytest.importorskip("torch")
 detection = pytest.importorskip("torchmetrics.detection")
@@ -87,6 +87,6 @@ def test_its_hausdorff_distance_is_that_of_the_border_too():
     truth[2:8, 2:8] = prediction[2:8, 3:11] = 1
     maps = [torch.from_numpy(each)[None] for each in (prediction, truth)]
     theirs = segmentation.hausdorff_distance(*maps, num_classes=2, include_background=False, input_format="index").item()
-    metric = Surface(CLASSES)
+    metric = SurfaceDistance(CLASSES)
     pair = (Segmentation.panoptic(each, [0], classes=CLASSES) for each in (prediction, truth))
     assert float(metric.score(metric.count(*pair))["HD"]) == pytest.approx(theirs) == 3

@@ -11,8 +11,8 @@ import pytest
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import ShapeError, UsageError
+from segwright.metrics.accumulators import Sums
 from segwright.metrics.panoptic_quality import PanopticQuality
-from segwright.metrics.sums import Sums
 from segwright.metrics.video_panoptic import KEPT, VideoPanoptic
 
 GOLDEN = Path(__file__).parents[1] / "golden"  # each file says which commit of deeplab2 or panopticapi made it

@@ -13,9 +13,9 @@ from segwright.core import Classes, Segmentation
 from segwright.evaluation.borders import border_distance, border_errors, labels_of_both
 from segwright.evaluation.causes import MATCHED, Objects, fates
 from segwright.evaluation.suspects import Suspect, shortlist, strongest, suspects
+from segwright.metrics.accumulators import Sums
 from segwright.metrics.overlaps import overlaps
 from segwright.metrics.panoptic_quality import PanopticQuality, disjoint
-from segwright.metrics.sums import Sums
 
 UNSURE = 0.25  # share of the right predictions: one with a lower score than those contradicts no label
 

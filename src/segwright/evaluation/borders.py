@@ -5,8 +5,8 @@ from numba import njit
 
 from segwright.core import VOID, Segmentation
 from segwright.data.background import Background
+from segwright.metrics.accumulators import Sums
 from segwright.metrics.overlaps import check_sizes
-from segwright.metrics.sums import Sums
 
 BANDS = (1, 2, 4, 8, 16)  # pixels, the upper end of each band but the last, which is the interior
 NEAR = 4  # pixels, one of the bands: people who draw borders of one image twice are about so far apart

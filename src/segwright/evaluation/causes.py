@@ -30,9 +30,9 @@ from typing import Self
 import numpy as np
 
 from segwright.core import Segmentation
+from segwright.metrics.accumulators import mean
 from segwright.metrics.overlaps import Overlaps, overlaps
 from segwright.metrics.precision_recall import average_precision_of
-from segwright.metrics.sums import mean
 
 MATCHED, CLASS, MERGED, SPLIT, MASK, BOTH, DUPLICATE, FALSE, MISSED = range(9)
 FATES = ("matched", "class", "merged", "split", "mask quality", "class and mask", "duplicate", "false", "missed")

@@ -17,7 +17,7 @@ from segwright.codecs import polygons, rle
 from segwright.codecs.json_stream import parse
 from segwright.core import Classes
 from segwright.core.errors import FormatError, UsageError, naming
-from segwright.metrics.runs import Runs
+from segwright.metrics.rle_overlap import Runs
 
 log = logging.getLogger(__name__)
 

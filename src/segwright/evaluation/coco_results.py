@@ -44,7 +44,7 @@ from segwright.evaluation.coco_entries import (
 )
 from segwright.metrics.average_precision import IOU_THRESHOLDS, MAX_DETECTIONS, AveragePrecision
 from segwright.metrics.box_average_precision import BoxAveragePrecision
-from segwright.metrics.federated import FREQUENCIES, LIMIT, FederatedAveragePrecision
+from segwright.metrics.lvis import FREQUENCIES, LIMIT, FederatedAveragePrecision
 from segwright.metrics.matching import Matches, Objects
 
 Truth = Path | str | Mapping[str, Any] | Content

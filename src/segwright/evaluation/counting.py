@@ -23,7 +23,7 @@ from segwright.metrics.conventions import SEGWRIGHT, Convention
 
 DENSE = ("confusion",)  # metrics that need a class at each pixel: around objects, the background
 OF_RANKED = ("average_precision", "box_average_precision")
-OF_OBJECTS = (*OF_RANKED, "panoptic_quality", "object_accuracy")
+OF_OBJECTS = (*OF_RANKED, "panoptic_quality", "instance_accuracy")
 CONCERNS = {UNTOLD: OF_OBJECTS, UNRANKED: OF_RANKED}  # remarks that matter to some metrics alone
 NO_SPACING = "Where no pixel size is known, distances are in pixels"
 OTHER_INPUT = ("NEEDS_PROBABILITIES", "COUNTS_CLICKS")  # marks of metrics that compare something else with a truth

@@ -8,9 +8,9 @@ import numpy as np
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import UsageError, naming
+from segwright.metrics.accumulators import Sums
 from segwright.metrics.confusion import Confusion
 from segwright.metrics.conventions import CONVENTIONS, Convention, convention_named
-from segwright.metrics.sums import Sums
 
 MAIN = Confusion.SCORES[0]  # the score whose difference is traced to images and classes
 SHOWN = 5  # images and classes in the text; the result holds all

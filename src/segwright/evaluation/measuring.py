@@ -339,10 +339,10 @@ def fitting(pairs: Pairs) -> list[str]:
         return ["confusion"]
     kinds = set(np.array(pairs.classes.is_thing)[first.class_ids].tolist()) or set(pairs.classes.is_thing)
     if kinds == {True}:
-        return ["average_precision", "panoptic_quality", "object_accuracy"]
+        return ["average_precision", "panoptic_quality", "instance_accuracy"]
     if kinds == {True, False}:
         return ["panoptic_quality", "average_precision", "confusion"]
-    return ["confusion", "surface" if len(first.shape) == 3 else "boundary"]
+    return ["confusion", "surface_distance" if len(first.shape) == 3 else "boundary"]
 
 
 def differences(first: Tally, second: Tally, resamples: int = 1000) -> list[Difference]:

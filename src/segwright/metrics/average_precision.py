@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from segwright.core import Classes, Segmentation
+from segwright.metrics.accumulators import mean
 from segwright.metrics.matching import AREA_NAMES, NEARLY_ONE, Matches, Objects, check_rules, match
 from segwright.metrics.overlaps import Overlaps, check_pair, overlaps
 from segwright.metrics.precision_recall import Curves, curves
-from segwright.metrics.runs import Runs, overlapping
-from segwright.metrics.sums import mean
+from segwright.metrics.rle_overlap import Runs, overlapping
 
 IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())  # COCO's, with its roundings
 MAX_DETECTIONS = (1, 10, 100)  # COCO's, of one class in one image

@@ -14,9 +14,9 @@ from numba import njit
 
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import SettingError
+from segwright.metrics.accumulators import Sums, mean, ratio
 from segwright.metrics.class_maps import AXES, class_maps, class_masks, map_dtype
 from segwright.metrics.overlaps import check_pair, check_sizes
-from segwright.metrics.sums import Sums, mean, ratio
 
 MIXED = -2  # more than one class in a window
 NO_BORDER = -1

@@ -13,9 +13,9 @@ from numba import njit
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import SettingError, ShapeError, UsageError
+from segwright.metrics.accumulators import Sums, ratio
 from segwright.metrics.boundary import Boundary
 from segwright.metrics.overlaps import check_sizes
-from segwright.metrics.sums import Sums, ratio
 
 FLOOR = 1e-12  # of the probability of the true class: one sure mistake shall not make the mean likelihood infinite
 TOLERANCE = 0.01  # of a sum of probabilities: 150 classes in half precision stay well within

@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from segwright.core import VOID, Classes, Segmentation
+from segwright.metrics.accumulators import Sums, mean, ratio
 from segwright.metrics.conventions import SEGWRIGHT, Convention, background_of
-from segwright.metrics.joint_counts import count_labels, count_layers
+from segwright.metrics.joint_histogram import count_labels, count_layers
 from segwright.metrics.overlaps import check_pair, check_sizes
-from segwright.metrics.sums import Sums, mean, ratio
 
 TITLES = ("IoU", "Dice", "precision", "recall")  # the scores of a class
 MEANS = ("mIoU", "Dice", "precision", "recall")  # over classes, in the same order; mean accuracy is another name of mean recall

@@ -11,9 +11,9 @@ import numpy as np
 
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import UsageError
+from segwright.metrics.accumulators import Sums, mean, ratio
 from segwright.metrics.conventions import background_of
 from segwright.metrics.overlaps import Overlaps, check_pair, overlaps
-from segwright.metrics.sums import Sums, mean, ratio
 
 MATCH_IOU = 0.5  # above it, a segment of disjoint ones has one match at most, so that nothing needs to be assigned
 NUMBER_BITS = 32  # of an identity: the class lies above, the instance id (31 bits) below

@@ -20,8 +20,8 @@ from numba import njit
 from scipy.sparse import coo_array, csr_array
 
 from segwright.core.errors import UsageError
+from segwright.metrics.accumulators import ratio
 from segwright.metrics.matching import Matches
-from segwright.metrics.sums import ratio
 
 STEP = 0.01  # between COCO's recalls, which are multiples of it in float64: some lie one rounding above k / 100
 RECALLS = STEP * np.arange(101)

@@ -12,10 +12,10 @@ from numba import njit
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import SettingError, ShapeError
+from segwright.metrics.accumulators import Sums, mean, ratio
 from segwright.metrics.class_maps import AXES, class_masks
 from segwright.metrics.overlaps import check_pair
 from segwright.metrics.skeleton import skeleton
-from segwright.metrics.sums import Sums, mean, ratio
 
 ACROSS_CORNERS: dict[int, Literal[8, 26]] = {2: 8, 3: 26}  # neighbours of a foreground pixel by number of axes
 ACROSS_FACES: Literal[6] = 6  # of a background voxel

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from segwright.core import Classes, Segmentation
+from segwright.metrics.accumulators import Sums, mean, ratio
 from segwright.metrics.overlaps import Overlaps, check_pair, overlaps
 from segwright.metrics.panoptic_quality import (
     GROUPS,
@@ -23,7 +24,6 @@ from segwright.metrics.panoptic_quality import (
     qualities,
     quality_sums,
 )
-from segwright.metrics.sums import Sums, mean, ratio
 
 WINDOWS = (1, 2, 3, 4)  # annotated frames; the paper's k of 0, 5, 10 and 15, as every fifth frame is annotated there
 KEPT = 64  # frames whose tables are kept apart before they are added up: enough that adding costs nothing

@@ -10,7 +10,13 @@ from scipy import ndimage
 
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import SettingError, ShapeError, UsageError
-from segwright.metrics.surface_elements import SurfaceElements, areas_of_codes, element_distances, elements, percentile
+from segwright.metrics.surface_distance_surfels import (
+    SurfaceDistanceSurfels,
+    areas_of_codes,
+    element_distances,
+    elements,
+    percentile,
+)
 
 UNIT = (1.0, 1.0, 1.0)
 ONE = Classes.of(["organ"])
@@ -39,9 +45,9 @@ def masks(seed):
 
 def scores(prediction, truth, spacing_mm=None, tolerance_mm=1.0):
     """HD95, HD, ASSD and NSD of two masks."""
-    metric = SurfaceElements(ONE, tolerance_mm)
+    metric = SurfaceDistanceSurfels(ONE, tolerance_mm)
     by_name = metric.score(metric.count(one_class(prediction), one_class(truth), spacing_mm))
-    return np.array([by_name[name] for name in SurfaceElements.SCORES])
+    return np.array([by_name[name] for name in SurfaceDistanceSurfels.SCORES])
 
 
 def area(mask, spacing_mm=None):
@@ -105,7 +111,7 @@ def test_what_is_missing_gets_the_diagonal():
 
 def test_void_is_taken_out_of_both():
     truth, prediction = np.array([[VOID, 0, 0, 0, VOID, VOID]]), np.array([[0, 0, 0, 0, 0, 0]])
-    state = SurfaceElements(ONE).count(Segmentation.semantic(prediction, ONE), Segmentation.semantic(truth, ONE))
+    state = SurfaceDistanceSurfels(ONE).count(Segmentation.semantic(prediction, ONE), Segmentation.semantic(truth, ONE))
     np.testing.assert_array_equal(state.values[:, 0], [0, 0, 0, 1, 1])
 
 
@@ -139,10 +145,10 @@ def test_overlapping_segments_are_measured_class_by_class(seed, shape):
     for _ in range(2):
         stack = np.stack([ndimage.gaussian_filter(generator.normal(size=shape), 1.5) > 0.05 for _ in class_ids])
         pair.append(Segmentation.instances(stack, class_ids, classes=classes))
-    together = SurfaceElements(classes).count(*pair).values
+    together = SurfaceDistanceSurfels(classes).count(*pair).values
     for k in range(3):
         alone = [one_class(given.masks()[given.class_ids == k].any(axis=0)) for given in pair]
-        np.testing.assert_allclose(together[:, k], SurfaceElements(ONE).count(*alone).values[:, 0], rtol=1e-12)
+        np.testing.assert_allclose(together[:, k], SurfaceDistanceSurfels(ONE).count(*alone).values[:, 0], rtol=1e-12)
 
 
 # By laws
@@ -186,15 +192,15 @@ def test_refuses_what_does_not_fit():
     with pytest.raises(SettingError, match="distances need positive numbers"):
         scores(mask, mask, (1.0, 0.0))
     with pytest.raises(SettingError, match="0 or more is needed"):
-        SurfaceElements(ONE, -1.0)
+        SurfaceDistanceSurfels(ONE, -1.0)
     with pytest.raises(ShapeError, match="predict at the size"):
         element_distances(mask, mask[1:])
     with pytest.raises(UsageError, match="the prediction holds class 1"):
-        SurfaceElements(ONE).count(Segmentation.semantic(np.eye(4, dtype=int)), one_class(mask))
+        SurfaceDistanceSurfels(ONE).count(Segmentation.semantic(np.eye(4, dtype=int)), one_class(mask))
 
 
 def test_the_convention_tells_the_tolerance():
-    assert "within 2.5" in SurfaceElements(ONE, 2.5).convention
+    assert "within 2.5" in SurfaceDistanceSurfels(ONE, 2.5).convention
 
 
 # Against DeepMind's surface-distance, and MONAI, whose numbers are float32

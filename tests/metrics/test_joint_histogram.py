@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from segwright.metrics import joint_counts
-from segwright.metrics.joint_counts import count_labels, count_layers
+from segwright.metrics import joint_histogram
+from segwright.metrics.joint_histogram import count_labels, count_layers
 
 NONE = 3  # classes, and the column of no class
 
@@ -90,7 +90,7 @@ def test_tables_that_are_emptied_in_between_give_the_same(monkeypatch):
     prediction, truth = generator.integers(-1, 3, (2, 5000)).astype(np.uint8)
     of = np.array([3, 0, 1, 2])
     whole = count_labels(prediction, of, truth, of, NONE)
-    monkeypatch.setattr(joint_counts, "PIXELS", 1000)
+    monkeypatch.setattr(joint_histogram, "PIXELS", 1000)
     assert_array_equal(count_labels(prediction, of, truth, of, NONE), whole)
 
 

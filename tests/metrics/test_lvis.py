@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segwright.core import Classes
-from segwright.metrics.federated import FederatedAveragePrecision
+from segwright.metrics.lvis import FederatedAveragePrecision
 from segwright.metrics.matching import Matches, Objects, match
 
 CLASSES = Classes.of(["cat", "dog", "yak"], is_thing=[True] * 3)

@@ -15,10 +15,10 @@ from numba import njit
 
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import ShapeError
+from segwright.metrics.accumulators import Sums, ratio
 from segwright.metrics.boundary import boundary_f
 from segwright.metrics.overlaps import check_pair
 from segwright.metrics.panoptic_quality import NUMBER_BITS, identities
-from segwright.metrics.sums import Sums, ratio
 
 TOLERANCE_SHARE = 0.008  # of the diagonal, rounded up to whole pixels: how far contours may lie apart
 RECALL = 0.5  # recall is the share of frames above it
@@ -28,7 +28,7 @@ Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
-class VideoObjects:
+class DavisJf:
     """J and F of objects known from their first frame, `Sums` (K, 7): the number of objects, then their summed `STATISTICS`."""
 
     classes: Classes

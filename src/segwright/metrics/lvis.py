@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 
 from segwright.core import Classes
+from segwright.metrics.accumulators import mean
 from segwright.metrics.average_precision import IOU_THRESHOLDS, AveragePrecision, scored
 from segwright.metrics.matching import Matches
-from segwright.metrics.sums import mean
 
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}  # in at most 10, at most 100, and more images for training
 LIMIT = 300  # detections of all classes in one image: that of LVIS

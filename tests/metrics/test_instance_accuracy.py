@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import SettingError, ShapeError, UsageError
-from segwright.metrics.object_accuracy import ObjectAccuracy, one_to_one
-from segwright.metrics.sums import Sums
+from segwright.metrics.accumulators import Sums
+from segwright.metrics.instance_accuracy import InstanceAccuracy, one_to_one
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "metrics_object_accuracy.json"  # says which commit of StarDist made it
+GOLDEN = Path(__file__).parents[1] / "golden" / "metrics_instance_accuracy.json"  # says which commit of StarDist made it
 CLASSES = Classes.of(["plasma", "nucleus", "cell"], is_thing=[False, True, True])
 
 
@@ -26,7 +26,7 @@ def objects(rows, class_id=1):
 
 
 def scores(prediction, truth, **settings):
-    metric = ObjectAccuracy(CLASSES, **settings)
+    metric = InstanceAccuracy(CLASSES, **settings)
     return metric.score(metric.count(prediction, truth))
 
 
@@ -65,7 +65,7 @@ def test_a_missing_prediction_misses_everything():
 
 
 def test_images_are_pooled_and_also_averaged():
-    metric = ObjectAccuracy(CLASSES)
+    metric = InstanceAccuracy(CLASSES)
     good = metric.count(objects([[1]]), objects([[1]]))
     bad = metric.count(objects([[0, 0, 0]]), objects([[1, 2, 3]]))
     empty = metric.count(objects([[0]]), objects([[0]]))
@@ -109,7 +109,7 @@ def test_overlapping_objects_are_compared():
 
 def test_equals_stardist():
     golden = json.loads(GOLDEN.read_text())
-    metric = ObjectAccuracy(CLASSES, thresholds=tuple(golden["thresholds"]))
+    metric = InstanceAccuracy(CLASSES, thresholds=tuple(golden["thresholds"]))
     states = [metric.count(objects(each["prediction"]), objects(each["truth"])) for each in golden["images"]]
     total = reduce(add, states)
     found, table = metric.score(total), total.values[1, :-3].reshape(3, -1)
@@ -166,7 +166,7 @@ def test_equals_a_slow_twin(seed, threshold):
     guess = np.where(rng.random(labels.shape) < 0.2, rng.integers(0, 6, labels.shape), np.roll(labels, rng.integers(3), 1))
     prediction, truth = objects(guess), objects(labels)
     tp, fp, fn, total = slow_twin(prediction, truth, threshold)
-    metric = ObjectAccuracy(CLASSES, thresholds=(threshold,))
+    metric = InstanceAccuracy(CLASSES, thresholds=(threshold,))
     state = metric.count(prediction, truth)
     place = metric.counted.index(threshold)
     assert state.values[1, :-3].reshape(3, -1)[:, place].tolist() == [tp, fp, fn]
@@ -179,7 +179,7 @@ def test_equals_a_slow_twin(seed, threshold):
 
 
 def test_the_score_of_many_sums_at_once():
-    metric = ObjectAccuracy(CLASSES)
+    metric = InstanceAccuracy(CLASSES)
     states = [metric.count(objects([[1, 1, 2, 2]]), objects([row])) for row in ([1, 1, 2, 2], [1, 2, 2, 2], [1, 0, 0, 2])]
     many = metric.score(Sums.weighted(states, np.array([[1, 1, 1], [0, 2, 0]])))
     alone = metric.score(states[1] + states[1])
@@ -193,7 +193,7 @@ def test_accuracy_falls_with_the_threshold():
     labels = rng.integers(0, 30, (8, 8)).repeat(4, 0).repeat(4, 1)
     guess = np.where(rng.random(labels.shape) < 0.1, 0, labels)
     found = scores(objects(guess), objects(labels))
-    steps = [found[f"accuracy@{each:g}"] for each in ObjectAccuracy(CLASSES).counted]
+    steps = [found[f"accuracy@{each:g}"] for each in InstanceAccuracy(CLASSES).counted]
     assert steps == sorted(steps, reverse=True) and steps[0] > steps[-1]
     iou = found["object F1@0.5"]
     assert found["accuracy@0.5"] == pytest.approx(iou / (2 - iou))  # as IoU follows from Dice
@@ -205,11 +205,11 @@ def test_accuracy_falls_with_the_threshold():
 @pytest.mark.parametrize("thresholds", [(), (0.0, 0.5), (0.5, 1.5)])
 def test_wrong_thresholds_are_refused(thresholds):
     with pytest.raises(SettingError, match=r"give some above 0 and up to 1, such as \(0.5, 0.75\)"):
-        ObjectAccuracy(CLASSES, thresholds=thresholds)
+        InstanceAccuracy(CLASSES, thresholds=thresholds)
 
 
 def test_other_classes_and_sizes_are_refused():
     with pytest.raises(UsageError, match=r"prediction holds class 1 \(nucleus\), the metric knows 1 classes"):
-        ObjectAccuracy(Classes.of(["plasma"])).count(objects([[1]]), objects([[1]]))
+        InstanceAccuracy(Classes.of(["plasma"])).count(objects([[1]]), objects([[1]]))
     with pytest.raises(ShapeError, match="the prediction is 1 x 1 and the truth 1 x 2"):
         scores(objects([[1]]), objects([[1, 1]]))

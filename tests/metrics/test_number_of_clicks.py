@@ -8,10 +8,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from segwright.core.errors import UsageError
 from segwright.evaluation.bootstrap import bootstrap
-from segwright.metrics.interactive import Interactive
-from segwright.metrics.sums import Sums
+from segwright.metrics.accumulators import Sums
+from segwright.metrics.number_of_clicks import NumberOfClicks
 
-METRIC = Interactive()
+METRIC = NumberOfClicks()
 CURVES = st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=25), min_size=1, max_size=6)
 
 

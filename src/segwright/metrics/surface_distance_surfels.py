@@ -1,6 +1,6 @@
 """How far two masks are apart along the surfaces between their voxels, by area. Axes: K classes, P planes, M elements.
 
-Where `surface` counts border voxels, this weighs pieces of a surface by area, in 2D pieces of a contour by length:
+Where `surface_distance` counts border voxels, this weighs pieces of a surface by area, in 2D pieces of a contour by length:
 Nikolov et al. 2021, doi 10.2196/26151, as in DeepMind's surface-distance and MONAI with use_subvoxels. Where 8 voxels (4
 pixels) meet and some but not all are of a class, is an element. Its place is that corner, its area that of the surface through
 the middles between voxels in and out (marching cubes, Lorensen and Cline 1987, doi 10.1145/37401.37422).
@@ -18,10 +18,10 @@ import numpy as np
 from numba import njit
 
 from segwright.core import Classes, Segmentation
-from segwright.metrics.nearest import nearest
+from segwright.metrics.accumulators import Sums
+from segwright.metrics.nearest_distance import nearest_distance
 from segwright.metrics.overlaps import check_sizes
-from segwright.metrics.sums import Sums
-from segwright.metrics.surface import (
+from segwright.metrics.surface_distance import (
     RULES,
     WITHIN,
     Compared,
@@ -38,7 +38,7 @@ from segwright.metrics.surface import (
 
 
 @dataclass(frozen=True)
-class SurfaceElements:
+class SurfaceDistanceSurfels:
     """Distances between surface elements, averaged over images, `Sums` (5, K): HD95, HD, ASSD, NSD and images of each class."""
 
     classes: Classes
@@ -108,7 +108,7 @@ def element_distances(
 
 def measured(ours: np.ndarray, theirs: np.ndarray, steps: tuple[float, float, float]) -> Weighed:
     """Distance of each of our elements int32 (M, 4) to the nearest of theirs (N, 4), and its area, float64 (M,) each."""
-    return nearest(ours[:, :3], theirs[:, :3], steps), areas_of_codes(steps)[ours[:, 3]]
+    return nearest_distance(ours[:, :3], theirs[:, :3], steps), areas_of_codes(steps)[ours[:, 3]]
 
 
 def percentile(distances: np.ndarray, areas: np.ndarray, percent: float) -> float:

@@ -19,7 +19,7 @@ LOOKS_PER_POINT, LOOKS_PER_CELL = 64, 8  # in about the time that the transform 
 CAUTIOUS = 1 - 1e-9  # rounding must not leave out the nearest
 
 
-def nearest(points: np.ndarray, sites: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+def nearest_distance(points: np.ndarray, sites: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
     """Distance in mm from each point to its nearest site, float64 (M,); infinite without sites.
 
     Points int32 (M, 3) and sites int32 (N, 3) are grid positions (z, y, x), both in rising order of z, then y, then x;

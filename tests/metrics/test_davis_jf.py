@@ -7,14 +7,12 @@ import pytest
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import ShapeError, UsageError
-from segwright.metrics.sums import Sums
-from segwright.metrics.video_objects import VideoObjects, contour_of, statistics
+from segwright.metrics.accumulators import Sums
+from segwright.metrics.davis_jf import DavisJf, contour_of, statistics
 
-GOLDEN = (
-    Path(__file__).parents[1] / "golden" / "metrics_video_objects.json"
-)  # says which commit of davis2017-evaluation made it
+GOLDEN = Path(__file__).parents[1] / "golden" / "metrics_davis_jf.json"  # says which commit of davis2017-evaluation made it
 CLASSES = Classes.of(["cat", "dog"], is_thing=[True, True])
-METRIC = VideoObjects(CLASSES)
+METRIC = DavisJf(CLASSES)
 
 
 def frame(numbers, class_ids=(0, 0, 0, 0)):
@@ -210,4 +208,4 @@ def test_volumes_and_other_sizes_are_refused():
     with pytest.raises(ShapeError, match="the prediction is 1 x 1 and the truth 1 x 2"):
         METRIC.count([(frame([1]), frame([1, 1]))])
     with pytest.raises(UsageError, match=r"prediction holds class 1 \(dog\), the metric knows 1 classes"):
-        VideoObjects(Classes.of(["cat"])).count(video([[1]], [[1]], class_ids=(1,)))
+        DavisJf(Classes.of(["cat"])).count(video([[1]], [[1]], class_ids=(1,)))

@@ -16,16 +16,16 @@ from scipy.sparse.csgraph import connected_components
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import SettingError
+from segwright.metrics.accumulators import Sums, mean, ratio
 from segwright.metrics.overlaps import check_pair
 from segwright.metrics.panoptic_quality import NUMBER_BITS, FoundSegments, found_segments
-from segwright.metrics.sums import Sums, mean, ratio
 
 LOOSE, STRICT = 0.5, 0.75  # thresholds that papers report alone
 PER_CLASS = ("object accuracy", "accuracy@0.5", "object F1@0.5")
 
 
 @dataclass(frozen=True)
-class ObjectAccuracy:
+class InstanceAccuracy:
     """Accuracy of objects at thresholds of IoU, from `Sums` (K, 3 T + 3).
 
     The sums hold matches, false positives and misses at each threshold, then the IoU of matches at 0.5, the accuracies of

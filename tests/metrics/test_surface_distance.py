@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import SettingError, ShapeError, UsageError
-from segwright.metrics.surface import Surface, borders, surface_distances
+from segwright.metrics.surface_distance import SurfaceDistance, borders, surface_distances
 
 ONE = Classes.of(["organ"])
 NAMES = ("HD95", "HD", "ASSD", "NSD")
@@ -21,7 +21,7 @@ def one_class(mask):
 
 def scores(prediction, truth, spacing_mm=None, tolerance_mm=1.0):
     """HD95, HD, ASSD and NSD of two masks."""
-    metric = Surface(ONE, tolerance_mm)
+    metric = SurfaceDistance(ONE, tolerance_mm)
     by_name = metric.score(metric.count(one_class(prediction), one_class(truth), spacing_mm))
     return np.array([by_name[name] for name in NAMES])
 
@@ -101,13 +101,13 @@ def test_no_prediction_is_worse_than_any():
     worst, missing = scores(truth[::-1, ::-1], truth), scores(np.zeros_like(truth), truth)
     assert (missing[:3] > worst[:3]).all() and missing[3] == 0
     nothing = Segmentation.panoptic(np.zeros((6, 6), np.int32), [], classes=ONE)
-    metric = Surface(ONE)
+    metric = SurfaceDistance(ONE)
     np.testing.assert_array_equal(metric.count(nothing, one_class(truth)).values[:4, 0], missing)
 
 
 def test_averages_over_images_then_classes():
     classes = Classes.of(["a", "b", "never"])
-    metric = Surface(classes)
+    metric = SurfaceDistance(classes)
     image = np.full((1, 8), 2)
     image[0, :2] = 0, 1
     shifted = np.where(image == 2, 2, 0)  # b is missing, a one step too long
@@ -125,10 +125,10 @@ def test_averages_over_images_then_classes():
 def test_background_is_not_averaged_unless_alone():
     pair = np.array([[[0, 1, 1, 0]], [[0, 1, 0, 0]]])
     classes = Classes.of(["background", "organ"])
-    metric = Surface(classes)
+    metric = SurfaceDistance(classes)
     found = metric.score(metric.count(*(Segmentation.semantic(one, classes) for one in pair)))
     assert found["ASSD"] == found["ASSD/organ"] == 1 / 3 and found["ASSD/background"] == 1 / 5
-    alone = Surface(Classes.of(["_background_"]))
+    alone = SurfaceDistance(Classes.of(["_background_"]))
     only = Segmentation.panoptic(np.int32([[0, 1, 0]]), [0], classes=alone.classes)
     assert alone.score(alone.count(only, only))["NSD"] == 1
 
@@ -136,7 +136,7 @@ def test_background_is_not_averaged_unless_alone():
 def test_void_is_taken_out_of_both():
     truth = np.array([[VOID, 0, 0, 0, VOID, VOID]])
     prediction = np.array([[0, 0, 0, 0, 0, 0]])
-    metric = Surface(ONE)
+    metric = SurfaceDistance(ONE)
     state = metric.count(Segmentation.semantic(prediction, ONE), Segmentation.semantic(truth, ONE))
     np.testing.assert_array_equal(state.values[:, 0], [0, 0, 0, 1, 1])
     planes = np.int32([[[-1, 1, 1, 1, -1, -1]], [[2, 0, 0, 0, 2, 2]]])  # a second plane of the truth does not fill void
@@ -172,7 +172,7 @@ def test_equals_brute_force(seed):
 def test_overlapping_segments_are_measured_class_by_class(seed, shape):
     generator = np.random.default_rng(seed)
     classes = Classes.of(["a", "b", "c"])
-    metric = Surface(classes)
+    metric = SurfaceDistance(classes)
     pair, class_ids = [], np.array([0, 1, 1, 2, 0])
     for _ in range(2):
         stack = np.stack([ndimage.gaussian_filter(generator.normal(size=shape), 1.5) > 0.05 for _ in class_ids])
@@ -181,17 +181,17 @@ def test_overlapping_segments_are_measured_class_by_class(seed, shape):
     together = metric.count(*pair).values
     for k in range(3):
         alone = [one_class(given.masks()[given.class_ids == k].any(axis=0)) for given in pair]
-        np.testing.assert_allclose(together[:, k], Surface(ONE).count(*alone).values[:, 0], rtol=1e-12)
+        np.testing.assert_allclose(together[:, k], SurfaceDistance(ONE).count(*alone).values[:, 0], rtol=1e-12)
 
 
 def test_classes_of_one_map_are_measured_as_their_masks():
     generator = np.random.default_rng(0)
     classes = Classes.of([str(k) for k in range(12)])
     maps = [generator.integers(VOID, 12, (5, 6, 7)).repeat(2, 0).repeat(3, 1).repeat(2, 2) for _ in range(2)]
-    together = Surface(classes).count(*(Segmentation.semantic(one, classes) for one in maps), (2.0, 1.0, 1.5)).values
+    together = SurfaceDistance(classes).count(*(Segmentation.semantic(one, classes) for one in maps), (2.0, 1.0, 1.5)).values
     for k in range(12):
         alone = [one_class((one == k) & (maps[1] != VOID)) for one in maps]
-        np.testing.assert_allclose(together[:, k], Surface(ONE).count(*alone, (2.0, 1.0, 1.5)).values[:, 0], rtol=1e-12)
+        np.testing.assert_allclose(together[:, k], SurfaceDistance(ONE).count(*alone, (2.0, 1.0, 1.5)).values[:, 0], rtol=1e-12)
 
 
 # By laws
@@ -226,17 +226,17 @@ def test_refuses_what_does_not_fit():
             scores(mask, mask, (1.0, wrong))
     for wrong in (-1.0, np.nan, np.inf):
         with pytest.raises(SettingError, match="a tolerance of .* 0 or more is needed"):
-            Surface(ONE, wrong)
+            SurfaceDistance(ONE, wrong)
     with pytest.raises(ShapeError, match="predict at the size"):
         surface_distances(mask, mask[1:])
     with pytest.raises(ShapeError, match="take one image at a time"):
         surface_distances(mask[0], mask[0])
     with pytest.raises(UsageError, match="the prediction holds class 1"):
-        Surface(ONE).count(Segmentation.semantic(np.eye(4, dtype=int)), one_class(mask))
+        SurfaceDistance(ONE).count(Segmentation.semantic(np.eye(4, dtype=int)), one_class(mask))
 
 
 def test_the_convention_tells_the_tolerance():
-    assert "within 2.5" in Surface(ONE, 2.5).convention and "within 1." in Surface(ONE).convention
+    assert "within 2.5" in SurfaceDistance(ONE, 2.5).convention and "within 1." in SurfaceDistance(ONE).convention
 
 
 def test_an_empty_mask_is_infinitely_far():
@@ -294,7 +294,7 @@ def test_void_equals_what_monai_ignores():
     generator = np.random.default_rng(0)
     prediction, truth = generator.integers(0, 3, (2, 6, 7)).repeat(4, 1).repeat(4, 2)  # class 2 is void
     classes = Classes.of(["a", "b"])
-    ours = Surface(classes).count(
+    ours = SurfaceDistance(classes).count(
         Segmentation.semantic(np.where(prediction == 2, VOID, prediction), classes),
         Segmentation.semantic(np.where(truth == 2, VOID, truth), classes),
     )

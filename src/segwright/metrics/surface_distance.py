@@ -3,7 +3,7 @@
 A border voxel is a pixel or voxel of a class with a neighbour across an edge (2D) or a face (3D) that is not of it; beyond the
 image nothing is. This is the mask less its erosion, as MONAI, medpy and most challenges have it, and the default here because
 it is the simplest: distances are between voxels of the masks. A surface between voxels, weighed by its area, is in
-`surface_elements`.
+`surface_distance_surfels`.
 
 Sources: Hausdorff distance and its 95th percentile, Huttenlocher et al. 1993, doi 10.1109/34.232073; average symmetric surface
 distance, Heimann et al. 2009, doi 10.1109/TMI.2009.2013851; surface Dice, Nikolov et al. 2021, doi 10.2196/26151, with border
@@ -25,17 +25,17 @@ from numba import njit
 
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import SettingError, ShapeError
+from segwright.metrics.accumulators import Sums, mean, ratio
 from segwright.metrics.conventions import background_of
-from segwright.metrics.nearest import nearest
+from segwright.metrics.nearest_distance import nearest_distance
 from segwright.metrics.overlaps import check_pair, check_sizes
-from segwright.metrics.sums import Sums, mean, ratio
 
 Compared = tuple[float, float, float, float]  # HD95, HD, ASSD and NSD of one class in one image
 WITHIN = 1 + 1e-9  # a tolerance of 0.3 mm reaches three steps of 0.1 mm, whose sum is a little more in binary
 
 
 @dataclass(frozen=True)
-class Surface:
+class SurfaceDistance:
     """Distances between border voxels, averaged over images, `Sums` (5, K): HD95, HD, ASSD, NSD and images of each class."""
 
     classes: Classes
@@ -68,7 +68,7 @@ class Surface:
         predicted, true = borders(prediction, len(self.classes)), borders(truth, len(self.classes))
 
         def compared(ours: np.ndarray, theirs: np.ndarray) -> Compared:
-            both = nearest(ours, theirs, steps), nearest(theirs, ours, steps)
+            both = nearest_distance(ours, theirs, steps), nearest_distance(theirs, ours, steps)
             pooled = np.concatenate(both)
             hd95 = max(np.percentile(one, 95) for one in both)  # per cent, linear between neighbours
             return hd95, pooled.max(), pooled.mean(), float(np.mean(pooled <= self.tolerance_mm * WITHIN))
@@ -103,7 +103,7 @@ def surface_distances(
     check_sizes(prediction.shape, truth.shape)
     steps = spacing_of(truth.shape, spacing_mm)
     ours, theirs = (borders(Segmentation.panoptic((mask > 0).astype(np.int32), [0]), 1)[0] for mask in (prediction, truth))
-    return nearest(ours, theirs, steps), nearest(theirs, ours, steps)
+    return nearest_distance(ours, theirs, steps), nearest_distance(theirs, ours, steps)
 
 
 # What measures along borders and along surface elements have in common

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from segwright.metrics.sums import Sums, mean, ratio
+from segwright.metrics.accumulators import Sums, mean, ratio
 
 
 def test_sums_add_up_and_weigh():

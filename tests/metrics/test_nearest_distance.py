@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segwright.metrics import nearest as module
-from segwright.metrics.nearest import box_of, nearest, neighbourhood, row_starts, transformed
+from segwright.metrics import nearest_distance as module
+from segwright.metrics.nearest_distance import box_of, nearest_distance, neighbourhood, row_starts, transformed
 
 
 def points(generator, shape):
@@ -27,18 +27,18 @@ def twin(ours, theirs, spacing):
 
 
 def test_of_two_points():
-    np.testing.assert_array_equal(nearest(np.int32([[0, 0, 0]]), np.int32([[0, 1, 2]]), (1.0, 3.0, 2.0)), [5.0])
+    np.testing.assert_array_equal(nearest_distance(np.int32([[0, 0, 0]]), np.int32([[0, 1, 2]]), (1.0, 3.0, 2.0)), [5.0])
 
 
 def test_of_itself_is_nothing():
     some = np.int32([[0, 0, 0], [3, 1, 2]])
-    np.testing.assert_array_equal(nearest(some, some, (1.0, 1.0, 1.0)), [0.0, 0.0])
+    np.testing.assert_array_equal(nearest_distance(some, some, (1.0, 1.0, 1.0)), [0.0, 0.0])
 
 
 def test_without_points_and_without_sites():
     none, one = np.zeros((0, 3), np.int32), np.zeros((1, 3), np.int32)
-    assert nearest(none, one, (1.0, 1.0, 1.0)).shape == (0,)
-    np.testing.assert_array_equal(nearest(one, none, (1.0, 1.0, 1.0)), [np.inf])
+    assert nearest_distance(none, one, (1.0, 1.0, 1.0)).shape == (0,)
+    np.testing.assert_array_equal(nearest_distance(one, none, (1.0, 1.0, 1.0)), [np.inf])
 
 
 def test_the_box_holds_the_first_and_the_last():
@@ -83,7 +83,7 @@ def test_equals_all_pairs(monkeypatch, seed, cells, looks):
     shape = generator.integers(1, 20, 3) * [seed % 2, 1, 1] + [1 - seed % 2, 0, 0]
     ours, theirs, spacing = points(generator, shape), points(generator, shape), tuple(generator.uniform(0.3, 4, 3))
     expected = twin(ours, theirs, spacing)
-    np.testing.assert_allclose(nearest(ours, theirs, spacing), expected, rtol=1e-12)
+    np.testing.assert_allclose(nearest_distance(ours, theirs, spacing), expected, rtol=1e-12)
     np.testing.assert_allclose(np.sqrt(transformed(ours, theirs, spacing)), expected, rtol=1e-12)
     neighbourhood.cache_clear()
 
@@ -94,17 +94,17 @@ def test_equals_all_pairs_between_surfaces(spacing):
     z, y, x = np.indices((30, 40, 40))
     bowl = np.argwhere(z == (y - 20) ** 2 // 16 + (x - 20) ** 2 // 64).astype(np.int32)
     wave = np.argwhere(z == np.rint(12 + 5 * np.sin(y / 4) + x / 9).astype(int)).astype(np.int32)
-    np.testing.assert_allclose(nearest(bowl, wave, spacing), twin(bowl, wave, spacing), rtol=1e-12)
-    np.testing.assert_allclose(nearest(wave, bowl, spacing), twin(wave, bowl, spacing), rtol=1e-12)
+    np.testing.assert_allclose(nearest_distance(bowl, wave, spacing), twin(bowl, wave, spacing), rtol=1e-12)
+    np.testing.assert_allclose(nearest_distance(wave, bowl, spacing), twin(wave, bowl, spacing), rtol=1e-12)
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1e-3), (1e3, 1.0, 1.0), (1.0, 1e-3, 1e3)])
 def test_very_unequal_steps_take_no_more_memory(spacing):
     generator = np.random.default_rng(0)
     ours, theirs = (points(generator, (9, 10, 11)) for _ in range(2))
-    np.testing.assert_allclose(nearest(ours, theirs, spacing), twin(ours, theirs, spacing), rtol=1e-12)
+    np.testing.assert_allclose(nearest_distance(ours, theirs, spacing), twin(ours, theirs, spacing), rtol=1e-12)
     tracemalloc.start()
-    nearest(ours, theirs, spacing)
+    nearest_distance(ours, theirs, spacing)
     assert tracemalloc.get_traced_memory()[1] < 2**20  # the neighbourhood, mostly
     tracemalloc.stop()
 
@@ -114,7 +114,7 @@ def test_equals_all_pairs_far_apart():
     z, y, x = np.indices((60, 60, 60)) - 30
     radius = np.sqrt(z**2 + y**2 + x**2)
     ball, sphere = (np.argwhere(mask).astype(np.int32) for mask in (radius < 3, (radius > 27) & (radius < 28)))
-    np.testing.assert_allclose(nearest(ball, sphere, (1.0, 1.0, 1.0)), twin(ball, sphere, (1.0, 1.0, 1.0)), rtol=1e-12)
+    np.testing.assert_allclose(nearest_distance(ball, sphere, (1.0, 1.0, 1.0)), twin(ball, sphere, (1.0, 1.0, 1.0)), rtol=1e-12)
 
 
 # By laws
@@ -126,8 +126,8 @@ def test_scales_with_the_spacing_and_does_not_depend_on_the_place(seed, factor):
     generator = np.random.default_rng(seed)
     shape = generator.integers(1, 15, 3)
     ours, theirs, spacing = points(generator, shape), points(generator, shape), tuple(generator.uniform(0.3, 4, 3))
-    distances = nearest(ours, theirs, spacing)
+    distances = nearest_distance(ours, theirs, spacing)
     larger = tuple(factor * step for step in spacing)
-    np.testing.assert_allclose(nearest(ours, theirs, larger), factor * distances, rtol=1e-12)
+    np.testing.assert_allclose(nearest_distance(ours, theirs, larger), factor * distances, rtol=1e-12)
     moved = np.int32([7, -20, 3])
-    np.testing.assert_array_equal(nearest(ours + moved, theirs + moved, spacing), distances)
+    np.testing.assert_array_equal(nearest_distance(ours + moved, theirs + moved, spacing), distances)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from segwright.codecs import rle
 from segwright.core.errors import FormatError, ShapeError
 from segwright.metrics.matching import Objects
-from segwright.metrics.runs import Runs, overlapping
+from segwright.metrics.rle_overlap import Runs, overlapping
 
 
 def random_masks(seed, count, shape):

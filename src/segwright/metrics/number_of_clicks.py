@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from segwright.core.errors import UsageError
-from segwright.metrics.sums import Sums, ratio
+from segwright.metrics.accumulators import Sums, ratio
 
 MAX_CLICKS = 20  # of one object, in all published tables
 TARGETS = (0.85, 0.90)  # IoU that is good enough
@@ -20,7 +20,7 @@ SHOWN = (1, 3, 5, 10, 20)  # clicks whose IoU is a summary score
 
 
 @dataclass(frozen=True)
-class Interactive:
+class NumberOfClicks:
     """Scores of click by click segmentation, `Sums` (5 + C,).
 
     They are the number of objects; for each target the summed clicks, then for each the failures; and the summed IoU after each
