@@ -159,7 +159,7 @@ def baseline(arguments: argparse.Namespace) -> dict[str, Any]:
     import segmentation_models_pytorch as smp
     import torch
 
-    from segwright.evaluation.measuring import evaluate
+    from segwright.evaluation.evaluate import evaluate
     from segwright.formats import open_dataset
 
     torch.set_num_threads(THREADS)

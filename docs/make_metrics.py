@@ -19,7 +19,7 @@ import metric_parity
 
 from segwright.core import Classes
 from segwright.core.lookup import find
-from segwright.evaluation.counting import metric_class
+from segwright.evaluation.accumulate import metric_class
 from segwright.metrics.conventions import CONVENTIONS
 
 HERE = Path(__file__).parent

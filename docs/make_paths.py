@@ -31,8 +31,8 @@ WAYS = {
         *(
             "training/loop.py",
             "training/checkpointer.py",
-            "evaluation/measuring.py",
-            "evaluation/counting.py",
+            "evaluation/evaluate.py",
+            "evaluation/accumulate.py",
             "metrics/__init__.py",
         ),
     ],

@@ -203,8 +203,8 @@ def files(is_small: bool) -> Path:
 
 def ours_from_files(folder: Path) -> dict[str, float]:
     """What `segwright metrics prediction truth --metrics PQ` does, without intervals."""
-    from segwright.evaluation.measuring import tally_pairs
-    from segwright.evaluation.opening import open_pairs
+    from segwright.evaluation.evaluate import tally_pairs
+    from segwright.evaluation.load_pairs import open_pairs
 
     tally = tally_pairs(open_pairs(folder / "prediction", folder / "truth"), ["panoptic_quality"], processes=2)
     return {name: value for name, value in tally.scores(0).values.items() if not np.isnan(value)}

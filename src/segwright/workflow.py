@@ -14,7 +14,7 @@ import segwright
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core.atomic_files import replace_file
 from segwright.data.splits import Fold, Splits, open_splits
-from segwright.evaluation.measuring import evaluate
+from segwright.evaluation.evaluate import evaluate
 from segwright.evaluation.scores import Scores, write_scores
 from segwright.inference.load import load
 from segwright.planning.budget import Budget

@@ -9,7 +9,7 @@ import pytest
 
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import ShapeError
-from segwright.evaluation.counting import metric_class, offered
+from segwright.evaluation.accumulate import metric_class, offered
 from segwright.metrics import Metric
 
 METRICS = sorted(offered())

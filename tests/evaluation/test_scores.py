@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from segwright.core.errors import FormatError, OutputError
-from segwright.evaluation.measuring import evaluate
+from segwright.evaluation.evaluate import evaluate
 from segwright.evaluation.scores import Scores, is_distance, score_text, write_scores
 
 

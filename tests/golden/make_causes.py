@@ -15,7 +15,7 @@ from types import ModuleType
 import numpy as np
 
 from segwright.codecs import rle
-from segwright.evaluation.causes import MERGED, SPLIT, fates
+from segwright.evaluation.tide_errors import MERGED, SPLIT, fates
 
 HERE = Path(__file__).parent
 MADE_BY = "dbolya/tide 49a5d2a4aeb56795e93a3ed7cc7e6d25757bb4c1 (tidecv 1.0.1)"
@@ -25,7 +25,7 @@ COUNT = 30  # images
 
 def scenes():
     """Truths and predictions in which nothing is merged or split, which TIDE does not know; images without truth it skips."""
-    path = HERE.parent / "evaluation" / "test_causes.py"
+    path = HERE.parent / "evaluation" / "test_tide_errors.py"
     spec = importlib.util.spec_from_file_location("test_causes", path)
     makers = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(makers)

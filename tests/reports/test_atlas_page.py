@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segwright.core import Classes, Segmentation
-from segwright.evaluation.atlas import Atlas
+from segwright.evaluation.error_analysis import Atlas
 from segwright.reports.atlas_page import atlas_sections, band_names, place_text, suspect_section
 
 THINGS = Classes.of(["cell", "dot"], is_thing=[True, True])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segwright.core import Sample, Segmentation
-from segwright.evaluation.measuring import evaluate
+from segwright.evaluation.evaluate import evaluate
 from segwright.reports.gallery import Gallery, goodness, shown_keys
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from segwright.core import Classes, Sample, Segmentation
-from segwright.evaluation.causes import MATCHED
 from segwright.evaluation.scores import Scores
+from segwright.evaluation.tide_errors import MATCHED
 from segwright.reports.image_rows import View, has_stuff, image_rows
 
 THINGS = Classes.of(["cell"], is_thing=[True])

@@ -1,6 +1,6 @@
 import numpy as np
 
-from segwright.evaluation.causes import MATCHED, MISSED, NO_OBJECT
+from segwright.evaluation.tide_errors import MATCHED, MISSED, NO_OBJECT
 from segwright.reports.object_pictures import fate_picture
 
 COLORS = {MATCHED: (0, 200, 0), MISSED: (255, 0, 0)}

@@ -3,8 +3,8 @@ import pytest
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import OutputError
-from segwright.evaluation.atlas import Atlas
-from segwright.evaluation.measuring import evaluate
+from segwright.evaluation.error_analysis import Atlas
+from segwright.evaluation.evaluate import evaluate
 from segwright.evaluation.scores import Scores
 from segwright.formats.synthetic import cells
 from segwright.reports.gallery import Gallery

@@ -21,7 +21,7 @@ def run(
     """Print each score with its 95 % interval and its convention; where data have a train part, on the part to validate."""
     from segwright.cli.terminal import check_places, listed, show, working
     from segwright.data.splits import keys_of, open_splits
-    from segwright.evaluation.measuring import evaluate
+    from segwright.evaluation.evaluate import evaluate
     from segwright.formats import open_dataset
     from segwright.formats.image_index import TRAIN_NAMES
     from segwright.inference.load import load

@@ -14,10 +14,10 @@ import typer
 from segwright.core.errors import UsageError
 
 if TYPE_CHECKING:  # loading the scores takes longer than `segwright --help` may
-    from segwright.evaluation.measuring import Tally
-    from segwright.evaluation.paired import Difference
+    from segwright.evaluation.evaluate import Tally
     from segwright.evaluation.pairs import Pairs
     from segwright.evaluation.scores import Scores
+    from segwright.evaluation.significance import Difference
 
 
 STANDARD = "segwright"  # the convention of scores unless another is asked for
@@ -50,9 +50,9 @@ def run(
 ) -> None:
     """Print each score with its 95 % interval and its convention. Images without a prediction count as missed."""
     from segwright.cli.terminal import check_places, check_spared, listed, show
-    from segwright.evaluation.counting import chosen
-    from segwright.evaluation.measuring import differences
-    from segwright.evaluation.opening import open_pairs
+    from segwright.evaluation.accumulate import chosen
+    from segwright.evaluation.evaluate import differences
+    from segwright.evaluation.load_pairs import open_pairs
     from segwright.reports.gallery import examples_of
     from segwright.reports.report import write_report
 
@@ -100,8 +100,8 @@ def tally_of(
     `formats` are those of the prediction and of the truth, None where they are to be recognised.
     """
     from segwright.cli.terminal import counting
-    from segwright.evaluation.measuring import tally_pairs, tally_results
-    from segwright.evaluation.opening import are_results, open_pairs
+    from segwright.evaluation.evaluate import tally_pairs, tally_results
+    from segwright.evaluation.load_pairs import are_results, open_pairs
     from segwright.metrics.conventions import convention_named
 
     rules = convention_named(convention)
@@ -144,8 +144,8 @@ def refuse(option: str, others: Mapping[str, object]) -> None:
 def print_differences(rows: "list[Difference]", first: str, second: str, *, as_json: bool) -> None:
     """Print how two predictions differ in each score, as a table with what its columns mean or as JSON."""
     from segwright.cli.terminal import number, print_table
-    from segwright.evaluation.paired import CONVENTION
     from segwright.evaluation.scores import without_nan
+    from segwright.evaluation.significance import CONVENTION
 
     if as_json:
         typer.echo(json_module.dumps(without_nan([asdict(row) for row in rows])))
@@ -166,8 +166,8 @@ def print_differences(rows: "list[Difference]", first: str, second: str, *, as_j
 def print_explanation(pairs: "Pairs", a: str, b: str) -> None:
     """Print the scores by two conventions, and what makes them differ on these data."""
     from segwright.cli.terminal import print_table, working
-    from segwright.evaluation.counting import Counter
-    from segwright.evaluation.explain import explain
+    from segwright.evaluation.accumulate import Counter
+    from segwright.evaluation.convention_diff import explain
 
     counter = Counter.of({"confusion": ()}, pairs.classes)
     with working(f"explain {a} and {b}"):

@@ -116,7 +116,7 @@ def listed(metrics: str) -> list[str]:
     Raises:
         UnknownNameError: one is misspelt; it is told before a long work begins.
     """
-    from segwright.evaluation.counting import chosen
+    from segwright.evaluation.accumulate import chosen
 
     names = [name.strip() for name in metrics.split(",") if name.strip()]
     chosen(names)

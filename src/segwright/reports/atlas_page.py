@@ -6,10 +6,10 @@ from html import escape
 import numpy as np
 
 from segwright.data.background import BACKGROUND, plain
-from segwright.evaluation.atlas import Atlas
 from segwright.evaluation.borders import BANDS, NEAR
-from segwright.evaluation.causes import BOTH, CLASS, DUPLICATE, FALSE, FATES, MASK, MATCHED, MERGED, MISSED, SPLIT
-from segwright.evaluation.suspects import Suspect
+from segwright.evaluation.error_analysis import Atlas
+from segwright.evaluation.label_errors import LabelError
+from segwright.evaluation.tide_errors import BOTH, CLASS, DUPLICATE, FALSE, FATES, MASK, MATCHED, MERGED, MISSED, SPLIT
 from segwright.metrics.panoptic_quality import qualities
 from segwright.pages.bars import bar_chart, stack
 from segwright.pages.cutout import BOTH_COLOR, PREDICTED_COLOR, TRUE_COLOR
@@ -214,7 +214,7 @@ def suspect_section(atlas: Atlas) -> str:
     return section("Labels to look at", SUSPECT_NOTE, f'<div class="chips">{chips}</div><div class="suspects">{cards}</div>')
 
 
-def suspect_card(suspect: Suspect) -> str:
+def suspect_card(suspect: LabelError) -> str:
     """One suspect: its picture, kind, reason and place."""
     picture = embedded(suspect.picture, escape(suspect.kind)) if suspect.picture else ""
     return (

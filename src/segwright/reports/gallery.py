@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from math import isfinite, nan
 
 from segwright.core import Sample, Segmentation
-from segwright.evaluation.atlas import Atlas
-from segwright.evaluation.measuring import Tally
+from segwright.evaluation.error_analysis import Atlas
+from segwright.evaluation.evaluate import Tally
 from segwright.evaluation.scores import Scores, is_distance
 
 Example = tuple[Sample, Segmentation, Mapping[str, float]]

@@ -13,8 +13,8 @@ from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.visualise import as_rgb, overlay
 from segwright.data.background import BACKGROUND, plain
 from segwright.evaluation.borders import labels_of_both
-from segwright.evaluation.causes import NO_OBJECT, Fates, fates
 from segwright.evaluation.scores import Scores, score_text
+from segwright.evaluation.tide_errors import NO_OBJECT, Fates, fates
 from segwright.pages.page import legend, swatch
 from segwright.pages.pictures import NOT_SCORED, WRONG, disagreement, drawable, figure, lightened
 from segwright.reports.atlas_page import FATE_COLORS, fate_chips

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from segwright.core.visualise import as_rgb
-from segwright.evaluation.causes import MATCHED
+from segwright.evaluation.tide_errors import MATCHED
 from segwright.pages.cutout import outline
 from segwright.pages.pictures import lightened
 

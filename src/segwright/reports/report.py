@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from segwright.core.atomic_files import replace_file
-from segwright.evaluation.atlas import Atlas
+from segwright.evaluation.error_analysis import Atlas
 from segwright.evaluation.scores import Scores, is_distance, score_text
 from segwright.pages.curves import learning_curves
 from segwright.pages.page import meter, page, section, small_percent, swatch, track

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core import Dataset
-from segwright.evaluation.measuring import Tally, count_predictions
+from segwright.evaluation.evaluate import Tally, count_predictions
 from segwright.inference.load import training_predictor
 from segwright.plans.plan import Plan
 from segwright.training.learner import Learner

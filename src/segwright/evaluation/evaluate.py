@@ -12,16 +12,16 @@ from segwright.codecs.json_stream import top_keys
 from segwright.core import Dataset, Sample, Segmentation
 from segwright.core.errors import SettingError, UnknownNameError, UsageError, naming
 from segwright.data.background import with_background
+from segwright.evaluation.accumulate import Counted, Counter, Work, chosen, count, counts_videos
 from segwright.evaluation.ahead import ahead
-from segwright.evaluation.atlas import Atlas
 from segwright.evaluation.bootstrap import bootstrap, group_labels
 from segwright.evaluation.coco_entries import opened
 from segwright.evaluation.coco_results import CocoResults, coco_results, lvis_results
-from segwright.evaluation.counting import Counted, Counter, Work, chosen, count, counts_videos
-from segwright.evaluation.opening import are_results, open_pairs
-from segwright.evaluation.paired import Difference, compare, holm
+from segwright.evaluation.error_analysis import Atlas
+from segwright.evaluation.load_pairs import are_results, open_pairs
 from segwright.evaluation.pairs import Pair, Pairs, listed, pair
 from segwright.evaluation.scores import Scores
+from segwright.evaluation.significance import Difference, compare, holm
 from segwright.formats import open_dataset
 from segwright.formats.image_index import SHOWN
 from segwright.metrics.average_precision import AveragePrecision

@@ -8,8 +8,8 @@ import pytest
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import SettingError, UnknownNameError, UsageError
-from segwright.evaluation.measuring import Tally, count_predictions, differences, evaluate, measure, tally_pairs, tally_results
-from segwright.evaluation.opening import are_results
+from segwright.evaluation.evaluate import Tally, count_predictions, differences, evaluate, measure, tally_pairs, tally_results
+from segwright.evaluation.load_pairs import are_results
 from segwright.evaluation.pairs import pair
 from segwright.metrics.confusion import Confusion
 

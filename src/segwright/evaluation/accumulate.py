@@ -15,7 +15,7 @@ from segwright.core.errors import SegwrightError, UnknownNameError, naming
 from segwright.core.lookup import did_you_mean, find, names
 from segwright.data.background import Background
 from segwright.evaluation.ahead import ahead
-from segwright.evaluation.atlas import Atlas
+from segwright.evaluation.error_analysis import Atlas
 from segwright.evaluation.pairs import UNRANKED, UNTOLD, Pair, Pairs
 from segwright.metrics import Metric
 from segwright.metrics.confusion import Confusion

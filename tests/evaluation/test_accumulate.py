@@ -9,9 +9,9 @@ import pytest
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import SegwrightError, ShapeError, UnknownNameError
-from segwright.evaluation import counting
-from segwright.evaluation.counting import Counter, Work, chosen, count, offered, videos_of
-from segwright.evaluation.measuring import fitting, tally_pairs
+from segwright.evaluation import accumulate
+from segwright.evaluation.accumulate import Counter, Work, chosen, count, offered, videos_of
+from segwright.evaluation.evaluate import fitting, tally_pairs
 from segwright.evaluation.pairs import Pair, pair
 from segwright.metrics.accumulators import Sums
 
@@ -65,13 +65,13 @@ def test_an_image_that_fails_is_named():
 
 
 def test_several_processes_count_what_one_does(monkeypatch):
-    monkeypatch.setattr(counting, "WORTH", -1.0)
+    monkeypatch.setattr(accumulate, "WORTH", -1.0)
     one, two = (tally_pairs(datasets(20), ["confusion"], processes=processes).scores(50) for processes in (1, 2))
     assert one.to_json() == two.to_json() and list(one.per_image) == [f"s{n}" for n in range(20)]
 
 
 def test_a_process_that_dies_is_told_of(monkeypatch):
-    monkeypatch.setattr(counting, "WORTH", -1.0)
+    monkeypatch.setattr(accumulate, "WORTH", -1.0)
     pairs = datasets(6)
     deadly = pair(Dataset("guesses", CLASSES, pairs.keys, dies), pairs.truth)
     with pytest.raises(SegwrightError, match="one of 2 processes that count was ended .*; try again with --processes 1"):

@@ -5,7 +5,7 @@ import pytest
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import ShapeError
-from segwright.evaluation.atlas import Atlas
+from segwright.evaluation.error_analysis import Atlas
 from segwright.formats.synthetic import cells, streets
 from segwright.metrics.panoptic_quality import PanopticQuality
 

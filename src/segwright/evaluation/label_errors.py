@@ -18,7 +18,7 @@ import numpy as np
 
 from segwright.core import VOID, Segmentation
 from segwright.evaluation.borders import NEAR
-from segwright.evaluation.causes import CLASS, FALSE, MATCHED, MISSED, TOUCHED, Fates
+from segwright.evaluation.tide_errors import CLASS, FALSE, MATCHED, MISSED, TOUCHED, Fates
 from segwright.pages.cutout import cutout
 
 KINDS = ("missing label", "nothing there", "wrong class", "wrong region")
@@ -36,7 +36,7 @@ Box = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, order=True)
-class Suspect:
+class LabelError:
     """One doubtful label: where it is, why it is doubted, and a picture of it.
 
     `doubt` is 1 minus the strength, so that the strongest come first when sorted. `box` holds first and end index per axis of
@@ -63,27 +63,27 @@ class Found:
     score: float = 1.0
 
 
-def strongest(suspects: Iterable[Suspect]) -> tuple[Suspect, ...]:
+def strongest(suspects: Iterable[LabelError]) -> tuple[LabelError, ...]:
     """Of each kind the MAX_SHOWN strongest, in one order whatever the order of coming."""
     ranked = sorted(set(suspects))
     return tuple(one for kind in KINDS for one in [each for each in ranked if each.kind == kind][:MAX_SHOWN])
 
 
-def shortlist(suspects: Sequence[Suspect], certain: float) -> list[Suspect]:
+def shortlist(suspects: Sequence[LabelError], certain: float) -> list[LabelError]:
     """At most MAX_SHOWN to look at, those of different kinds in turn; of predictions, only those with a score of `certain`."""
     queues = [sorted(each for each in suspects if each.kind == kind and each.score >= certain) for kind in KINDS]
     turns = [(turn, one) for queue in queues for turn, one in enumerate(queue)]
     return [one for _, one in sorted(turns, key=lambda item: (item[0], item[1]))][:MAX_SHOWN]
 
 
-def suspects(
+def label_errors(
     key: str,
     prediction: Segmentation,
     truth: Segmentation,
     fates: Fates,
     maps: tuple[np.ndarray, np.ndarray, np.ndarray],
     image: np.ndarray | None = None,
-) -> tuple[Suspect, ...]:
+) -> tuple[LabelError, ...]:
     """The strongest suspects of an image, at most PER_IMAGE.
 
     `maps` are the labels of prediction and truth and the distance of each pixel from a border, (*S) each, as borders.py makes
@@ -98,7 +98,7 @@ def suspects(
     found = [one for one in found if one.strength >= WEAKEST]
     found = sorted(found, key=lambda one: (-one.strength, one.kind, one.box))[:PER_IMAGE]
     return tuple(
-        Suspect(
+        LabelError(
             1 - one.strength, key, one.kind, one.box, one.reason, one.score,
             b"" if image is None else cutout(image, prediction, truth, one.box),
         )

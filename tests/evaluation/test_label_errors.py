@@ -3,8 +3,17 @@ import pytest
 
 from segwright.core import Classes, Segmentation
 from segwright.evaluation.borders import border_distance, labels_of_both
-from segwright.evaluation.causes import fates
-from segwright.evaluation.suspects import KINDS, MAX_SHOWN, PER_IMAGE, Suspect, box_of, shortlist, strongest, suspects
+from segwright.evaluation.label_errors import (
+    KINDS,
+    MAX_SHOWN,
+    PER_IMAGE,
+    LabelError,
+    box_of,
+    label_errors,
+    shortlist,
+    strongest,
+)
+from segwright.evaluation.tide_errors import fates
 
 CLASSES = Classes.of(["cell", "dot"], is_thing=[True, True])
 STUFF = Classes.of(["sky", "road", "tree"])
@@ -21,7 +30,7 @@ def squares(*places, classes=None, scores=None, side=8):
 def found(prediction, truth, image=None, key="a"):
     guess, actual = labels_of_both(prediction, truth)
     maps = (guess, actual, border_distance(actual))
-    return list(suspects(key, prediction, truth, fates(prediction, truth), maps, image))
+    return list(label_errors(key, prediction, truth, fates(prediction, truth), maps, image))
 
 
 def test_missing_label_by_hand():
@@ -107,7 +116,7 @@ def test_one_image_gives_a_few_only():
 
 
 def suspect(kind, doubt, key="a", score=1.0):
-    return Suspect(doubt, key, kind, ((0, 1), (0, 1)), "reason", score)
+    return LabelError(doubt, key, kind, ((0, 1), (0, 1)), "reason", score)
 
 
 def test_law_the_strongest_are_the_same_in_any_order():

@@ -11,8 +11,8 @@ import numpy as np
 
 from segwright.core import Classes, Segmentation
 from segwright.evaluation.borders import border_distance, border_errors, labels_of_both
-from segwright.evaluation.causes import MATCHED, Objects, fates
-from segwright.evaluation.suspects import Suspect, shortlist, strongest, suspects
+from segwright.evaluation.label_errors import LabelError, label_errors, shortlist, strongest
+from segwright.evaluation.tide_errors import MATCHED, Objects, fates
 from segwright.metrics.accumulators import Sums
 from segwright.metrics.overlaps import overlaps
 from segwright.metrics.panoptic_quality import PanopticQuality, disjoint
@@ -34,7 +34,7 @@ class Atlas:
     borders: Sums
     quality: Sums
     objects: Objects
-    suspects: tuple[Suspect, ...]
+    suspects: tuple[LabelError, ...]
 
     @classmethod
     def of(cls, key: str, prediction: Segmentation, truth: Segmentation, image: np.ndarray | None = None) -> Self:
@@ -54,7 +54,7 @@ class Atlas:
             borders=border_errors(guess, actual, distance, len(truth.classes) + 1),
             quality=PanopticQuality(truth.classes).count(flat(prediction), flat(truth)),
             objects=Objects.of(became, prediction, truth),
-            suspects=suspects(key, prediction, truth, became, (guess, actual, distance), image),
+            suspects=label_errors(key, prediction, truth, became, (guess, actual, distance), image),
         )
 
     @classmethod
@@ -78,7 +78,7 @@ class Atlas:
         """Whether objects can be spoken of: the truth has some, and the predictions have some, or no segments at all."""
         return bool(self.objects.true.any()) and bool(len(self.objects.causes) or not self.segments)
 
-    def doubtful(self) -> list[Suspect]:
+    def doubtful(self) -> list[LabelError]:
         """The labels to look at, kinds in turn; predictions against them are no less sure than most of the right ones."""
         sure = self.objects.scores[self.objects.causes == MATCHED]
         return shortlist(self.suspects, float(np.quantile(sure, UNSURE)) if len(sure) else 0.0)

@@ -9,7 +9,7 @@ from scipy import stats
 
 from segwright.core import Classes
 from segwright.core.errors import UnknownNameError, UsageError
-from segwright.evaluation.paired import CONVENTION, compare, holm
+from segwright.evaluation.significance import CONVENTION, compare, holm
 from segwright.metrics.accumulators import Sums, ratio
 from segwright.metrics.confusion import Confusion, class_sums
 

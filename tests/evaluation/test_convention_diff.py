@@ -3,7 +3,7 @@ import pytest
 
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import ShapeError, UnknownNameError, UsageError
-from segwright.evaluation.explain import MAIN, explain
+from segwright.evaluation.convention_diff import MAIN, explain
 from segwright.metrics.confusion import Confusion
 from segwright.metrics.conventions import CONVENTIONS, convention_named
 

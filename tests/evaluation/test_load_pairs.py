@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from segwright.core.errors import FormatError, UsageError
-from segwright.evaluation.opening import open_pairs
+from segwright.evaluation.load_pairs import open_pairs
 
 
 def test_masks_alone_and_the_options_of_each_side(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from segwright.codecs import rle
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import ShapeError
-from segwright.evaluation.causes import (
+from segwright.evaluation.tide_errors import (  # fmt: skip
     BOTH,
     CLASS,
     DUPLICATE,
@@ -22,7 +22,7 @@ from segwright.evaluation.causes import (
     SPLIT,
     Objects,
     fates,
-)  # fmt: skip
+)
 from segwright.metrics.average_precision import AveragePrecision
 
 CLASSES = Classes.of(["cell", "dot", "ground"], is_thing=[True, True, False])
