@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from segwright.codecs.image_file import read_image, read_mask, write_image, write_values
-from segwright.inspection.doctor import inspect
+from segwright.inspection.inspect import inspect
 
 NAMES = ["sky", "road", "car"]
 TRAIN, VAL = 30, 8

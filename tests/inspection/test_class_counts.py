@@ -3,7 +3,7 @@ import pytest
 
 from segwright.core import Classes
 from segwright.inspection.class_counts import about_classes
-from segwright.inspection.looks import Look
+from segwright.inspection.sample_scan import Look
 
 ROAD = Classes.of(["sky", "road", "car"])
 CELLS = Classes.of(["background", "cell"])

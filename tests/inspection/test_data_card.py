@@ -7,8 +7,8 @@ from segwright.core import Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.data.fingerprint import fingerprint
 from segwright.inspection.data_card import facts, size_table, write_data_card
-from segwright.inspection.doctor import Report, inspect
 from segwright.inspection.finding import Finding
+from segwright.inspection.inspect import Report, inspect
 
 ILL = Finding("off-by-one", "error", "1 to 3 & never 0.", "Say so.", {}, ("a",))
 

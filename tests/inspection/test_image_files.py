@@ -3,9 +3,9 @@ import pytest
 
 from segwright.codecs.volume_file import write_volume
 from segwright.core import Grid
-from segwright.inspection.doctor import inspect
 from segwright.inspection.image_files import about_failures, about_sizes, about_values
-from segwright.inspection.looks import Failure, Look, MaskLook
+from segwright.inspection.inspect import inspect
+from segwright.inspection.sample_scan import Failure, Look, MaskLook
 
 
 def look(key, dtype="uint8", channels=3, scale=200.0, mask_shape=None, turned=1.0):

@@ -19,8 +19,8 @@ def run(
     """Count, measure and show a data set, and name what is wrong with it, with the evidence and the remedy."""
     from segwright.cli.terminal import print_table, working
     from segwright.inspection.data_card import facts, write_data_card
-    from segwright.inspection.doctor import inspect
-    from segwright.inspection.remedies import write_config as write
+    from segwright.inspection.fixes import write_config as write
+    from segwright.inspection.inspect import inspect
 
     with working(f"inspect {data}"):
         report = inspect(data, format)

@@ -7,7 +7,7 @@ import numpy as np
 
 from segwright.core import Classes
 from segwright.inspection.finding import Finding, Fix, listed, plural, some
-from segwright.inspection.looks import Look
+from segwright.inspection.sample_scan import Look
 
 NAMES_OF_BACKGROUND = ("background", "bg", "_background_", "nothing", "none", "class_0")
 OVERWHELMING = 0.99  # of the known pixels: the answer "this everywhere" is then right at 99 of 100

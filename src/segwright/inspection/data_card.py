@@ -12,8 +12,8 @@ from segwright.core.atomic_files import replace_file
 from segwright.core.errors import SegwrightError
 from segwright.core.visualise import as_rgb, overlay
 from segwright.data.fingerprint import Fingerprint
-from segwright.inspection.doctor import Report
 from segwright.inspection.finding import Finding, plural, size_text
+from segwright.inspection.inspect import Report
 from segwright.pages.page import legend, meter, page, section, small_percent, swatch
 from segwright.pages.pictures import drawable, figure
 

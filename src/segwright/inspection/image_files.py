@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segwright.inspection.finding import Finding, Fix, listed, plural, some
-from segwright.inspection.looks import Failure, Look, fits
+from segwright.inspection.sample_scan import Failure, Look, fits
 
 ORDERS = 100.0  # times between the largest values of two images, two orders of magnitude: no fixed scale serves both
 APART, OTHER_SIZE = "voxels apart in the world", "export the mask again"  # what formats say of volumes and their masks

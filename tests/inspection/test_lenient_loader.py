@@ -4,7 +4,7 @@ import pytest
 
 from segwright.core.errors import FormatError
 from segwright.formats import coco, mask_folder, synthetic
-from segwright.inspection.opening import named_classes, open_leniently
+from segwright.inspection.lenient_loader import named_classes, open_leniently
 
 
 def test_a_healthy_set(clean):

@@ -2,9 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
-from segwright.inspection.likeness import about_likeness, near_pairs, picture_hash
-from segwright.inspection.looks import THUMB, Look, grey_picture
-from segwright.inspection.together import Together
+from segwright.inspection.duplicates import about_likeness, near_pairs, picture_hash
+from segwright.inspection.sample_scan import THUMB, Look, grey_picture
+from segwright.inspection.split_leakage import Together
 
 
 def look(key, image, mask=b"m"):

@@ -10,9 +10,9 @@ from tomlkit.items import Array
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import UsageError
 from segwright.formats import dataset_file
-from segwright.inspection.doctor import Report
 from segwright.inspection.finding import Finding, plural
-from segwright.inspection.together import groups_of
+from segwright.inspection.inspect import Report
+from segwright.inspection.split_leakage import groups_of
 
 HEADER = "What is known of the data in this folder; every command of Segwright reads it. Written by segwright inspect."
 

@@ -10,9 +10,9 @@ from segwright.codecs.image_file import write_picture, write_values
 from segwright.core.errors import FormatError
 from segwright.data.splits import open_splits
 from segwright.formats import mask_folder, synthetic
-from segwright.inspection.doctor import inspect
 from segwright.inspection.finding import MEANING
-from segwright.inspection.remedies import write_config
+from segwright.inspection.fixes import write_config
+from segwright.inspection.inspect import inspect
 
 PALETTE = np.array([[10, 20, 30], [200, 0, 0], [0, 90, 250]], np.uint8)
 

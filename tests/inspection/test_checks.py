@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from segwright.inspection.checks import about_images, about_masks
 from segwright.inspection.finding import MEANING
-from segwright.inspection.findings import about_images, about_masks
 
 FINE = {
     "count": 100, "looked_at": 100, "with_truth": 100, "class_names": ("sky", "road"), "spacing_mm": None, "mean_shift": 0.2,

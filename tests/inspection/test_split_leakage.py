@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segwright.inspection.together import Together, groups_of
+from segwright.inspection.split_leakage import Together, groups_of
 
 
 def test_by_hand():

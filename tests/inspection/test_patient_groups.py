@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from segwright.inspection.looks import Look
-from segwright.inspection.subjects import about_subjects, name_groups, step_groups
-from segwright.inspection.together import Together
+from segwright.inspection.patient_groups import about_subjects, name_groups, step_groups
+from segwright.inspection.sample_scan import Look
+from segwright.inspection.split_leakage import Together
 
 
 def look(key, step=None, thumb=None):

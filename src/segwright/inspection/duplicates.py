@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 
 from segwright.inspection.finding import Finding, Fix, plural, some
-from segwright.inspection.looks import Look
-from segwright.inspection.together import Together, groups_of
+from segwright.inspection.sample_scan import Look
+from segwright.inspection.split_leakage import Together, groups_of
 
 HASH_DISTANCE = 8  # of 64 bits: copies that were resized, brightened or saved as JPEG differ by up to 6
 LIKENESS = 0.99  # correlation of the small pictures that makes two images nearly the same

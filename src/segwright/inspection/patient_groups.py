@@ -8,8 +8,8 @@ import numpy as np
 
 from segwright.formats.image_index import split_of
 from segwright.inspection.finding import Finding, Fix, listed, plural, some
-from segwright.inspection.looks import Look
-from segwright.inspection.together import Together, groups_of
+from segwright.inspection.sample_scan import Look
+from segwright.inspection.split_leakage import Together, groups_of
 
 LAST_NUMBER = re.compile(r"^(.*?)[_\-. ]*(\d+)\D*$")
 YEAR = re.compile(r"(19|20)\d\d")

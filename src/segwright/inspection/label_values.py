@@ -7,7 +7,7 @@ from typing import Any
 
 from segwright.formats.label_encoding import VOID_8_BIT
 from segwright.inspection.finding import SHOWN, Finding, Fix, Level, listed, plural, some
-from segwright.inspection.looks import Look
+from segwright.inspection.sample_scan import Look
 
 NAMES_OF_VOID = (
     "void",

@@ -2,9 +2,9 @@ import pytest
 
 from segwright.core.errors import FormatError, UsageError
 from segwright.formats import dataset_file
-from segwright.inspection.doctor import Report
 from segwright.inspection.finding import Finding, Fix
-from segwright.inspection.remedies import write_config
+from segwright.inspection.fixes import write_config
+from segwright.inspection.inspect import Report
 
 
 def reported(root, **fixes):

@@ -1,10 +1,10 @@
-"""The diseases themselves are in the zoo of test_doctor.py; here is what they are told from."""
+"""The diseases themselves are in the zoo of test_inspect.py; here is what they are told from."""
 
 import numpy as np
 import pytest
 
-from segwright.inspection.looks import Look, MaskLook
-from segwright.inspection.numbers import about_numbers, tally
+from segwright.inspection.label_values import about_numbers, tally
+from segwright.inspection.sample_scan import Look, MaskLook
 
 
 def look(key="a", numbers=None, edges=None, colors=None, itemsize=1):

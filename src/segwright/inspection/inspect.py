@@ -11,17 +11,17 @@ import numpy as np
 from segwright.core import Classes, Dataset
 from segwright.core.errors import SegwrightError
 from segwright.data.fingerprint import SAMPLED_PIXELS, Fingerprint, gathered
+from segwright.inspection.adjacent_tiles import about_tiles
+from segwright.inspection.checks import about_images, about_masks
 from segwright.inspection.class_counts import about_classes
+from segwright.inspection.duplicates import about_likeness
 from segwright.inspection.finding import Finding, Fix
-from segwright.inspection.findings import about_images, about_masks
 from segwright.inspection.image_files import about_failures, about_sizes, about_values
-from segwright.inspection.likeness import about_likeness
-from segwright.inspection.looks import Failure, Item, Look, fits, glance_at, look_at
-from segwright.inspection.numbers import about_numbers
-from segwright.inspection.opening import Opened, open_leniently
-from segwright.inspection.subjects import about_subjects, name_groups
-from segwright.inspection.tiles import about_tiles
-from segwright.inspection.together import Together
+from segwright.inspection.label_values import about_numbers
+from segwright.inspection.lenient_loader import Opened, open_leniently
+from segwright.inspection.patient_groups import about_subjects, name_groups
+from segwright.inspection.sample_scan import Failure, Item, Look, fits, glance_at, look_at
+from segwright.inspection.split_leakage import Together
 
 AT_MOST = 2000  # samples that are read: some 20 s of photographs on two cores; more would hardly change a share
 COMPARED = 20_000  # of the others, of which a small picture is compared: some 20 s again

@@ -2,7 +2,7 @@ import numpy as np
 
 from segwright.codecs.image_file import write_image, write_values
 from segwright.formats import mask_folder
-from segwright.inspection.mask_files import scan
+from segwright.inspection.unpaired_files import scan
 
 
 def fill(root, images, masks):

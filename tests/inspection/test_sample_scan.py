@@ -4,7 +4,7 @@ import pytest
 from segwright.codecs.image_file import read_image, write_picture
 from segwright.core import Sample, Segmentation
 from segwright.core.errors import FormatError
-from segwright.inspection.looks import (
+from segwright.inspection.sample_scan import (
     Failure,
     Item,
     Look,

@@ -12,10 +12,10 @@ from segwright.data.splits import cut
 from segwright.formats import dataset_file, label_encoding, mask_folder, open_dataset, readers
 from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, split_of
 from segwright.formats.pairing import Files
-from segwright.inspection import together
+from segwright.inspection import split_leakage
 from segwright.inspection.finding import Finding, Fix, plural, some
-from segwright.inspection.looks import Item
-from segwright.inspection.mask_files import MaskFiles, scan
+from segwright.inspection.sample_scan import Item
+from segwright.inspection.unpaired_files import MaskFiles, scan
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +191,7 @@ def _in_parts(items: Sequence[Item], groups: Sequence[Sequence[str]]) -> tuple[l
     if len(items) < 2 or parts != {""}:
         return [_in(item, next(iter(parts))) for item in items], False
     in_val = set(cut([item.key for item in items], groups)[1])
-    return [_in(item, together.HELD_OUT if item.key in in_val else together.REST) for item in items], False
+    return [_in(item, split_leakage.HELD_OUT if item.key in in_val else split_leakage.REST) for item in items], False
 
 
 def _in(item: Item, part: str) -> Item:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from segwright.inspection.finding import Finding, Fix, listed, plural
-from segwright.inspection.looks import Look
-from segwright.inspection.together import Together, groups_of
+from segwright.inspection.sample_scan import Look
+from segwright.inspection.split_leakage import Together, groups_of
 
 LEFT, RIGHT, TOP, BOTTOM = range(4)
 CORRELATION = 0.9  # of the two lines of pixels; at 0.85 microscope tiles show no more true pairs, and twice the false ones

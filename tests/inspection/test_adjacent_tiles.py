@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from segwright.inspection.looks import Look, borders
-from segwright.inspection.tiles import about_tiles, fitting, touching
-from segwright.inspection.together import Together
+from segwright.inspection.adjacent_tiles import about_tiles, fitting, touching
+from segwright.inspection.sample_scan import Look, borders
+from segwright.inspection.split_leakage import Together
 
 
 def spots(seed, shape):
