@@ -28,7 +28,7 @@ def main() -> None:
     import torch
     import torch.nn.functional as F
 
-    from segwright.decoding.upsample_argmax import labels
+    from segwright.decoding.upsample_argmax import upsample_argmax
 
     torch.set_num_threads(THREADS)
     print("| logits | labels | content | fused ms | PyTorch ms | ratio, median (min to max) | agreement |")
@@ -41,10 +41,10 @@ def main() -> None:
         smooth = 3 * F.interpolate(coarse, size=size, mode=mode) + 0.02 * noise
         for content, logits in (("smooth", smooth), ("noise", noise)):
             values, ours, theirs = logits[0].numpy(), [], []
-            labels(values, shape)  # the kernel is compiled
+            upsample_argmax(values, shape)  # the kernel is compiled
             for _ in range(REPEATS):
                 start = time.perf_counter()
-                found = labels(values, shape)
+                found = upsample_argmax(values, shape)
                 ours.append(time.perf_counter() - start)
                 start = time.perf_counter()
                 with torch.inference_mode():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from segwright.core.errors import ShapeError
 from segwright.decoding.sliding_window import OVERLAP, Axis, bands, smallest_tile, tiled_labels
-from segwright.decoding.upsample_argmax import labels
+from segwright.decoding.upsample_argmax import upsample_argmax
 
 
 def pooled(image: np.ndarray, stride: int) -> np.ndarray:
@@ -118,7 +118,7 @@ def test_a_pointwise_network_does_not_notice_tiles(size, tile, stride, seed):
     shape, covered = (31, 17), (size[0] - 0.7, size[1] - 0.3)
     found = tiled_labels(image, each(lambda part: pooled(part, stride)), tile, shape, covered)
     spans = tuple((0.0, end / stride) for end in covered)
-    assert (found == labels(pooled(image, stride), shape, spans)).mean() > 0.995  # ties within rounding
+    assert (found == upsample_argmax(pooled(image, stride), shape, spans)).mean() > 0.995  # ties within rounding
     np.testing.assert_allclose(joined(image, lambda part: pooled(part, stride), tile), pooled(image, stride), atol=1e-5)
 
 
@@ -126,7 +126,7 @@ def test_a_pointwise_network_does_not_notice_tiles(size, tile, stride, seed):
 def test_a_pointwise_network_does_not_notice_tiles_in_3d(stride):
     image = noise(3, 12, 16, 20)
     found = tiled_labels(image, each(lambda part: pooled(part, stride)), (4, 8, 8), (25, 16, 21), (12, 16, 20))
-    assert (found == labels(pooled(image, stride), (25, 16, 21))).mean() > 0.999
+    assert (found == upsample_argmax(pooled(image, stride), (25, 16, 21))).mean() > 0.999
 
 
 @pytest.mark.parametrize("at_once", [2, 3, 100])

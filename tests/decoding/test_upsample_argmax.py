@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segwright.core.errors import ShapeError
-from segwright.decoding.upsample_argmax import labels, places
+from segwright.decoding.upsample_argmax import places, upsample_argmax
 
 
 def twin(logits: np.ndarray, shape: tuple[int, ...], spans: tuple[tuple[float, float], ...] | None = None) -> np.ndarray:
@@ -39,38 +39,38 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
 
 def test_two_pixels_become_four():
     logits = np.array([[[1.0, 0.0]], [[0.0, 0.9]]], np.float32)  # class 1 overtakes at place 0.53 between the centres
-    assert labels(logits, (1, 2)).tolist() == [[0, 1]]
-    assert labels(logits, (1, 4)).tolist() == [[0, 0, 1, 1]]
-    assert labels(logits, (2, 6)).tolist() == [[0, 0, 0, 1, 1, 1]] * 2
+    assert upsample_argmax(logits, (1, 2)).tolist() == [[0, 1]]
+    assert upsample_argmax(logits, (1, 4)).tolist() == [[0, 0, 1, 1]]
+    assert upsample_argmax(logits, (2, 6)).tolist() == [[0, 0, 0, 1, 1, 1]] * 2
 
 
 def test_a_class_that_wins_no_corner_may_win_inside():
     logits = np.array([[[1.0, -1.0]], [[-1.0, 1.0]], [[0.5, 0.5]]], np.float32)
-    assert labels(logits, (1, 8)).tolist() == [[0, 0, 0, 2, 2, 1, 1, 1]]
+    assert upsample_argmax(logits, (1, 8)).tolist() == [[0, 0, 0, 2, 2, 1, 1, 1]]
 
 
 def test_of_equal_classes_the_first_wins():
-    assert (labels(np.zeros((3, 2, 2), np.float32), (5, 5)) == 0).all()
+    assert (upsample_argmax(np.zeros((3, 2, 2), np.float32), (5, 5)) == 0).all()
 
 
 def test_one_class_one_logit_one_pixel():
-    assert labels(np.full((1, 1, 1), -7.0, np.float32), (3, 2)).tolist() == [[0, 0]] * 3
-    assert labels(np.array([[[0.0]], [[1.0]]], np.float32), (1, 1)).tolist() == [[1]]
+    assert upsample_argmax(np.full((1, 1, 1), -7.0, np.float32), (3, 2)).tolist() == [[0, 0]] * 3
+    assert upsample_argmax(np.array([[[0.0]], [[1.0]]], np.float32), (1, 1)).tolist() == [[1]]
 
 
 def test_the_dtype_is_the_smallest_with_room_for_void():
-    assert labels(noise(255, 2, 2), (3, 3)).dtype == np.uint8
+    assert upsample_argmax(noise(255, 2, 2), (3, 3)).dtype == np.uint8
     many = noise(300, 2, 2)
     many[299] += 10
-    assert labels(many, (3, 3)).dtype == np.uint16
-    assert (labels(many, (3, 3)) == 299).all()
+    assert upsample_argmax(many, (3, 3)).dtype == np.uint16
+    assert (upsample_argmax(many, (3, 3)) == 299).all()
 
 
 def test_a_span_is_the_part_without_padding():
     logits = np.stack([np.arange(8.0), 4 - np.arange(8.0)])[:, None].astype(np.float32)  # equal at place 2
-    assert labels(logits, (1, 4), ((0, 1), (0, 4))).tolist() == [[1, 1, 0, 0]]
-    assert labels(logits, (1, 8), ((0, 1), (0, 4))).tolist() == [[1, 1, 1, 1, 1, 0, 0, 0]]
-    assert labels(logits, (1, 2), ((0, 1), (2, 4))).tolist() == [[0, 0]]
+    assert upsample_argmax(logits, (1, 4), ((0, 1), (0, 4))).tolist() == [[1, 1, 0, 0]]
+    assert upsample_argmax(logits, (1, 8), ((0, 1), (0, 4))).tolist() == [[1, 1, 1, 1, 1, 0, 0, 0]]
+    assert upsample_argmax(logits, (1, 2), ((0, 1), (2, 4))).tolist() == [[0, 0]]
 
 
 def test_places_of_twice_the_pixels():
@@ -89,7 +89,7 @@ def test_places_of_twice_the_pixels():
 )
 def test_equals_interpolation_and_argmax_in_2d(size, shape, classes, seed):
     logits = noise(classes, *size, seed=seed)
-    assert_wins(labels(logits, shape), twin(logits, shape))
+    assert_wins(upsample_argmax(logits, shape), twin(logits, shape))
 
 
 @settings(max_examples=20, deadline=None)
@@ -100,14 +100,14 @@ def test_equals_interpolation_and_argmax_in_2d(size, shape, classes, seed):
 )
 def test_equals_interpolation_and_argmax_in_3d(size, shape, seed):
     logits = noise(4, *size, seed=seed)
-    assert_wins(labels(logits, shape), twin(logits, shape))
+    assert_wins(upsample_argmax(logits, shape), twin(logits, shape))
 
 
 @settings(max_examples=20, deadline=None)
 @given(ends=st.tuples(st.floats(0.5, 7), st.floats(0.5, 9)), seed=st.integers(0, 99))
 def test_equals_the_twin_on_spans(ends, seed):
     logits, spans = noise(5, 7, 9, seed=seed), tuple((0.0, end) for end in ends)
-    assert_wins(labels(logits, (23, 17), spans), twin(logits, (23, 17), spans))
+    assert_wins(upsample_argmax(logits, (23, 17), spans), twin(logits, (23, 17), spans))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_equals_the_twin_on_spans(ends, seed):
 def test_equals_torch(logits, shape):
     mode = "bilinear" if len(shape) == 2 else "trilinear"
     full = F.interpolate(torch.from_numpy(logits).double()[None], size=shape, mode=mode, align_corners=False)[0].numpy()
-    assert_wins(labels(logits, shape), full)
+    assert_wins(upsample_argmax(logits, shape), full)
 
 
 # By a law
@@ -133,20 +133,20 @@ def test_equals_torch(logits, shape):
 
 def test_adding_to_all_classes_changes_nothing():
     logits, shift = noise(4, 6, 7), noise(1, 6, 7, seed=1)
-    assert (labels(logits, (24, 28)) == labels(logits + shift, (24, 28))).mean() > 0.999
+    assert (upsample_argmax(logits, (24, 28)) == upsample_argmax(logits + shift, (24, 28))).mean() > 0.999
 
 
 @pytest.mark.parametrize("axis", [1, 2])
 def test_mirrored_logits_give_mirrored_labels(axis):
     logits = noise(6, 9, 11)
-    found = labels(np.flip(logits, axis), (40, 33))
-    assert (found == np.flip(labels(logits, (40, 33)), axis - 1)).mean() > 0.999
+    found = upsample_argmax(np.flip(logits, axis), (40, 33))
+    assert (found == np.flip(upsample_argmax(logits, (40, 33)), axis - 1)).mean() > 0.999
 
 
 def test_the_input_stays_as_it_is():
     logits = noise(4, 5, 6)
     before = logits.copy()
-    labels(logits, (20, 24))
+    upsample_argmax(logits, (20, 24))
     assert (logits == before).all()
 
 
@@ -158,4 +158,4 @@ def test_the_input_stays_as_it_is():
 )
 def test_refuses_other_axes(shape, wanted):
     with pytest.raises(ShapeError, match=r"cannot become labels .*give logits \(K, \*s\)"):
-        labels(np.zeros(shape, np.float32), wanted)
+        upsample_argmax(np.zeros(shape, np.float32), wanted)

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from segwright.core.errors import ShapeError
-from segwright.decoding.upsample_argmax import Span, fill, label_dtype, labels, places
+from segwright.decoding.upsample_argmax import Span, fill, label_dtype, places, upsample_argmax
 
 Ask = Callable[[np.ndarray], np.ndarray]  # images float32 (B, C, *T) to logits (B, K, *t)
 
@@ -81,7 +81,7 @@ def tiled_labels(
     whole = image.shape[1:]
     if tile == whole:
         logits = ask(image[None])[0]
-        return labels(logits, shape, spans(covered, whole, logits.shape[1:]))
+        return upsample_argmax(logits, shape, spans(covered, whole, logits.shape[1:]))
     out, where, done = np.empty(0, np.uint8), [np.empty(0)], 0
     for band in bands(image, ask, tile, at_once):
         if not done:

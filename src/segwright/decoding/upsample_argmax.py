@@ -20,7 +20,7 @@ Span = tuple[float, float]
 BAND_PIXELS = 2**16  # a band this large takes about a millisecond, ten times what starting a thread costs
 
 
-def labels(logits: np.ndarray, shape: tuple[int, ...], spans: tuple[Span, ...] | None = None) -> np.ndarray:
+def upsample_argmax(logits: np.ndarray, shape: tuple[int, ...], spans: tuple[Span, ...] | None = None) -> np.ndarray:
     """The winning class of each pixel, uint8 (*S) up to 255 classes, else uint16, of float32 logits (K, *s) at size `shape`.
 
     Equals `argmax(F.interpolate(logits, shape, mode="bilinear", align_corners=False))` (trilinear in 3D) up to ties within

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from segwright.decoding.upsample_argmax import Span, labels
+from segwright.decoding.upsample_argmax import Span, upsample_argmax
 from segwright.metrics.confusion import confusion_matrix
 
 
@@ -15,4 +15,4 @@ def confusion_of_logits(logits: np.ndarray, truth: np.ndarray, spans: tuple[Span
     Raises:
         ShapeError: logits and truth differ in their number of axes, which must be 2 or 3.
     """
-    return confusion_matrix(labels(logits, truth.shape, spans), truth, len(logits))
+    return confusion_matrix(upsample_argmax(logits, truth.shape, spans), truth, len(logits))

@@ -17,7 +17,7 @@ from segwright.data.fingerprint import Fingerprint, has_up
 from segwright.decoding.run import Outputs, Run
 from segwright.decoding.sliding_window import tiled_labels
 from segwright.decoding.tta import mirrored
-from segwright.decoding.upsample_argmax import labels
+from segwright.decoding.upsample_argmax import upsample_argmax
 from segwright.encoders import timm
 from segwright.losses import Loss
 from segwright.losses.cross_entropy import CrossEntropy
@@ -124,4 +124,6 @@ class Semantic:
     def agreement(self, outputs: Outputs, reference: Outputs, shape: tuple[int, ...]) -> float:
         """The part of the pixels of the images that get the same class."""
         pairs = zip(outputs[0], reference[0], strict=True)
-        return float(np.mean([np.mean(labels(ours, shape) == labels(theirs, shape)) for ours, theirs in pairs]))
+        return float(
+            np.mean([np.mean(upsample_argmax(ours, shape) == upsample_argmax(theirs, shape)) for ours, theirs in pairs])
+        )
