@@ -19,7 +19,7 @@ import numpy as np
 from segwright.core import VOID, Segmentation
 from segwright.evaluation.borders import NEAR
 from segwright.evaluation.tide_errors import CLASS, FALSE, MATCHED, MISSED, TOUCHED, Fates
-from segwright.pages.cutout import cutout
+from segwright.reports.html.cutout import cutout
 
 KINDS = ("missing label", "nothing there", "wrong class", "wrong region")
 MAX_SHOWN = 20

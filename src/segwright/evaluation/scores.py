@@ -12,7 +12,7 @@ import numpy as np
 from segwright.core import Classes
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError
-from segwright.pages.page import percent
+from segwright.reports.html.page import percent
 
 DISTANCES = ("HD95", "HD", "ASSD", "error")  # how scores are called that are no shares, and of which less is better
 

@@ -14,8 +14,8 @@ from segwright.core.visualise import as_rgb, overlay
 from segwright.data.fingerprint import Fingerprint
 from segwright.inspection.finding import Finding, plural, size_text
 from segwright.inspection.inspect import Report
-from segwright.pages.page import legend, meter, page, section, small_percent, swatch
-from segwright.pages.pictures import drawable, figure
+from segwright.reports.html.page import legend, meter, page, section, small_percent, swatch
+from segwright.reports.html.pictures import drawable, figure
 
 STRENGTH = 0.5  # of class colours over the image
 DECADES = 4  # of the bars of class shares: from 0.01 % to 100 %

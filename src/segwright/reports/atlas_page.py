@@ -11,10 +11,10 @@ from segwright.evaluation.error_analysis import Atlas
 from segwright.evaluation.label_errors import LabelError
 from segwright.evaluation.tide_errors import BOTH, CLASS, DUPLICATE, FALSE, FATES, MASK, MATCHED, MERGED, MISSED, SPLIT
 from segwright.metrics.panoptic_quality import qualities
-from segwright.pages.bars import bar_chart, stack
-from segwright.pages.cutout import BOTH_COLOR, PREDICTED_COLOR, TRUE_COLOR
-from segwright.pages.page import meter, percent, section, small_percent, swatch
-from segwright.pages.pictures import embedded
+from segwright.reports.html.bars import bar_chart, stack
+from segwright.reports.html.cutout import BOTH_COLOR, PREDICTED_COLOR, TRUE_COLOR
+from segwright.reports.html.page import meter, percent, section, small_percent, swatch
+from segwright.reports.html.pictures import embedded
 
 FATE_COLORS = {  # told apart by colour-blind eyes, on photographs and on paper
     MATCHED: (24, 158, 140), MISSED: (226, 74, 22), FALSE: (214, 39, 126), MERGED: (122, 74, 214), SPLIT: (37, 110, 232),

@@ -5,7 +5,7 @@ from html import escape
 import numpy as np
 
 from segwright.evaluation.scores import Scores
-from segwright.pages.page import percent, small_percent
+from segwright.reports.html.page import percent, small_percent
 
 WIDTH = 860  # units of the drawing: the column of the page at full size
 MAX_CELL, MAX_FONT = 46, 12.5

@@ -15,10 +15,10 @@ from segwright.data.background import BACKGROUND, plain
 from segwright.evaluation.borders import labels_of_both
 from segwright.evaluation.scores import Scores, score_text
 from segwright.evaluation.tide_errors import NO_OBJECT, Fates, fates
-from segwright.pages.page import legend, swatch
-from segwright.pages.pictures import NOT_SCORED, WRONG, disagreement, drawable, figure, lightened
 from segwright.reports.atlas_page import FATE_COLORS, fate_chips
 from segwright.reports.gallery import Example, goodness, rank
+from segwright.reports.html.page import legend, swatch
+from segwright.reports.html.pictures import NOT_SCORED, WRONG, disagreement, drawable, figure, lightened
 from segwright.reports.object_pictures import fate_picture
 
 STRENGTH = 0.6  # of class colours over the image: classes are told apart, and what they cover is still seen

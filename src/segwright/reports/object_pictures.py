@@ -6,8 +6,8 @@ import numpy as np
 
 from segwright.core.visualise import as_rgb
 from segwright.evaluation.tide_errors import MATCHED
-from segwright.pages.cutout import outline
-from segwright.pages.pictures import lightened
+from segwright.reports.html.cutout import outline
+from segwright.reports.html.pictures import lightened
 
 FILL, CALM_FILL = 0.62, 0.22  # of a colour over the paled image: of what went wrong, and of what was matched
 PALE = 0.6  # of the image; the rest is grey

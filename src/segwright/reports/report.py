@@ -14,11 +14,11 @@ import numpy as np
 from segwright.core.atomic_files import replace_file
 from segwright.evaluation.error_analysis import Atlas
 from segwright.evaluation.scores import Scores, is_distance, score_text
-from segwright.pages.curves import learning_curves
-from segwright.pages.page import meter, page, section, small_percent, swatch, track
 from segwright.reports.atlas_page import atlas_sections, suspect_section
 from segwright.reports.gallery import Example
 from segwright.reports.heat_map import confusion_map, mistakes
+from segwright.reports.html.curves import learning_curves
+from segwright.reports.html.page import meter, page, section, small_percent, swatch, track
 from segwright.reports.image_rows import image_rows
 
 HEADLINES = {  # of all summaries, those that stand beside the main score

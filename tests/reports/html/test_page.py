@@ -1,7 +1,7 @@
 import pytest
 
 from segwright.core import Classes
-from segwright.pages.page import facts, legend, meter, page, percent, section, small_percent, track
+from segwright.reports.html.page import facts, legend, meter, page, percent, section, small_percent, track
 
 EVIL = "<script>alert('x')</script>\"&"
 

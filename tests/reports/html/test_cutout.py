@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segwright.core import Classes, Segmentation
-from segwright.pages.cutout import BOTH_COLOR, PREDICTED_COLOR, SIDE, SMALLEST, TRUE_COLOR, cutout, outline, square
+from segwright.reports.html.cutout import BOTH_COLOR, PREDICTED_COLOR, SIDE, SMALLEST, TRUE_COLOR, cutout, outline, square
 
 CLASSES = Classes.of(["cell"], is_thing=[True])
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segwright.pages.curves import column, duration, framed, learning_curves, round_spacing, short, smooth
+from segwright.reports.html.curves import column, duration, framed, learning_curves, round_spacing, short, smooth
 
 LOG = [
     {"step": 1, "seconds": 2.0, "loss": 2.0, "learning_rate": 0.001},

@@ -5,7 +5,7 @@ from html import escape
 
 import numpy as np
 
-from segwright.pages.page import small_percent
+from segwright.reports.html.page import small_percent
 
 WIDTH, HEIGHT = 360, 214  # as curves.py: charts stand side by side
 TOP, BOTTOM = 20, 42  # room for the numbers above the bars and the names below them

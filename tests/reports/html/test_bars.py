@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segwright.pages.bars import HEIGHT, TOP, bar_chart, stack
+from segwright.reports.html.bars import HEIGHT, TOP, bar_chart, stack
 
 
 def test_by_hand(read_html):

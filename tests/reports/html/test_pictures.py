@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segwright.pages.pictures import NOT_SCORED, WRONG, disagreement, drawable, figure, lightened
+from segwright.reports.html.pictures import NOT_SCORED, WRONG, disagreement, drawable, figure, lightened
 
 
 def inside(html):

@@ -7,7 +7,7 @@ import numpy as np
 
 from segwright.core import Segmentation
 from segwright.core.visualise import as_rgb
-from segwright.pages.pictures import jpeg, lightened
+from segwright.reports.html.pictures import jpeg, lightened
 
 SIDE = 200  # pixels of each half: an outline is told apart, and a page of twenty stays below half a megabyte
 SMALLEST = 32  # pixels of the image that are shown, at least: less would be blur
