@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segwright.conversion import Change, compare, convert, writers
+from segwright.conversion import Change, compare_samples, convert, writers
 from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError, UnknownNameError
 from segwright.formats import dataset_file, mask_folder, open_dataset, synthetic, volume
@@ -34,52 +34,52 @@ def sample(planes, class_ids, instance_ids, classes=TWO, scores=None):
 
 def test_a_sample_that_came_back():
     before = sample([[[1, 1, 2, -1]]], [0, 1], [0, 1])
-    change = compare(before, sample([[[2, 2, 1, -1]]], [1, 0], [1, 0]))  # another order is no difference
+    change = compare_samples(before, sample([[[2, 2, 1, -1]]], [1, 0], [1, 0]))  # another order is no difference
     assert (change.iou, change.reasons, change.notes) == (1.0, (), ())
 
 
 def test_objects_that_were_joined():
     before = sample([[[1, 1, 2, 2]]], [1, 1], [1, 2])
-    change = compare(before, sample([[[1, 1, 1, 1]]], [1], [1]))
+    change = compare_samples(before, sample([[[1, 1, 1, 1]]], [1], [1]))
     assert change.iou == 0.25  # half of one pair, none of the other
     assert change.reasons == ("segments are gone", "segments have other pixels")
 
 
 def test_an_object_is_no_region():
     before, after = sample([[[1, 1, 0, 2]]], [1, 1], [1, 2]), sample([[[1, 1, 0, 1]]], [1], [0])
-    change = compare(before, after)
+    change = compare_samples(before, after)
     assert change.iou == 0 and change.reasons[0] == "objects became the region of their class"
-    assert compare(after, before).reasons[0] == "a region became an object"
+    assert compare_samples(after, before).reasons[0] == "a region became an object"
 
 
 def test_void_counts():
     before = sample([[[1, 1, -1, -1]]], [0], [0])
-    change = compare(before, sample([[[1, 1, 0, 0]]], [0], [0]))
+    change = compare_samples(before, sample([[[1, 1, 0, 0]]], [0], [0]))
     assert change.iou == 0.5 and change.reasons == ("segments are gone", "void is not the same")
 
 
 def test_a_hole_that_was_filled():
     before = sample([[[1, 0, 1, 1]]], [1], [1])
-    change = compare(before, sample([[[1, 1, 1, 1]]], [1], [1]))
+    change = compare_samples(before, sample([[[1, 1, 1, 1]]], [1], [1]))
     assert change.iou == 0.75 and change.reasons == ("segments have other pixels",)
 
 
 def test_overlaps():
     before = sample([[[1, 1, 0, 0]], [[0, 2, 2, 0]]], [1, 1], [1, 2])
-    assert compare(before, sample([[[0, 1, 1, 0]], [[2, 2, 0, 0]]], [1, 1], [2, 1])).iou == 1
-    change = compare(before, sample([[[1, 2, 2, 0]]], [1, 1], [1, 2]))
+    assert compare_samples(before, sample([[[0, 1, 1, 0]], [[2, 2, 0, 0]]], [1, 1], [2, 1])).iou == 1
+    change = compare_samples(before, sample([[[1, 2, 2, 0]]], [1, 1], [1, 2]))
     assert change.iou == 0.75 and "pixels of several objects keep one of them" in change.reasons
 
 
 def test_two_objects_of_the_same_pixels():
     twins = sample([[[1, 1, 0, 0]], [[2, 2, 0, 0]]], [1, 1], [1, 2])
-    assert compare(twins, twins) == Change("a", 1.0, (), ())
-    assert compare(twins, sample([[[1, 1, 0, 0]]], [1], [1])).iou == 0.5
+    assert compare_samples(twins, twins) == Change("a", 1.0, (), ())
+    assert compare_samples(twins, sample([[[1, 1, 0, 0]]], [1], [1])).iou == 0.5
 
 
 def test_twins_are_known_by_their_numbers():
     before = sample([[[1, 1, 0, 0]], [[2, 2, 0, 0]]], [1, 1], [1, 2])
-    assert compare(before, sample([[[1, 1, 0, 0]], [[2, 2, 0, 0]]], [1, 1], [2, 1])) == Change("a", 1.0, (), ())
+    assert compare_samples(before, sample([[[1, 1, 0, 0]], [[2, 2, 0, 0]]], [1, 1], [2, 1])) == Change("a", 1.0, (), ())
 
 
 def test_many_overlaps_are_compared_at_once():
@@ -88,7 +88,7 @@ def test_many_overlaps_are_compared_at_once():
         planes[index, index : index + 50] = index + 1
     many = sample(planes, [1] * 150, range(1, 151))
     started = time.perf_counter()
-    assert compare(many, sample(planes[::-1], [1] * 150, range(1, 151))).iou == 1
+    assert compare_samples(many, sample(planes[::-1], [1] * 150, range(1, 151))).iou == 1
     assert time.perf_counter() - started < 2  # 0.2; 4 where each is compared with each
 
 
@@ -97,19 +97,19 @@ def test_equal_sums_are_no_proof(monkeypatch):
     monkeypatch.setattr(
         "segwright.conversion._marks", lambda groups, weights: list(zip(groups.kinds, groups.areas, strict=True))
     )
-    change = compare(sample([[[1, 1, 0, 0]]], [1], [1]), sample([[[0, 1, 1, 0]]], [1], [1]))
+    change = compare_samples(sample([[[1, 1, 0, 0]]], [1], [1]), sample([[[0, 1, 1, 0]]], [1], [1]))
     assert change.iou == pytest.approx(1 / 3) and change.reasons == ("segments have other pixels",)
 
 
 def test_regions_of_a_class_are_one():
     before = sample([[[1, 0, 2, 2]]], [1, 1], [0, 0])  # two crowds
-    assert compare(before, sample([[[1, 0, 1, 1]]], [1], [0])).iou == 1
+    assert compare_samples(before, sample([[[1, 0, 1, 1]]], [1], [0])).iou == 1
 
 
 def test_classes_are_compared_by_name():
     other = Classes.of(["car", "road"], is_thing=[True, False])
     before = sample([[[1, 1, 2, 2]]], [0, 1], [0, 1])
-    assert compare(before, sample([[[1, 1, 2, 2]]], [1, 0], [0, 1], other)).iou == 1
+    assert compare_samples(before, sample([[[1, 1, 2, 2]]], [1, 0], [0, 1], other)).iou == 1
 
 
 def test_differences_that_are_not_in_the_masks():
@@ -117,7 +117,7 @@ def test_differences_that_are_not_in_the_masks():
     after = sample([[[1, 1, 2, 2]]], [0, 1], [0, 1], Classes.of(["road", "car", "sky"]))
     after = Sample("a", after.image[:0], Grid((1, 4)), after.truth)
     before = Sample("a", before.image, Grid((1, 4), spacing_mm=(1.0, 2.0)), before.truth)
-    change = compare(before, after)
+    change = compare_samples(before, after)
     assert change.iou == 1 and change.reasons == ()
     assert set(change.notes) == {
         "the image is not kept",
@@ -130,7 +130,7 @@ def test_differences_that_are_not_in_the_masks():
 
 def test_samples_without_truth():
     bare = Sample.of("a", np.zeros((1, 1, 4), np.uint8))
-    assert compare(bare, bare).iou == 1 and compare(bare, sample([[[1, 1, 0, 0]]], [1], [1])).iou == 0
+    assert compare_samples(bare, bare).iou == 1 and compare_samples(bare, sample([[[1, 1, 0, 0]]], [1], [1])).iou == 0
 
 
 # By a slow twin
@@ -147,7 +147,7 @@ def test_the_iou_of_one_object_each(seed):
     )
     union = (first | second).sum()
     slow = (first & second).sum() / union if union else 1.0
-    assert compare(before, after).iou == pytest.approx(slow if first.any() or second.any() else 1.0)
+    assert compare_samples(before, after).iou == pytest.approx(slow if first.any() or second.any() else 1.0)
 
 
 # Whole data sets
@@ -318,4 +318,4 @@ def test_a_format_that_loses_samples_is_found_out(tmp_path, monkeypatch):
     with pytest.raises(FormatError, match="reads back with 0 of 2 samples .*mistake of the format mask_folder"):
         convert("synthetic:cells?count=2&shape=16x16", tmp_path / "new", "mask_folder")
     with pytest.raises(FormatError, match=r"'a' is \(1, 4\), and came back as \(1, 5\)"):
-        compare(sample([[[1, 1, VOID, 0]]], [0], [0]), sample([[[1, 1, 0, 0, 0]]], [0], [0]))
+        compare_samples(sample([[[1, 1, VOID, 0]]], [0], [0]), sample([[[1, 1, 0, 0, 0]]], [0], [0]))

@@ -42,7 +42,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Report:
+class ConversionReport:
     """What became of a data set: the number of samples, those that came back as they were, and the mean IoU of all.
 
     `reasons` counts the samples by what differs, `loses` is what the format cannot hold.
@@ -68,7 +68,7 @@ def convert(
     force: bool = False,
     watch: Watch | None = None,
     on_change: Callable[[Change], None] | None = None,
-) -> Report:
+) -> ConversionReport:
     """Write the data set at `source` to `target` in the format `to`, read it back, and report what differs.
 
     One sample is in memory at a time. A conversion that was stopped goes on where it was. What a dataset.toml at the source
@@ -121,7 +121,7 @@ def writer(name: str):  # noqa: ANN201  (a module)
     return readers()[name]
 
 
-def compare(before: Sample, after: Sample) -> Change:
+def compare_samples(before: Sample, after: Sample) -> Change:
     """What differs between a sample and the sample that came back."""
     notes = []
     if not _same_image(before.image, after.image):
@@ -145,7 +145,7 @@ def _check(
     loses: str,
     tell: Watch,
     on_change: Callable[[Change], None],
-) -> Report:
+) -> ConversionReport:
     is_file = len(data) == len(back) == 1 and Path(back.source).is_file()
     keys_back = back.keys if is_file else data.keys  # a file is called as its path says
     missing = sorted(set(keys_back) - set(back.keys))
@@ -159,7 +159,7 @@ def _check(
     notes: dict[str, int] = {}
     for done, (key, key_back) in enumerate(zip(data.keys, keys_back, strict=True)):
         tell("check", done, len(data))
-        change = compare(data.load(key), back.load(key_back))
+        change = compare_samples(data.load(key), back.load(key_back))
         on_change(change)
         total += change.iou
         lossless += change.iou == 1 and not change.reasons
@@ -167,7 +167,7 @@ def _check(
             reasons[text] = reasons.get(text, 0) + 1
         for text in change.notes:
             notes[text] = notes.get(text, 0) + 1
-    return Report(
+    return ConversionReport(
         data.source, back.source, to, len(data), lossless, total / max(len(data), 1), reasons, notes, loses if reasons else ""
     )
 

@@ -6,7 +6,7 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from segwright.codecs.dicom_series import _unpacked, find, in_order, is_dicom, read_series
+from segwright.codecs.dicom_series import _unpacked, find_series, in_order, is_dicom, read_series
 from segwright.core.errors import FormatError, MissingExtraError
 
 pydicom = pytest.importorskip("pydicom", reason="DICOM needs segwright[medical]")
@@ -59,7 +59,7 @@ def write_series(folder: Path, directions=AXES["plain"], *, count: int = 5, step
 
 
 def read(folder: Path):
-    [slices] = find(folder)[0].values()
+    [slices] = find_series(folder)[0].values()
     return read_series(in_order(slices))
 
 
@@ -93,7 +93,7 @@ def test_values_are_rescaled(tmp_path, change, dtype, value):
 
 def test_an_image_without_position_is_flat(tmp_path):
     write_slice(tmp_path / "a", np.ones((2, 3), np.uint16), (0, 0, 0), ImagePositionPatient=None, ImageOrientationPatient=None)
-    [slices] = find(tmp_path)[0].values()
+    [slices] = find_series(tmp_path)[0].values()
     array, grid = read_series(slices)
     assert array.shape == (1, 2, 3) and grid.spacing_mm == (0.7, 0.5) and grid.affine is None
 
@@ -215,7 +215,7 @@ def test_damaged_files_are_told_or_read(tmp_path):
             data = data[: chance.randrange(len(data))]
         (tmp_path / "a").write_bytes(data)
         try:
-            for slices in find(tmp_path)[0].values():
+            for slices in find_series(tmp_path)[0].values():
                 read_series(slices)
         except FormatError as error:
             assert str(tmp_path) in str(error)
@@ -226,4 +226,4 @@ def test_the_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
     assert is_dicom(tmp_path / "a") and not is_dicom(tmp_path)
     with pytest.raises(MissingExtraError, match=r"pip install 'segwright\[medical\]'"):
-        find(tmp_path)
+        find_series(tmp_path)

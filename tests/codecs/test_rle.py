@@ -54,17 +54,17 @@ def test_empty_and_full_frames(shape, value):
 def test_regions_lie_in_the_first_plane_that_has_room():
     bars = np.zeros((4, 2, 6), bool)
     bars[0, :, :3], bars[1, :, 2:4], bars[2, :, 4:], bars[3, :, 3:5] = True, True, True, True
-    planes = rle.paint([rle.encode(bar) for bar in bars], (2, 6), rle.encode(np.ones((2, 6), bool)))
+    planes = rle.paint_regions([rle.encode(bar) for bar in bars], (2, 6), rle.encode(np.ones((2, 6), bool)))
     assert planes[:, 0].tolist() == [[1, 1, 1, 0, 3, 3], [0, 0, 2, 2, 0, 0], [0, 0, 0, 4, 4, 0]]
     assert planes.dtype == np.int32 and planes.flags.c_contiguous
 
 
 def test_void_fills_what_no_region_covers():
     region, everything = rle.encode(np.array([[True, False]])), rle.encode(np.ones((1, 2), bool))
-    assert rle.paint([region], (1, 2), everything).tolist() == [[[1, -1]]]
-    assert rle.paint([region, everything], (1, 2), everything).tolist() == [[[1, 0]], [[2, 2]]]
-    assert rle.paint([], (1, 2), everything).tolist() == [[[-1, -1]]]
-    assert rle.of_void(rle.paint([region], (1, 2), everything)).tolist() == [1, 1]
+    assert rle.paint_regions([region], (1, 2), everything).tolist() == [[[1, -1]]]
+    assert rle.paint_regions([region, everything], (1, 2), everything).tolist() == [[[1, 0]], [[2, 2]]]
+    assert rle.paint_regions([], (1, 2), everything).tolist() == [[[-1, -1]]]
+    assert rle.of_void(rle.paint_regions([region], (1, 2), everything)).tolist() == [1, 1]
 
 
 def test_a_segment_in_several_planes_is_their_union():
@@ -126,7 +126,7 @@ def test_decoding_undoes_encoding(mask):
 def test_painting_keeps_every_region(several):
     counts = [rle.encode(mask) for mask in several]
     void = rle.encode(np.ones(several.shape[1:], bool))
-    planes = rle.paint(counts, several.shape[1:], void)
+    planes = rle.paint_regions(counts, several.shape[1:], void)
     for index, mask in enumerate(several):
         assert np.array_equal((planes == index + 1).any(axis=0), mask)
     assert np.array_equal(rle.decode(rle.of_void(planes), several.shape[1:]), ~several.any(axis=0))
@@ -136,7 +136,7 @@ def test_painting_keeps_every_region(several):
 
 def test_300_regions_that_all_overlap():
     counts = [rle.encode(np.ones((3, 4), bool))] * 300
-    planes = rle.paint(counts, (3, 4))
+    planes = rle.paint_regions(counts, (3, 4))
     assert planes.shape == (300, 3, 4) and (planes[:, 0, 0] == np.arange(1, 301)).all()
 
 
@@ -179,6 +179,6 @@ def test_lengths_that_do_not_fit_are_refused():
 def test_planes_that_fill_the_memory_are_refused(monkeypatch):
     monkeypatch.setattr(rle, "MAX_BYTES", 4 * 12 * 3)
     counts = [rle.encode(np.ones((3, 4), bool))] * 4
-    assert len(rle.paint(counts[:3], (3, 4))) == 3
+    assert len(rle.paint_regions(counts[:3], (3, 4))) == 3
     with pytest.raises(FormatError, match="4 regions of an image of 3 x 4 pixels cover each other.*cut the image into tiles"):
-        rle.paint(counts, (3, 4))
+        rle.paint_regions(counts, (3, 4))

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from segwright.conversion import compare, convert, writers
+from segwright.conversion import compare_samples, convert, writers
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.formats import open_dataset, readers
 
@@ -112,7 +112,7 @@ def test_any_mask_comes_back(name, kind, data, tmp_path_factory):
     place = tmp_path_factory.mktemp("data") / "set"
     readers()[name].write(place, written)
     for before, after in zip(written, open_dataset(place, name), strict=True):
-        change = compare(before, after)
+        change = compare_samples(before, after)
         assert (change.key, change.iou, change.reasons) == (after.key, 1.0, ())
 
 
@@ -125,7 +125,7 @@ def test_masks_survive_every_pair_of_formats(source, tmp_path):
             back = open_dataset(place / "source", source)
             assert sorted(back.keys) == sorted(sample.key for sample in written)
             for before in written:
-                assert compare(before, back.load(before.key)).reasons == (), (kind, before.key)
+                assert compare_samples(before, back.load(before.key)).reasons == (), (kind, before.key)
             for target in targets:
                 if kind in HOLDS[target]:
                     report = convert(place / "source", place / target, target, format=source)

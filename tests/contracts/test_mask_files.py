@@ -62,7 +62,7 @@ def test_objects_and_overlaps_are_refused(tmp_path, name):
 def test_colours_are_those_of_the_classes(tmp_path):
     classes = Classes.of(["a", "b"], colors=[(9, 8, 7), (1, 2, 3)])
     truth = Segmentation.semantic(np.array([[0, 1, VOID]]), classes)
-    tiff.write_values(tmp_path / "image.tif", np.zeros((1, 1, 3), np.uint8))
+    tiff.write_layers(tmp_path / "image.tif", np.zeros((1, 1, 3), np.uint8))
     source = Dataset("", classes, ("a",), lambda key: None, {"a": tmp_path / "image.tif"})
     for module in (mask_folder, tiff):
         path = module.write_mask(tmp_path, Sample.of("a", np.zeros((1, 1, 3), np.uint8), truth), source, palette=True)

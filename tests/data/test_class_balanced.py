@@ -8,13 +8,13 @@ from segwright.core.errors import SettingError
 from segwright.data.samplers import Sampler
 from segwright.data.samplers.class_balanced import ClassBalanced
 from segwright.data.samplers.uniform import Uniform
-from segwright.data.store import Item
+from segwright.data.store import StoredSample
 
 
-def item_of(class_map: np.ndarray | None, classes: Classes | None = None) -> Item:
+def item_of(class_map: np.ndarray | None, classes: Classes | None = None) -> StoredSample:
     shape = (1, 100, 100) if class_map is None else (1, *class_map.shape)
     truth = None if class_map is None else Segmentation.semantic(class_map, classes)
-    return Item(Sample.of("a", np.zeros(shape, np.uint8), truth))
+    return StoredSample(Sample.of("a", np.zeros(shape, np.uint8), truth))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_where_nothing_is_known_crops_lie_anywhere():
 def test_a_class_that_left_the_image_is_no_target():
     truth = Segmentation.semantic(np.zeros((8, 8), int), Classes.of(["a", "b"]))
     gone = Segmentation(truth.planes, np.array([0, 1], np.int32), np.zeros(2, np.int32), np.ones(2, np.float32), truth.classes)
-    item = Item(Sample.of("a", np.zeros((1, 8, 8), np.uint8), gone))
+    item = StoredSample(Sample.of("a", np.zeros((1, 8, 8), np.uint8), gone))
     for seed in range(8):
         assert ClassBalanced(share=1).pixel(item, np.random.default_rng(seed)).shape == (2,)
 

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from segwright.core import Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, ShapeError, UsageError
-from segwright.data.fingerprint import Objects, fingerprint, measure_objects
+from segwright.data.fingerprint import ObjectSizes, fingerprint, measure_objects
 
 CLASSES = Classes.of(["sky", "road", "car"])
 
@@ -35,9 +35,11 @@ def test_by_hand():
     assert found.class_images == (1, 1, 0)
     assert found.intensity[0].mean == pytest.approx(40) and found.intensity[0].median == 40  # void pixels do not count
     assert found.intensity[0].std == pytest.approx(20) and found.mean_shift == 0
-    assert found.objects[0] == Objects(count=1, area_median=3, area_5th=3, extent_median=1, extent_5th=1)
-    assert found.objects[1] == Objects(count=1, area_median=4, area_5th=4, extent_median=2, extent_5th=2)  # joined by a corner
-    assert found.objects[2] == Objects(count=0, area_median=0, area_5th=0, extent_median=0, extent_5th=0)
+    assert found.objects[0] == ObjectSizes(count=1, area_median=3, area_5th=3, extent_median=1, extent_5th=1)
+    assert found.objects[1] == ObjectSizes(
+        count=1, area_median=4, area_5th=4, extent_median=2, extent_5th=2
+    )  # joined by a corner
+    assert found.objects[2] == ObjectSizes(count=0, area_median=0, area_5th=0, extent_median=0, extent_5th=0)
     assert not found.has_instances
 
 
@@ -98,7 +100,7 @@ def test_volumes_and_spacing():
     sample = Sample("v", np.ones((1, 4, 5, 6), np.int16), grid, Segmentation.semantic(class_map, CLASSES))
     found = fingerprint(dataset([sample, replace(sample, key="w", grid=Grid((4, 5, 6)))]))
     assert found.axes == 3 and found.spacing_mm == (2.0, 1.0, 0.5)
-    assert found.objects[1] == Objects(count=2, area_median=6, area_5th=6, extent_median=1, extent_5th=1)
+    assert found.objects[1] == ObjectSizes(count=2, area_median=6, area_5th=6, extent_median=1, extent_5th=1)
 
 
 @settings(max_examples=25, deadline=None)

@@ -8,7 +8,7 @@ import pytest
 from segwright.core import Sample
 from segwright.core.errors import UsageError
 from segwright.data import store
-from segwright.data.store import Item, Store
+from segwright.data.store import Store, StoredSample
 from segwright.transforms.prepare import Preprocess
 
 
@@ -37,4 +37,4 @@ def test_positions_are_those_of_the_class_map(truths):
 
 def test_a_sample_without_truth_has_no_positions():
     with pytest.raises(UsageError, match="sample 'a' has no truth"):
-        _ = Item(Sample.of("a", np.zeros((1, 2, 2), np.uint8))).positions
+        _ = StoredSample(Sample.of("a", np.zeros((1, 2, 2), np.uint8))).positions

@@ -5,12 +5,12 @@ import numpy as np
 from segwright.core import Sample
 from segwright.data.samplers import Sampler
 from segwright.data.samplers.uniform import Uniform
-from segwright.data.store import Item
+from segwright.data.store import StoredSample
 
 
 def test_no_pixel_is_preferred_and_one_number_is_drawn():
     ours, theirs = np.random.default_rng(0), np.random.default_rng(0)
-    assert Uniform().pixel(Item(Sample.of("a", np.zeros((1, 4, 4), np.uint8))), ours) is None
+    assert Uniform().pixel(StoredSample(Sample.of("a", np.zeros((1, 4, 4), np.uint8))), ours) is None
     theirs.random()
     assert ours.random() == theirs.random() and isinstance(Uniform(), Sampler)
 

@@ -11,7 +11,7 @@ from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import SegwrightError, ShapeError, UnknownNameError
 from segwright.evaluation import accumulate
 from segwright.evaluation.accumulate import Counter, Work, chosen, count, offered, videos_of
-from segwright.evaluation.evaluate import fitting, tally_pairs
+from segwright.evaluation.evaluate import fitting_metrics, tally_pairs
 from segwright.evaluation.pairs import Pair, pair
 from segwright.metrics.accumulators import Sums
 
@@ -112,10 +112,10 @@ def test_videos_are_counted_as_wholes():
 
 
 def test_metrics_fit_what_the_truth_holds():
-    assert fitting(datasets(1))[0] == "confusion"
+    assert fitting_metrics(datasets(1))[0] == "confusion"
     objects = Segmentation.panoptic(np.array([[1, 0]]), [0], [1], classes=NUCLEI)
     data = Dataset("here", NUCLEI, ("a",), lambda key: Sample.of(key, np.zeros((0, 1, 2), np.uint8), objects))
-    assert "average_precision" in fitting(pair(data, data)) and "confusion" not in fitting(pair(data, data))
+    assert "average_precision" in fitting_metrics(pair(data, data)) and "confusion" not in fitting_metrics(pair(data, data))
 
 
 def test_objects_without_scores_of_their_own_are_told_where_they_are_ranked():

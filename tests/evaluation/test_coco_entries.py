@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segwright.core.errors import UsageError
-from segwright.evaluation.coco_entries import boxes_of, grouped, images_of, looked_up, numbers, opened, runs_of
+from segwright.evaluation.coco_entries import boxes_of, content_of, grouped, images_of, looked_up, numbers, runs_of
 
 TRUTH = {"images": [{"id": n, "height": 2, "width": 3} for n in (8, 2)]}
 
@@ -35,4 +35,4 @@ def test_numbers():
     assert numbers([1, 0.5, True], "score", "results").tolist() == [1, 0.5, 1] and not len(numbers([], "score", "results"))
     with pytest.raises(UsageError, match=r"results\[1\]: score is \[2\], a number is needed"):
         numbers([1, [2]], "score", "results")
-    assert boxes_of([], "results").shape == (0, 4) and opened([1], "results") == ([1], "results")
+    assert boxes_of([], "results").shape == (0, 4) and content_of([1], "results") == ([1], "results")

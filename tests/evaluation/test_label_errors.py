@@ -8,12 +8,12 @@ from segwright.evaluation.label_errors import (
     MAX_SHOWN,
     PER_IMAGE,
     LabelError,
-    box_of,
     label_errors,
+    segment_box,
     shortlist,
     strongest,
 )
-from segwright.evaluation.tide_errors import fates
+from segwright.evaluation.tide_errors import match_outcomes
 
 CLASSES = Classes.of(["cell", "dot"], is_thing=[True, True])
 STUFF = Classes.of(["sky", "road", "tree"])
@@ -30,7 +30,7 @@ def squares(*places, classes=None, scores=None, side=8):
 def found(prediction, truth, image=None, key="a"):
     guess, actual = labels_of_both(prediction, truth)
     maps = (guess, actual, border_distance(actual))
-    return list(label_errors(key, prediction, truth, fates(prediction, truth), maps, image))
+    return list(label_errors(key, prediction, truth, match_outcomes(prediction, truth), maps, image))
 
 
 def test_missing_label_by_hand():
@@ -139,5 +139,5 @@ def test_shortlist_by_hand():
 
 
 def test_box_by_hand():
-    assert box_of(squares((3, 5)), 0) == ((3, 11), (5, 13))
-    assert box_of(squares((3, 5), (3, 5)), 0) == ((3, 11), (5, 13))  # they overlap in two planes
+    assert segment_box(squares((3, 5)), 0) == ((3, 11), (5, 13))
+    assert segment_box(squares((3, 5), (3, 5)), 0) == ((3, 11), (5, 13))  # they overlap in two planes

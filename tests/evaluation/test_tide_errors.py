@@ -8,20 +8,20 @@ import pytest
 from segwright.codecs import rle
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import ShapeError
-from segwright.evaluation.tide_errors import (  # fmt: skip
+from segwright.evaluation.tide_errors import (
     BOTH,
     CLASS,
     DUPLICATE,
     FALSE,
-    FATES,
     MASK,
     MATCHED,
     MERGED,
     MISSED,
     NO_OBJECT,
+    OUTCOMES,
     SPLIT,
-    Objects,
-    fates,
+    ObjectOutcomes,
+    match_outcomes,
 )
 from segwright.metrics.average_precision import AveragePrecision
 
@@ -38,8 +38,8 @@ def objects(*spans, scores=None, ids=None):
 
 
 def outcome(prediction, truth):
-    became = fates(prediction, truth)
-    return became.predicted.tolist(), became.true.tolist(), Objects.of(became, prediction, truth)
+    became = match_outcomes(prediction, truth)
+    return became.predicted.tolist(), became.true.tolist(), ObjectOutcomes.of(became, prediction, truth)
 
 
 # Each cause by hand
@@ -158,7 +158,9 @@ def test_a_class_of_which_all_is_missed_gains_only_without_false_predictions():
 def test_volumes():
     truth, guess = np.zeros((2, 3, 4, 6), bool), np.zeros((1, 3, 4, 6), bool)
     truth[0, :, :, :3], truth[1, :, :, 3:], guess[0] = True, True, True
-    became = fates(Segmentation.instances(guess, [0], classes=CLASSES), Segmentation.instances(truth, [0, 0], classes=CLASSES))
+    became = match_outcomes(
+        Segmentation.instances(guess, [0], classes=CLASSES), Segmentation.instances(truth, [0, 0], classes=CLASSES)
+    )
     assert became.predicted.tolist() == [MATCHED] and sorted(became.true.tolist()) == [MATCHED, MERGED]  # IoU 0.5 of both
 
 
@@ -195,14 +197,14 @@ def disturbed(truth, seed):
 
 def whole(seeds):
     pairs = [(disturbed(scene(seed), 100 + seed), scene(seed)) for seed in seeds]
-    return [Objects.of(fates(guess, truth), guess, truth) for guess, truth in pairs], pairs
+    return [ObjectOutcomes.of(match_outcomes(guess, truth), guess, truth) for guess, truth in pairs], pairs
 
 
 @pytest.mark.parametrize("seed", range(0, 40, 4))
 def test_law_mending_all_causes_gives_ap_1_and_none_makes_it_worse(seed):
     parts, _ = whole(range(seed, seed + 4))
-    found = Objects.total(parts)
-    assert found.mean_ap(range(1, len(FATES))) == pytest.approx(1.0)
+    found = ObjectOutcomes.total(parts)
+    assert found.mean_ap(range(1, len(OUTCOMES))) == pytest.approx(1.0)
     costs = found.costs()
     assert min(costs.values()) >= -1e-12 and list(costs.values()) == sorted(costs.values(), reverse=True)
 
@@ -218,8 +220,8 @@ def test_equals_tide_where_nothing_is_merged_or_split():
         truth = Segmentation.instances(true, [row[0] for row in image["true"]], classes=CLASSES)
         kinds, scores = [row[0] for row in image["predicted"]], [row[1] for row in image["predicted"]]
         guess = Segmentation.instances(predicted, kinds, scores=scores, classes=CLASSES)
-        parts.append(Objects.of(fates(guess, truth), guess, truth))
-    found = Objects.total(parts)
+        parts.append(ObjectOutcomes.of(match_outcomes(guess, truth), guess, truth))
+    found = ObjectOutcomes.total(parts)
     assert 100 * found.mean_ap() == pytest.approx(golden["ap"], abs=1e-10)
     ours = {name: 100 * cost for name, cost in found.costs().items()}
     assert ours == pytest.approx(golden["costs"] | {"merged": 0, "split": 0}, abs=1e-10)
@@ -232,13 +234,13 @@ def test_ap_equals_that_of_the_metric():
     total = states[0]
     for state in states[1:]:
         total = total + state
-    assert Objects.total(parts).mean_ap() == pytest.approx(float(metric.score(total)["AP50"]), abs=1e-12)
+    assert ObjectOutcomes.total(parts).mean_ap() == pytest.approx(float(metric.score(total)["AP50"]), abs=1e-12)
 
 
 def test_law_sums_merge_in_any_grouping_and_travel():
     parts, _ = whole(range(6))
-    total = Objects.total(parts)
-    one = pickle.loads(pickle.dumps((parts[0] + parts[1]) + (parts[2] + Objects.total(parts[3:]))))
+    total = ObjectOutcomes.total(parts)
+    one = pickle.loads(pickle.dumps((parts[0] + parts[1]) + (parts[2] + ObjectOutcomes.total(parts[3:]))))
     assert one.mean_ap() == total.mean_ap() and one.costs() == total.costs()
     assert (one.true == total.true).all() and (one.predicted() == total.predicted()).all()
 
@@ -256,11 +258,11 @@ def test_law_each_object_has_one_fate():
 def test_law_truth_against_truth_is_all_matched():
     for seed in range(5):
         truth = scene(seed)
-        became = fates(truth, truth)
+        became = match_outcomes(truth, truth)
         is_hidden = truth.areas() == 0
         assert (became.true[~is_hidden] == MATCHED).all()
 
 
 def test_messages():
     with pytest.raises(ShapeError, match="predict at the size of the original image"):
-        fates(scene(0, (20, 20)), scene(0, (20, 21)))
+        match_outcomes(scene(0, (20, 20)), scene(0, (20, 21)))

@@ -36,7 +36,7 @@ def random_sample(key, seed, count):
     numbers[generator.random(count) < 0.2] = 0
     scores = np.where(generator.random(count) < 0.5, 1, generator.random(count)).astype(np.float32)
     void = rle.encode(generator.random((height, width)) > 0.7)
-    planes = rle.paint([rle.encode(mask) for mask in masks], (height, width), void if seed % 2 else None)
+    planes = rle.paint_regions([rle.encode(mask) for mask in masks], (height, width), void if seed % 2 else None)
     image = generator.integers(0, 256, (3 if seed % 3 else 1, height, width), dtype=np.uint8)
     return Sample.of(key, image, Segmentation(planes, class_ids, numbers, scores, CLASSES))
 

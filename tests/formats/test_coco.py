@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from segwright.codecs import rle
-from segwright.conversion import compare
+from segwright.conversion import compare_samples
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.data.splits import open_splits
@@ -186,7 +186,7 @@ def test_any_mask_comes_back(tmp_path_factory, given_truths):
     data = coco.read(root)
     assert data.classes == BOTH and data.keys == tuple(sample.key for sample in samples)
     for before, after in zip(samples, data, strict=True):
-        change = compare(before, after)
+        change = compare_samples(before, after)
         assert (change.iou, change.reasons) == (1.0, ())
         areas = before.truth.areas() > 0
         assert before.truth.instance_ids[areas].tolist() == after.truth.instance_ids.tolist()

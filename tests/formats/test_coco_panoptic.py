@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from segwright.conversion import compare
+from segwright.conversion import compare_samples
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import coco, coco_panoptic, open_dataset
@@ -90,7 +90,7 @@ def test_parts_of_the_data_set(tmp_path):
     data = open_dataset(tmp_path / "x")
     assert sorted(data.keys) == ["b", "train__a", "val__a"]
     for sample in data:
-        assert compare(sample_of(sample.key, truth), sample).iou == 1
+        assert compare_samples(sample_of(sample.key, truth), sample).iou == 1
         assert np.array_equal(sample.image, sample_of(sample.key, truth).image)
 
 
@@ -123,7 +123,7 @@ def test_real_segments_survive(shared_data, tmp_path, module):
     data = coco_panoptic.read(shared_data / "coco_panoptic")
     module.write(tmp_path / "x", data)
     for before, after in zip(data, module.read(tmp_path / "x"), strict=True):
-        change = compare(before, after)
+        change = compare_samples(before, after)
         assert (change.iou, change.reasons, change.notes) == (1.0, (), ())
 
 
@@ -137,7 +137,7 @@ def test_any_map_comes_back(tmp_path_factory, segment_map):
     segment_map[segment_map == 0] = VOID
     sample = sample_of("a", Segmentation.panoptic(segment_map, [0, 1, 1, 0, 1, 1], [0, 9, 3, 0, 2, 0], classes=BOTH))
     coco_panoptic.write(root, [sample])
-    change = compare(sample, coco_panoptic.read(root)[0])
+    change = compare_samples(sample, coco_panoptic.read(root)[0])
     assert (change.iou, change.reasons, change.notes) == (1.0, (), ())
 
 

@@ -24,13 +24,13 @@ def test_by_hand(tmp_path):
     )
     known = dataset_file.read(root)
     assert known.drop == ("a",) and known.groups == (("b", "c"),) and known.path == root / "dataset.toml"
-    assert dataset_file.masks(root) == {"classes": ["road"], "values": [7], "ignore_index": 0}
+    assert dataset_file.masks_table(root) == {"classes": ["road"], "values": [7], "ignore_index": 0}
     assert dataset_file.apply(in_memory("a", "b"), root).keys == ("b",)
     assert dataset_file.dropped(root) == {"a"}
 
 
 def test_without_a_file(tmp_path):
-    assert dataset_file.read(tmp_path) is None and dataset_file.masks(tmp_path) is None
+    assert dataset_file.read(tmp_path) is None and dataset_file.masks_table(tmp_path) is None
     data = in_memory("a")
     assert dataset_file.apply(data, tmp_path) is data
     assert dataset_file.read("synthetic:streets") is None

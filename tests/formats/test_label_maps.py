@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.errors import OutputError
-from segwright.formats.label_maps import NOTHING, fits_mask, looked_up, mask_values, to_maps, to_segmentation
+from segwright.formats.label_maps import NOTHING, fits_mask, look_up_pixels, mask_values, to_maps, to_segmentation
 
 THREE = Classes.of(["road", "car", "sky"], is_thing=[False, True, False])
 
@@ -52,7 +52,7 @@ def test_a_table_is_looked_up(shape):
     planes = np.random.default_rng(0).integers(-1, 4, (3, *shape)).astype(np.int32)
     truth = Segmentation(planes, *(np.array([0, 1, 2], np.int32),) * 2, np.ones(3, np.float32), THREE)
     table = np.array([10, 20, 30, 40, 50], np.uint16)
-    found = looked_up(truth, table)
+    found = look_up_pixels(truth, table)
     assert found.dtype == np.uint16
     for place in np.ndindex(shape):
         column = planes[(slice(None), *place)]

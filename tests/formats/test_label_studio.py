@@ -22,7 +22,7 @@ def brush(*pixels):
     mask = np.zeros((4, 6), bool)
     for row, column in pixels:
         mask[row, column] = True
-    return {"format": "rle", "rle": brush_rle.encode(mask).tolist()}
+    return {"format": "rle", "rle": brush_rle.encode_brush(mask).tolist()}
 
 
 def task(*results, image="/data/upload/3/1a2b3c4d-a.png", **more):

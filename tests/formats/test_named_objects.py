@@ -20,7 +20,7 @@ from segwright.formats.named_objects import (
     images_by_key,
     label_files,
     label_name,
-    numbers_of,
+    number_attributes,
     place_of,
     placed,
     polygon,
@@ -63,7 +63,7 @@ def test_regions_become_a_segmentation():
     assert truth.scores.tolist() == [1, 0.5, 1, 1, 1] and truth.planes.tolist() == [[[1, 2, -1]], [[4, 3, 0]], [[5, 0, 0]]]
     back = list(regions_of(Sample.of("a", np.zeros((1, 1, 3), np.uint8), truth), "x"))
     assert [region.name for region in back] == ["car", "car", "road", "car", "car"]
-    assert [numbers_of(region) for region in back[:3]] == [
+    assert [number_attributes(region) for region in back[:3]] == [
         {"instance_id": 2},
         {"instance_id": 1, "score": 0.5},
         {"instance_id": 0},

@@ -38,7 +38,7 @@ def sample(key: str, shape=(7, 9), *, affine=None, channels: int = 2, dtype=np.f
 @pytest.mark.parametrize(("raster", "half"), [(1, 0.5), (2, 0.0), (None, 0.5)])
 def test_tie_points_of_corners_and_of_centres(tmp_path, raster, half):
     tags = [SCALE, TIE, *([keys(raster)] if raster else [])]
-    grid = tiff.grid_of(put(tmp_path / "a.tif", np.zeros((30, 40), np.uint8), *tags))
+    grid = tiff.tiff_grid(put(tmp_path / "a.tif", np.zeros((30, 40), np.uint8), *tags))
     assert grid.shape == (30, 40) and grid.spacing_mm is None
     x, y, _ = grid.affine @ [20, 10, 1]  # row 20, column 10 is the tie point
     assert (x, y) == (440720 + half * 0.5, 3751320 - half * 0.25)
@@ -49,14 +49,14 @@ def test_tie_points_of_corners_and_of_centres(tmp_path, raster, half):
 def test_a_transformation_of_any_byte_order(tmp_path, order):
     matrix = (2.0, 1.0, 0, 100, -1.0, 3.0, 0, 200, 0, 0, 0, 0, 0, 0, 0, 1)
     path = put(tmp_path / "a.tif", np.zeros((3, 4), np.uint16), (34264, 12, 16, matrix, True), keys(2), byteorder=order)
-    affine = tiff.grid_of(path).affine  # row, column -> 2 * column + row + 100, 3 * row - column + 200
+    affine = tiff.tiff_grid(path).affine  # row, column -> 2 * column + row + 100, 3 * row - column + 200
     assert np.array_equal(affine, [[1, 2, 100], [3, -1, 200], [0, 0, 1]])
 
 
 def test_no_place(tmp_path):
-    assert tiff.grid_of(put(tmp_path / "a.tif", np.zeros((3, 4), np.uint16))).affine is None
+    assert tiff.tiff_grid(put(tmp_path / "a.tif", np.zeros((3, 4), np.uint16))).affine is None
     assert tiff.geo_tags(tmp_path / "a.tif") is None
-    assert tiff.grid_of(put(tmp_path / "a.tif", np.zeros((3, 4), np.uint16), TIE)).affine is None  # a point, no scale
+    assert tiff.tiff_grid(put(tmp_path / "a.tif", np.zeros((3, 4), np.uint16), TIE)).affine is None  # a point, no scale
 
 
 def test_which_sets_it_takes(tmp_path):
@@ -122,7 +122,7 @@ def test_the_tags_are_carried_byte_for_byte(tmp_path, order):
     assert len(tags.tags) == 5 and tags.byteorder == order
     assert (tmp_path / "out" / "images" / "a.tif").read_bytes() == path.read_bytes()
     assert tiff.geo_tags(tmp_path / "out" / "masks" / "a.tif") == tags
-    assert np.array_equal(tiff.grid_of(tmp_path / "out" / "masks" / "a.tif").affine, tiff.grid_of(path).affine)
+    assert np.array_equal(tiff.tiff_grid(tmp_path / "out" / "masks" / "a.tif").affine, tiff.tiff_grid(path).affine)
 
 
 def test_large_files(tmp_path, monkeypatch):
@@ -154,13 +154,13 @@ def test_damaged_files_are_told_or_read(tmp_path):
 
 def test_what_is_no_tiff_is_told(tmp_path):
     with pytest.raises(FormatError, match="does not exist"):
-        tiff.grid_of(tmp_path / "a.tif")
+        tiff.tiff_grid(tmp_path / "a.tif")
     (tmp_path / "a.tif").write_bytes(b"nothing")
     with pytest.raises(FormatError, match="damaged or no TIFF"):
-        tiff.grid_of(tmp_path / "a.tif")
+        tiff.tiff_grid(tmp_path / "a.tif")
     put(tmp_path / "a.tif", np.zeros((3, 4), np.uint8), (33550, 12, 3, (0.0, 0.0, 0.0), True), TIE)
     with pytest.raises(FormatError, match="lead to no place on a map"):
-        tiff.grid_of(tmp_path / "a.tif")
+        tiff.tiff_grid(tmp_path / "a.tif")
 
 
 def test_numbers_that_do_not_fit_are_told(tmp_path):

@@ -12,7 +12,7 @@ from PIL import Image
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats.label_maps import to_maps
-from segwright.formats.voc import CLASSES, colors_of, matches, numbers_of, read, write
+from segwright.formats.voc import CLASSES, colors_of, matches, numbers_of_colors, read, write
 
 THINGS = Classes.of(["car", "person", "road"], is_thing=[True, True, False])
 IMAGE = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
@@ -51,7 +51,7 @@ def test_the_colors_of_voc():
         [224, 224, 192],
     ]
     numbers = np.array([[0, 1, 300, 2**24 - 1]])
-    assert np.array_equal(numbers_of(np.moveaxis(colors_of(numbers[0])[None], -1, 0)), numbers)
+    assert np.array_equal(numbers_of_colors(np.moveaxis(colors_of(numbers[0])[None], -1, 0)), numbers)
 
 
 def test_the_published_layout(tmp_path):

@@ -15,7 +15,7 @@ from types import ModuleType
 import numpy as np
 
 from segwright.codecs import rle
-from segwright.evaluation.tide_errors import MERGED, SPLIT, fates
+from segwright.evaluation.tide_errors import MERGED, SPLIT, match_outcomes
 
 HERE = Path(__file__).parent
 MADE_BY = "dbolya/tide 49a5d2a4aeb56795e93a3ed7cc7e6d25757bb4c1 (tidecv 1.0.1)"
@@ -33,7 +33,7 @@ def scenes():
         truth = makers.scene(seed)
         guess = makers.disturbed(truth, 100 + seed)
         guess = replace(guess, scores=np.random.default_rng(seed).random(len(guess)).astype(np.float32).round(4))  # no ties
-        became = fates(guess, truth)
+        became = match_outcomes(guess, truth)
         if not len(truth) or {MERGED, SPLIT} & {*became.predicted.tolist(), *became.true.tolist()}:
             continue
         if (truth.areas() > 0).all() and (guess.areas() > 0).all():

@@ -16,7 +16,7 @@ from segwright.inference.engine import (
     VINO,
     VINO_HALF,
     AutoEngine,
-    Kind,
+    EngineKind,
     OpenVINOEngine,
     TorchEngine,
     pick_engine,
@@ -138,7 +138,11 @@ class Slow:
 def test_the_fastest_is_picked_and_remembered(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(engine, "TorchEngine", lambda network, device: Slow(0.1))
-    kinds = [Kind("slow", lambda *_: Slow(0.2)), Kind("fast", lambda *_: Slow(0.001)), Kind("middle", lambda *_: Slow(0.05))]
+    kinds = [
+        EngineKind("slow", lambda *_: Slow(0.2)),
+        EngineKind("fast", lambda *_: Slow(0.001)),
+        EngineKind("middle", lambda *_: Slow(0.05)),
+    ]
     monkeypatch.setattr(engine, "candidates", lambda device: kinds)
     network = Net().eval()
     assert pick_engine(network, AGREE, EXAMPLE).wait_s == 0.001
@@ -149,7 +153,7 @@ def test_the_fastest_is_picked_and_remembered(monkeypatch, caplog):
 
 def test_an_engine_with_other_labels_is_out(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(engine, "candidates", lambda device: [Kind("wrong", lambda *_: Slow(0, sign=-1.0))])
+    monkeypatch.setattr(engine, "candidates", lambda device: [EngineKind("wrong", lambda *_: Slow(0, sign=-1.0))])
     assert isinstance(pick_engine(Net().eval(), AGREE, EXAMPLE), TorchEngine)
     assert "wrong: out, 0.00 % agrees" in caplog.text
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from segwright.inference import engine_cache
-from segwright.inference.engine_cache import FILE, EngineCache, fingerprint
+from segwright.inference.engine_cache import FILE, EngineCache, network_digest
 
 
 def network(seed: int = 0, width: int = 3) -> nn.Module:
@@ -41,11 +41,11 @@ def test_the_cache_lies_in_the_home_folder_without_xdg(monkeypatch, tmp_path):
 
 
 def test_the_fingerprint_changes_with_weights_layers_and_nothing_else():
-    first = fingerprint(network())
-    assert first == fingerprint(network())
-    assert first != fingerprint(network(seed=1))
-    assert first != fingerprint(network(width=4))
-    assert first != fingerprint(nn.Sequential(*network(), nn.Identity()))
+    first = network_digest(network())
+    assert first == network_digest(network())
+    assert first != network_digest(network(seed=1))
+    assert first != network_digest(network(width=4))
+    assert first != network_digest(nn.Sequential(*network(), nn.Identity()))
 
 
 def test_the_fingerprint_changes_with_the_source(tmp_path, monkeypatch):
@@ -54,15 +54,15 @@ def test_the_fingerprint_changes_with_the_source(tmp_path, monkeypatch):
     (tmp_path / "net_of_a_user.py").write_text(source.format(""))
     import net_of_a_user
 
-    before = fingerprint(net_of_a_user.Net())
-    assert before == fingerprint(net_of_a_user.Net())
+    before = network_digest(net_of_a_user.Net())
+    assert before == network_digest(net_of_a_user.Net())
     (tmp_path / "net_of_a_user.py").write_text(source.format(" + 1"))
-    assert before != fingerprint(net_of_a_user.Net())
+    assert before != network_digest(net_of_a_user.Net())
 
 
 def test_half_precision_and_integer_weights_have_a_fingerprint():
-    assert fingerprint(network().bfloat16()) != fingerprint(network())
-    assert fingerprint(nn.BatchNorm2d(3)) == fingerprint(nn.BatchNorm2d(3))  # it counts its batches in an integer
+    assert network_digest(network().bfloat16()) != network_digest(network())
+    assert network_digest(nn.BatchNorm2d(3)) == network_digest(nn.BatchNorm2d(3))  # it counts its batches in an integer
 
 
 def test_the_networks_used_longest_ago_go_when_all_grow_large(empty_cache, monkeypatch):

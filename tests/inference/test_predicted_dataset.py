@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from segwright.codecs.volume_file import read_volume, write_volume
-from segwright.conversion import compare, writers
+from segwright.conversion import compare_samples, writers
 from segwright.core import VOID, Classes, Grid, Sample, Segmentation
 from segwright.core.errors import OutputError, ShapeError, UnknownNameError, UsageError
 from segwright.formats import dicom, mask_folder, open_dataset, tiff, volume
@@ -80,7 +80,7 @@ def test_objects_become_coco(photos, tmp_path, answer, kind):
     data = open_dataset(tmp_path / "out")
     assert data.keys == tuple("01234") and data.classes == CLASSES
     for sample in data:
-        change = compare(Sample.of(sample.key, sample.image, answer(sample.image)), sample)
+        change = compare_samples(Sample.of(sample.key, sample.image, answer(sample.image)), sample)
         assert not change.reasons and not change.notes
     assert (tmp_path / "out" / "images" / "4.jpg").read_bytes() == (photos / "4.jpg").read_bytes()
 
@@ -108,7 +108,7 @@ def test_objects_on_a_map_keep_their_place(tmp_path, caplog):
     predict(Fake(boxes), tmp_path / "map.tif", tmp_path / "out")
     [sample] = open_dataset(tmp_path / "out")
     assert np.array_equal(sample.truth.masks(), boxes(sample.image).masks()) and sample.truth.scores.tolist() == [0.75, 0.5]
-    assert np.array_equal(sample.grid.affine, tiff.grid_of(tmp_path / "map.tif").affine) and not caplog.text
+    assert np.array_equal(sample.grid.affine, tiff.tiff_grid(tmp_path / "map.tif").affine) and not caplog.text
     feature = json.loads((tmp_path / "out" / "map.geojson").read_text())["features"][0]
     assert feature["geometry"]["coordinates"][0][0][0] > 440720
 
@@ -129,7 +129,7 @@ def test_volumes_with_objects_keep_their_grid(tmp_path):
     write_volume(tmp_path / "scans" / "a.nrrd", scan, Grid((3, 10, 16), (3.0, 0.5, 0.5)))
     predict(Fake(road_and_cars), tmp_path / "scans", tmp_path / "out")
     [sample] = open_dataset(tmp_path / "out")
-    change = compare(Sample("a", scan, sample.grid, road_and_cars(scan)), sample)
+    change = compare_samples(Sample("a", scan, sample.grid, road_and_cars(scan)), sample)
     assert not change.reasons and sample.grid.spacing_mm == (3.0, 0.5, 0.5) and np.array_equal(sample.image, scan)
     assert read_volume(tmp_path / "out" / "masks" / "a.nii.gz")[0].max() == 255
     predict(Fake(classes_of), tmp_path / "scans", tmp_path / "nnunet", format="nnunet")

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from segwright.inspection.adjacent_tiles import about_tiles, fitting, touching
-from segwright.inspection.sample_scan import Look, borders
+from segwright.inspection.adjacent_tiles import about_tiles, touching, touching_borders
+from segwright.inspection.sample_scan import SampleScan, border_lines
 from segwright.inspection.split_leakage import Together
 
 
@@ -17,9 +17,9 @@ def spots(seed, shape):
 
 
 def look(key, picture):
-    return Look(
+    return SampleScan(
         key=key, part="", shape=picture.shape, channels=1, dtype="float32", scale=1.0, step=None,
-        thumb=np.zeros((32, 32), np.float32), digest=picture.tobytes(), borders=borders(picture),
+        thumb=np.zeros((32, 32), np.float32), digest=picture.tobytes(), borders=border_lines(picture),
     )  # fmt: skip
 
 
@@ -57,8 +57,8 @@ def test_law_a_border_fits_its_own_continuation(field):
     picture = spots(3, (200, 100))
     first, second = picture[:, 48:50].T[None, ::-1], picture[:, 50:52].T[None]
     noise = np.stack([spots(seed, (2, 200)) for seed in range(4, 12)])
-    assert fitting(np.concatenate([first, noise[:4]]), np.concatenate([noise[4:5], second, noise[5:]])) == [(0, 1)]
-    assert fitting(first, second) == []  # a single image
+    assert touching_borders(np.concatenate([first, noise[:4]]), np.concatenate([noise[4:5], second, noise[5:]])) == [(0, 1)]
+    assert touching_borders(first, second) == []  # a single image
 
 
 def test_findings_and_groups(field):

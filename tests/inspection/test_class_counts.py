@@ -3,14 +3,14 @@ import pytest
 
 from segwright.core import Classes
 from segwright.inspection.class_counts import about_classes
-from segwright.inspection.sample_scan import Look
+from segwright.inspection.sample_scan import SampleScan
 
 ROAD = Classes.of(["sky", "road", "car"])
 CELLS = Classes.of(["background", "cell"])
 
 
 def look(key, pixels, part="train", nothing=0, void=0, shape=(10, 10)):
-    return Look(
+    return SampleScan(
         key=key, part=part, shape=shape, channels=1, dtype="uint8", scale=1.0, step=None, thumb=np.zeros((32, 32), np.float32),
         digest=key.encode(), borders=None, pixels=np.array(pixels), nothing=nothing, void=void,
     )  # fmt: skip

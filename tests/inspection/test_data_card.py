@@ -6,9 +6,9 @@ import pytest
 from segwright.core import Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.data.fingerprint import fingerprint
-from segwright.inspection.data_card import facts, size_table, write_data_card
+from segwright.inspection.data_card import fact_rows, size_table, write_data_card
 from segwright.inspection.finding import Finding
-from segwright.inspection.inspect import Report, inspect
+from segwright.inspection.inspect import InspectionReport, inspect
 
 ILL = Finding("off-by-one", "error", "1 to 3 & never 0.", "Say so.", {}, ("a",))
 
@@ -16,7 +16,7 @@ ILL = Finding("off-by-one", "error", "1 to 3 & never 0.", "Say so.", {}, ("a",))
 def reported(dataset, *findings, at_most=200):
     sizes = {sample.grid.shape: len(dataset) for sample in [dataset[0]]}
     looked_at = min(at_most, len(dataset))
-    return Report(
+    return InspectionReport(
         source=dataset.source,
         root=None,
         count=len(dataset),
@@ -84,7 +84,7 @@ def test_a_large_set_says_how_much_was_looked_at(truths, tmp_path, read_html):
         "4 of them were looked at, drawn at random; small pictures of 4 were compared." in text
         and "Measured on 4 samples, drawn at random." in text
     )
-    assert ("looked at", "4, drawn at random; 4 compared by a small picture") in facts(report)
+    assert ("looked at", "4, drawn at random; 4 compared by a small picture") in fact_rows(report)
 
 
 def test_volumes_without_truth(classes, tmp_path, read_html):
@@ -101,7 +101,7 @@ def test_nothing_that_can_be_read(truths, tmp_path, read_html):
     assert (
         "6 images." in text
         and "off-by-one" in text
-        and facts(report)
+        and fact_rows(report)
         == [
             ("source", "memory"),
             ("samples", "6"),
@@ -123,7 +123,7 @@ def test_many_sizes_end_in_one_row():
 
 
 def test_facts_for_a_terminal(truths):
-    rows = dict(facts(reported(truths)))
+    rows = dict(fact_rows(reported(truths)))
     assert (
         rows["source"] == "memory" and rows["images"] == "6" and rows["height × width"] == "12 × 16" and rows["channels"] == "3"
     )

@@ -3,14 +3,14 @@ import numpy as np
 import pytest
 
 from segwright.inspection.duplicates import about_likeness, near_pairs, picture_hash
-from segwright.inspection.sample_scan import THUMB, Look, grey_picture
+from segwright.inspection.sample_scan import THUMB, SampleScan, grey_picture
 from segwright.inspection.split_leakage import Together
 
 
 def look(key, image, mask=b"m"):
     grey = grey_picture(image)
     thumb = cv2.resize(grey, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
-    return Look(
+    return SampleScan(
         key=key, part="", shape=image.shape[1:], channels=len(image), dtype="uint8", scale=float(image.max()), step=None,
         thumb=thumb, digest=image.tobytes()[:4000], borders=None, mask_digest=mask,
     )  # fmt: skip

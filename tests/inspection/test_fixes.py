@@ -4,12 +4,12 @@ from segwright.core.errors import FormatError, UsageError
 from segwright.formats import dataset_file
 from segwright.inspection.finding import Finding, Fix
 from segwright.inspection.fixes import write_config
-from segwright.inspection.inspect import Report
+from segwright.inspection.inspect import InspectionReport
 
 
 def reported(root, **fixes):
     findings = tuple(Finding(name.replace("_", "-"), "error", "E.", "R.", {}, (), fix) for name, fix in fixes.items())
-    return Report(
+    return InspectionReport(
         source="data",
         root=root,
         count=1,

@@ -5,14 +5,14 @@ from segwright.codecs.volume_file import write_volume
 from segwright.core import Grid
 from segwright.inspection.image_files import about_failures, about_sizes, about_values
 from segwright.inspection.inspect import inspect
-from segwright.inspection.sample_scan import Failure, Look, MaskLook
+from segwright.inspection.sample_scan import Failure, MaskLook, SampleScan
 
 
 def look(key, dtype="uint8", channels=3, scale=200.0, mask_shape=None, turned=1.0):
     mask = None
     if mask_shape:
         mask = MaskLook(mask_shape, np.array([0]), np.array([9]), np.array([0]), None, 1)
-    return Look(
+    return SampleScan(
         key=key, part="", shape=(4, 6), channels=channels, dtype=dtype, scale=scale, step=None,
         thumb=np.zeros((32, 32), np.float32), digest=b"", borders=None, mask=mask, turned=turned,
     )  # fmt: skip

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segwright.inspection.label_values import about_numbers, tally
-from segwright.inspection.sample_scan import Look, MaskLook
+from segwright.inspection.sample_scan import MaskLook, SampleScan
 
 
 def look(key="a", numbers=None, edges=None, colors=None, itemsize=1):
@@ -14,7 +14,7 @@ def look(key="a", numbers=None, edges=None, colors=None, itemsize=1):
         (8, 8), values, counts, np.array([(edges or {}).get(int(value), 0) for value in values]),
         None if colors is None else np.array(colors, np.uint8), itemsize,
     )  # fmt: skip
-    return Look(
+    return SampleScan(
         key=key, part="", shape=(8, 8), channels=1, dtype="uint8", scale=1.0, step=None, thumb=np.zeros((32, 32)), digest=b"",
         borders=None, mask=mask,
     )  # fmt: skip

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from segwright.inspection.patient_groups import about_subjects, name_groups, step_groups
-from segwright.inspection.sample_scan import Look
+from segwright.inspection.sample_scan import SampleScan
 from segwright.inspection.split_leakage import Together
 
 
 def look(key, step=None, thumb=None):
     thumb = np.random.default_rng(abs(hash(key)) % 2**32).normal(size=(32, 32)) if thumb is None else thumb
-    return Look(
+    return SampleScan(
         key=key, part="", shape=(4, 4), channels=1, dtype="float32", scale=1.0, step=step, thumb=thumb.astype(np.float32),
         digest=key.encode(), borders=None,
     )  # fmt: skip

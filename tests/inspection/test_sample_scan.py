@@ -7,8 +7,8 @@ from segwright.core.errors import FormatError
 from segwright.inspection.sample_scan import (
     Failure,
     Item,
-    Look,
-    borders,
+    SampleScan,
+    border_lines,
     fits,
     glance_at,
     grey_picture,
@@ -66,7 +66,7 @@ def test_a_truth_that_cannot_be_told_leaves_the_image(patient):
         raise FormatError("number 7 has no class")
 
     look = one(Item("a", "", load, image, mask))
-    assert isinstance(look, Look) and look.problem == "number 7 has no class" and look.pixels is None
+    assert isinstance(look, SampleScan) and look.problem == "number 7 has no class" and look.pixels is None
 
 
 @pytest.mark.parametrize("error", [FormatError("broken"), ValueError("odd"), MemoryError("much")])
@@ -106,7 +106,7 @@ def test_no_step():
 
 
 def test_borders_by_hand():
-    left, right, top, bottom = borders(np.arange(12.0).reshape(3, 4))
+    left, right, top, bottom = border_lines(np.arange(12.0).reshape(3, 4))
     assert left.tolist() == [[0, 4, 8], [1, 5, 9]] and right.tolist() == [[3, 7, 11], [2, 6, 10]]
     assert top.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]] and bottom.tolist() == [[8, 9, 10, 11], [4, 5, 6, 7]]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segwright.metrics import nearest_distance as module
-from segwright.metrics.nearest_distance import box_of, nearest_distance, neighbourhood, row_starts, transformed
+from segwright.metrics.nearest_distance import box_of_cells, nearest_distance, neighbourhood, row_starts, transformed
 
 
 def points(generator, shape):
@@ -42,7 +42,7 @@ def test_without_points_and_without_sites():
 
 
 def test_the_box_holds_the_first_and_the_last():
-    np.testing.assert_array_equal(box_of(np.int32([[1, 9, 4], [2, 3, 4]])), [[1, 3, 4], [2, 9, 4]])
+    np.testing.assert_array_equal(box_of_cells(np.int32([[1, 9, 4], [2, 3, 4]])), [[1, 3, 4], [2, 9, 4]])
 
 
 def test_rows_begin_where_their_sites_do():

@@ -10,7 +10,7 @@ import torch
 from segwright.core.errors import SettingError
 from segwright.data.splits import open_splits
 from segwright.planning import budget
-from segwright.planning.budget import Budget, KeptForBackward, measure
+from segwright.planning.budget import Budget, KeptForBackward, step_cost
 from segwright.training.dataloader import CropDataset
 
 
@@ -59,7 +59,7 @@ MEMORY = """
 import sys, torch
 from pathlib import Path
 from segwright.planning import budget
-from segwright.planning.budget import measure
+from segwright.planning.budget import step_cost
 from segwright.data.splits import open_splits
 from segwright.plans.plan import Plan
 from segwright.training.dataloader import CropDataset
@@ -67,7 +67,7 @@ plan = Plan.read(Path(sys.argv[1]))
 parts = CropDataset.of(open_splits(plan.data.train).train, plan).parts(range(8), int(sys.argv[2]))
 peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024  # ru_maxrss is inherited
 before = peak()
-cost = measure(plan, parts)
+cost = step_cost(plan, parts)
 print(peak() - before, cost.memory_bytes)
 """
 
@@ -91,7 +91,7 @@ def test_the_memory_that_is_told_is_what_a_fresh_process_takes(tiny_plan, tmp_pa
 def test_a_larger_batch_costs_more(tiny_plan):
     def seconds(batch_size):
         plan = replace(tiny_plan, training=replace(tiny_plan.training, batch_size=batch_size, crop=(96, 128)))
-        return min(measure(plan, parts_of(plan)).seconds for _ in range(3))
+        return min(step_cost(plan, parts_of(plan)).seconds for _ in range(3))
 
     assert seconds(8) > 1.5 * seconds(1)
 
@@ -99,10 +99,10 @@ def test_a_larger_batch_costs_more(tiny_plan):
 def test_a_long_step_is_not_repeated(tiny_plan, monkeypatch):
     taken = []
     monkeypatch.setattr(budget, "step", lambda learner, parts, number, rate: taken.append(number))
-    measure(tiny_plan, parts_of(tiny_plan))
+    step_cost(tiny_plan, parts_of(tiny_plan))
     assert taken == [0, 1, 2]
     monkeypatch.setattr(budget, "LONG_STEP_S", -1.0)
-    measure(tiny_plan, parts_of(tiny_plan))
+    step_cost(tiny_plan, parts_of(tiny_plan))
     assert taken == [0, 1, 2, 0]
 
 
@@ -111,4 +111,4 @@ def test_a_step_that_runs_out_of_memory_costs_without_end(tiny_plan, monkeypatch
         raise torch.OutOfMemoryError("no memory")
 
     monkeypatch.setattr(budget, "step", starved)
-    assert measure(tiny_plan, parts_of(tiny_plan)).seconds == float("inf")
+    assert step_cost(tiny_plan, parts_of(tiny_plan)).seconds == float("inf")

@@ -40,7 +40,7 @@ def costs(monkeypatch):
         slow = 1.0 if candidate.training.precision == "bf16-mixed" and candidate.training.channels_last else 2.0
         return Cost(seconds=float(unit * pixels * slow), memory_bytes=int(pixels) // candidate.training.accumulate * 1000)
 
-    monkeypatch.setattr(planner, "measure", measure)
+    monkeypatch.setattr(planner, "step_cost", measure)
     return seen
 
 
@@ -81,8 +81,8 @@ def test_memory_is_kept(data, costs):
 
 def test_settings_beyond_all_memory_are_named(data, costs, monkeypatch):
     endless = Cost(seconds=float("inf"), memory_bytes=10**15)
-    timed = planner.measure
-    monkeypatch.setattr(planner, "measure", lambda made, parts: endless if len(parts) > 99 else timed(made, parts))
+    timed = planner.step_cost
+    monkeypatch.setattr(planner, "step_cost", lambda made, parts: endless if len(parts) > 99 else timed(made, parts))
     settings = ["training.batch_size=200", "training.accumulate=100"]
     with pytest.raises(UsageError, match="a step with training.batch_size=200, training.acc.* takes more memory than there is"):
         plan(data, budget=Budget(minutes=1, device="cpu"), settings=settings)

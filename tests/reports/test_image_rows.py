@@ -4,7 +4,7 @@ import pytest
 from segwright.core import Classes, Sample, Segmentation
 from segwright.evaluation.scores import Scores
 from segwright.evaluation.tide_errors import MATCHED
-from segwright.reports.image_rows import View, has_stuff, image_rows
+from segwright.reports.image_rows import RowView, has_stuff, image_rows
 
 THINGS = Classes.of(["cell"], is_thing=[True])
 BOTH = Classes.of(["sky", "car"], is_thing=[False, True])
@@ -57,7 +57,7 @@ def test_volumes_show_the_slice_with_the_most_wrong_pixels():
     truth, guess = np.zeros((5, 6, 7), int), np.zeros((5, 6, 7), int)
     guess[1, 0, 0] = guess[3, :2] = 1
     sample = Sample.of("v", np.arange(210).reshape(1, 5, 6, 7), Segmentation.semantic(truth, BOTH))
-    view = View.of(sample, Segmentation.semantic(guess, BOTH), with_objects=False)
+    view = RowView.of(sample, Segmentation.semantic(guess, BOTH), with_objects=False)
     assert view.place == ", slice 3 of 5" and (view.image == sample.image[:, 3]).all() and view.answer[:2].all()
 
 
@@ -65,13 +65,13 @@ def test_fates_are_those_of_the_whole_volume():
     truth, guess = (np.zeros((1, 3, 4, 10), bool) for _ in range(2))
     truth[..., :5] = guess[:, :2, :, :5] = guess[:, 2, :, :1] = True
     sample = Sample.of("v", np.zeros((1, 3, 4, 10)), Segmentation.instances(truth, [0], classes=THINGS))
-    view = View.of(sample, Segmentation.instances(guess, [0], classes=THINGS), with_objects=True)
+    view = RowView.of(sample, Segmentation.instances(guess, [0], classes=THINGS), with_objects=True)
     assert view.place == ", slice 2 of 3" and view.shown_fates() == {MATCHED}
 
 
 def test_without_a_truth_nothing_is_compared():
     sample = Sample.of("a", np.zeros((1, 8, 10), np.uint8))
-    view = View.of(sample, Segmentation.semantic(np.zeros((8, 10), int), BOTH), with_objects=False)
+    view = RowView.of(sample, Segmentation.semantic(np.zeros((8, 10), int), BOTH), with_objects=False)
     assert (view.actual == -1).all() and len(view.figures(BOTH)) == 4
 
 

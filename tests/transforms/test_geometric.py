@@ -6,7 +6,7 @@ from scipy.ndimage import map_coordinates
 
 from segwright.core import VOID, Grid, Sample, Segmentation
 from segwright.core.errors import SettingError, ShapeError
-from segwright.transforms.geometric import STEP, Geometric, anywhere, place, resample, rotation, smooth_noise, source_nodes
+from segwright.transforms.geometric import STEP, Geometric, anywhere, place, resample, rotation, source_nodes, spline_noise
 
 STILL = {"scale": (1.0, 1.0), "flip_axes": ()}
 
@@ -171,7 +171,7 @@ def test_rotation_is_rigid_in_millimetres():
 
 
 def test_elastic_noise_has_unit_deviation_and_no_jumps():
-    field = np.stack([smooth_noise([np.arange(0, 5, 0.02)] * 2, draws(seed)) for seed in range(60)])
+    field = np.stack([spline_noise([np.arange(0, 5, 0.02)] * 2, draws(seed)) for seed in range(60)])
     assert field.std() == pytest.approx(1, abs=0.05)
     assert np.abs(np.diff(field, axis=-1)).max() < 0.15
 

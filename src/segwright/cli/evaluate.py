@@ -19,7 +19,7 @@ def run(
     ] = False,
 ) -> None:
     """Print each score with its 95 % interval and its convention; where data have a train part, on the part to validate."""
-    from segwright.cli.terminal import check_places, listed, show, working
+    from segwright.cli.terminal import check_places, metric_names, show, working
     from segwright.data.splits import keys_of, open_splits
     from segwright.evaluation.evaluate import evaluate
     from segwright.formats import open_dataset
@@ -27,7 +27,7 @@ def run(
     from segwright.inference.load import load
 
     check_places(out)
-    names = listed(metrics)
+    names = metric_names(metrics)
     dataset = open_dataset(data)
     if keys_of(dataset.keys, TRAIN_NAMES):
         dataset = open_splits(data).val  # what was trained with measures nothing

@@ -18,7 +18,7 @@ def run(
 ) -> None:
     """Count, measure and show a data set, and name what is wrong with it, with the evidence and the remedy."""
     from segwright.cli.terminal import print_table, working
-    from segwright.inspection.data_card import facts, write_data_card
+    from segwright.inspection.data_card import fact_rows, write_data_card
     from segwright.inspection.fixes import write_config as write
     from segwright.inspection.inspect import inspect
 
@@ -33,7 +33,7 @@ def run(
             content["written"] = {"path": str(written[0]), "changes": written[1]}
         typer.echo(json_module.dumps(content))
         return
-    print_table(["fact", "value"], facts(report))
+    print_table(["fact", "value"], fact_rows(report))
     typer.echo()
     if report.findings:
         rows = [(finding.level, finding.name, f"{finding.evidence}\n{finding.remedy}\n") for finding in report.findings]

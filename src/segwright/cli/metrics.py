@@ -49,7 +49,7 @@ def run(
     processes: Annotated[int, typer.Option(min=0, help="Processes that count, at most one per core; 0 for all cores.")] = 0,
 ) -> None:
     """Print each score with its 95 % interval and its convention. Images without a prediction count as missed."""
-    from segwright.cli.terminal import check_places, check_spared, listed, show
+    from segwright.cli.terminal import check_places, check_spared, metric_names, show
     from segwright.evaluation.accumulate import chosen
     from segwright.evaluation.evaluate import differences
     from segwright.evaluation.load_pairs import open_pairs
@@ -58,7 +58,7 @@ def run(
 
     check_places(out, per_image, html)
     check_spared((out, per_image, html), [prediction, truth, *filter(None, [against])])
-    names, formats = listed(metrics), (prediction_format, truth_format)
+    names, formats = metric_names(metrics), (prediction_format, truth_format)
     if explain is not None:
         refuse("--explain", {"--against": against, "--json": json, "--out, --per-image and --html": out or per_image or html})
         print_explanation(open_pairs(prediction, truth, *formats), *explain)

@@ -110,7 +110,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console().print(table, "")
 
 
-def listed(metrics: str) -> list[str]:
+def metric_names(metrics: str) -> list[str]:
     """The names of an option --metrics.
 
     Raises:

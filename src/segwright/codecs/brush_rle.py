@@ -18,7 +18,7 @@ CHANNELS, ALPHA = 4, 3
 TOO_SHORT, TOO_LONG = -1, -2
 
 
-def encode(mask: np.ndarray) -> np.ndarray:
+def encode_brush(mask: np.ndarray) -> np.ndarray:
     """The bytes of a mask, uint8 (N,), from bool (H, W): all four channels are 255 where it is true."""
     flat = np.ascontiguousarray(mask).ravel()
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -28,7 +28,7 @@ def encode(mask: np.ndarray) -> np.ndarray:
     return data
 
 
-def decode(data: np.ndarray, shape: tuple[int, int], place: str) -> np.ndarray:
+def decode_brush(data: np.ndarray, shape: tuple[int, int], place: str) -> np.ndarray:
     """The mask, bool (H, W), in bytes, uint8 (N,); `place` is for the message.
 
     Raises:

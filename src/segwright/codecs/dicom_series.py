@@ -74,7 +74,7 @@ def files_below(root: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
-def find(root: Path) -> tuple[dict[str, list[Slice]], list[Path]]:
+def find_series(root: Path) -> tuple[dict[str, list[Slice]], list[Path]]:
     """The slices of each series below a folder, by the UID of the series, and the files that hold segmentations.
 
     Raises:
@@ -178,10 +178,10 @@ def read_series(ordered: Sequence[Slice]) -> tuple[np.ndarray, Grid]:
     if not ordered[0].has_place:
         return images[0], Grid(ordered[0].shape, ordered[0].spacing)
     array = np.stack(images, axis=1)
-    return array, grid_of(ordered)
+    return array, series_grid(ordered)
 
 
-def grid_of(ordered: Sequence[Slice]) -> Grid:
+def series_grid(ordered: Sequence[Slice]) -> Grid:
     """The grid (D, H, W) of slices that are in order and have a place."""
     first, last = ordered[0], ordered[-1]
     if first.position is None or last.position is None or first.orientation is None or first.spacing is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segwright.codecs.volume_header import FAR, SHEAR, STEP, Layout, check_spacing, opened, times
+from segwright.codecs.volume_header import FAR, SHEAR, STEP, Layout, check_spacing, open_binary, times
 from segwright.core.errors import FormatError
 
 NIFTI_TYPES = {
@@ -114,7 +114,7 @@ def _turn(b: float, c: float, d: float, side: float) -> np.ndarray:
 
 
 def _start(path: Path, count: int, *, is_packed: bool) -> bytes:
-    with opened(path) as file:
+    with open_binary(path) as file:
         data = file.read(2**14 if is_packed else count)  # 2**14: any gzip header with 348 bytes of zlib
     if not is_packed:
         return data

@@ -107,7 +107,7 @@ def check(counts: np.ndarray, shape: tuple[int, ...], place: str) -> None:
         )
 
 
-def paint(regions: Sequence[np.ndarray], shape: tuple[int, ...], void: np.ndarray | None = None) -> np.ndarray:
+def paint_regions(regions: Sequence[np.ndarray], shape: tuple[int, ...], void: np.ndarray | None = None) -> np.ndarray:
     """Planes int32 (P, H, W): region i is i + 1 in the first plane in which all its pixels are free.
 
     Those of `void` that no region covers are -1 in the first plane. All run lengths must add up to H * W (see `check`).

@@ -127,7 +127,7 @@ def nrrd(path: Path) -> Layout:
 
 def _nrrd_fields(path: Path) -> tuple[dict[str, str], int]:
     """The fields of an NRRD header, names without blanks and in lower case, and where its data begins."""
-    with opened(path) as file:
+    with open_binary(path) as file:
         lines = file.read(MAX_TEXT).split(b"\n")
     if not re.fullmatch(rb"NRRD000[1-5]\r?", lines[0]):
         raise FormatError(f"{path} does not begin like an NRRD file; save it again as .nrrd or .nii.gz")
@@ -232,7 +232,7 @@ def meta(path: Path) -> Layout:
 
 def _meta_fields(path: Path) -> tuple[dict[str, str], int]:
     """The lines of a MetaImage header and where its data begins."""
-    with opened(path) as file:
+    with open_binary(path) as file:
         text = file.read(MAX_TEXT)
     fields: dict[str, str] = {}
     start = 0
@@ -247,7 +247,7 @@ def _meta_fields(path: Path) -> tuple[dict[str, str], int]:
     return fields, start
 
 
-def opened(path: Path) -> BinaryIO:
+def open_binary(path: Path) -> BinaryIO:
     """A file to read.
 
     Raises:

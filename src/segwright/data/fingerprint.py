@@ -22,7 +22,7 @@ ALL_NEIGHBOURS: dict[int, Literal[8, 26]] = {2: 8, 3: 26}  # axes -> neighbours 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Intensity:
+class IntensityStatistics:
     """Values of one channel over known pixels: mean, standard deviation, 0.5th, 50th and 99.5th percentile."""
 
     mean: float
@@ -33,7 +33,7 @@ class Intensity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objects:
+class ObjectSizes:
     """Sizes of the objects of one class in pixels: area, and the shorter (shortest) side of the box around each.
 
     An object is an instance where the truth has instances, else a connected piece (neighbours at corners count). The 5th
@@ -74,19 +74,19 @@ class Fingerprint:
     channels: dict[int, int]
     dtypes: dict[str, int]
     spacing_mm: tuple[float, ...] | None
-    intensity: tuple[Intensity, ...]
+    intensity: tuple[IntensityStatistics, ...]
     mean_shift: float
     class_fractions: tuple[float, ...]
     nothing_fraction: float
     void_fraction: float
     class_images: tuple[int, ...]
     class_centres: tuple[tuple[float, ...], ...]
-    objects: tuple[Objects, ...]
+    objects: tuple[ObjectSizes, ...]
     has_instances: bool
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class SampleStatistics:
     """What one image tells: `values` (C, M) of some known pixels; `pixels` int64 (K,), `nothing` and `void` count pixels;
     `centres` float64 (K, n) sums the places of each class's pixels per axis, `placed` counts them;
     `objects` int64 (O, 3) are class, area and smallest extent."""
@@ -139,7 +139,7 @@ def with_image(dataset: Dataset, index: int) -> Sample:
     return sample
 
 
-def gathered(dataset: Dataset, looks: Sequence[Look], keys: Sequence[str]) -> Fingerprint:
+def gathered(dataset: Dataset, looks: Sequence[SampleStatistics], keys: Sequence[str]) -> Fingerprint:
     """The fingerprint of a data set from the looks at some of its samples, at least one, with these keys.
 
     Raises:
@@ -178,7 +178,7 @@ def gathered(dataset: Dataset, looks: Sequence[Look], keys: Sequence[str]) -> Fi
     )
 
 
-def look(sample: Sample, num_classes: int, pixels: int, generator: np.random.Generator) -> Look:
+def look(sample: Sample, num_classes: int, pixels: int, generator: np.random.Generator) -> SampleStatistics:
     """What one sample tells; at most `pixels` of its pixels go into the intensities."""
     truth = sample.truth
     if truth is None:
@@ -191,7 +191,7 @@ def look(sample: Sample, num_classes: int, pixels: int, generator: np.random.Gen
         nothing = int(np.count_nonzero((truth.planes <= 0).all(axis=0))) - void
         known = None if void in (0, is_void.size) else ~is_void  # a wholly void image: all its pixels count
     placed, centres = places(truth, num_classes)
-    return Look(
+    return SampleStatistics(
         shape=sample.grid.shape,
         dtype=str(sample.image.dtype),
         spacing_mm=sample.grid.spacing_mm,
@@ -222,7 +222,7 @@ def places(truth: Segmentation | None, num_classes: int) -> tuple[np.ndarray, np
     return np.bincount(flat, minlength=num_classes + 1)[1:], np.stack(sums, axis=1)
 
 
-def mean_places(looks: Sequence[Look]) -> tuple[tuple[float, ...], ...]:
+def mean_places(looks: Sequence[SampleStatistics]) -> tuple[tuple[float, ...], ...]:
     """Mean place of each class per axis over all images; the middle for a class that was not seen."""
     seen = [item for item in looks if item.has_truth]
     if not seen:
@@ -285,7 +285,7 @@ def measure(segments: np.ndarray, pieces: np.ndarray, is_instance: np.ndarray, c
     return table
 
 
-def object_sizes(objects: np.ndarray, num_classes: int) -> tuple[Objects, ...]:
+def object_sizes(objects: np.ndarray, num_classes: int) -> tuple[ObjectSizes, ...]:
     """Sizes per class from class, area and smallest extent of each object, int64 (O, 3)."""
     objects = objects[np.argsort(objects[:, 0], kind="stable")]
     edges = np.searchsorted(objects[:, 0], np.arange(num_classes + 1))
@@ -294,7 +294,7 @@ def object_sizes(objects: np.ndarray, num_classes: int) -> tuple[Objects, ...]:
         quantiles = np.percentile(objects[first:last, 1:], (50, 5), axis=0) if last > first else np.zeros((2, 2))
         (area_median, extent_median), (area_5th, extent_5th) = quantiles.tolist()
         result.append(
-            Objects(
+            ObjectSizes(
                 count=int(last - first),
                 area_median=area_median,
                 area_5th=area_5th,
@@ -305,7 +305,7 @@ def object_sizes(objects: np.ndarray, num_classes: int) -> tuple[Objects, ...]:
     return tuple(result)
 
 
-def intensities(looks: Sequence[Look], source: str) -> tuple[Intensity, ...]:
+def intensities(looks: Sequence[SampleStatistics], source: str) -> tuple[IntensityStatistics, ...]:
     """Statistics of each channel over the images that have it.
 
     Raises:
@@ -322,11 +322,11 @@ def intensities(looks: Sequence[Look], source: str) -> tuple[Intensity, ...]:
             )
         low, median, high = np.percentile(values, (0.5, 50, 99.5)).tolist()
         mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
-        result.append(Intensity(mean=mean, std=std, low=low, median=median, high=high))
+        result.append(IntensityStatistics(mean=mean, std=std, low=low, median=median, high=high))
     return tuple(result)
 
 
-def mean_shift(looks: Sequence[Look]) -> float:
+def mean_shift(looks: Sequence[SampleStatistics]) -> float:
     """Standard deviation of the image means over the mean standard deviation inside an image, averaged over channels."""
     ratios = []
     for channel in range(max(len(item.values) for item in looks)):
@@ -339,7 +339,7 @@ def mean_shift(looks: Sequence[Look]) -> float:
     return float(np.mean(ratios))
 
 
-def check_axes(dataset: Dataset, looks: Sequence[Look], keys: Sequence[str]) -> None:
+def check_axes(dataset: Dataset, looks: Sequence[SampleStatistics], keys: Sequence[str]) -> None:
     """Refuse a data set that mixes images and volumes.
 
     Raises:

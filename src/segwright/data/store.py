@@ -12,7 +12,7 @@ CACHE_BYTES = 2 << 30  # of samples kept in memory; with more data the rest is d
 
 
 @dataclass(eq=False)
-class Item:
+class StoredSample:
     """One sample (C, *M), and where its classes lie, which is indexed when it is first asked for."""
 
     sample: Sample
@@ -35,11 +35,11 @@ class Store:
 
     dataset: Dataset
     preprocess: Preprocess
-    items: dict[str, Item] = field(default_factory=dict)
+    items: dict[str, StoredSample] = field(default_factory=dict)
     bytes: int = 0
     lock: Lock = field(default_factory=Lock)
 
-    def read(self, key: str) -> Item:
+    def read(self, key: str) -> StoredSample:
         """The item of a key.
 
         Raises:
@@ -47,7 +47,7 @@ class Store:
         """
         if key in self.items:
             return self.items[key]
-        item = Item(self.preprocess.resampled(self.dataset.load(key)))
+        item = StoredSample(self.preprocess.resampled(self.dataset.load(key)))
         truth = item.sample.truth
         size = item.sample.image.nbytes + (2 * truth.planes.nbytes if truth else 0)  # 2: positions take as much as a plane
         with self.lock:

@@ -12,7 +12,7 @@ import numpy as np
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import SegwrightError, UnknownNameError, naming
-from segwright.core.lookup import did_you_mean, find, names
+from segwright.core.lookup import class_name, did_you_mean, find, names
 from segwright.data.background import Background
 from segwright.evaluation.ahead import ahead
 from segwright.evaluation.error_analysis import Atlas
@@ -145,7 +145,7 @@ class Counter:
 
 def metric_class(name: str) -> Any:
     """The class of the metric in a file of metrics/; None where the file holds none."""
-    return getattr(find("segwright.metrics", name), name.title().replace("_", ""), None)
+    return getattr(find("segwright.metrics", name), class_name(name), None)
 
 
 def counts_videos(metric: Any) -> bool:

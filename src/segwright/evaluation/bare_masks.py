@@ -19,7 +19,7 @@ from segwright.formats.image_index import natural, safe_key
 from segwright.formats.label_encoding import VOID_8_BIT, Meaning, guess_meaning, meaning_of
 from segwright.formats.mask_folder import Reader
 from segwright.formats.pairing import IMAGE_FOLDERS, Files
-from segwright.formats.volume import guessed, read_numbers, volumes_below
+from segwright.formats.volume import guessed, read_number_volume, volumes_below
 
 FOLDER = "masks"
 SOURCE = "the truth, as no classes.json lies beside the masks,"  # for messages
@@ -40,7 +40,7 @@ def bare_masks(path: Path | str, truth: Classes) -> Dataset | None:
     classes = background.classes if background else truth
     volumes = {key: file for key, file in volumes_below(folder).items() if file.parent == folder}
     if volumes:
-        first = [read_numbers(file)[0] for file in list(volumes.values())[:1]]
+        first = [read_number_volume(file)[0] for file in list(volumes.values())[:1]]
         meaning = named(guessed(first), classes)
         return Dataset(str(path), classes, tuple(volumes), _Volumes(volumes, meaning))
     found = sorted((file for file in folder.iterdir() if is_mask(file)), key=lambda file: natural(file.name))
@@ -75,5 +75,5 @@ class _Volumes:
     meaning: Meaning
 
     def __call__(self, key: str) -> Sample:
-        numbers, grid = read_numbers(self.files[key])
+        numbers, grid = read_number_volume(self.files[key])
         return Sample(key, np.zeros((0, *grid.shape), np.uint8), grid, self.meaning.truth(numbers, self.files[key]))

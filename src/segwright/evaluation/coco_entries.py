@@ -65,7 +65,7 @@ class Content(NamedTuple):
     place: str
 
 
-def opened(given: "Source | Content", name: str) -> Content:
+def content_of(given: "Source | Content", name: str) -> Content:
     """The content of a file or of objects, called `name` where it has no path; a content that is open already as it is.
 
     Raises:

@@ -36,10 +36,10 @@ from segwright.evaluation.coco_entries import (
     boxes_of,
     classes_of,
     column,
+    content_of,
     grouped,
     images_of,
     numbers,
-    opened,
     runs_of,
 )
 from segwright.metrics.average_precision import IOU_THRESHOLDS, MAX_DETECTIONS, AveragePrecision
@@ -144,11 +144,11 @@ class _Data:
 
     @classmethod
     def of(cls, truth: Truth, results: Results, *, is_box: bool) -> "_Data":
-        table, place = opened(truth, "truth")
+        table, place = content_of(truth, "truth")
         images = images_of(table, place)
         classes, categories = classes_of(table, place)
         annotations = grouped(table.get("annotations"), images, categories, f"{place}: annotations", is_truth=True)
-        found, found_place = opened(results, "results")
+        found, found_place = content_of(results, "results")
         detections = grouped(found, images, categories, found_place, is_truth=False)
         given, found = annotations.entries, detections.entries
         scores = numbers(column(found, "score", detections.place), "score", detections.place)

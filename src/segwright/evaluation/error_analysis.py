@@ -12,7 +12,7 @@ import numpy as np
 from segwright.core import Classes, Segmentation
 from segwright.evaluation.borders import border_distance, border_errors, labels_of_both
 from segwright.evaluation.label_errors import LabelError, label_errors, shortlist, strongest
-from segwright.evaluation.tide_errors import MATCHED, Objects, fates
+from segwright.evaluation.tide_errors import MATCHED, ObjectOutcomes, match_outcomes
 from segwright.metrics.accumulators import Sums
 from segwright.metrics.overlaps import overlaps
 from segwright.metrics.panoptic_quality import PanopticQuality, disjoint
@@ -33,7 +33,7 @@ class Atlas:
     segments: int
     borders: Sums
     quality: Sums
-    objects: Objects
+    objects: ObjectOutcomes
     suspects: tuple[LabelError, ...]
 
     @classmethod
@@ -46,14 +46,14 @@ class Atlas:
         guess, actual = labels_of_both(prediction, truth)
         distance = border_distance(actual)
         pairs = overlaps(prediction, truth)
-        became = fates(prediction, truth, pairs)
+        became = match_outcomes(prediction, truth, pairs)
         return cls(
             classes=truth.classes,
             images=1,
             segments=len(prediction),
             borders=border_errors(guess, actual, distance, len(truth.classes) + 1),
             quality=PanopticQuality(truth.classes).count(flat(prediction), flat(truth)),
-            objects=Objects.of(became, prediction, truth),
+            objects=ObjectOutcomes.of(became, prediction, truth),
             suspects=label_errors(key, prediction, truth, became, (guess, actual, distance), image),
         )
 
@@ -66,7 +66,7 @@ class Atlas:
             segments=sum(part.segments for part in parts),
             borders=Sums(np.sum([part.borders.values for part in parts], axis=0)),
             quality=Sums(np.sum([part.quality.values for part in parts], axis=0)),
-            objects=Objects.total([part.objects for part in parts]),
+            objects=ObjectOutcomes.total([part.objects for part in parts]),
             suspects=strongest(one for part in parts for one in part.suspects),
         )
 

@@ -15,11 +15,11 @@ from segwright.data.background import with_background
 from segwright.evaluation.accumulate import Counted, Counter, Work, chosen, count, counts_videos
 from segwright.evaluation.ahead import ahead
 from segwright.evaluation.bootstrap import bootstrap, group_labels
-from segwright.evaluation.coco_entries import opened
+from segwright.evaluation.coco_entries import content_of
 from segwright.evaluation.coco_results import CocoResults, coco_results, lvis_results
 from segwright.evaluation.error_analysis import Atlas
 from segwright.evaluation.load_pairs import are_results, open_pairs
-from segwright.evaluation.pairs import Pair, Pairs, listed, pair
+from segwright.evaluation.pairs import Pair, Pairs, a_few, pair
 from segwright.evaluation.scores import Scores
 from segwright.evaluation.significance import Difference, compare, holm
 from segwright.formats import open_dataset
@@ -104,7 +104,7 @@ class Tally:
             for key, remark in counted.remarks:
                 keys.setdefault(remark, {})[key] = None
         remarks = (
-            f"{remark} ({len(found)} image{'s' * (len(found) > 1)}: {listed(list(found))})." for remark, found in keys.items()
+            f"{remark} ({len(found)} image{'s' * (len(found) > 1)}: {a_few(list(found))})." for remark, found in keys.items()
         )
         return (*(self.pairs.notes if self.pairs else ()), *remarks)
 
@@ -253,7 +253,7 @@ def tally_pairs(
         UsageError: sizes differ, a class is unknown, or a name is no metric.
     """
     check_filled(pairs.truth)
-    names = metrics or fitting(pairs)
+    names = metrics or fitting_metrics(pairs)
     try:
         return counted_by(pairs, names, rules, processes, with_atlas=with_atlas, watch=watch)
     except OverlapError:
@@ -294,7 +294,7 @@ def tally_results(results: str | Path, truth: str | Path, metrics: Sequence[str]
             f"{truth} is a folder, and {results} is a list of detections; give the file of annotations that it belongs to"
             + (f": perhaps {files}" if files else "")
         )
-    there, here = opened(truth, "truth"), opened(results, "results")
+    there, here = content_of(truth, "truth"), content_of(results, "results")
     table, found = there.value, here.value
     given = found or (table.get("annotations") if isinstance(table, dict) else None) or []
     has_masks = bool(given) and isinstance(given[0], dict) and "segmentation" in given[0]
@@ -332,7 +332,7 @@ def of_lvis(wanted: Sequence[str], known: Sequence[str], *, is_whole: bool) -> t
     return found
 
 
-def fitting(pairs: Pairs) -> list[str]:
+def fitting_metrics(pairs: Pairs) -> list[str]:
     """The metrics that fit a truth, by its classes and its first image: of regions, of objects, of both, of volumes."""
     first = pairs.truth.without_images()[0].truth
     if first is None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from segwright.core import VOID, Segmentation
 from segwright.evaluation.borders import NEAR
-from segwright.evaluation.tide_errors import CLASS, FALSE, MATCHED, MISSED, TOUCHED, Fates
+from segwright.evaluation.tide_errors import CLASS, FALSE, MATCHED, MISSED, TOUCHED, MatchOutcomes
 from segwright.reports.html.cutout import cutout
 
 KINDS = ("missing label", "nothing there", "wrong class", "wrong region")
@@ -80,7 +80,7 @@ def label_errors(
     key: str,
     prediction: Segmentation,
     truth: Segmentation,
-    fates: Fates,
+    fates: MatchOutcomes,
     maps: tuple[np.ndarray, np.ndarray, np.ndarray],
     image: np.ndarray | None = None,
 ) -> tuple[LabelError, ...]:
@@ -106,7 +106,7 @@ def label_errors(
     )  # fmt: skip
 
 
-def missing_labels(prediction: Segmentation, truth: Segmentation, fates: Fates) -> list[Found]:
+def missing_labels(prediction: Segmentation, truth: Segmentation, fates: MatchOutcomes) -> list[Found]:
     """Predicted objects with nothing like them in the truth; weaker are parts of a true object, and small ones among large."""
     areas = fates.predicted_areas
     left = np.flatnonzero((fates.predicted == FALSE) & (areas >= MIN_AREA))
@@ -115,11 +115,11 @@ def missing_labels(prediction: Segmentation, truth: Segmentation, fates: Fates) 
     result = []
     for one, strength in top(left, strengths):
         score, name = float(prediction.scores[one]), prediction.classes.names[prediction.class_ids[one]]
-        result.append(Found(strength, KINDS[0], box_of(prediction, one), f"predicted {name}, score {score:.2f}", score))
+        result.append(Found(strength, KINDS[0], segment_box(prediction, one), f"predicted {name}, score {score:.2f}", score))
     return result
 
 
-def nothing_there(truth: Segmentation, fates: Fates) -> list[Found]:
+def nothing_there(truth: Segmentation, fates: MatchOutcomes) -> list[Found]:
     """True objects that nothing comes near while most others of the image are found, and one no larger among them."""
     objects, found = fates.true >= MATCHED, fates.true == MATCHED
     areas, others = fates.true_areas, int(objects.sum()) - 1
@@ -132,11 +132,11 @@ def nothing_there(truth: Segmentation, fates: Fates) -> list[Found]:
     for one, strength in top(left, strengths):
         name = truth.classes.names[truth.class_ids[one]]
         reason = f"{name} that no prediction comes near; {found.sum()} of {others} other objects here are found"
-        result.append(Found(strength, KINDS[1], box_of(truth, one), reason))
+        result.append(Found(strength, KINDS[1], segment_box(truth, one), reason))
     return result
 
 
-def wrong_classes(prediction: Segmentation, truth: Segmentation, fates: Fates) -> list[Found]:
+def wrong_classes(prediction: Segmentation, truth: Segmentation, fates: MatchOutcomes) -> list[Found]:
     """Predicted objects that fit a true one of another class closely."""
     left = np.flatnonzero((fates.predicted == CLASS) & (fates.best >= CLOSE) & (fates.predicted_areas >= MIN_AREA))
     result = []
@@ -144,7 +144,7 @@ def wrong_classes(prediction: Segmentation, truth: Segmentation, fates: Fates) -
         score, true = float(prediction.scores[one]), fates.partner[one]
         here, there = prediction.classes.names[prediction.class_ids[one]], truth.classes.names[truth.class_ids[true]]
         reason = f"labelled {there}, predicted {here}, score {score:.2f}; the outlines agree, IoU {fates.best[one]:.2f}"
-        result.append(Found(strength, KINDS[2], box_of(truth, true), reason, score))
+        result.append(Found(strength, KINDS[2], segment_box(truth, true), reason, score))
     return result
 
 
@@ -191,13 +191,13 @@ def top(indices: np.ndarray, strengths: np.ndarray) -> list[tuple[int, float]]:
     return [(int(indices[place]), float(strengths[place])) for place in order]
 
 
-def usual_area(fates: Fates) -> float:
+def usual_area(fates: MatchOutcomes) -> float:
     """Median area of the true objects of an image, 1 without any."""
     areas = fates.true_areas[fates.true >= MATCHED]
     return max(1.0, float(np.median(areas))) if len(areas) else 1.0
 
 
-def box_of(segmentation: Segmentation, index: int) -> Box:
+def segment_box(segmentation: Segmentation, index: int) -> Box:
     """First and end index of a segment per axis; all of the image for an empty one."""
     mask = segmentation.mask(int(index))
     if not mask.any():

@@ -140,8 +140,8 @@ def pair(prediction: Dataset, truth: Dataset, groups: tuple[tuple[str, ...], ...
             key_of[own] = key
     if not key_of:
         raise UsageError(
-            f"no prediction in {prediction.source} is for an image of {truth.source}: keys such as {listed(prediction.keys)} "
-            f"and {listed(truth.keys)} have nothing in common; name each prediction as its image"
+            f"no prediction in {prediction.source} is for an image of {truth.source}: keys such as {a_few(prediction.keys)} "
+            f"and {a_few(truth.keys)} have nothing in common; name each prediction as its image"
         )
     parts = {split_of(key)[0] for key in key_of}
     kept = [key for key in truth.keys if split_of(key)[0] in parts]
@@ -150,10 +150,10 @@ def pair(prediction: Dataset, truth: Dataset, groups: tuple[tuple[str, ...], ...
     if len(kept) < len(truth):
         notes.append(f"{len(truth) - len(kept)} images of other parts than {', '.join(sorted(parts))} are left out.")
     if missing:
-        notes.append(f"{len(missing)} of {len(kept)} images have no prediction and count as missed: {listed(missing)}.")
+        notes.append(f"{len(missing)} of {len(kept)} images have no prediction and count as missed: {a_few(missing)}.")
     if without_truth:
         are = "prediction is" if len(without_truth) == 1 else "predictions are"
-        notes.append(f"{len(without_truth)} {are} for no image of the truth and left out: {listed(without_truth)}.")
+        notes.append(f"{len(without_truth)} {are} for no image of the truth and left out: {a_few(without_truth)}.")
     class_of = class_numbers(prediction.classes, truth.classes)
     notes += class_notes(class_of, prediction.classes, truth.classes)
     return Pairs(prediction, truth.subset(kept), key_of, class_of, missing, tuple(notes), groups)
@@ -182,7 +182,7 @@ def group(keys: Sequence[str]) -> dict[str, list[str]]:
     return groups
 
 
-def listed(keys: Sequence[str]) -> str:
+def a_few(keys: Sequence[str]) -> str:
     """The first keys, for a message."""
     return ", ".join(map(repr, keys[:SHOWN])) + (", ..." if len(keys) > SHOWN else "")
 

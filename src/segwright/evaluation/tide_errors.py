@@ -35,7 +35,7 @@ from segwright.metrics.overlaps import Overlaps, overlaps
 from segwright.metrics.precision_recall import average_precision_of
 
 MATCHED, CLASS, MERGED, SPLIT, MASK, BOTH, DUPLICATE, FALSE, MISSED = range(9)
-FATES = ("matched", "class", "merged", "split", "mask quality", "class and mask", "duplicate", "false", "missed")
+OUTCOMES = ("matched", "class", "merged", "split", "mask quality", "class and mask", "duplicate", "false", "missed")
 NO_OBJECT = -1  # fate of stuff, of crowds, and of what lies in a crowd or in void
 FOUND = 0.5  # IoU of a match
 TOUCHED = 0.1  # IoU below which two have nothing to do with each other, as TIDE has it
@@ -46,7 +46,7 @@ COLUMNS = ("class_ids", "scores", "causes", "fixed_class_ids", "fixed_scores", "
 
 
 @dataclass(frozen=True, eq=False)
-class Fates:
+class MatchOutcomes:
     """What became of the segments of one image.
 
     `predicted` int8 (N,) and `true` int8 (G,) index FATES, NO_OBJECT (-1) for what is no object. `fixes` holds for each true
@@ -69,7 +69,7 @@ class Fates:
 
 
 @dataclass(frozen=True, eq=False)
-class Objects:
+class ObjectOutcomes:
     """The fates of the objects of some images, as much of them as AP needs.
 
     `class_ids` int32 (N,), `scores` float32 (N,) and `causes` int8 (N,) are those of the predicted objects, `fixed_*` those of
@@ -86,10 +86,10 @@ class Objects:
     true: np.ndarray
 
     @classmethod
-    def of(cls, fates: Fates, prediction: Segmentation, truth: Segmentation) -> Self:
+    def of(cls, fates: MatchOutcomes, prediction: Segmentation, truth: Segmentation) -> Self:
         """The objects of one image."""
         shown, actual = fates.predicted != NO_OBJECT, fates.true != NO_OBJECT
-        counts = np.zeros((len(truth.classes), len(FATES)), np.int64)
+        counts = np.zeros((len(truth.classes), len(OUTCOMES)), np.int64)
         np.add.at(counts, (truth.class_ids[actual], fates.true[actual]), 1)
         cause, true, predicted = fates.fixes.T
         return cls(
@@ -110,7 +110,7 @@ class Objects:
 
     def predicted(self) -> np.ndarray:
         """Number of predicted objects by fate, int64 (9,)."""
-        return np.bincount(self.causes, minlength=len(FATES))
+        return np.bincount(self.causes, minlength=len(OUTCOMES))
 
     def ap(self, mended: Iterable[int] = ()) -> np.ndarray:
         """AP at IoU 0.5 of each class, float64 (K,), with some causes mended; NaN for a class that the truth has not."""
@@ -136,11 +136,11 @@ class Objects:
     def costs(self) -> dict[str, float]:
         """AP gained by mending each cause alone, the dearest first."""
         whole = self.mean_ap()
-        gains = {FATES[cause]: self.mean_ap([cause]) - whole for cause in range(1, len(FATES))}
+        gains = {OUTCOMES[cause]: self.mean_ap([cause]) - whole for cause in range(1, len(OUTCOMES))}
         return dict(sorted(gains.items(), key=lambda item: -item[1]))
 
 
-def fates(prediction: Segmentation, truth: Segmentation, pairs: Overlaps | None = None) -> Fates:
+def match_outcomes(prediction: Segmentation, truth: Segmentation, pairs: Overlaps | None = None) -> MatchOutcomes:
     """What became of each segment of an image, as the head of this file defines it. `pairs` are their overlaps, if known.
 
     Raises:
@@ -178,7 +178,7 @@ def fates(prediction: Segmentation, truth: Segmentation, pairs: Overlaps | None 
     rising = np.argsort(iou, kind="stable")
     partner[p[rising]] = t[rising]
     sizes = np.maximum(pairs.predicted_areas, 1)
-    return Fates(
+    return MatchOutcomes(
         predicted=guess,
         true=actual,
         fixes=fixes,

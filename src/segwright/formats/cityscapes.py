@@ -51,7 +51,7 @@ from segwright.formats.label_encoding import (
 )
 from segwright.formats.label_maps import NOTHING, to_maps, to_segmentation
 from segwright.formats.named_objects import truth_2d
-from segwright.formats.pairing import by_stem, fitting, keys_of_parts
+from segwright.formats.pairing import by_stem, fit_to_image, keys_of_parts
 from segwright.formats.resume_journal import Journal
 
 LOSES = "of overlapping segments the later covers the earlier; objects numbered above 1000 are numbered anew"
@@ -142,7 +142,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Files:
+class CityscapesFiles:
     """The files of one sample: the image, if there is any in the set, and the truth of one of KINDS."""
 
     image: Path | None
@@ -154,7 +154,7 @@ class Files:
 class Reader:
     """Reads one sample by its key."""
 
-    files: dict[str, Files]
+    files: dict[str, CityscapesFiles]
     labels: Labels
     has_images: bool
 
@@ -172,9 +172,9 @@ class Reader:
         image = None if files.image is None else picture(files.image)
         class_map, numbers = _maps(files, self.labels, None if image is None else image.shape[1:])
         image = np.zeros((0, *class_map.shape), np.uint8) if image is None else image
-        class_map = fitting(class_map, files.truth, image, files.image)
+        class_map = fit_to_image(class_map, files.truth, image, files.image)
         if numbers is not None:
-            numbers = fitting(numbers, files.truth, image, files.image)
+            numbers = fit_to_image(numbers, files.truth, image, files.image)
         return Sample.of(key, image, to_segmentation(class_map, numbers, self.labels.classes))
 
 
@@ -197,7 +197,7 @@ def read(path: Path | str) -> Dataset:
         raise FormatError(f"{root} has no folder gtFine or gtCoarse ({there}); give the folder that holds gtFine/")
     truths, images = _truths(root), _images(root)
     names = keys_of_parts(root, images, {name: path for name, (path, _) in truths.items()}, _key)
-    files = {key: Files(images.get(name), *truths[name]) for key, name in names.items()}
+    files = {key: CityscapesFiles(images.get(name), *truths[name]) for key, name in names.items()}
     labels = _labels(written_meaning(root))
     image_files = {key: entry.image for key, entry in files.items() if entry.image is not None}
     return Dataset(str(root), labels.classes, tuple(files), Reader(files, labels, bool(images)), image_files)
@@ -238,7 +238,7 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             )
 
 
-def _maps(files: Files, labels: Labels, shape: tuple[int, ...] | None) -> tuple[np.ndarray, np.ndarray | None]:
+def _maps(files: CityscapesFiles, labels: Labels, shape: tuple[int, ...] | None) -> tuple[np.ndarray, np.ndarray | None]:
     """Class map and object numbers (H, W) of a file of truth; `shape` is that of the image, where it is there."""
     if files.kind == KINDS[3]:
         return _draw(files.truth, labels, shape)

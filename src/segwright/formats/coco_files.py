@@ -96,7 +96,7 @@ def is_panoptic(path: Path) -> bool | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Opened:
+class CocoFiles:
     """JSON files that are one data set: where the picture of each key is (part, place in it), the class of each category id,
     and the image files that are there."""
 
@@ -107,7 +107,7 @@ class Opened:
     images: dict[str, Path]
 
 
-def open_files(path: Path, is_kind: Callable[[Path], bool], what: str, *, filled: str) -> Opened:
+def open_files(path: Path, is_kind: Callable[[Path], bool], what: str, *, filled: str) -> CocoFiles:
     """The JSON files of one kind at a path; annotations without the key `filled` are left out. `what` is for messages.
 
     Raises:
@@ -119,7 +119,7 @@ def open_files(path: Path, is_kind: Callable[[Path], bool], what: str, *, filled
     keys = unique_keys((key_of(parts[number].pictures[index], parts[number]) for number, index in places), path)
     placed = dict(zip(keys, places, strict=True))
     classes, class_of = read_categories(parts)
-    return Opened(parts, placed, classes, class_of, find_images(root_of(path), parts, placed))
+    return CocoFiles(parts, placed, classes, class_of, find_images(root_of(path), parts, placed))
 
 
 def json_files(path: Path, is_kind: Callable[[Path], bool]) -> list[Path]:

@@ -78,7 +78,7 @@ def folder_of(root: Path | str) -> Path:
     return path.parent if path.is_file() else path
 
 
-def masks(root: Path | str) -> dict[str, Any] | None:
+def masks_table(root: Path | str) -> dict[str, Any] | None:
     """The table [masks] of a data set, as the content of a classes.json; None where there is none.
 
     Raises:

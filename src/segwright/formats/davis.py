@@ -67,7 +67,7 @@ NAMES_BY_NUMBER = TypeAdapter(dict[str, dict[str, str]])
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class DavisFrame:
     """The files of a frame, None where one is missing, and its sequence."""
 
     image: Path | None
@@ -79,7 +79,7 @@ class Frame:
 class Reader:
     """Reads a frame by its key. `names` gives the class of each number of the sequences that it knows."""
 
-    frames: dict[str, Frame]
+    frames: dict[str, DavisFrame]
     classes: Classes
     names: dict[str, dict[str, str]]
     has_images: bool
@@ -110,7 +110,7 @@ class Reader:
             numbers = fitting
         return Sample.of(key, image, self._truth(numbers, frame))
 
-    def _truth(self, numbers: np.ndarray, frame: Frame) -> Segmentation:
+    def _truth(self, numbers: np.ndarray, frame: DavisFrame) -> Segmentation:
         present = np.flatnonzero(np.bincount(numbers.ravel(), minlength=VOID_NUMBER + 1))
         objects = [int(number) for number in present if number not in (0, VOID_NUMBER)]
         segment_of = np.zeros(VOID_NUMBER + 1, np.int32)
@@ -119,7 +119,7 @@ class Reader:
         ids = [number if self.classes.is_thing[k] else 0 for number, k in zip(objects, class_ids, strict=True)]
         return Segmentation.panoptic(segment_of[numbers], class_ids, ids, classes=self.classes)
 
-    def _class_of(self, number: int, frame: Frame) -> int:
+    def _class_of(self, number: int, frame: DavisFrame) -> int:
         names = self.names.get(frame.sequence)
         name = OBJECT if names is None else names.get(str(number))
         if name is None:
@@ -157,7 +157,7 @@ def read(path: Path | str) -> Dataset:
     order = [name for name in parts if name in masks or name in images]
     order += sorted((masks.keys() | images.keys()) - set(order), key=natural)
     names: list[str] = []
-    frames: list[Frame] = []
+    frames: list[DavisFrame] = []
     for sequence in order:
         own_images, own_masks = images.get(sequence, {}), masks.get(sequence, {})
         stems = sorted(own_images.keys() | own_masks.keys(), key=natural)
@@ -165,7 +165,7 @@ def read(path: Path | str) -> Dataset:
             name = sequence if stems == [sequence] else f"{sequence}/{stem}"
             part = parts.get(sequence, "")
             names.append(f"{part}/{name}" if part and not name.startswith(f"{part}__") else name)
-            frames.append(Frame(own_images.get(stem), own_masks.get(stem), sequence))
+            frames.append(DavisFrame(own_images.get(stem), own_masks.get(stem), sequence))
     keyed = {key: frames[position] for key, position in unique_keys(names, root).items()}
     if not any(frame.mask for frame in frames):
         raise FormatError(f"{folder} holds no mask; add the annotations, as SEQUENCE/00000.png")

@@ -27,7 +27,16 @@ from typing import Any
 
 import numpy as np
 
-from segwright.codecs.dicom_series import Slice, files_below, find, grid_of, in_order, is_dicom, read_header, read_series
+from segwright.codecs.dicom_series import (
+    Slice,
+    files_below,
+    find_series,
+    in_order,
+    is_dicom,
+    read_header,
+    read_series,
+    series_grid,
+)
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError, MissingExtraError, OutputError, SegwrightError
@@ -80,7 +89,7 @@ def read(path: Path | str) -> Dataset:
     root = Path(path)
     if not root.exists():
         raise FormatError(f"{root} does not exist; give the folder of a DICOM series")
-    series, segmentations = find(root)
+    series, segmentations = find_series(root)
     samples = _keyed(root, series)
     if not samples:
         raise FormatError(f"{root} holds no DICOM image; give the folder of a series")
@@ -127,12 +136,12 @@ def write_segmentation(
         samples = reader.slices if isinstance(reader, Reader) else {}
     else:
         root = str(series)
-        samples = _keyed(Path(series), find(Path(series))[0])
+        samples = _keyed(Path(series), find_series(Path(series))[0])
     if len(samples) != 1 and key not in samples:
         raise OutputError(f"{root} holds {len(samples)} series ({', '.join(samples)}); say which one is meant with key")
     slices = samples[key] if key in samples else next(iter(samples.values()))
     ordered = slices if len(slices) == 1 else in_order(slices)
-    grid = grid_of(ordered)
+    grid = series_grid(ordered)
     shape = grid.shape
     if segmentation.shape != shape:
         raise OutputError(f"{target}: the segmentation is {segmentation.shape}, the series {shape}; predict on this series")

@@ -40,7 +40,7 @@ from segwright.formats.named_objects import (
     images_by_key,
     label_files,
     label_name,
-    numbers_of,
+    number_attributes,
     place_of,
     polygon,
     read_picture,
@@ -52,7 +52,7 @@ from segwright.formats.named_objects import (
     write_classes_file,
 )
 from segwright.formats.resume_journal import Journal
-from segwright.formats.tiff import grid_of
+from segwright.formats.tiff import tiff_grid
 
 log = logging.getLogger(__name__)
 
@@ -276,7 +276,7 @@ def _image_of(index: ImageIndex, file: Path) -> Path | None:
 def _grid(image: Path | None, shape: tuple[int, ...]) -> Grid:
     """Where the pixels of an image of this shape are; only a GeoTIFF says it."""
     if image is not None and image.suffix.lower() in TIFF_SUFFIXES:
-        grid = grid_of(image)
+        grid = tiff_grid(image)
         if grid.shape == shape:
             return grid
     return Grid(shape)
@@ -350,7 +350,7 @@ def _feature(
     return {
         "type": "Feature",
         "geometry": {"type": "Polygon" if is_one else "MultiPolygon", "coordinates": parts[0] if is_one else parts},
-        "properties": {"objectType": "annotation", "classification": classification} | numbers_of(region),
+        "properties": {"objectType": "annotation", "classification": classification} | number_attributes(region),
     }
 
 

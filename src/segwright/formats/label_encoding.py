@@ -219,7 +219,7 @@ def written_meaning(root: Path, *, is_above: bool = False) -> Meaning | None:
     Raises:
         FormatError: one of them is not as the module's docstring says.
     """
-    table = dataset_file.masks(root)
+    table = dataset_file.masks_table(root)
     folders = (root, root.absolute().parent) if is_above else (root,)
     path = next((folder / CLASSES_FILE for folder in folders if (folder / CLASSES_FILE).is_file()), None)
     if table is None:

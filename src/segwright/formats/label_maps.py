@@ -45,10 +45,10 @@ def to_maps(truth: Segmentation) -> tuple[np.ndarray, np.ndarray]:
     """Class, VOID or NOTHING of each pixel and its object number or 0, both int32 (*S); a later plane covers an earlier."""
     class_of = np.concatenate([[VOID, NOTHING], truth.class_ids]).astype(np.int32)  # indices: void, nothing, segments
     number_of = np.concatenate([[0, 0], truth.instance_ids]).astype(np.int32)
-    return looked_up(truth, class_of), looked_up(truth, number_of)
+    return look_up_pixels(truth, class_of), look_up_pixels(truth, number_of)
 
 
-def looked_up(truth: Segmentation, value_of: np.ndarray) -> np.ndarray:
+def look_up_pixels(truth: Segmentation, value_of: np.ndarray) -> np.ndarray:
     """What stands in a table at the place of each pixel's segment, (*S) in the dtype of the table; a later plane covers.
 
     The table (N + 2,) holds the values of void, of nothing, and of the segments.
@@ -76,7 +76,9 @@ def mask_values(sample: Sample) -> np.ndarray:
         what = f"{int((truth.instance_ids > 0).sum())} objects" if truth.instance_ids.any() else "segments that may overlap"
         raise OutputError(f"sample {sample.key!r} has {what}, which one map of classes cannot hold; write it as coco or volume")
     value_of = np.concatenate([[VOID, VOID], truth.class_ids])
-    return looked_up(truth, value_of.astype(np.uint8 if len(truth.classes) <= MAX_8_BIT_CLASSES else np.uint16))  # VOID wraps
+    return look_up_pixels(
+        truth, value_of.astype(np.uint8 if len(truth.classes) <= MAX_8_BIT_CLASSES else np.uint16)
+    )  # VOID wraps
 
 
 @njit(cache=True, nogil=True)

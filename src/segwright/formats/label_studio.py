@@ -364,11 +364,11 @@ def _counts(data: list[int], shape: tuple[int, int], place: str) -> np.ndarray:
         packed = np.frombuffer(bytes(data), np.uint8)
     except ValueError as error:
         raise FormatError(f"{place}: the run lengths are no bytes 0..255; export the annotations again") from error
-    return rle.encode(brush_rle.decode(packed, shape, place))
+    return rle.encode(brush_rle.decode_brush(packed, shape, place))
 
 
 def _packed(counts: np.ndarray, shape: tuple[int, ...]) -> list[int]:
-    return brush_rle.encode(rle.decode(counts, shape)).tolist()
+    return brush_rle.encode_brush(rle.decode(counts, shape)).tolist()
 
 
 def _draw(result: _Result, shape: tuple[int, int], place: str) -> np.ndarray | None:

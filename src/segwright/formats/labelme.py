@@ -43,7 +43,7 @@ from segwright.formats.named_objects import (
     images_by_key,
     label_files,
     label_name,
-    numbers_of,
+    number_attributes,
     place_of,
     placed,
     polygon,
@@ -218,7 +218,7 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             if shapes and VOID_NAME in truth.classes.names:
                 raise OutputError(f"sample {sample.key!r} has void, which labelme calls {VOID_NAME!r}; rename that class")
             for number, region in enumerate(regions_of(sample, "labelme"), start=1):
-                shapes += [shape | numbers_of(region) for shape in _shapes(region, truth.shape, number)]
+                shapes += [shape | number_attributes(region) for shape in _shapes(region, truth.shape, number)]
             content: dict[str, Any] = {
                 "version": VERSION,
                 "flags": {},

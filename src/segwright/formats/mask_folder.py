@@ -41,7 +41,7 @@ from segwright.formats.label_encoding import (
     written_meaning,
 )
 from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segmentation
-from segwright.formats.pairing import IMAGE_FOLDERS, Files, fitting, masks_alone, only_subfolder, pairs, subfolders
+from segwright.formats.pairing import IMAGE_FOLDERS, Files, fit_to_image, masks_alone, only_subfolder, pairs, subfolders
 from segwright.formats.resume_journal import Journal, truth_of
 
 log = logging.getLogger(__name__)
@@ -81,9 +81,9 @@ class Reader:
                 raise FormatError(f"{files.numbers}: object numbers are 0..{np.iinfo(np.int32).max}; number the objects again")
         if image is None:
             image = np.zeros((0, *class_map.shape), np.uint8)
-        class_map = fitting(class_map, files.mask, image, files.image)
+        class_map = fit_to_image(class_map, files.mask, image, files.image)
         if numbers is not None:
-            numbers = fitting(numbers, files.numbers or files.mask, image, files.image)
+            numbers = fit_to_image(numbers, files.numbers or files.mask, image, files.image)
         return Sample.of(key, image, to_segmentation(class_map, numbers, self.meaning.classes))
 
 

@@ -68,7 +68,7 @@ def segmentation(
             raise FormatError(f"{place}: an object has the score {region.score}; correct it, scores are mostly 0 to 1")
         instance_ids.append(number)
     return Segmentation(
-        rle.paint([region.counts for region in regions], shape, void),
+        rle.paint_regions([region.counts for region in regions], shape, void),
         np.array(class_ids, np.int32),
         np.array(instance_ids, np.int32),
         np.array([region.score for region in regions], np.float32),
@@ -103,7 +103,7 @@ def truth_2d(sample: Sample, format: str) -> Segmentation:
     return truth
 
 
-def numbers_of(region: Region) -> dict[str, float]:
+def number_attributes(region: Region) -> dict[str, float]:
     """What the objects of a file say of a region's number and score, under our own keys; a score of 1 goes without saying."""
     return {"instance_id": region.instance_id or 0} | ({} if region.score == 1 else {"score": region.score})
 

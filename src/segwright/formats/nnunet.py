@@ -38,7 +38,7 @@ from segwright.formats import dataset_file
 from segwright.formats.image_index import found, natural, safe_key
 from segwright.formats.label_maps import NOTHING, to_maps, to_segmentation
 from segwright.formats.resume_journal import Journal, truth_of
-from segwright.formats.volume import check_same_grid, read_numbers
+from segwright.formats.volume import check_same_grid, read_number_volume
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Content(BaseModel):
 
 
 @dataclass(frozen=True, eq=False)
-class Meaning:
+class NnunetMeaning:
     """What the numbers stand for: `class_of` int32 (65536,) is the class of each, VOID, NOTHING or UNKNOWN.
 
     `regions` bool (K, 65536) says instead which classes each number belongs to, where they overlap.
@@ -115,7 +115,7 @@ class Reader:
     """Reads one case by its key."""
 
     files: dict[str, tuple[list[Path], Path]]
-    meaning: Meaning
+    meaning: NnunetMeaning
     channels: int
 
     def __call__(self, key: str) -> Sample:
@@ -133,7 +133,7 @@ class Reader:
         is_volume = bool(volume_file.suffix_of(label_path))
         if len(image) != self.channels:
             raise FormatError(f"{paths[0]} and its like have {len(image)} channels, dataset.json names {self.channels}")
-        numbers, label_grid = read_numbers(label_path) if is_volume else _numbers(label_path)
+        numbers, label_grid = read_number_volume(label_path) if is_volume else _numbers(label_path)
         check_same_grid(grid, label_grid, paths[0], label_path)
         return Sample(key, image, grid, self.meaning.truth(numbers, label_path))
 
@@ -230,7 +230,7 @@ def _content(path: Path) -> Content:
         raise FormatError(f"{path}: {place}: {first['msg']}{hint if b'modality' in raw else '; correct it there'}") from error
 
 
-def _meaning(content: Content, path: Path) -> Meaning:
+def _meaning(content: Content, path: Path) -> NnunetMeaning:
     """Classes and numbers of a dataset.json."""
     labels, ours = dict(content.labels), content.segwright
     ignored = labels.pop(IGNORE, None)
@@ -254,11 +254,11 @@ def _meaning(content: Content, path: Path) -> Meaning:
     if ignored is not None:
         class_of[ignored] = VOID
     if not are_regions:
-        return Meaning(classes, class_of)
+        return NnunetMeaning(classes, class_of)
     regions = np.zeros((len(numbers), VALUES), bool)
     for index, of_label in enumerate(numbers.values()):
         regions[index, of_label] = True
-    return Meaning(classes, class_of, regions)
+    return NnunetMeaning(classes, class_of, regions)
 
 
 def _image(path: Path) -> tuple[np.ndarray, Grid]:

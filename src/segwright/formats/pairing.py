@@ -57,7 +57,7 @@ def only_subfolder(root: Path, what: str, names: Sequence[str]) -> Path:
     return filled[0]
 
 
-def fitting(mask: np.ndarray, path: Path, image: np.ndarray, image_path: Path | None) -> np.ndarray:
+def fit_to_image(mask: np.ndarray, path: Path, image: np.ndarray, image_path: Path | None) -> np.ndarray:
     """A mask (*S) turned to the shape of its image (C, *S).
 
     Raises:

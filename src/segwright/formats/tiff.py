@@ -46,7 +46,7 @@ from segwright.formats.label_encoding import (
     written_meaning,
 )
 from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segmentation
-from segwright.formats.pairing import IMAGE_FOLDERS, Files, fitting, masks_alone, only_subfolder, pairs, subfolders
+from segwright.formats.pairing import IMAGE_FOLDERS, Files, fit_to_image, masks_alone, only_subfolder, pairs, subfolders
 from segwright.formats.resume_journal import Journal, truth_of
 from segwright.formats.volume import guessed
 
@@ -86,7 +86,7 @@ class Reader:
             image = np.zeros((0, *truth.shape), np.uint8) if image is None else image
         if image is None:
             raise FormatError(f"sample {key!r} has no files; copy them again")
-        place = grid_of(files.image) if files.image is not None else None
+        place = tiff_grid(files.image) if files.image is not None else None
         affine = place.affine if place is not None and place.shape == image.shape[1:] else None
         return Sample(key, image, Grid(image.shape[1:], affine=affine), truth)
 
@@ -107,9 +107,9 @@ class Reader:
                     "export both again at one size, objects numbered from 1"
                 )
         if image is not None:
-            class_maps = np.stack([fitting(layer, mask, image, files.image) for layer in class_maps])
+            class_maps = np.stack([fit_to_image(layer, mask, image, files.image) for layer in class_maps])
             if numbers is not None:
-                numbers = np.stack([fitting(layer, files.numbers or mask, image, files.image) for layer in numbers])
+                numbers = np.stack([fit_to_image(layer, files.numbers or mask, image, files.image) for layer in numbers])
         flat = (-1, *class_maps.shape[2:])  # layers one below the other, so that a segment may lie in several of them
         found = to_segmentation(class_maps.reshape(flat), None if numbers is None else numbers.reshape(flat), meaning.classes)
         planes = found.planes.reshape(class_maps.shape)
@@ -188,10 +188,10 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             stored = class_maps.astype(np.uint8 if count < VOID_8_BIT else np.uint16)  # VOID, -1, wraps to the highest number
             stored[class_maps == NOTHING] = count
             numbers = np.stack([layer for _, layer in layers])
-            write_values(root / "masks" / name, stored, tags)
+            write_layers(root / "masks" / name, stored, tags)
             if numbers.any():
                 is_wide = numbers.max() > MAX_VALUE
-                write_values(root / NUMBER_FOLDER / name, numbers.astype(np.uint32 if is_wide else np.uint16), tags)
+                write_layers(root / NUMBER_FOLDER / name, numbers.astype(np.uint32 if is_wide else np.uint16), tags)
             journal.add(sample, {"has_nothing": bool((class_maps == NOTHING).any()), "layers": len(layers)})
         count = len(journal.classes)
         needs_nothing = any(record["has_nothing"] or record["layers"] > 1 for record in journal.records())
@@ -220,11 +220,11 @@ def write_mask(folder: Path, sample: Sample, source: Dataset, *, palette: bool =
     path = mask_path(folder, sample.key, source)
     values = mask_values(sample)
     colors = colormap_of(truth_of(sample).classes) if palette else None
-    write_values(path, values[None], geo_tags(source.image_files[sample.key]), colors)
+    write_layers(path, values[None], geo_tags(source.image_files[sample.key]), colors)
     return path
 
 
-def grid_of(path: Path | str) -> Grid:
+def tiff_grid(path: Path | str) -> Grid:
     """Where the pixels of a TIFF are: (rows, columns), and the affine from (row, column, 1) of a pixel's centre to the map.
 
     The affine is None where the file says nothing, gives single tie points only, or is turned by its orientation.
@@ -267,7 +267,7 @@ def geo_tags(path: Path | str) -> GeoTags | None:
     return GeoTags(order, tuple(found)) if codes & {SCALE, TIE_POINTS, TRANSFORM} else None
 
 
-def write_values(path: Path | str, values: np.ndarray, tags: GeoTags | None = None, colors: np.ndarray | None = None) -> None:
+def write_layers(path: Path | str, values: np.ndarray, tags: GeoTags | None = None, colors: np.ndarray | None = None) -> None:
     """Write layers of numbers (P, *S) as a TIFF whose pages they are, one plain page for one layer of an image.
 
     `tags` place it on a map. `colors` uint8 (256, 3) show one layer of 8 bits in the colours of its classes.

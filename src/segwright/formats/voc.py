@@ -46,7 +46,7 @@ from segwright.formats.label_encoding import (
 )
 from segwright.formats.label_maps import NOTHING, to_maps, to_segmentation
 from segwright.formats.named_objects import truth_2d
-from segwright.formats.pairing import by_stem, fitting
+from segwright.formats.pairing import by_stem, fit_to_image
 from segwright.formats.resume_journal import Journal
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def colors_of(numbers: np.ndarray) -> np.ndarray:
     return (bits << np.arange(7, -1, -1)[:, None]).sum(axis=1).astype(np.uint8)
 
 
-def numbers_of(colors: np.ndarray) -> np.ndarray:
+def numbers_of_colors(colors: np.ndarray) -> np.ndarray:
     """The number behind each of VOC's colours (3, *S), int32 (*S): the inverse of `colors_of`."""
     result = np.zeros(colors.shape[1:], np.int32)
     for bit in range(8):
@@ -86,7 +86,7 @@ CLASSES = Classes.of(
 
 
 @dataclass(frozen=True)
-class Files:
+class VocFiles:
     """The files of one sample; the image is None where there is none, the object numbers too."""
 
     image: Path | None
@@ -98,7 +98,7 @@ class Files:
 class Reader:
     """Reads one sample by its key."""
 
-    files: dict[str, Files]
+    files: dict[str, VocFiles]
     meaning: Meaning
     has_images: bool
 
@@ -115,9 +115,9 @@ class Reader:
             raise FormatError(f"{files.mask} has no image in {IMAGES}; add it, or remove the mask")
         class_map, numbers = self.meaning.maps(files.mask)
         image = np.zeros((0, *class_map.shape), np.uint8) if files.image is None else picture(files.image)
-        class_map = fitting(class_map, files.mask, image, files.image)
+        class_map = fit_to_image(class_map, files.mask, image, files.image)
         if files.numbers is not None:
-            numbers = np.where(class_map >= 0, fitting(_numbers(files.numbers), files.numbers, image, files.image), 0)
+            numbers = np.where(class_map >= 0, fit_to_image(_numbers(files.numbers), files.numbers, image, files.image), 0)
         return Sample.of(key, image, to_segmentation(class_map, numbers, self.meaning.classes))
 
 
@@ -143,9 +143,9 @@ def read(path: Path | str) -> Dataset:
     root = homes[0]
     images, masks, objects = (by_stem(root / folder) for folder in (IMAGES, MASKS, OBJECTS))
     dropped = dataset_file.dropped(root)
-    files: dict[str, Files] = {}
+    files: dict[str, VocFiles] = {}
     for key, name in _names(root, masks, dropped):
-        entry = Files(images.get(name), masks[name], objects.get(name))
+        entry = VocFiles(images.get(name), masks[name], objects.get(name))
         if files.setdefault(key, entry) is not entry:
             raise FormatError(f"{masks[name]} and {files[key].mask} would both be called {key}; rename one")
     if not files:
@@ -310,7 +310,7 @@ def _numbers(path: Path) -> np.ndarray:
     if are_colors(values):
         if len(values) != 3 or values.dtype != np.uint8:
             raise FormatError(f"{path} has {len(values)} channels of {values.dtype}; save object numbers, or 8-bit RGB colours")
-        return numbers_of(values)
+        return numbers_of_colors(values)
     void = VOID_8_BIT if values.dtype.itemsize == 1 else VOID_16_BIT
     if values.min(initial=0) < 0 or values.max(initial=0) > VOID_16_BIT:
         raise FormatError(f"{path}: object numbers are 0..{VOID_16_BIT}; number the objects again")

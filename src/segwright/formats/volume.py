@@ -64,14 +64,14 @@ class Reader:
         image, grid = (None, None) if files.image is None else read_volume(files.image)
         if files.mask is None or self.meaning is None:
             return Sample(key, image, grid)  # type: ignore[arg-type]
-        mask, mask_grid = read_numbers(files.mask)
+        mask, mask_grid = read_number_volume(files.mask)
         if image is None or grid is None or files.image is None:
             image, grid = np.zeros((0, *mask.shape), np.uint8), mask_grid
         else:
             check_same_grid(grid, mask_grid, files.image, files.mask)
         truth = self.meaning.truth(mask, files.mask)
         if files.numbers is not None:
-            numbers, number_grid = read_numbers(files.numbers, MAX_NUMBER)
+            numbers, number_grid = read_number_volume(files.numbers, MAX_NUMBER)
             check_same_grid(mask_grid, number_grid, files.mask, files.numbers)
             truth = to_segmentation(to_maps(truth)[0], numbers, truth.classes)
         return Sample(key, image, grid, truth)
@@ -106,7 +106,7 @@ def read(path: Path | str) -> Dataset:
         log.warning("%s holds masks and no images; the samples have none", root)
         files = {safe_key(stem): Files(None, mask) for stem, mask in masks.items()}
     drawn = [entry.mask for entry in files.values() if entry.mask]
-    meaning = written_meaning(root, is_above=True) or guessed(read_numbers(mask)[0] for mask in drawn)
+    meaning = written_meaning(root, is_above=True) or guessed(read_number_volume(mask)[0] for mask in drawn)
     if not meaning.is_instances and (root / NUMBER_FOLDER).is_dir():
         numbers = {safe_key(stem): file for stem, file in volumes_below(root / NUMBER_FOLDER).items()}
         files = {key: Files(entry.image, entry.mask, numbers.get(key)) for key, entry in files.items()}
@@ -169,7 +169,7 @@ def write_mask(folder: Path, sample: Sample, source: Dataset, *, palette: bool =
     return path
 
 
-def read_numbers(path: Path, highest: int = MAX_VALUE) -> tuple[np.ndarray, Grid]:
+def read_number_volume(path: Path, highest: int = MAX_VALUE) -> tuple[np.ndarray, Grid]:
     """The numbers 0..highest of a mask file, integer (*S), and its grid.
 
     Raises:

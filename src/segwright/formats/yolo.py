@@ -77,7 +77,7 @@ IS_DATA = (
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class YoloEntry:
     """An image file and its labels; no labels mean no objects, or, where not `is_labelled`, that nobody drew any."""
 
     image: Path
@@ -89,7 +89,7 @@ class Entry:
 class Reader:
     """Reads the image and the labels of a key."""
 
-    entries: dict[str, Entry]
+    entries: dict[str, YoloEntry]
     classes: Classes
 
     def __call__(self, key: str) -> Sample:
@@ -140,7 +140,8 @@ def read(path: Path | str) -> Dataset:
     if not labelled:
         raise FormatError(f"{file}: no image has labels; those of {found[0].path} would be {wanted[0]}: add them")
     entries = {
-        key: Entry(found[position].path, labels[position], found[position].source in labelled) for key, position in keys.items()
+        key: YoloEntry(found[position].path, labels[position], found[position].source in labelled)
+        for key, position in keys.items()
     }
     return Dataset(str(path), classes, tuple(entries), Reader(entries, classes), {k: e.image for k, e in entries.items()})
 

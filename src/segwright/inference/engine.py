@@ -163,24 +163,24 @@ def undisturbed() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Kind:
+class EngineKind:
     """One way to run a network, by a name that is remembered."""
 
     name: str
     make: Callable[[nn.Module, str, Path | None], Engine]
 
 
-PLAIN = Kind("torch float32", lambda network, device, _: TorchEngine(network, device))
-LAST = Kind("torch float32 channels-last", lambda network, device, _: TorchEngine(network, device, channels_last=True))
-HALF = Kind(
+PLAIN = EngineKind("torch float32", lambda network, device, _: TorchEngine(network, device))
+LAST = EngineKind("torch float32 channels-last", lambda network, device, _: TorchEngine(network, device, channels_last=True))
+HALF = EngineKind(
     "torch bfloat16 channels-last", lambda network, device, _: TorchEngine(network, device, channels_last=True, bfloat16=True)
 )
-VINO = Kind("openvino float32", lambda network, _, folder: OpenVINOEngine(network, folder=folder))
-VINO_HALF = Kind("openvino bfloat16", lambda network, _, folder: OpenVINOEngine(network, bfloat16=True, folder=folder))
+VINO = EngineKind("openvino float32", lambda network, _, folder: OpenVINOEngine(network, folder=folder))
+VINO_HALF = EngineKind("openvino bfloat16", lambda network, _, folder: OpenVINOEngine(network, bfloat16=True, folder=folder))
 KINDS = {kind.name: kind for kind in (PLAIN, LAST, HALF, VINO, VINO_HALF)}
 
 
-def candidates(device: str) -> list[Kind]:
+def candidates(device: str) -> list[EngineKind]:
     """What may beat plain PyTorch on a device, the likeliest first, so that the others are given up early."""
     if device != "cpu":
         return [HALF, LAST]

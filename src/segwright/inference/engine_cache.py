@@ -37,7 +37,7 @@ class EngineCache:
     def of(cls, network: nn.Module, root: Path | None = None) -> "EngineCache":
         """The cache of a network, made if there is none; the folders used longest ago go when all grow beyond MAX_BYTES."""
         root = root or cache_folder()
-        folder = root / f"{fingerprint(network)}-{machine()}"
+        folder = root / f"{network_digest(network)}-{machine()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             os.utime(folder)  # used now
@@ -73,7 +73,7 @@ def cache_folder() -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "segwright"
 
 
-def fingerprint(network: nn.Module) -> str:
+def network_digest(network: nn.Module) -> str:
     """16 hexadecimal digits that change with the weights, the layers and the source code of a network.
 
     Code counts with all of Segwright's own layers, and with all files beside those of the other layers' classes, since a

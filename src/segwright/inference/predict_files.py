@@ -24,7 +24,7 @@ from segwright.core.errors import OutputError, SegwrightError, UsageError
 from segwright.core.visualise import overlay as laid_over
 from segwright.formats import dicom, mask_folder, tiff, volume
 from segwright.formats.image_index import safe_key
-from segwright.formats.label_maps import looked_up
+from segwright.formats.label_maps import look_up_pixels
 from segwright.formats.mask_folder import image_files, is_mask_folder
 from segwright.formats.pairing import IMAGE_FOLDERS, Files, subfolders
 from segwright.formats.resume_journal import stopped, truth_of
@@ -346,7 +346,7 @@ def lost_in_mask(sample: Sample, job: Job) -> Iterator[str]:
 def draw(sample: Sample, path: Path) -> None:
     """Write the picture of a sample with its segments in the colours of their classes, a line around each."""
     truth = truth_of(sample)
-    segment_map = looked_up(truth, np.arange(-2, len(truth), dtype=np.int32).clip(min=VOID))  # void and nothing are VOID
+    segment_map = look_up_pixels(truth, np.arange(-2, len(truth), dtype=np.int32).clip(min=VOID))  # void and nothing are VOID
     write_picture(path, laid_over(sample.image, segment_map, truth.classes.palette[truth.class_ids]))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Semaphore
 from types import ModuleType
 
-from segwright.conversion import compare
+from segwright.conversion import compare_samples
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import OutputError
 from segwright.formats import dicom, tiff, volume
@@ -74,7 +74,7 @@ class Losses:
 
     def found(self, load: Callable[[str], Sample]) -> list[str]:
         """What differs, in plain words, between the kept samples and those that `load` reads back by their keys."""
-        changes = [compare(sample, load(sample.key)) for sample in self.kept.values()]
+        changes = [compare_samples(sample, load(sample.key)) for sample in self.kept.values()]
         return [*dict.fromkeys(text for change in changes for text in (*change.reasons, *change.notes))]
 
 

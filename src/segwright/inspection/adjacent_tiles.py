@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from segwright.inspection.finding import Finding, Fix, listed, plural
-from segwright.inspection.sample_scan import Look
+from segwright.inspection.sample_scan import SampleScan
 from segwright.inspection.split_leakage import Together, groups_of
 
 LEFT, RIGHT, TOP, BOTTOM = range(4)
@@ -21,7 +21,7 @@ USUAL = 0.5  # of the median difference to the borders of all other images: a bo
 MIN_LENGTH = 96  # pixels; of thousands of shorter borders some agree by chance
 
 
-def about_tiles(looks: Sequence[Look], together: Together) -> list[Finding]:
+def about_tiles(looks: Sequence[SampleScan], together: Together) -> list[Finding]:
     """Touching tiles, inside a part and across parts."""
     groups = groups_of(pair for pair in touching(looks) if not together.is_one_clip(*pair))  # a turning camera goes on, too
     torn = [group for group in groups if together.is_torn(group)]
@@ -63,17 +63,17 @@ def about_tiles(looks: Sequence[Look], together: Together) -> list[Finding]:
     return findings
 
 
-def touching(looks: Sequence[Look]) -> list[tuple[str, str]]:
+def touching(looks: Sequence[SampleScan]) -> list[tuple[str, str]]:
     """Pairs of keys of which the first lies left of, or above, the second in one larger picture."""
     pairs = _touching(looks, STEP)
     has_neighbour = {key for pair in pairs for key in pair}
     return _touching(looks, STEP_OF_TILES) if len(has_neighbour) > MANY * len(looks) else pairs
 
 
-def _touching(looks: Sequence[Look], step: float) -> list[tuple[str, str]]:
+def _touching(looks: Sequence[SampleScan], step: float) -> list[tuple[str, str]]:
     pairs = []
     for near, far in ((RIGHT, LEFT), (BOTTOM, TOP)):
-        by_length: dict[int, list[tuple[Look, np.ndarray, np.ndarray]]] = defaultdict(list)
+        by_length: dict[int, list[tuple[SampleScan, np.ndarray, np.ndarray]]] = defaultdict(list)
         for look in looks:
             if look.borders is not None and look.borders[near].shape[1] >= MIN_LENGTH and len(look.borders[near]) == 2:
                 by_length[look.borders[near].shape[1]].append((look, look.borders[near], look.borders[far]))
@@ -81,13 +81,13 @@ def _touching(looks: Sequence[Look], step: float) -> list[tuple[str, str]]:
             keyed, first, second = zip(*group, strict=True)
             pairs += [
                 (keyed[i].key, keyed[j].key)
-                for i, j in fitting(np.stack(first), np.stack(second), step)
+                for i, j in touching_borders(np.stack(first), np.stack(second), step)
                 if keyed[i].digest != keyed[j].digest
             ]
     return pairs
 
 
-def fitting(first: np.ndarray, second: np.ndarray, step_limit: float = STEP) -> list[tuple[int, int]]:
+def touching_borders(first: np.ndarray, second: np.ndarray, step_limit: float = STEP) -> list[tuple[int, int]]:
     """Index pairs (i, j) where border i of the first float32 (N, 2, n) goes on in border j of the second, outermost line first.
 
     Both lines must correlate, differ hardly more than neighbouring lines inside the images do, far less than from the

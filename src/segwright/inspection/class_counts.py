@@ -7,14 +7,16 @@ import numpy as np
 
 from segwright.core import Classes
 from segwright.inspection.finding import Finding, Fix, listed, plural, some
-from segwright.inspection.sample_scan import Look
+from segwright.inspection.sample_scan import SampleScan
 
 NAMES_OF_BACKGROUND = ("background", "bg", "_background_", "nothing", "none", "class_0")
 OVERWHELMING = 0.99  # of the known pixels: the answer "this everywhere" is then right at 99 of 100
 CROP, BATCH = 256, 8  # pixels and crops of a usual batch, in which the expected foreground is told
 
 
-def about_classes(looks: Sequence[Look], classes: Classes, named: Mapping[str, Any] | None, *, is_split: bool) -> list[Finding]:
+def about_classes(
+    looks: Sequence[SampleScan], classes: Classes, named: Mapping[str, Any] | None, *, is_split: bool
+) -> list[Finding]:
     """Diseases of the class counts; `named` is the content of the classes.json or [masks] of a folder of masks."""
     seen = [look for look in looks if look.pixels is not None]
     if not seen:
@@ -34,7 +36,7 @@ def _background(classes: Classes) -> int | None:
     return next((k for k, name in enumerate(classes.names) if name.lower() in NAMES_OF_BACKGROUND), None)
 
 
-def _empty(looks: Sequence[Look], counts: np.ndarray, background: int | None, classes: Classes) -> list[Finding]:
+def _empty(looks: Sequence[SampleScan], counts: np.ndarray, background: int | None, classes: Classes) -> list[Finding]:
     foreground = np.delete(counts, background, axis=1) if background is not None else counts
     is_empty = foreground.sum(axis=1) == 0
     if not is_empty.any() or is_empty.all() or len(classes) == 1 and background == 0:
@@ -51,7 +53,9 @@ def _empty(looks: Sequence[Look], counts: np.ndarray, background: int | None, cl
     return [Finding("empty-masks", "warning", evidence, remedy, numbers, keys, fix)]
 
 
-def _never_seen(looks: Sequence[Look], counts: np.ndarray, classes: Classes, named: Mapping[str, Any] | None) -> list[Finding]:
+def _never_seen(
+    looks: Sequence[SampleScan], counts: np.ndarray, classes: Classes, named: Mapping[str, Any] | None
+) -> list[Finding]:
     missing = [k for k in range(len(classes)) if not counts[:, k].any()]
     if not missing or len(missing) == len(classes):
         return []
@@ -77,7 +81,7 @@ def _never_seen(looks: Sequence[Look], counts: np.ndarray, classes: Classes, nam
     ]
 
 
-def _absent(looks: Sequence[Look], counts: np.ndarray, classes: Classes, *, is_split: bool) -> list[Finding]:
+def _absent(looks: Sequence[SampleScan], counts: np.ndarray, classes: Classes, *, is_split: bool) -> list[Finding]:
     parts = list(dict.fromkeys(look.part for look in looks))
     if len(parts) < 2:
         return []
@@ -102,7 +106,7 @@ def _absent(looks: Sequence[Look], counts: np.ndarray, classes: Classes, *, is_s
     ]
 
 
-def _shares(looks: Sequence[Look], counts: np.ndarray, background: int | None, classes: Classes) -> list[Finding]:
+def _shares(looks: Sequence[SampleScan], counts: np.ndarray, background: int | None, classes: Classes) -> list[Finding]:
     nothing = sum(look.nothing for look in looks)
     totals = counts.sum(axis=0)
     known = int(totals.sum()) + nothing

@@ -13,7 +13,7 @@ from segwright.core.errors import SegwrightError
 from segwright.core.visualise import as_rgb, overlay
 from segwright.data.fingerprint import Fingerprint
 from segwright.inspection.finding import Finding, plural, size_text
-from segwright.inspection.inspect import Report
+from segwright.inspection.inspect import InspectionReport
 from segwright.reports.html.page import legend, meter, page, section, small_percent, swatch
 from segwright.reports.html.pictures import drawable, figure
 
@@ -24,7 +24,7 @@ MAX_LEGEND = 40  # names in a legend; beyond, the table says it
 MAX_SIZES = 12  # rows of the histogram of sizes; the rest is one more
 
 
-def write_data_card(path: Path | str, report: Report, examples: Sequence[Sample] | None = None) -> None:
+def write_data_card(path: Path | str, report: InspectionReport, examples: Sequence[Sample] | None = None) -> None:
     """Write one HTML page on a data set that needs no other file and no network.
 
     `examples` are the samples to show; without them, some are taken at even distances.
@@ -98,7 +98,7 @@ def finding_list(findings: Sequence[Finding]) -> str:
     return f'<ul class="findings">{"".join(rows)}</ul>'
 
 
-def facts(report: Report) -> list[tuple[str, str]]:
+def fact_rows(report: InspectionReport) -> list[tuple[str, str]]:
     """The data set as rows of fact and value for a terminal: what the card shows, without its pictures and findings."""
     found = report.measured
     rows = [("source", report.source), *((name.lower(), value) for name, value in figures(report))]
@@ -120,7 +120,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     return rows
 
 
-def figures(report: Report) -> list[tuple[str, str]]:
+def figures(report: InspectionReport) -> list[tuple[str, str]]:
     """The facts that stand in large figures, by name."""
     found = report.measured
     if found is None:
@@ -140,7 +140,7 @@ def figures(report: Report) -> list[tuple[str, str]]:
     return result
 
 
-def headline(report: Report) -> str:
+def headline(report: InspectionReport) -> str:
     """The facts in large figures."""
     return "".join(
         f'<div><div class="label">{escape(name)}</div><div class="value">{escape(value)}</div></div>'

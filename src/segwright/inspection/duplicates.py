@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from segwright.inspection.finding import Finding, Fix, plural, some
-from segwright.inspection.sample_scan import Look
+from segwright.inspection.sample_scan import SampleScan
 from segwright.inspection.split_leakage import Together, groups_of
 
 HASH_DISTANCE = 8  # of 64 bits: copies that were resized, brightened or saved as JPEG differ by up to 6
@@ -17,7 +17,7 @@ FLAT = 2.0  # grey levels of contrast in the small picture, below which a hash i
 MAX_PAIRS = 200_000  # of a video or of one background: more tell nothing new
 
 
-def about_likeness(looks: Sequence[Look], together: Together) -> list[Finding]:
+def about_likeness(looks: Sequence[SampleScan], together: Together) -> list[Finding]:
     """Duplicates and near-duplicates, inside a part and across parts."""
     same = _same_pixels(looks)
     findings = _duplicates(looks, same, together)
@@ -55,7 +55,7 @@ def about_likeness(looks: Sequence[Look], together: Together) -> list[Finding]:
     return findings
 
 
-def _same_pixels(looks: Sequence[Look]) -> list[list[str]]:
+def _same_pixels(looks: Sequence[SampleScan]) -> list[list[str]]:
     by_digest: dict[bytes, list[str]] = defaultdict(list)
     for look in looks:
         if look.channels:
@@ -63,7 +63,7 @@ def _same_pixels(looks: Sequence[Look]) -> list[list[str]]:
     return [keys for keys in by_digest.values() if len(keys) > 1]
 
 
-def _duplicates(looks: Sequence[Look], same: list[list[str]], together: Together) -> list[Finding]:
+def _duplicates(looks: Sequence[SampleScan], same: list[list[str]], together: Together) -> list[Finding]:
     masks = {look.key: look.mask_digest for look in looks}
     findings = []
     across = [group for group in same if len({together.part(key) for key in group}) > 1]
@@ -89,7 +89,7 @@ def _duplicates(looks: Sequence[Look], same: list[list[str]], together: Together
     return findings
 
 
-def near_pairs(looks: Sequence[Look]) -> list[tuple[str, str]]:
+def near_pairs(looks: Sequence[SampleScan]) -> list[tuple[str, str]]:
     """Pairs of keys whose images are nearly the same: a near hash, and small pictures that agree but for contrast."""
     usable = [look for look in looks if look.thumb.std() > FLAT * max(look.scale / 255, 1e-12)]
     if len(usable) < 2:

@@ -11,13 +11,13 @@ from segwright.core.atomic_files import replace_file
 from segwright.core.errors import UsageError
 from segwright.formats import dataset_file
 from segwright.inspection.finding import Finding, plural
-from segwright.inspection.inspect import Report
+from segwright.inspection.inspect import InspectionReport
 from segwright.inspection.split_leakage import groups_of
 
 HEADER = "What is known of the data in this folder; every command of Segwright reads it. Written by segwright inspect."
 
 
-def write_config(report: Report) -> tuple[Path, list[str]]:
+def write_config(report: InspectionReport) -> tuple[Path, list[str]]:
     """Write the remedies that a dataset.toml can hold, and return its path and one sentence on each change; none, no file.
 
     Keys that are there stay, with their comments; only [masks] is replaced, key by key, where a finding says so.

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segwright.inspection.finding import Finding, Fix, listed, plural, some
-from segwright.inspection.sample_scan import Failure, Look, fits
+from segwright.inspection.sample_scan import Failure, SampleScan, fits
 
 ORDERS = 100.0  # times between the largest values of two images, two orders of magnitude: no fixed scale serves both
 APART, OTHER_SIZE = "voxels apart in the world", "export the mask again"  # what formats say of volumes and their masks
@@ -39,7 +39,7 @@ def about_failures(failures: Sequence[Failure]) -> list[Finding]:
     return findings
 
 
-def about_sizes(looks: Sequence[Look], images: Mapping[str, Path | None]) -> list[Finding]:
+def about_sizes(looks: Sequence[SampleScan], images: Mapping[str, Path | None]) -> list[Finding]:
     """Masks of another size than their image, and masks that were not turned with it."""
     wrong = [look for look in looks if not fits(look, images.get(look.key))]
     findings = []
@@ -79,7 +79,7 @@ def about_sizes(looks: Sequence[Look], images: Mapping[str, Path | None]) -> lis
     return findings
 
 
-def about_values(looks: Sequence[Look]) -> list[Finding]:
+def about_values(looks: Sequence[SampleScan]) -> list[Finding]:
     """Types, channels and ranges that differ from image to image."""
     findings = []
     for name, what, kinds, remedy in (
@@ -120,9 +120,9 @@ def about_values(looks: Sequence[Look]) -> list[Finding]:
     return findings + _scales(looks)
 
 
-def _scales(looks: Sequence[Look]) -> list[Finding]:
+def _scales(looks: Sequence[SampleScan]) -> list[Finding]:
     """Ranges are compared inside one type: between types they differ by nature. 8 bits have room for few orders."""
-    groups: dict[str, list[Look]] = defaultdict(list)
+    groups: dict[str, list[SampleScan]] = defaultdict(list)
     for look in looks:
         if look.scale > 0 and look.dtype != "uint8":
             groups[look.dtype].append(look)

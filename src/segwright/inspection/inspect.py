@@ -18,9 +18,9 @@ from segwright.inspection.duplicates import about_likeness
 from segwright.inspection.finding import Finding, Fix
 from segwright.inspection.image_files import about_failures, about_sizes, about_values
 from segwright.inspection.label_values import about_numbers
-from segwright.inspection.lenient_loader import Opened, open_leniently
+from segwright.inspection.lenient_loader import LenientData, open_leniently
 from segwright.inspection.patient_groups import about_subjects, name_groups
-from segwright.inspection.sample_scan import Failure, Item, Look, fits, glance_at, look_at
+from segwright.inspection.sample_scan import Failure, Item, SampleScan, fits, glance_at, look_at
 from segwright.inspection.split_leakage import Together
 
 AT_MOST = 2000  # samples that are read: some 20 s of photographs on two cores; more would hardly change a share
@@ -35,7 +35,7 @@ ABOUT_CLASSES = (  # with one of these, rare classes and much void follow from i
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Report:
+class InspectionReport:
     """What the doctor found. Findings begin with the worst.
 
     `count` samples exist in `parts`, but those `dropped` by dataset.toml; `looked_at` were read, and `compared`, those
@@ -72,7 +72,7 @@ class Report:
         }
 
 
-def inspect(path: Path | str, format: str | None = None, *, at_most: int = AT_MOST, seed: int = 0) -> Report:
+def inspect(path: Path | str, format: str | None = None, *, at_most: int = AT_MOST, seed: int = 0) -> InspectionReport:
     """Look at a data set and say what is wrong with it. Of more than `at_most` samples a random choice is read.
 
     Raises:
@@ -86,7 +86,7 @@ def inspect(path: Path | str, format: str | None = None, *, at_most: int = AT_MO
     results = look_at(
         items, num_classes, frozenset(item.key for item in detailed), max(1, SAMPLED_PIXELS // max(len(detailed), 1))
     )
-    looks = [result for result in results if isinstance(result, Look)]
+    looks = [result for result in results if isinstance(result, SampleScan)]
     failures = [result for result in results if isinstance(result, Failure)]
     taken = {item.key for item in items}
     glances = glance_at(_some([item for item in opened.items if item.key not in taken], COMPARED, generator))
@@ -98,7 +98,7 @@ def inspect(path: Path | str, format: str | None = None, *, at_most: int = AT_MO
         findings += [note for note in about_images(measured) if note.name != "brightness-shift" or not names & {*ABOUT_VALUES}]
     if len(findings) > 1 and any(finding.level == "error" for finding in findings if finding.name != "cannot-open"):
         findings = [finding for finding in findings if finding.name != "cannot-open"]  # its cause is found
-    return Report(
+    return InspectionReport(
         source=opened.source,
         root=opened.root,
         count=len(opened.items),
@@ -114,13 +114,15 @@ def inspect(path: Path | str, format: str | None = None, *, at_most: int = AT_MO
     )
 
 
-def _areas(looks: list[Look]) -> tuple[int, ...]:
+def _areas(looks: list[SampleScan]) -> tuple[int, ...]:
     """Objects by the power of four that their area in pixels reaches."""
     areas = np.concatenate([np.zeros(0, np.int64), *(look.detail.objects[:, 1] for look in looks if look.detail is not None)])
     return tuple(np.bincount((np.log2(areas[areas > 0]) / 2 + 1e-9).astype(int)).tolist())
 
 
-def _diagnose(opened: Opened, looks: list[Look], glances: list[Look], failures: list[Failure]) -> list[Finding]:
+def _diagnose(
+    opened: LenientData, looks: list[SampleScan], glances: list[SampleScan], failures: list[Failure]
+) -> list[Finding]:
     """All findings that samples give."""
     images = {item.key: item.image for item in opened.items}
     fitting = [look for look in looks if fits(look, images.get(look.key))]
@@ -140,7 +142,7 @@ def _diagnose(opened: Opened, looks: list[Look], glances: list[Look], failures: 
     findings = [*about_failures(failures), *about_sizes(looks, images), *numbers]
     if opened.classes is not None and not _is_renumbered(numbers):
         findings += about_classes(looks, opened.classes, opened.named, is_split=opened.is_split)
-    checks: list[Callable[[list[Look], Together], list[Finding]]] = [about_likeness, about_tiles, about_subjects]
+    checks: list[Callable[[list[SampleScan], Together], list[Finding]]] = [about_likeness, about_tiles, about_subjects]
     findings += about_values(looks)
     for check in checks:
         findings += check(compared, together)
@@ -159,7 +161,7 @@ def _of_hold_out(finding: Finding) -> Finding:
     return replace(finding, evidence=f"{finding.evidence} Without train/ and val/, the last sixth is held out.")
 
 
-def _measure(opened: Opened, looks: list[Look]) -> tuple[Dataset | None, Fingerprint | None]:
+def _measure(opened: LenientData, looks: list[SampleScan]) -> tuple[Dataset | None, Fingerprint | None]:
     """The samples that can be read as a data set, and its fingerprint."""
     readable = [look for look in looks if not look.problem]
     if not readable:

@@ -7,7 +7,7 @@ from typing import Any
 
 from segwright.formats.label_encoding import VOID_8_BIT
 from segwright.inspection.finding import SHOWN, Finding, Fix, Level, listed, plural, some
-from segwright.inspection.sample_scan import Look
+from segwright.inspection.sample_scan import SampleScan
 
 NAMES_OF_VOID = (
     "void",
@@ -39,7 +39,7 @@ class Number:
         return self.edges / max(self.pixels, 1)
 
 
-def tally(looks: Sequence[Look]) -> dict[int, Number]:
+def tally(looks: Sequence[SampleScan]) -> dict[int, Number]:
     """What is known of each number in the masks, in the order of the numbers."""
     sums: dict[int, list[Any]] = {}
     for look in looks:
@@ -53,7 +53,7 @@ def tally(looks: Sequence[Look]) -> dict[int, Number]:
     return {value: Number(pixels, edges, tuple(keys)) for value, (pixels, edges, keys) in sorted(sums.items())}
 
 
-def about_numbers(looks: Sequence[Look], named: Mapping[str, Any] | None) -> list[Finding]:
+def about_numbers(looks: Sequence[SampleScan], named: Mapping[str, Any] | None) -> list[Finding]:
     """Diseases of the numbers; `named` is the content of classes.json or [masks], None where neither is there."""
     colored = [look for look in looks if look.mask is not None and look.mask.colors is not None]
     if colored:
@@ -187,7 +187,7 @@ def _without_ignore(named: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in named.items() if key != "ignore_index"} | changes
 
 
-def _colors(colored: Sequence[Look], count: int, named: Mapping[str, Any] | None) -> Finding:
+def _colors(colored: Sequence[SampleScan], count: int, named: Mapping[str, Any] | None) -> Finding:
     """Masks that are pictures: handled where a palette has their colours."""
     pixels: Counter[tuple[int, ...]] = Counter()
     for look in colored:

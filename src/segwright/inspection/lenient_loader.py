@@ -19,7 +19,7 @@ from segwright.inspection.unpaired_files import MaskFiles, scan
 
 
 @dataclass(frozen=True, eq=False)
-class Opened:
+class LenientData:
     """What lies at a path. `root` is the folder of its dataset.toml, None for drawn scenes; `known` what that file says.
 
     `dataset` is None where it cannot be opened as every command would. `named` is the content of its classes.json or [masks],
@@ -39,7 +39,7 @@ class Opened:
     findings: tuple[Finding, ...]
 
 
-def open_leniently(path: Path | str, format: str | None = None) -> Opened:
+def open_leniently(path: Path | str, format: str | None = None) -> LenientData:
     """The samples at a path, also those of a folder of masks that `open_dataset` refuses.
 
     Raises:
@@ -62,7 +62,7 @@ def open_leniently(path: Path | str, format: str | None = None) -> Opened:
     classes, items = _items(dataset, scans)
     items, is_split = _in_parts(items, known.groups if known else ())
     named = named_classes(root) if root is not None else None
-    return Opened(
+    return LenientData(
         source=str(path),
         root=root,
         known=known,
@@ -78,7 +78,7 @@ def open_leniently(path: Path | str, format: str | None = None) -> Opened:
 
 def named_classes(root: Path) -> dict[str, Any] | None:
     """What [masks] or classes.json says, in the folder of the data or in the one above; None where neither says a word."""
-    table = dataset_file.masks(root)
+    table = dataset_file.masks_table(root)
     if table is not None:
         return table
     for place in (root, root.absolute().parent):

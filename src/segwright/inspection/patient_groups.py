@@ -8,7 +8,7 @@ import numpy as np
 
 from segwright.formats.image_index import split_of
 from segwright.inspection.finding import Finding, Fix, listed, plural, some
-from segwright.inspection.sample_scan import Look
+from segwright.inspection.sample_scan import SampleScan
 from segwright.inspection.split_leakage import Together, groups_of
 
 LAST_NUMBER = re.compile(r"^(.*?)[_\-. ]*(\d+)\D*$")
@@ -21,10 +21,10 @@ MAX_OF_ONE = 8  # scans with one step; more share it because one program wrote t
 MIN_PAIRS, PAIR_SHARE = 10, 0.9  # numbered pairs that agree, until those that cannot be checked are believed to be pairs too
 
 
-def name_groups(looks: Sequence[Look]) -> tuple[list[list[Look]], list[list[Look]]]:
+def name_groups(looks: Sequence[SampleScan]) -> tuple[list[list[SampleScan]], list[list[SampleScan]]]:
     """Groups of samples whose names share a number before the last one: clips of like frames, and subjects."""
     for level in range(1, LEVELS + 1):
-        by_name: dict[str, list[tuple[int, Look]]] = defaultdict(list)
+        by_name: dict[str, list[tuple[int, SampleScan]]] = defaultdict(list)
         for look in looks:
             name, number = _beginning(split_of(look.key)[1], level)
             if any(character.isdigit() for character in name) and not YEAR.fullmatch(name):
@@ -38,7 +38,7 @@ def name_groups(looks: Sequence[Look]) -> tuple[list[list[Look]], list[list[Look
     return [], []
 
 
-def about_subjects(looks: Sequence[Look], together: Together) -> list[Finding]:
+def about_subjects(looks: Sequence[SampleScan], together: Together) -> list[Finding]:
     """Clips and subjects that a split tears apart, and subjects that any split should keep together."""
     clips, named = name_groups(looks)
     findings = []
@@ -105,7 +105,7 @@ def _beginning(name: str, level: int) -> tuple[str, int]:
     return name, number
 
 
-def _is_clip(group: Sequence[Look]) -> bool:
+def _is_clip(group: Sequence[SampleScan]) -> bool:
     if len(group) < CLIP_FRAMES:
         return False
     thumbs = np.stack([look.thumb.ravel() for look in group])
@@ -113,7 +113,7 @@ def _is_clip(group: Sequence[Look]) -> bool:
     return float(np.median((thumbs[1:] * thumbs[:-1]).mean(axis=1))) > CLIP_LIKENESS
 
 
-def step_groups(looks: Sequence[Look]) -> list[list[str]]:
+def step_groups(looks: Sequence[SampleScan]) -> list[list[str]]:
     """Keys of scans with one intensity step, and of numbered pairs, where pairs that can be checked have one."""
     stepped = sorted((look.step, look.key) for look in looks if look.step is not None)
     groups: list[list[str]] = []
@@ -130,7 +130,7 @@ def step_groups(looks: Sequence[Look]) -> list[list[str]]:
     return shared + [list(pair) for pair in _pairs_by_number(looks) or []]
 
 
-def _pairs_by_number(looks: Sequence[Look]) -> list[tuple[str, str]] | None:
+def _pairs_by_number(looks: Sequence[SampleScan]) -> list[tuple[str, str]] | None:
     """Pairs 2k - 1, 2k (or 2k, 2k + 1) of numbered samples, where those with steps prove the rule; None where they do not."""
     numbered = {}
     for look in looks:
@@ -154,6 +154,6 @@ def _pairs_by_number(looks: Sequence[Look]) -> list[tuple[str, str]] | None:
     return None
 
 
-def _pair_numbers(looks: Sequence[Look]) -> dict[str, int]:
+def _pair_numbers(looks: Sequence[SampleScan]) -> dict[str, int]:
     pairs = _pairs_by_number(looks)
     return {} if pairs is None else {"numbered_pairs": len(pairs)}

@@ -62,7 +62,7 @@ class MaskLook:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class SampleScan:
     """What one sample tells.
 
     `scale` is its largest absolute value, `step` the distance of its grey values where they are the multiples of a fraction.
@@ -89,7 +89,7 @@ class Look:
     pixels: np.ndarray | None = None
     nothing: int = 0
     void: int = 0
-    detail: fingerprint.Look | None = None
+    detail: fingerprint.SampleStatistics | None = None
     problem: str = ""
 
 
@@ -102,19 +102,19 @@ class Failure:
     message: str
 
 
-def look_at(items: Sequence[Item], num_classes: int, detailed: frozenset[str], pixels_each: int) -> list[Look | Failure]:
+def look_at(items: Sequence[Item], num_classes: int, detailed: frozenset[str], pixels_each: int) -> list[SampleScan | Failure]:
     """What each sample tells, read by all cores, those `detailed` also for a fingerprint; a Failure where it fails."""
     with ThreadPoolExecutor() as pool:  # decoders and numpy work outside Python's lock
         return list(pool.map(partial(_look, num_classes=num_classes, detailed=detailed, pixels_each=pixels_each), items))
 
 
-def glance_at(items: Sequence[Item]) -> list[Look]:
+def glance_at(items: Sequence[Item]) -> list[SampleScan]:
     """A small picture of each image file that OpenCV reads, in an eighth of the time of a look; nothing else of it is known."""
     with ThreadPoolExecutor() as pool:
         return [look for look in pool.map(_glance, items) if look is not None]
 
 
-def _glance(item: Item) -> Look | None:
+def _glance(item: Item) -> SampleScan | None:
     try:
         data = item.image.read_bytes() if item.image is not None else b""
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) if data else None
@@ -124,10 +124,10 @@ def _glance(item: Item) -> Look | None:
         return None
     thumb = cv2.resize(picture.mean(axis=2, dtype=np.float32), (THUMB, THUMB), interpolation=cv2.INTER_AREA)
     digest = blake2b(data, digest_size=16).digest()
-    return Look(item.key, item.part, (), 3, "", 255.0, None, thumb, digest, None)
+    return SampleScan(item.key, item.part, (), 3, "", 255.0, None, thumb, digest, None)
 
 
-def _look(item: Item, num_classes: int, detailed: frozenset[str], pixels_each: int) -> Look | Failure:
+def _look(item: Item, num_classes: int, detailed: frozenset[str], pixels_each: int) -> SampleScan | Failure:
     try:
         sample, problem = _load(item)
         mask, mask_digest = _mask(item.mask) if item.mask is not None else (None, b"")
@@ -150,7 +150,7 @@ def _load(item: Item) -> tuple[Sample, str]:
 
 def _seen(
     item: Item, sample: Sample, problem: str, mask: MaskLook | None, mask_digest: bytes, num_classes: int, pixels: int
-) -> Look:
+) -> SampleScan:
     image, truth = sample.image, sample.truth
     counts, nothing, void = None, 0, 0
     if truth is not None:
@@ -159,7 +159,7 @@ def _seen(
         nothing = int(np.count_nonzero((truth.planes <= 0).all(axis=0))) - void
     grey = grey_picture(image)
     orientation = _orientation(item.image)
-    return Look(
+    return SampleScan(
         key=item.key,
         part=item.part,
         shape=image.shape[1:],
@@ -169,7 +169,7 @@ def _seen(
         step=intensity_step(image),
         thumb=cv2.resize(grey, (THUMB, THUMB), interpolation=cv2.INTER_AREA),
         digest=_digest(image),
-        borders=borders(grey) if image.ndim == 3 else None,
+        borders=border_lines(grey) if image.ndim == 3 else None,
         orientation=orientation,
         turned=_turned(grey, item.mask, orientation) if orientation > 1 and mask is not None else 1.0,
         mask=mask,
@@ -192,7 +192,7 @@ def grey_picture(image: np.ndarray) -> np.ndarray:
     return np.nan_to_num(grey, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def borders(grey: np.ndarray) -> tuple[np.ndarray, ...]:
+def border_lines(grey: np.ndarray) -> tuple[np.ndarray, ...]:
     """The lines of pixels along the left, right, top and bottom of a picture (H, W), each float32 (2, n), outermost first."""
     columns, rows = grey.T, grey
     return tuple(np.ascontiguousarray(lines[:2]) for lines in (columns, columns[::-1], rows, rows[::-1]))
@@ -290,7 +290,7 @@ def _turned(grey: np.ndarray, path: Path | None, orientation: int) -> float:
     return at_borders(turned) / max(at_borders(mask), 1e-6)
 
 
-def fits(look: Look, image: Path | None) -> bool:
+def fits(look: SampleScan, image: Path | None) -> bool:
     """Whether the mask has the size of its image, or has it after the turn that the image's EXIF asks for."""
     if look.mask is None or look.mask.shape == look.shape:
         return True

@@ -27,7 +27,7 @@ def nearest_distance(points: np.ndarray, sites: np.ndarray, spacing_mm: tuple[fl
     """
     if not len(sites) or not len(points):
         return np.full(len(points), np.inf)
-    box, around_points, spacing = box_of(sites), box_of(points), np.array(spacing_mm)
+    box, around_points, spacing = box_of_cells(sites), box_of_cells(points), np.array(spacing_mm)
     low, high = np.minimum(box[0], around_points[0]), np.maximum(box[1], around_points[1])
     span = high - low
     offsets, offsets_squared = neighbourhood(spacing_mm, bool(span[0] == 0))
@@ -55,7 +55,7 @@ def nearest_distance(points: np.ndarray, sites: np.ndarray, spacing_mm: tuple[fl
 
 
 @njit(cache=True, nogil=True)
-def box_of(cells: np.ndarray) -> np.ndarray:
+def box_of_cells(cells: np.ndarray) -> np.ndarray:
     """First and last position along each axis of cells (M, 3), int64 (2, 3); M > 0."""
     box = np.empty((2, 3), np.int64)
     box[:] = cells[0]
@@ -157,7 +157,7 @@ def transformed(points: np.ndarray, sites: np.ndarray, spacing_mm: tuple[float, 
 
     Rows are those of the box around the sites, columns those of the points: its time grows with their product.
     """
-    low, high = box_of(sites)[:, :2]  # the first and the last row
+    low, high = box_of_cells(sites)[:, :2]  # the first and the last row
     rows, columns = row_starts(sites, low, high), np.ascontiguousarray(sites[:, 2])
     order = np.lexsort((points[:, 0], points[:, 1], points[:, 2]))  # by x, then y, then z
     squared = np.empty(len(points))

@@ -63,7 +63,7 @@ class Cost:
     memory_bytes: int
 
 
-def measure(plan: Plan, parts: Sequence[Batch]) -> Cost:
+def step_cost(plan: Plan, parts: Sequence[Batch]) -> Cost:
     """The cost of a step of a plan on the parts of a batch, by taking a few after a first; endless if memory runs out.
 
     Of long steps the first alone is taken.
@@ -77,7 +77,7 @@ def measure(plan: Plan, parts: Sequence[Batch]) -> Cost:
 
 
 def measured(plan: Plan, parts: Sequence[Batch]) -> Cost:
-    """As `measure`, where memory suffices."""
+    """As `step_cost`, where memory suffices."""
     learner = Learner.new(plan, launch(plan.training))
     kept = KeptForBackward()
     started = time.perf_counter()

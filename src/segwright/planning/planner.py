@@ -18,7 +18,7 @@ from segwright.data.fingerprint import Fingerprint
 from segwright.data.splits import Fold, Splits, open_splits
 from segwright.models import preset
 from segwright.optimisers import adamw
-from segwright.planning.budget import Budget, Cost, measure
+from segwright.planning.budget import Budget, Cost, step_cost
 from segwright.planning.rules import augmentation_rules, crop_for, preprocess_rules, sampler_rules
 from segwright.planning.survey import Survey
 from segwright.plans.kinds import class_of
@@ -219,7 +219,7 @@ class Trial:
         """The cost of a step of a plan."""
         training = plan.training
         crops = CropDataset.of(self.train_set, plan)
-        return measure(plan, crops.parts(range(training.batch_size), training.accumulate))
+        return step_cost(plan, crops.parts(range(training.batch_size), training.accumulate))
 
     def crop_seconds(self, plan: Plan) -> float:
         """The time that one crop of a plan takes to make."""

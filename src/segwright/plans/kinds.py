@@ -13,7 +13,7 @@ import tomlkit
 from pydantic import TypeAdapter, ValidationError
 
 from segwright.core.errors import SettingError
-from segwright.core.lookup import Kind, did_you_mean, find
+from segwright.core.lookup import Kind, class_name, did_you_mean, find
 
 
 def table_of(value: Any, path: str, reasons: Mapping[str, str], kind: Kind | None = None) -> tomlkit.items.Table:
@@ -111,7 +111,7 @@ def class_of(module: ModuleType) -> type:
     Raises:
         SettingError: it offers none.
     """
-    name = "".join(word.capitalize() for word in module.__name__.rsplit(".", maxsplit=1)[-1].split("_"))
+    name = class_name(module.__name__)
     found = getattr(module, "Config", None) or getattr(module, name, None)
     if not is_dataclass(found) or not isinstance(found, type):
         raise SettingError(f"module '{module.__name__}' has no dataclass Config or {name}; add one, or choose another kind")

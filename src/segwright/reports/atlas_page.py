@@ -9,7 +9,7 @@ from segwright.data.background import BACKGROUND, plain
 from segwright.evaluation.borders import BANDS, NEAR
 from segwright.evaluation.error_analysis import Atlas
 from segwright.evaluation.label_errors import LabelError
-from segwright.evaluation.tide_errors import BOTH, CLASS, DUPLICATE, FALSE, FATES, MASK, MATCHED, MERGED, MISSED, SPLIT
+from segwright.evaluation.tide_errors import BOTH, CLASS, DUPLICATE, FALSE, MASK, MATCHED, MERGED, MISSED, OUTCOMES, SPLIT
 from segwright.metrics.panoptic_quality import qualities
 from segwright.reports.html.bars import bar_chart, stack
 from segwright.reports.html.cutout import BOTH_COLOR, PREDICTED_COLOR, TRUE_COLOR
@@ -140,7 +140,7 @@ def cause_part(atlas: Atlas) -> str:
     rows += [
         cause_row(cause, meter(f"{gain:.3f}", max(gain, 0) / longest), predicted, true)
         for name, gain in costs.items()
-        if predicted[cause := FATES.index(name)] + true[cause]
+        if predicted[cause := OUTCOMES.index(name)] + true[cause]
     ]
     return (
         f'<p class="finding">{escape(text)}</p><div class="scroll"><table class="causes"><thead><tr><th>Cause</th>'
@@ -160,7 +160,7 @@ def cause_row(cause: int, bar: str, predicted: np.ndarray, true: np.ndarray) -> 
     """A row of the table of causes: name and meaning, what it costs, predictions and true objects of that fate."""
     meaning = f"<div class=muted>{escape(MEANINGS[cause])}</div>" if cause in MEANINGS else ""
     numbers = "".join(f'<td class="num">{int(count[cause]) or "–"}</td>' for count in (predicted, true))
-    return f"<tr><td>{swatch(FATE_COLORS[cause])}{FATES[cause]}{meaning}</td><td>{bar}</td>{numbers}</tr>"
+    return f"<tr><td>{swatch(FATE_COLORS[cause])}{OUTCOMES[cause]}{meaning}</td><td>{bar}</td>{numbers}</tr>"
 
 
 def quality_part(atlas: Atlas) -> str:
@@ -244,4 +244,4 @@ def ratio(part: float, whole: float) -> float:
 
 def fate_chips(shown: Iterable[int]) -> str:
     """Names and colours of the fates that are shown."""
-    return "".join(f"<span>{swatch(FATE_COLORS[fate])}{FATES[fate]}</span>" for fate in sorted(shown))
+    return "".join(f"<span>{swatch(FATE_COLORS[fate])}{OUTCOMES[fate]}</span>" for fate in sorted(shown))

@@ -14,7 +14,7 @@ from segwright.core.visualise import as_rgb, overlay
 from segwright.data.background import BACKGROUND, plain
 from segwright.evaluation.borders import labels_of_both
 from segwright.evaluation.scores import Scores, score_text
-from segwright.evaluation.tide_errors import NO_OBJECT, Fates, fates
+from segwright.evaluation.tide_errors import NO_OBJECT, MatchOutcomes, match_outcomes
 from segwright.reports.atlas_page import FATE_COLORS, fate_chips
 from segwright.reports.gallery import Example, goodness, rank
 from segwright.reports.html.page import legend, swatch
@@ -40,7 +40,7 @@ def image_rows(scores: Scores, examples: Sequence[Example], *, with_objects: boo
     became: set[int] = set()
     rows = []
     for sample, prediction, own in sorted(examples, key=lambda example: np.nan_to_num(rank(example), nan=np.inf)):
-        view = View.of(sample, prediction, with_objects=with_objects)
+        view = RowView.of(sample, prediction, with_objects=with_objects)
         named |= set(np.unique(view.truth).tolist()) | set(np.unique(view.guess).tolist())
         became |= view.shown_fates()
         has_maps |= view.has_maps
@@ -60,7 +60,7 @@ def image_rows(scores: Scores, examples: Sequence[Example], *, with_objects: boo
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class RowView:
     """What is drawn of one example, in 2D: of a volume the slice with the most wrong pixels, of large images every n-th pixel.
 
     `truth` and `guess` (H, W) are class maps, `actual` and `answer` (H, W) the labels that are compared, with background;
@@ -75,12 +75,12 @@ class View:
     answer: np.ndarray
     planes: np.ndarray
     true_planes: np.ndarray
-    fates: Fates | None
+    fates: MatchOutcomes | None
     has_stuff: bool
     place: str
 
     @classmethod
-    def of(cls, sample: Sample, prediction: Segmentation, *, with_objects: bool) -> "View":
+    def of(cls, sample: Sample, prediction: Segmentation, *, with_objects: bool) -> "RowView":
         """What is drawn of a sample and its prediction; without a truth, all of it is void."""
         shape = sample.grid.shape
         truth = sample.truth or Segmentation.semantic(np.full(shape, VOID), prediction.classes)
@@ -100,7 +100,7 @@ class View:
             answer=maps[3],
             planes=planes[: len(prediction.planes)],
             true_planes=planes[len(prediction.planes) :],
-            fates=fates(prediction, truth) if with_objects else None,
+            fates=match_outcomes(prediction, truth) if with_objects else None,
             has_stuff=has_stuff(prediction) or has_stuff(truth),
             place=place,
         )

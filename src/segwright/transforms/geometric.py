@@ -119,11 +119,11 @@ def source_nodes(
     steps = [STEP * np.arange(-(-side // STEP) + 1) for side in shape]
     offsets = np.stack(np.meshgrid(*(at + 0.5 - side / 2 for at, side in zip(steps, shape, strict=True)), indexing="ij"))
     if elastic_px > 0:
-        offsets += elastic_px * smooth_noise([CELLS * at / side for at, side in zip(steps, shape, strict=True)], generator)
+        offsets += elastic_px * spline_noise([CELLS * at / side for at, side in zip(steps, shape, strict=True)], generator)
     return np.tensordot(matrix, offsets, axes=1) + (centre - 0.5).reshape(-1, *[1] * len(shape))
 
 
-def smooth_noise(positions: list[np.ndarray], generator: np.random.Generator) -> np.ndarray:
+def spline_noise(positions: list[np.ndarray], generator: np.random.Generator) -> np.ndarray:
     """Random field (n, *G) of standard deviation 1 at the positions along each axis: a cubic B-spline of unit cells."""
     bases = [spline_basis(at) for at in positions]
     field = generator.standard_normal((len(bases), *(basis.shape[1] for basis in bases)))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segwright.reports.html.curves import column, duration, framed, learning_curves, round_spacing, short, smooth
+from segwright.reports.html.curves import duration, framed, learning_curves, log_column, round_spacing, short, smooth
 
 LOG = [
     {"step": 1, "seconds": 2.0, "loss": 2.0, "learning_rate": 0.001},
@@ -34,9 +34,9 @@ def test_parts_that_were_not_logged_are_left_out():
 
 
 def test_column_and_numbers_by_hand():
-    steps, values = column(LOG, "loss")
+    steps, values = log_column(LOG, "loss")
     assert steps.tolist() == [1, 2] and values.tolist() == [2, 1]
-    assert column([{"step": 1, "loss": None}, {"step": 2, "loss": "x"}], "loss")[0].tolist() == []
+    assert log_column([{"step": 1, "loss": None}, {"step": 2, "loss": "x"}], "loss")[0].tolist() == []
     assert [duration(seconds) for seconds in (5, 89, 600, 9000)] == ["5 s", "89 s", "10 min", "2.5 h"]
     assert [short(value, 0.2) for value in (0, 0.2, 1.0)] == ["0", "0.2", "1.0"]
     assert [short(value, 0.0005) for value in (0.0015, 0.002, 0.001)] == ["1.5e-3", "2e-3", "1e-3"]

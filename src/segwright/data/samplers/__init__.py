@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from segwright.data.store import Item
+from segwright.data.store import StoredSample
 
 
 @runtime_checkable
@@ -18,7 +18,7 @@ class Sampler(Protocol):
     def key(self, keys: Sequence[str], position: int, seed: int) -> str:
         """The image at a position of the endless row of crops."""
 
-    def pixel(self, item: Item, generator: np.random.Generator) -> np.ndarray | None:
+    def pixel(self, item: StoredSample, generator: np.random.Generator) -> np.ndarray | None:
         """The pixel (n,) that a crop is centred on, None for any place."""
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from segwright.core.errors import SettingError
 from segwright.data.samplers import shuffled
-from segwright.data.store import Item
+from segwright.data.store import StoredSample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class ClassBalanced:
         """The image at a position of the endless row of crops."""
         return shuffled(keys, position, seed)
 
-    def pixel(self, item: Item, generator: np.random.Generator) -> np.ndarray | None:
+    def pixel(self, item: StoredSample, generator: np.random.Generator) -> np.ndarray | None:
         """A random pixel (n,) of a random class; None for any place, and where all is void."""
         if generator.random() >= self.share or item.sample.truth is None:
             return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segwright.data.samplers import shuffled
-from segwright.data.store import Item
+from segwright.data.store import StoredSample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,6 @@ class Uniform:
         """The image at a position of the endless row of crops."""
         return shuffled(keys, position, seed)
 
-    def pixel(self, item: Item, generator: np.random.Generator) -> None:
+    def pixel(self, item: StoredSample, generator: np.random.Generator) -> None:
         """None. One number is drawn as other samplers do, so that with one seed they see the same crops where both may."""
         generator.random()

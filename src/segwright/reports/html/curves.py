@@ -42,13 +42,13 @@ def learning_curves(log: Journal) -> str:
     """
     last = max((float(record["step"]) for record in log), default=0.0) or 1.0
     charts = []
-    steps, losses = column(log, "loss")
+    steps, losses = log_column(log, "loss")
     if len(steps):
         trend = smooth(losses)
         frame = framed(last, min(0.0, float(trend.min())), float(max(trend.max(), np.percentile(losses, 98))))  # 98: no spikes
         shapes = line(frame, steps, losses, "faint") + line(frame, steps, trend, "line")
         charts.append(chart("Training loss", f"{trend[-1]:.3g} at the end", frame, shapes, log))
-    steps, scores = column(log, "score")
+    steps, scores = log_column(log, "score")
     if len(steps):
         best = int(scores.argmax())
         name = next(record["metric"] for record in log if "score" in record)
@@ -59,14 +59,14 @@ def learning_curves(log: Journal) -> str:
                 f"Validation {escape(name)}, %", f"best {100 * scores[best]:.1f} at step {steps[best]:.0f}", frame, shapes, log
             )
         )
-    steps, rates = column(log, "learning_rate")
+    steps, rates = log_column(log, "learning_rate")
     if len(steps):
         frame = framed(last, 0.0, float(rates.max()))
         charts.append(chart("Learning rate", f"up to {rates.max():.2g}", frame, line(frame, steps, rates, "line"), log))
     return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
 
 
-def column(log: Journal, name: str) -> tuple[np.ndarray, np.ndarray]:
+def log_column(log: Journal, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values, float64 (n,) each, of the records that hold a finite number under a name."""
     found = [(record["step"], record[name]) for record in log if isinstance(record.get(name), int | float)]
     table = np.array(found, dtype=np.float64).reshape(-1, 2)
@@ -104,7 +104,7 @@ def chart(title: str, now: str, frame: Frame, shapes: str, log: Journal) -> str:
         y = frame.y(value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"></line>')
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{short(float(value), frame.spacing)}</text>')
-    steps, seconds = column(log, "seconds")
+    steps, seconds = log_column(log, "seconds")
     spacing = round_spacing(frame.steps, 4)
     for index, step in enumerate(np.arange(0, frame.steps * 1.0001, spacing)):
         x, anchor = frame.x(step), "middle" if index else "start"
