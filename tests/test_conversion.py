@@ -95,7 +95,7 @@ def test_many_overlaps_are_compared_at_once():
 def test_equal_sums_are_no_proof(monkeypatch):
     """Two objects of one class and area: even where their marks are the same, each pixel is looked at."""
     monkeypatch.setattr(
-        "segwright.conversion._marks", lambda groups, weights: list(zip(groups.kinds, groups.areas, strict=True))
+        "segwright.conversion.marks", lambda groups, weights: list(zip(groups.kinds, groups.areas, strict=True))
     )
     change = compare_samples(sample([[[1, 1, 0, 0]]], [1], [1]), sample([[[0, 1, 1, 0]]], [1], [1]))
     assert change.iou == pytest.approx(1 / 3) and change.reasons == ("segments have other pixels",)

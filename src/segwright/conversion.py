@@ -202,7 +202,7 @@ def _compare(before: Segmentation, after: Segmentation) -> tuple[float, list[str
 
 
 @dataclass(frozen=True, eq=False)
-class _Groups:
+class Groups:
     """Segments by what must stay together: `planes` (P, *S) with 0 for none and i + 1 for group i, and per group its kind
     (class number and whether it is an object; void is -1), its area, its object number and its score."""
 
@@ -213,7 +213,7 @@ class _Groups:
     scores: list[float]
 
 
-def _groups(segmentation: Segmentation, number_of: dict[str, int]) -> _Groups:
+def _groups(segmentation: Segmentation, number_of: dict[str, int]) -> Groups:
     """Each object is a group of its own, what is no object one group per class, void one more."""
     group_of = np.zeros(len(segmentation) + 2, np.int64)  # indices: void, nothing, segments
     groups: dict[tuple[int, int], int] = {}  # class number, and the segment where it is an object, 0 where not -> group
@@ -237,10 +237,10 @@ def _groups(segmentation: Segmentation, number_of: dict[str, int]) -> _Groups:
         for lower in of_shared[:number]:  # a region that covers itself counts once
             upper[upper == lower] = 0
     areas = np.bincount(planes.ravel(), minlength=len(groups) + 1)[1:]
-    return _Groups(planes, [(class_number, segment > 0) for class_number, segment in groups], areas, numbers, scores)
+    return Groups(planes, [(class_number, segment > 0) for class_number, segment in groups], areas, numbers, scores)
 
 
-def _matches(first: _Groups, second: _Groups) -> list[tuple[int, int, float]]:
+def _matches(first: Groups, second: Groups) -> list[tuple[int, int, float]]:
     """Pairs of groups of one kind and their IoU, each group in one pair at most, the best pairs first."""
     pairs = _equal(first, second)
     is_left = [np.ones(len(groups.kinds) + 1, bool) for groups in (first, second)]  # by number, 0 for none
@@ -267,14 +267,14 @@ def _matches(first: _Groups, second: _Groups) -> list[tuple[int, int, float]]:
     return pairs
 
 
-def _equal(first: _Groups, second: _Groups) -> list[tuple[int, int, float]]:
+def _equal(first: Groups, second: Groups) -> list[tuple[int, int, float]]:
     """Pairs of groups of one kind and the same pixels: of most data sets all, which is faster than to try all pairs."""
     weights = np.random.default_rng(0).random(first.planes[0].size)  # sums of these tell which groups may be equal
     there: dict[tuple[tuple[int, bool], int, float], list[int]] = {}
-    for index, mark in enumerate(_marks(second, weights)):
+    for index, mark in enumerate(marks(second, weights)):
         there.setdefault(mark, []).append(index)
     other_of = np.full(len(first.kinds) + 1, -1)  # by number, as in the planes
-    for index, mark in enumerate(_marks(first, weights)):
+    for index, mark in enumerate(marks(first, weights)):
         alike = there.get(mark)
         if alike:
             other = next((other for other in alike if second.numbers[other] == first.numbers[index]), alike[0])
@@ -284,7 +284,7 @@ def _equal(first: _Groups, second: _Groups) -> list[tuple[int, int, float]]:
     return [(int(number) - 1, int(other_of[number]) - 1, 1.0) for number in np.flatnonzero(other_of > 0)]
 
 
-def _differing(first: _Groups, second: _Groups, other_of: np.ndarray) -> np.ndarray:
+def _differing(first: Groups, second: Groups, other_of: np.ndarray) -> np.ndarray:
     """The numbers of those groups, of all that have another of the same area, that have a pixel which the other lacks."""
     differing = np.zeros(len(other_of), bool)
     for number, plane in enumerate(first.planes):
@@ -298,7 +298,7 @@ def _differing(first: _Groups, second: _Groups, other_of: np.ndarray) -> np.ndar
     return differing
 
 
-def _marks(groups: _Groups, weights: np.ndarray) -> list[tuple[tuple[int, bool], int, float]]:
+def marks(groups: Groups, weights: np.ndarray) -> list[tuple[tuple[int, bool], int, float]]:
     """The kind, the area and the sum of the weights of the pixels of each group."""
     sums = np.zeros(len(groups.kinds) + 1)
     for plane in groups.planes:

@@ -80,7 +80,7 @@ def fit(
         watchers=watchers_of(run, loggers, watch),
         own_modules=own_modules,
     )
-    write_steps(run, made.plan)
+    _write_steps(run, made.plan)
     return finish(run, made.splits)
 
 
@@ -89,7 +89,7 @@ def watchers_of(run: Path, loggers: Sequence[str], watch: Watch | None) -> list[
     return [*(logger(name, run) for name in loggers), *filter(None, [watch])]
 
 
-def write_steps(run: Path, plan: Plan) -> None:
+def _write_steps(run: Path, plan: Plan) -> None:
     """Write how many steps a run by the clock took into its plan, in the folder and in the model file."""
     reasons = plan.reasons | {"training.steps": "as many as the minutes had room for"}
     done = replace(plan, training=replace(plan.training, steps=read_log(run)[-1]["step"]), reasons=reasons)
@@ -115,12 +115,12 @@ def finish(run: Path, splits: Splits | None = None) -> Scores:
         examples=gallery.examples(),
         atlas=gallery.atlas,
         plan_text=(run / PLAN_FILE).read_text(encoding="utf-8"),
-        footer=environment(),
+        footer=_environment(),
     )
     return scores
 
 
-def environment() -> dict[str, str]:
+def _environment() -> dict[str, str]:
     """What the run was made with."""
     return {
         "segwright": segwright.__version__,

@@ -6,7 +6,7 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from segwright.codecs.dicom_series import _unpacked, find_series, in_order, is_dicom, read_series
+from segwright.codecs.dicom_series import find_series, in_order, is_dicom, read_series, unpacked
 from segwright.core.errors import FormatError, MissingExtraError
 
 pydicom = pytest.importorskip("pydicom", reason="DICOM needs segwright[medical]")
@@ -153,7 +153,7 @@ def test_packed_pixels_with_a_sign(tmp_path, bits):
     data = pydicom.dcmread(tmp_path / "a")
     data.PixelData = encapsulate([packed])
     data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.80"
-    assert np.array_equal(_unpacked(data), values)
+    assert np.array_equal(unpacked(data), values)
 
 
 # By its messages

@@ -142,7 +142,7 @@ def test_what_was_written_comes_back(tmp_path, hard_samples, assert_same):
 
 
 def test_on_a_map_the_truth_comes_back(tmp_path, hard_samples, assert_same, monkeypatch):
-    monkeypatch.setattr(geojson, "_grid", lambda path, shape: Grid(shape, None, AFFINE))
+    monkeypatch.setattr(geojson, "image_grid", lambda path, shape: Grid(shape, None, AFFINE))
     write(tmp_path / "new", hard_samples[:8])
     assert '"coordinates": "map"' in (tmp_path / "new/train/a.001.geojson").read_text()
     for read_back, written in zip(read(tmp_path / "new"), hard_samples[:8], strict=True):

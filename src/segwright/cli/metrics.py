@@ -60,18 +60,18 @@ def run(
     check_spared((out, per_image, html), [prediction, truth, *filter(None, [against])])
     names, formats = metric_names(metrics), (prediction_format, truth_format)
     if explain is not None:
-        refuse("--explain", {"--against": against, "--json": json, "--out, --per-image and --html": out or per_image or html})
-        print_explanation(open_pairs(prediction, truth, *formats), *explain)
+        _refuse("--explain", {"--against": against, "--json": json, "--out, --per-image and --html": out or per_image or html})
+        _print_explanation(open_pairs(prediction, truth, *formats), *explain)
         return
     if names:
-        check_convention(convention, list(chosen(names)))
+        _check_convention(convention, list(chosen(names)))
     if against is not None:
-        refuse("--against", {"--out, --per-image and --html": out or per_image or html})
-    tally = tally_of(prediction, truth, names, convention, formats, processes, with_atlas=html is not None)
-    check_convention(convention, list(tally.counter.metrics))
+        _refuse("--against", {"--out, --per-image and --html": out or per_image or html})
+    tally = _tally_of(prediction, truth, names, convention, formats, processes, with_atlas=html is not None)
+    _check_convention(convention, list(tally.counter.metrics))
     if against is not None:
-        other = tally_of(against, truth, names or list(tally.counter.metrics), convention, formats, processes)
-        print_differences(differences(tally, other), prediction, against, as_json=json)
+        other = _tally_of(against, truth, names or list(tally.counter.metrics), convention, formats, processes)
+        _print_differences(differences(tally, other), prediction, against, as_json=json)
         notes = [f"{side}: {note}\n" for side, own in ((prediction, tally), (against, other)) for note in own.notes()]
         typer.echo("".join(notes), nl=False, err=json)
         return
@@ -81,11 +81,11 @@ def run(
     if html is not None:
         write_report(html, title=prediction, scores=scores, examples=examples_of(tally, scores), atlas=tally.atlas)
     if per_image is not None:
-        write_table(per_image, scores)
+        _write_table(per_image, scores)
     show(scores, out, as_json=json)
 
 
-def tally_of(
+def _tally_of(
     side: str,
     truth: str,
     names: Sequence[str],
@@ -120,7 +120,7 @@ def tally_of(
         )
 
 
-def check_convention(convention: str, metrics: Sequence[str]) -> None:
+def _check_convention(convention: str, metrics: Sequence[str]) -> None:
     """Refuse rules that none of these files of metrics/ follows.
 
     Raises:
@@ -130,7 +130,7 @@ def check_convention(convention: str, metrics: Sequence[str]) -> None:
         raise UsageError(f"--convention {convention} is for scores of pixels by class; add --metrics mIoU or leave it out")
 
 
-def refuse(option: str, others: Mapping[str, object]) -> None:
+def _refuse(option: str, others: Mapping[str, object]) -> None:
     """Refuse options that another one makes void, rather than not to obey them.
 
     Raises:
@@ -141,7 +141,7 @@ def refuse(option: str, others: Mapping[str, object]) -> None:
         raise UsageError(f"{option} prints a table of its own and leaves out {', '.join(given)}; give the one or the other")
 
 
-def print_differences(rows: "list[Difference]", first: str, second: str, *, as_json: bool) -> None:
+def _print_differences(rows: "list[Difference]", first: str, second: str, *, as_json: bool) -> None:
     """Print how two predictions differ in each score, as a table with what its columns mean or as JSON."""
     from segwright.cli.terminal import number, print_table
     from segwright.evaluation.scores import without_nan
@@ -163,7 +163,7 @@ def print_differences(rows: "list[Difference]", first: str, second: str, *, as_j
     typer.echo(CONVENTION)
 
 
-def print_explanation(pairs: "Pairs", a: str, b: str) -> None:
+def _print_explanation(pairs: "Pairs", a: str, b: str) -> None:
     """Print the scores by two conventions, and what makes them differ on these data."""
     from segwright.cli.terminal import print_table, working
     from segwright.evaluation.accumulate import Counter
@@ -178,7 +178,7 @@ def print_explanation(pairs: "Pairs", a: str, b: str) -> None:
         typer.echo(sentence)
 
 
-def write_table(path: Path, scores: "Scores") -> None:
+def _write_table(path: Path, scores: "Scores") -> None:
     """Write a row of scores per image as CSV, whole or not at all; cells are empty where nothing could be measured.
 
     Raises:

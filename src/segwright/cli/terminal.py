@@ -143,7 +143,7 @@ def print_scores(scores: "Scores") -> None:
     """Scores with their 95 % intervals, a row per class that occurs, and the conventions that they follow."""
     means = [name for name in scores.values if "/" not in name]
     print_table(
-        ["score", "value", "95 % interval"], [[name, number(scores.values[name]), interval(scores, name)] for name in means]
+        ["score", "value", "95 % interval"], [[name, number(scores.values[name]), _interval(scores, name)] for name in means]
     )
     titles = list(dict.fromkeys(name.partition("/")[0] for name in scores.values if "/" in name))
     for first in range(0, len(titles), MOST_COLUMNS):
@@ -167,7 +167,7 @@ def number(value: float) -> str:
     return f"{value:.4f}" if value == value else "-"
 
 
-def interval(scores: "Scores", name: str) -> str:
+def _interval(scores: "Scores", name: str) -> str:
     """The 95 % interval of a score; a dash where there is none."""
     low, high = scores.intervals.get(name, (float("nan"), float("nan")))
     return f"{low:.4f} to {high:.4f}" if low == low else "-"

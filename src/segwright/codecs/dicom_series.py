@@ -102,7 +102,7 @@ def read_header(path: Path, tags: Sequence[str] | None = None) -> Any:
         FormatError: it is damaged.
         MissingExtraError: pydicom is not installed.
     """
-    dicom = pydicom()
+    dicom = _pydicom()
     try:
         with path.open("rb") as file:
             if DEFLATED in file.read(1024):
@@ -195,7 +195,7 @@ def series_grid(ordered: Sequence[Slice]) -> Grid:
     return Grid((len(ordered), *first.shape), (float(np.linalg.norm(step)), *first.spacing), affine)
 
 
-def pydicom() -> ModuleType:
+def _pydicom() -> ModuleType:
     """The package pydicom.
 
     Raises:
@@ -247,7 +247,7 @@ def _floats(header: Any, name: str, count: int) -> tuple[float, ...] | None:
 
 def _values(one: Slice) -> np.ndarray:
     """The values of a slice (C, H, W), rescaled."""
-    dicom = pydicom()
+    dicom = _pydicom()
     try:
         data = dicom.dcmread(one.path)
         slope, intercept = float(data.get("RescaleSlope") or 1), float(data.get("RescaleIntercept") or 0)
@@ -263,7 +263,7 @@ def _values(one: Slice) -> np.ndarray:
         except (RuntimeError, NotImplementedError, ImportError):
             if not is_packed:
                 raise
-            stored = _unpacked(data)
+            stored = unpacked(data)
         if stored.shape[:2] != one.shape:
             raise ValueError(f"{stored.shape[:2]} pixels are packed, {one.shape} announced")
     except SegwrightError:
@@ -290,7 +290,7 @@ def _rescaled(stored: np.ndarray, slope: float, intercept: float, bits: int, pat
     return (stored.astype(np.int64) * int(slope) + int(intercept)).astype(np.int16 if is_narrow else np.int32)
 
 
-def _unpacked(data: Any) -> np.ndarray:
+def unpacked(data: Any) -> np.ndarray:
     """The stored values (H, W) or (H, W, C) of an image whose packing pydicom has no plugin for."""
     from pydicom.encaps import get_frame
 

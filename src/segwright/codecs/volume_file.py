@@ -92,7 +92,7 @@ def write_volume(path: Path | str, array: np.ndarray, grid: Grid) -> None:
     if not array.size:
         raise OutputError(f"{path}: the image has the shape {array.shape}, which is empty; leave it out")
     check_utf8(path)  # SimpleITK would end the process
-    itk = simple_itk()
+    itk = _simple_itk()
     image = _image(itk, path, np.ascontiguousarray(array, array.dtype.newbyteorder("=")), grid, suffix in NIFTI_SUFFIXES)
     folder = path.parent / f".{path.name[:50]}.{uuid4().hex}"  # 50: names longer than 255 bytes are refused
     try:
@@ -109,7 +109,7 @@ def write_volume(path: Path | str, array: np.ndarray, grid: Grid) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def simple_itk() -> ModuleType:
+def _simple_itk() -> ModuleType:
     """The package SimpleITK.
 
     Raises:

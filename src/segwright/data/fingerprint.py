@@ -120,11 +120,11 @@ def fingerprint(dataset: Dataset, *, at_most: int = 200, seed: int = 0) -> Finge
     if len(dataset) > at_most:
         chosen = np.sort(generator.choice(len(dataset), at_most, replace=False))
     pixels_each = max(1, SAMPLED_PIXELS // len(chosen))
-    looks = [look(with_image(dataset, int(i)), len(dataset.classes), pixels_each, generator) for i in chosen]
+    looks = [look(_with_image(dataset, int(i)), len(dataset.classes), pixels_each, generator) for i in chosen]
     return gathered(dataset, looks, [dataset.keys[int(i)] for i in chosen])
 
 
-def with_image(dataset: Dataset, index: int) -> Sample:
+def _with_image(dataset: Dataset, index: int) -> Sample:
     """A sample of a data set.
 
     Raises:
@@ -146,7 +146,7 @@ def gathered(dataset: Dataset, looks: Sequence[SampleStatistics], keys: Sequence
         ShapeError: some samples are 2D and some 3D.
         FormatError: a channel has no finite value.
     """
-    check_axes(dataset, looks, keys)
+    _check_axes(dataset, looks, keys)
     shapes = np.array([item.shape for item in looks])
     counts = np.sum([item.pixels for item in looks], axis=0)
     nothing, void = sum(item.nothing for item in looks), sum(item.void for item in looks)
@@ -158,22 +158,22 @@ def gathered(dataset: Dataset, looks: Sequence[SampleStatistics], keys: Sequence
         with_truth=sum(item.has_truth for item in looks),
         class_names=dataset.classes.names,
         axes=shapes.shape[1],
-        size_min=integers(shapes.min(axis=0)),
-        size_median=integers(np.median(shapes, axis=0)),
-        size_max=integers(shapes.max(axis=0)),
+        size_min=_integers(shapes.min(axis=0)),
+        size_median=_integers(np.median(shapes, axis=0)),
+        size_max=_integers(shapes.max(axis=0)),
         size_common=max((number, shape) for shape, number in Counter(item.shape for item in looks).items())[1],
         size_count=len({item.shape for item in looks}),
         channels=dict(sorted(Counter(len(item.values) for item in looks).items())),
         dtypes=dict(Counter(item.dtype for item in looks).most_common()),
         spacing_mm=tuple(float(value) for value in np.median(spacings, axis=0)) if spacings else None,
-        intensity=intensities(looks, dataset.source),
-        mean_shift=mean_shift(looks),
+        intensity=_intensities(looks, dataset.source),
+        mean_shift=_mean_shift(looks),
         class_fractions=tuple(float(value) for value in counts / max(known, 1)),
         nothing_fraction=nothing / max(known, 1),
         void_fraction=void / max(known + void, 1),
-        class_images=integers(np.sum([item.pixels > 0 for item in looks], axis=0)),
-        class_centres=mean_places(looks),
-        objects=object_sizes(np.concatenate([item.objects for item in looks]), len(dataset.classes)),
+        class_images=_integers(np.sum([item.pixels > 0 for item in looks], axis=0)),
+        class_centres=_mean_places(looks),
+        objects=_object_sizes(np.concatenate([item.objects for item in looks]), len(dataset.classes)),
         has_instances=any(item.has_instances for item in looks),
     )
 
@@ -190,12 +190,12 @@ def look(sample: Sample, num_classes: int, pixels: int, generator: np.random.Gen
         void = int(np.count_nonzero(is_void))
         nothing = int(np.count_nonzero((truth.planes <= 0).all(axis=0))) - void
         known = None if void in (0, is_void.size) else ~is_void  # a wholly void image: all its pixels count
-    placed, centres = places(truth, num_classes)
+    placed, centres = _places(truth, num_classes)
     return SampleStatistics(
         shape=sample.grid.shape,
         dtype=str(sample.image.dtype),
         spacing_mm=sample.grid.spacing_mm,
-        values=known_values(sample.image, known, pixels, generator),
+        values=_known_values(sample.image, known, pixels, generator),
         pixels=counts,
         nothing=nothing,
         void=void,
@@ -207,7 +207,7 @@ def look(sample: Sample, num_classes: int, pixels: int, generator: np.random.Gen
     )
 
 
-def places(truth: Segmentation | None, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _places(truth: Segmentation | None, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixels counted per class (K,), and the sum of their places per class and axis (K, n) from 0 to 1."""
     if truth is None:
         return np.zeros(num_classes), np.zeros((num_classes, 1))
@@ -222,7 +222,7 @@ def places(truth: Segmentation | None, num_classes: int) -> tuple[np.ndarray, np
     return np.bincount(flat, minlength=num_classes + 1)[1:], np.stack(sums, axis=1)
 
 
-def mean_places(looks: Sequence[SampleStatistics]) -> tuple[tuple[float, ...], ...]:
+def _mean_places(looks: Sequence[SampleStatistics]) -> tuple[tuple[float, ...], ...]:
     """Mean place of each class per axis over all images; the middle for a class that was not seen."""
     seen = [item for item in looks if item.has_truth]
     if not seen:
@@ -232,7 +232,7 @@ def mean_places(looks: Sequence[SampleStatistics]) -> tuple[tuple[float, ...], .
     return tuple(tuple(float(value) for value in row) for row in centres)
 
 
-def known_values(image: np.ndarray, known: np.ndarray | None, pixels: int, generator: np.random.Generator) -> np.ndarray:
+def _known_values(image: np.ndarray, known: np.ndarray | None, pixels: int, generator: np.random.Generator) -> np.ndarray:
     """Values (C, M) at known pixels of an image (C, *S): all of them, or a random `pixels` where there are more."""
     flat = image.reshape(len(image), -1)
     where = np.flatnonzero(known) if known is not None else None
@@ -253,7 +253,7 @@ def measure_objects(truth: Segmentation) -> np.ndarray:
         narrow = segments.astype(np.uint8) if len(truth) < 256 else segments  # 256: one byte is enough, and faster
         pieces, count = cc3d.connected_components(narrow, connectivity=ALL_NEIGHBOURS[plane.ndim], return_N=True)
         as_volume = (1,) * (3 - plane.ndim) + plane.shape
-        table = measure(
+        table = _measure(
             segments.reshape(as_volume), pieces.astype(np.int32, copy=False).reshape(as_volume), is_instance, int(count)
         )
         table = table[table[:, 1] > 0]
@@ -263,7 +263,7 @@ def measure_objects(truth: Segmentation) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def measure(segments: np.ndarray, pieces: np.ndarray, is_instance: np.ndarray, count: int) -> np.ndarray:
+def _measure(segments: np.ndarray, pieces: np.ndarray, is_instance: np.ndarray, count: int) -> np.ndarray:
     """Segment, area, first and last index per axis of each object, int64 (N + count + 1, 8), in one pass over int32 (D, H, W).
 
     The pieces of an instance are one object under the number of its segment; any other piece is an object of its own.
@@ -285,7 +285,7 @@ def measure(segments: np.ndarray, pieces: np.ndarray, is_instance: np.ndarray, c
     return table
 
 
-def object_sizes(objects: np.ndarray, num_classes: int) -> tuple[ObjectSizes, ...]:
+def _object_sizes(objects: np.ndarray, num_classes: int) -> tuple[ObjectSizes, ...]:
     """Sizes per class from class, area and smallest extent of each object, int64 (O, 3)."""
     objects = objects[np.argsort(objects[:, 0], kind="stable")]
     edges = np.searchsorted(objects[:, 0], np.arange(num_classes + 1))
@@ -305,7 +305,7 @@ def object_sizes(objects: np.ndarray, num_classes: int) -> tuple[ObjectSizes, ..
     return tuple(result)
 
 
-def intensities(looks: Sequence[SampleStatistics], source: str) -> tuple[IntensityStatistics, ...]:
+def _intensities(looks: Sequence[SampleStatistics], source: str) -> tuple[IntensityStatistics, ...]:
     """Statistics of each channel over the images that have it.
 
     Raises:
@@ -326,7 +326,7 @@ def intensities(looks: Sequence[SampleStatistics], source: str) -> tuple[Intensi
     return tuple(result)
 
 
-def mean_shift(looks: Sequence[SampleStatistics]) -> float:
+def _mean_shift(looks: Sequence[SampleStatistics]) -> float:
     """Standard deviation of the image means over the mean standard deviation inside an image, averaged over channels."""
     ratios = []
     for channel in range(max(len(item.values) for item in looks)):
@@ -339,7 +339,7 @@ def mean_shift(looks: Sequence[SampleStatistics]) -> float:
     return float(np.mean(ratios))
 
 
-def check_axes(dataset: Dataset, looks: Sequence[SampleStatistics], keys: Sequence[str]) -> None:
+def _check_axes(dataset: Dataset, looks: Sequence[SampleStatistics], keys: Sequence[str]) -> None:
     """Refuse a data set that mixes images and volumes.
 
     Raises:
@@ -354,7 +354,7 @@ def check_axes(dataset: Dataset, looks: Sequence[SampleStatistics], keys: Sequen
         )
 
 
-def integers(values: np.ndarray) -> tuple[int, ...]:
+def _integers(values: np.ndarray) -> tuple[int, ...]:
     """An array as a tuple of rounded Python integers, which JSON can hold."""
     return tuple(int(value) for value in np.rint(values))
 

@@ -41,15 +41,15 @@ def open_splits(
     if val is not None:
         if fold is not None:
             raise SettingError("val and a fold are given; a fold is cut from one data set: leave one of them out")
-        return remembered(*alike(data, open_dataset(val, format)))
+        return _remembered(*alike(data, open_dataset(val, format)))
     in_train, in_val = keys_of(data.keys, TRAIN_NAMES), keys_of(data.keys, VAL_NAMES)
     if fold is None and in_train and in_val:
-        return remembered(data.subset(in_train), data.subset(in_val))
+        return _remembered(data.subset(in_train), data.subset(in_val))
     if len(data) < 2:
         raise FormatError(f"{data.source} holds {len(data)} sample, two are needed to train and to validate; add more")
     known = dataset_file.read(path)
     train_keys, val_keys = cut(data.keys, known.groups if known else (), fold)
-    return remembered(data.subset(train_keys), data.subset(val_keys))
+    return _remembered(data.subset(train_keys), data.subset(val_keys))
 
 
 def cut(keys: Sequence[str], groups: Sequence[Sequence[str]], fold: Fold | None = None) -> tuple[list[str], list[str]]:
@@ -77,7 +77,7 @@ def keys_of(keys: Sequence[str], options: Sequence[str]) -> list[str]:
     return next((found for found in parts.values() if found), [])
 
 
-def remembered(train: Dataset, val: Dataset) -> Splits:
+def _remembered(train: Dataset, val: Dataset) -> Splits:
     """Both, with one memory for what was decoded."""
     memory = _Memory()
     return Splits(*(replace(data, load=_Remembered(data, memory)) for data in (train, val)))

@@ -81,12 +81,12 @@ def tiled_labels(
     whole = image.shape[1:]
     if tile == whole:
         logits = ask(image[None])[0]
-        return upsample_argmax(logits, shape, spans(covered, whole, logits.shape[1:]))
+        return upsample_argmax(logits, shape, _spans(covered, whole, logits.shape[1:]))
     out, where, done = np.empty(0, np.uint8), [np.empty(0)], 0
     for band in bands(image, ask, tile, at_once):
         if not done:
             out = np.empty(shape, label_dtype(len(band.logits)))
-            ends = spans(covered, whole, band.total)
+            ends = _spans(covered, whole, band.total)
             where = [places(size, count, span) for size, count, span in zip(shape, band.total, ends, strict=True)]
         last = len(out) if band.stop == band.total[0] else int(np.searchsorted(where[0], band.stop - 1))
         fill(band.logits, [where[0][done:last] - band.first, *where[1:]], out[done:last])
@@ -94,7 +94,7 @@ def tiled_labels(
     return out
 
 
-def spans(covered: tuple[float, ...], pixels: tuple[int, ...], logits: tuple[int, ...]) -> tuple[Span, ...]:
+def _spans(covered: tuple[float, ...], pixels: tuple[int, ...], logits: tuple[int, ...]) -> tuple[Span, ...]:
     """The part of the logits, in logits, that lies over the first `covered` of so many pixels along each axis."""
     return tuple((0.0, end * count / side) for end, count, side in zip(covered, logits, pixels, strict=True))
 
@@ -102,7 +102,7 @@ def spans(covered: tuple[float, ...], pixels: tuple[int, ...], logits: tuple[int
 def bands(image: np.ndarray, ask: Ask, tile: tuple[int, ...], at_once: int = 1) -> Iterator[Band]:
     """The logits of an image (C, *P) from its first row to its last; each band begins with the last final row before it."""
     first = ask(image[None, :, *(slice(side) for side in tile)])[0]
-    strides = strides_of(tile, first.shape[1:], image.shape[1:])
+    strides = _strides_of(tile, first.shape[1:], image.shape[1:])
     axes = [Axis.over(n // s, t) for n, s, t in zip(image.shape[1:], strides, first.shape[1:], strict=True)]
     total = tuple(side // stride for side, stride in zip(image.shape[1:], strides, strict=True))
     sums = np.zeros((len(first), first.shape[1] + 1, *total[1:]), np.float32)
@@ -115,7 +115,7 @@ def bands(image: np.ndarray, ask: Ask, tile: tuple[int, ...], at_once: int = 1) 
         return image[:, *(slice(at * stride, at * stride + side) for at, stride, side in corners)]
 
     def blend(number: tuple[int, ...], logits: np.ndarray) -> None:
-        add(sums, logits, [1, *corner(number)[1:]], [axis.weights[n] for axis, n in zip(axes, number, strict=True)])
+        _add(sums, logits, [1, *corner(number)[1:]], [axis.weights[n] for axis, n in zip(axes, number, strict=True)])
 
     origin = (0,) * len(axes)
     blend(origin, first)
@@ -133,7 +133,7 @@ def bands(image: np.ndarray, ask: Ask, tile: tuple[int, ...], at_once: int = 1) 
             values[kept:] = 0
 
 
-def strides_of(tile: tuple[int, ...], logits: tuple[int, ...], whole: tuple[int, ...]) -> tuple[int, ...]:
+def _strides_of(tile: tuple[int, ...], logits: tuple[int, ...], whole: tuple[int, ...]) -> tuple[int, ...]:
     """Pixels per logit along each axis.
 
     Raises:
@@ -149,12 +149,12 @@ def strides_of(tile: tuple[int, ...], logits: tuple[int, ...], whole: tuple[int,
     return strides
 
 
-def add(sums: np.ndarray, logits: np.ndarray, offset: list[int], weights: list[np.ndarray]) -> None:
+def _add(sums: np.ndarray, logits: np.ndarray, offset: list[int], weights: list[np.ndarray]) -> None:
     """Add the logits (K, *t) of a tile, times its weights along each axis, to sums (K, *s) from `offset` on."""
     flat = [1] * (4 - sums.ndim)  # in 2D the kernel sees one plane
     ones = [np.ones(1, np.float32)] * len(flat)
     logits = np.ascontiguousarray(logits, np.float32)
-    add_tile(
+    _add_tile(
         sums.reshape(len(sums), *flat, *sums.shape[1:]),
         logits.reshape(len(logits), *flat, *logits.shape[1:]),
         *[0] * len(flat),
@@ -165,7 +165,7 @@ def add(sums: np.ndarray, logits: np.ndarray, offset: list[int], weights: list[n
 
 
 @njit(cache=True, nogil=True)
-def add_tile(sums, logits, front, top, left, weights_z, weights_y, weights_x):
+def _add_tile(sums, logits, front, top, left, weights_z, weights_y, weights_x):
     """Add logits (K, d, h, w), times one weight per axis, to sums (K, D, H, W) from (front, top, left) on."""
     K, d, h, w = logits.shape
     for k in range(K):

@@ -64,7 +64,7 @@ def fill(logits: np.ndarray, where: list[np.ndarray], out: np.ndarray) -> None:
     count = max(1, min(len(out), cores, out.size // BAND_PIXELS))
     cuts = np.linspace(0, len(out), count + 1).astype(int)
     rest = [array for pair in zip(low[1:], weight[1:], strict=True) for array in pair]
-    kernel: Callable[..., None] = fill_planes if out.ndim == 3 else fill_rows
+    kernel: Callable[..., None] = _fill_planes if out.ndim == 3 else _fill_rows
 
     def run(first: int, stop: int) -> None:
         kernel(logits, low[0][first:stop], weight[0][first:stop], *rest, out[first:stop])
@@ -77,7 +77,7 @@ def fill(logits: np.ndarray, where: list[np.ndarray], out: np.ndarray) -> None:
 
 
 @njit(cache=True, nogil=True)
-def fill_planes(logits, plane_low, plane_weight, row_low, row_weight, column_low, column_weight, out):
+def _fill_planes(logits, plane_low, plane_weight, row_low, row_weight, column_low, column_weight, out):
     """Labels (D, H, W) of logits (K, d, h, w): each plane is mixed from the two logit planes around it, then filled in 2D."""
     last = logits.shape[1] - 1
     for z in range(out.shape[0]):
@@ -86,11 +86,11 @@ def fill_planes(logits, plane_low, plane_weight, row_low, row_weight, column_low
             plane = np.ascontiguousarray(logits[:, low])
         else:
             plane = logits[:, low] + weight * (logits[:, min(low + 1, last)] - logits[:, low])
-        fill_rows(plane, row_low, row_weight, column_low, column_weight, out[z])
+        _fill_rows(plane, row_low, row_weight, column_low, column_weight, out[z])
 
 
 @njit(cache=True, nogil=True)
-def fill_rows(logits, row_low, row_weight, column_low, column_weight, out):
+def _fill_rows(logits, row_low, row_weight, column_low, column_weight, out):
     """Labels (H, W) of logits (K, h, w), one row of cells after the other."""
     K, h, w = logits.shape
     H, W = out.shape
@@ -102,38 +102,38 @@ def fill_rows(logits, row_low, row_weight, column_low, column_weight, out):
     while y < H:
         row = row_low[y]
         if row_weight[y] == 0.0 and w == W and not column_weight.any():  # the logits have full size: nothing to interpolate
-            winners(logits, row, upper_best)
+            _winners(logits, row, upper_best)
             out[y] = upper_best
             loaded, y = -2, y + 1
             continue
         if row == loaded + 1:
             upper, lower, upper_best, lower_best = lower, upper, lower_best, upper_best
         elif row != loaded:
-            load_row(logits, row, upper, upper_best)
+            _load_row(logits, row, upper, upper_best)
         if row != loaded:
-            load_row(logits, min(row + 1, h - 1), lower, lower_best)
+            _load_row(logits, min(row + 1, h - 1), lower, lower_best)
             loaded = row
-        stop = end_of_run(row_low, y)
+        stop = _end_of_run(row_low, y)
         x = 0
         while x < W:
             left = column_low[x]
             right = min(left + 1, w - 1)
-            end = end_of_run(column_low, x)
+            end = _end_of_run(column_low, x)
             best = upper_best[left]
             if best == upper_best[right] and best == lower_best[left] and best == lower_best[right]:
                 out[y:stop, x:end] = best
             else:
-                count = contenders(upper[left], upper[right], lower[left], lower[right], candidates)
+                count = _contenders(upper[left], upper[right], lower[left], lower[right], candidates)
                 for i in range(y, stop):
-                    mix(upper[left], upper[right], lower[left], lower[right], row_weight[i], candidates[:count], ends)
+                    _mix(upper[left], upper[right], lower[left], lower[right], row_weight[i], candidates[:count], ends)
                     for j in range(x, end):
-                        out[i, j] = candidates[highest(ends, column_weight[j], count)]
+                        out[i, j] = candidates[_highest(ends, column_weight[j], count)]
             x = end
         y = stop
 
 
 @njit(cache=True, nogil=True)
-def end_of_run(values, first):
+def _end_of_run(values, first):
     """The index behind the run of equal values that starts at `first`."""
     end = first + 1
     while end < len(values) and values[end] == values[first]:
@@ -142,7 +142,7 @@ def end_of_run(values, first):
 
 
 @njit(cache=True, nogil=True)
-def winners(logits, row, best):
+def _winners(logits, row, best):
     """Write the winning class of each logit in one row of logits (K, h, w) to `best` int32 (w,)."""
     top = logits[0, row].copy()
     best[:] = 0
@@ -154,16 +154,16 @@ def winners(logits, row, best):
 
 
 @njit(cache=True, nogil=True)
-def load_row(logits, row, values, best):
+def _load_row(logits, row, values, best):
     """Copy one row of logits (K, h, w) into `values` (w, K) and its winners into `best` (w,)."""
-    winners(logits, row, best)
+    _winners(logits, row, best)
     for k in range(len(logits)):
         for x in range(len(best)):
             values[x, k] = logits[k, row, x]
 
 
 @njit(cache=True, nogil=True)
-def contenders(a, b, c, d, candidates):
+def _contenders(a, b, c, d, candidates):
     """How many classes may win somewhere between four corners (K,), written to `candidates` in rising order."""
     floor = min(min(a[0], b[0]), min(c[0], d[0]))
     for k in range(1, len(a)):
@@ -177,7 +177,7 @@ def contenders(a, b, c, d, candidates):
 
 
 @njit(cache=True, nogil=True)
-def mix(upper_left, upper_right, lower_left, lower_right, weight, candidates, ends):
+def _mix(upper_left, upper_right, lower_left, lower_right, weight, candidates, ends):
     """Write each candidate's logit on the cell's left side, and its rise to the right side, to `ends` (2, K)."""
     for n in range(len(candidates)):
         k = candidates[n]
@@ -186,7 +186,7 @@ def mix(upper_left, upper_right, lower_left, lower_right, weight, candidates, en
 
 
 @njit(cache=True, nogil=True)
-def highest(ends, weight, count):
+def _highest(ends, weight, count):
     """The number of the candidate with the highest logit at a place between the two sides of a cell."""
     winner, top = 0, ends[0, 0] + weight * ends[1, 0]
     for n in range(1, count):

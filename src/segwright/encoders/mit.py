@@ -60,8 +60,8 @@ class MixTransformer(nn.Module):
         self.strides = STRIDES
         before = (in_channels, *config.hidden_sizes[:-1])
         rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").split(config.depths)
-        self.stages = nn.ModuleList(Stage(config, i, before[i], rates[i].tolist()) for i in range(len(STRIDES)))
-        self.apply(initialise)
+        self.stages = nn.ModuleList(_Stage(config, i, before[i], rates[i].tolist()) for i in range(len(STRIDES)))
+        self.apply(_initialise)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The maps of the four stages, strides 4, 8, 16 and 32."""
@@ -73,7 +73,7 @@ class MixTransformer(nn.Module):
         return maps
 
 
-class Stage(nn.Module):
+class _Stage(nn.Module):
     """A map of the last stage (B, C, H, W), or the image, to this stage's map at 1/2 (first stage: 1/4) of its sides."""
 
     def __init__(self, config: Config, index: int, before: int, rates: list[float]) -> None:
@@ -98,9 +98,9 @@ class Block(nn.Module):
         super().__init__()
         width = config.hidden_sizes[index]
         self.attention_norm = nn.LayerNorm(width, eps=config.norm_eps)
-        self.attention = Attention(width, config.num_heads[index], config.sr_ratios[index])
+        self.attention = _Attention(width, config.num_heads[index], config.sr_ratios[index])
         self.mlp_norm = nn.LayerNorm(width, eps=config.norm_eps)
-        self.mlp = MixMLP(width, width * config.mlp_ratios[index])
+        self.mlp = _MixMLP(width, width * config.mlp_ratios[index])
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class Block(nn.Module):
         return branch * (is_kept / (1 - self.rate)).to(branch.dtype)
 
 
-class Attention(nn.Module):
+class _Attention(nn.Module):
     """Every pixel attends to a map shrunk `ratio` times along each side: tokens (B, H, W, C) to tokens (B, H, W, C)."""
 
     def __init__(self, width: int, num_heads: int, ratio: int) -> None:
@@ -148,7 +148,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value)
 
 
-class MixMLP(nn.Module):
+class _MixMLP(nn.Module):
     """Linear, 3x3 depthwise convolution, GELU, linear: tokens (B, H, W, C) to tokens (B, H, W, C)."""
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -162,7 +162,7 @@ class MixMLP(nn.Module):
         return self.narrow(F.gelu(x))
 
 
-def initialise(module: nn.Module) -> None:
+def _initialise(module: nn.Module) -> None:
     """The authors' rule: linear layers at 0.02 as in ViT, convolutions by the variance of what they put out; biases at 0."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
@@ -225,7 +225,7 @@ def rename(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         FormatError: a tensor has no place in a Mix Transformer, or one of a pair is missing; the message names it.
     """
-    ours = {our_name(key): tensor for key, tensor in state_dict.items() if key not in CLASSIFIERS}
+    ours = {_our_name(key): tensor for key, tensor in state_dict.items() if key not in CLASSIFIERS}
     for name in [name for name in ours if ".attention.key." in name]:
         partner = name.replace(".key.", ".value.")
         if partner not in ours:
@@ -234,7 +234,7 @@ def rename(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def our_name(key: str) -> str:
+def _our_name(key: str) -> str:
     """The name here of a tensor of the authors' or Hugging Face's files.
 
     Raises:

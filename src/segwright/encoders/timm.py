@@ -48,7 +48,7 @@ class TimmEncoder(nn.Module):
         super().__init__()
         self.strides = STRIDES
         self.name, self.in_channels = config.name, in_channels
-        self.channels, self.levels, self.is_channels_last = probe(config.name, in_channels)
+        self.channels, self.levels, self.is_channels_last = _probe(config.name, in_channels)
         self.network = create(config.name, in_channels, out_indices=self.levels)
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -82,7 +82,7 @@ def create(name: str, in_channels: int, **options: Any) -> nn.Module:
     return timm.create_model(name, features_only=True, in_chans=in_channels, **options)
 
 
-def probe(name: str, in_channels: int) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
+def _probe(name: str, in_channels: int) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
     """What a network puts out: channels of the maps at STRIDES, timm's indices of these maps, and whether channels are last.
 
     It runs on the meta device, which knows shapes and computes nothing.
@@ -108,12 +108,12 @@ def probe(name: str, in_channels: int) -> tuple[tuple[int, ...], tuple[int, ...]
             channels = tuple(level.shape[channels_axis] for level, _ in chosen)
             return channels, tuple(index for _, index in chosen), channels_axis == -1
     raise SettingError(
-        f"timm's '{name}' turns an image {shown(1, in_channels, *PROBE_SIDES)} into maps "
-        f"{', '.join(shown(*level.shape) for level in maps)}, but sides of exactly 1/4, 1/8, 1/16 and 1/32 are needed; "
+        f"timm's '{name}' turns an image {_shown(1, in_channels, *PROBE_SIDES)} into maps "
+        f"{', '.join(_shown(*level.shape) for level in maps)}, but sides of exactly 1/4, 1/8, 1/16 and 1/32 are needed; "
         "take a network of four stages, such as 'resnet18' or 'convnext_tiny'"
     )
 
 
-def shown(*sides: int) -> str:
+def _shown(*sides: int) -> str:
     """A shape as people write it: 1 x 3 x 96 x 160."""
     return " x ".join(map(str, sides))

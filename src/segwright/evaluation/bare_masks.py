@@ -41,16 +41,16 @@ def bare_masks(path: Path | str, truth: Classes) -> Dataset | None:
     volumes = {key: file for key, file in volumes_below(folder).items() if file.parent == folder}
     if volumes:
         first = [read_number_volume(file)[0] for file in list(volumes.values())[:1]]
-        meaning = named(guessed(first), classes)
+        meaning = _named(guessed(first), classes)
         return Dataset(str(path), classes, tuple(volumes), _Volumes(volumes, meaning))
-    found = sorted((file for file in folder.iterdir() if is_mask(file)), key=lambda file: natural(file.name))
+    found = sorted((file for file in folder.iterdir() if _is_mask(file)), key=lambda file: natural(file.name))
     if not found:
         return None
     files = {safe_key(file.stem): Files(None, file) for file in found}
-    return Dataset(str(path), classes, tuple(files), Reader(files, named(guess_meaning(found), classes), has_images=False))
+    return Dataset(str(path), classes, tuple(files), Reader(files, _named(guess_meaning(found), classes), has_images=False))
 
 
-def is_mask(file: Path) -> bool:
+def _is_mask(file: Path) -> bool:
     """Whether a file is an image that can hold a mask without loss, and no picture that shows one."""
     return (
         file.suffix.lower() in {*SUFFIXES} - {*JPEG_SUFFIXES}
@@ -59,7 +59,7 @@ def is_mask(file: Path) -> bool:
     )
 
 
-def named(guess: Meaning, classes: Classes) -> Meaning:
+def _named(guess: Meaning, classes: Classes) -> Meaning:
     """What the numbers mean: where there are two classes, as guessed from the masks, else the places of the classes."""
     if len(classes) == len(guess.classes) == 2 and (classes.is_thing[1] or not guess.is_instances):
         return replace(guess, classes=classes, source=SOURCE)

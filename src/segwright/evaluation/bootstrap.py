@@ -54,7 +54,7 @@ def bootstrap(
     result = {}
     for name, values in weighed(metric, states, (table[:, unit_of] for table in tables)).items():
         whole, without, drawn = float(values[0]), values[1 : len(fixed)], values[len(fixed) :]
-        result[name] = interval(whole, drawn, count, degrees_of_freedom(whole, without, count))
+        result[name] = _interval(whole, drawn, count, degrees_of_freedom(whole, without, count))
     return result
 
 
@@ -109,7 +109,7 @@ def degrees_of_freedom(whole: float, without: Sequence[float] | np.ndarray, coun
     return count - 1 if moving in (0, len(without)) else moving - 1
 
 
-def interval(whole: float, drawn: np.ndarray, count: int, freedom: int) -> tuple[float, float]:
+def _interval(whole: float, drawn: np.ndarray, count: int, freedom: int) -> tuple[float, float]:
     """The 95 % interval of a score, from the scores (R,) of random halves of U = `count` units and its degrees of freedom.
 
     The scale is that of log odds for a score between 0 and 1, of logarithms for one above 0, else linear; it is told by the

@@ -52,7 +52,7 @@ class Atlas:
             images=1,
             segments=len(prediction),
             borders=border_errors(guess, actual, distance, len(truth.classes) + 1),
-            quality=PanopticQuality(truth.classes).count(flat(prediction), flat(truth)),
+            quality=PanopticQuality(truth.classes).count(_flat(prediction), _flat(truth)),
             objects=ObjectOutcomes.of(became, prediction, truth),
             suspects=label_errors(key, prediction, truth, became, (guess, actual, distance), image),
         )
@@ -84,6 +84,6 @@ class Atlas:
         return shortlist(self.suspects, float(np.quantile(sure, UNSURE)) if len(sure) else 0.0)
 
 
-def flat(segmentation: Segmentation) -> Segmentation:
+def _flat(segmentation: Segmentation) -> Segmentation:
     """The segmentation in one plane; where segments overlap, the best scored keeps the pixels."""
     return segmentation if len(segmentation.planes) == 1 else disjoint(segmentation)

@@ -190,7 +190,7 @@ def count_predictions(
     Raises:
         UsageError: as `evaluate`; or a key is not in the data set.
     """
-    check_filled(dataset)
+    _check_filled(dataset)
     task = getattr(predict, "task", None)
     dataset = task.dataset(dataset) if task is not None else with_background(dataset)
     tally = Tally(Counter.of(chosen(metrics or (task.metrics if task is not None else ["confusion"])), dataset.classes))
@@ -208,7 +208,7 @@ def count_predictions(
             )
         with naming(f"sample {sample.key!r}"):
             prediction = predict(sample)
-        check_classes(prediction, dataset)
+        _check_classes(prediction, dataset)
         counted = tally.counter.image(Pair(sample, prediction))
         tally.add(counted)
         if on_image:
@@ -252,19 +252,19 @@ def tally_pairs(
     Raises:
         UsageError: sizes differ, a class is unknown, or a name is no metric.
     """
-    check_filled(pairs.truth)
+    _check_filled(pairs.truth)
     names = metrics or fitting_metrics(pairs)
     try:
-        return counted_by(pairs, names, rules, processes, with_atlas=with_atlas, watch=watch)
+        return _counted_by(pairs, names, rules, processes, with_atlas=with_atlas, watch=watch)
     except OverlapError:
         if metrics:
             raise
     note = "PQ is left out, as segments overlap, and it needs one segment at each pixel."
     pairs, names = replace(pairs, notes=(*pairs.notes, note)), [name for name in names if name != "panoptic_quality"]
-    return counted_by(pairs, names, rules, processes, with_atlas=with_atlas, watch=watch)
+    return _counted_by(pairs, names, rules, processes, with_atlas=with_atlas, watch=watch)
 
 
-def counted_by(
+def _counted_by(
     pairs: Pairs, names: Sequence[str], rules: Convention, processes: int, *, with_atlas: bool, watch: Watch | None
 ) -> Tally:
     """What these metrics count on all pairs; raises as `tally_pairs`."""
@@ -310,7 +310,7 @@ def tally_results(results: str | Path, truth: str | Path, metrics: Sequence[str]
     by_name = {name: read(there, here, is_box=name == "box_average_precision") for name in wanted}
     first = next(iter(by_name.values()))
     if is_lvis:
-        wanted = {name: of_lvis(wanted[name], one.metric.SCORES, is_whole=not metrics) for name, one in by_name.items()}
+        wanted = {name: _of_lvis(wanted[name], one.metric.SCORES, is_whole=not metrics) for name, one in by_name.items()}
     tally = Tally(Counter({name: one.metric for name, one in by_name.items()}, wanted, first.classes))
     for index, key in enumerate(first.keys):
         states = {name: one.states[index] for name, one in by_name.items()}
@@ -318,7 +318,7 @@ def tally_results(results: str | Path, truth: str | Path, metrics: Sequence[str]
     return tally
 
 
-def of_lvis(wanted: Sequence[str], known: Sequence[str], *, is_whole: bool) -> tuple[str, ...]:
+def _of_lvis(wanted: Sequence[str], known: Sequence[str], *, is_whole: bool) -> tuple[str, ...]:
     """The scores that are wanted of those of LVIS; all of them where a whole file of metrics/ or nothing was named.
 
     Raises:
@@ -366,7 +366,7 @@ def differences(first: Tally, second: Tally, resamples: int = 1000) -> list[Diff
     return [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
-def check_filled(dataset: Dataset) -> None:
+def _check_filled(dataset: Dataset) -> None:
     """Refuse a data set without samples.
 
     Raises:
@@ -376,7 +376,7 @@ def check_filled(dataset: Dataset) -> None:
         raise UsageError(f"{dataset.source} holds no samples, there is nothing to measure; check the path and its file names")
 
 
-def check_classes(prediction: Segmentation, dataset: Dataset) -> None:
+def _check_classes(prediction: Segmentation, dataset: Dataset) -> None:
     """Refuse a predictor whose classes are not those of the data set.
 
     Raises:

@@ -53,7 +53,7 @@ class LabelError:
 
 
 @dataclass(frozen=True)
-class Found:
+class _Found:
     """A suspect before it has a picture."""
 
     strength: float
@@ -90,10 +90,10 @@ def label_errors(
     them. With the image (C, *S), each suspect gets a picture.
     """
     found = [
-        *missing_labels(prediction, truth, fates),
-        *nothing_there(truth, fates),
-        *wrong_classes(prediction, truth, fates),
-        *wrong_regions(prediction, truth, maps),
+        *_missing_labels(prediction, truth, fates),
+        *_nothing_there(truth, fates),
+        *_wrong_classes(prediction, truth, fates),
+        *_wrong_regions(prediction, truth, maps),
     ]
     found = [one for one in found if one.strength >= WEAKEST]
     found = sorted(found, key=lambda one: (-one.strength, one.kind, one.box))[:PER_IMAGE]
@@ -106,20 +106,20 @@ def label_errors(
     )  # fmt: skip
 
 
-def missing_labels(prediction: Segmentation, truth: Segmentation, fates: MatchOutcomes) -> list[Found]:
+def _missing_labels(prediction: Segmentation, truth: Segmentation, fates: MatchOutcomes) -> list[_Found]:
     """Predicted objects with nothing like them in the truth; weaker are parts of a true object, and small ones among large."""
     areas = fates.predicted_areas
     left = np.flatnonzero((fates.predicted == FALSE) & (areas >= MIN_AREA))
-    size = np.minimum(areas[left] / usual_area(fates), 1)
+    size = np.minimum(areas[left] / _usual_area(fates), 1)
     strengths = prediction.scores[left] * (1 - fates.explained[left]) * size
     result = []
-    for one, strength in top(left, strengths):
+    for one, strength in _top(left, strengths):
         score, name = float(prediction.scores[one]), prediction.classes.names[prediction.class_ids[one]]
-        result.append(Found(strength, KINDS[0], segment_box(prediction, one), f"predicted {name}, score {score:.2f}", score))
+        result.append(_Found(strength, KINDS[0], segment_box(prediction, one), f"predicted {name}, score {score:.2f}", score))
     return result
 
 
-def nothing_there(truth: Segmentation, fates: MatchOutcomes) -> list[Found]:
+def _nothing_there(truth: Segmentation, fates: MatchOutcomes) -> list[_Found]:
     """True objects that nothing comes near while most others of the image are found, and one no larger among them."""
     objects, found = fates.true >= MATCHED, fates.true == MATCHED
     areas, others = fates.true_areas, int(objects.sum()) - 1
@@ -127,30 +127,30 @@ def nothing_there(truth: Segmentation, fates: MatchOutcomes) -> list[Found]:
         return []
     smallest = max(MIN_AREA, areas[found].min())
     left = np.flatnonzero((fates.true == MISSED) & (fates.touched < TOUCHED) & (areas >= smallest))
-    strengths = found.sum() / others * (1 - fates.touched[left]) * np.minimum(areas[left] / usual_area(fates), 1)
+    strengths = found.sum() / others * (1 - fates.touched[left]) * np.minimum(areas[left] / _usual_area(fates), 1)
     result = []
-    for one, strength in top(left, strengths):
+    for one, strength in _top(left, strengths):
         name = truth.classes.names[truth.class_ids[one]]
         reason = f"{name} that no prediction comes near; {found.sum()} of {others} other objects here are found"
-        result.append(Found(strength, KINDS[1], segment_box(truth, one), reason))
+        result.append(_Found(strength, KINDS[1], segment_box(truth, one), reason))
     return result
 
 
-def wrong_classes(prediction: Segmentation, truth: Segmentation, fates: MatchOutcomes) -> list[Found]:
+def _wrong_classes(prediction: Segmentation, truth: Segmentation, fates: MatchOutcomes) -> list[_Found]:
     """Predicted objects that fit a true one of another class closely."""
     left = np.flatnonzero((fates.predicted == CLASS) & (fates.best >= CLOSE) & (fates.predicted_areas >= MIN_AREA))
     result = []
-    for one, strength in top(left, prediction.scores[left] * fates.best[left]):
+    for one, strength in _top(left, prediction.scores[left] * fates.best[left]):
         score, true = float(prediction.scores[one]), fates.partner[one]
         here, there = prediction.classes.names[prediction.class_ids[one]], truth.classes.names[truth.class_ids[true]]
         reason = f"labelled {there}, predicted {here}, score {score:.2f}; the outlines agree, IoU {fates.best[one]:.2f}"
-        result.append(Found(strength, KINDS[2], segment_box(truth, true), reason, score))
+        result.append(_Found(strength, KINDS[2], segment_box(truth, true), reason, score))
     return result
 
 
-def wrong_regions(
+def _wrong_regions(
     prediction: Segmentation, truth: Segmentation, maps: tuple[np.ndarray, np.ndarray, np.ndarray]
-) -> list[Found]:
+) -> list[_Found]:
     """Connected patches of one true and one predicted class, neither of objects, most of it farther than NEAR from a border."""
     guess, actual, distance = maps
     names = (*truth.classes.names, "nothing")
@@ -181,17 +181,17 @@ def wrong_regions(
             f"{areas[one]} pixels labelled {names[actual[place]]}, predicted {names[guess[place]]}; "
             f"{100 * right[one]:.0f} % of the other pixels are right"
         )
-        result.append(Found(strength, KINDS[3], box, reason))
+        result.append(_Found(strength, KINDS[3], box, reason))
     return result
 
 
-def top(indices: np.ndarray, strengths: np.ndarray) -> list[tuple[int, float]]:
+def _top(indices: np.ndarray, strengths: np.ndarray) -> list[tuple[int, float]]:
     """The PER_IMAGE indices (M,) of the highest strengths (M,) with these, the strongest first."""
     order = np.argsort(-strengths, kind="stable")[:PER_IMAGE]
     return [(int(indices[place]), float(strengths[place])) for place in order]
 
 
-def usual_area(fates: MatchOutcomes) -> float:
+def _usual_area(fates: MatchOutcomes) -> float:
     """Median area of the true objects of an image, 1 without any."""
     areas = fates.true_areas[fates.true >= MATCHED]
     return max(1.0, float(np.median(areas))) if len(areas) else 1.0

@@ -32,21 +32,21 @@ def open_pairs(
             f"{prediction} is a list of detections, without the images that they are in; give a data set, such as COCO's "
             "images with annotations"
         )
-    there = opened(truth, truth_format, "truth")
+    there = _opened(truth, truth_format, "truth")
     known = dataset_file.read(truth)
     groups = known.groups if known else ()
     try:
-        return pair(opened(prediction, prediction_format, "prediction"), there, groups)
+        return pair(_opened(prediction, prediction_format, "prediction"), there, groups)
     except UnrecognisedError:
         bare = bare_masks(prediction, there.classes)
         if bare is None:
             raise
     pairs = pair(bare, there, groups)
-    note = f"{prediction} holds masks without names of classes; their numbers are taken for {classes_of(bare)}."
+    note = f"{prediction} holds masks without names of classes; their numbers are taken for {_classes_of(bare)}."
     return replace(pairs, notes=(*pairs.notes, note))
 
 
-def opened(path: str | Path, format: str | None, side: str) -> Dataset:
+def _opened(path: str | Path, format: str | None, side: str) -> Dataset:
     """The data set of one side, or a message that speaks of the options of this side.
 
     Raises:
@@ -62,7 +62,7 @@ def opened(path: str | Path, format: str | None, side: str) -> Dataset:
         raise type(error)(str(error).replace("--format ", f"--{side}-format ")) from error
 
 
-def classes_of(bare: Dataset) -> str:
+def _classes_of(bare: Dataset) -> str:
     """What the numbers of masks stand for, for a note."""
     shown = ", ".join(f"{k} {name}" for k, name in enumerate(bare.classes.names[:SHOWN]))
     return shown + (", ..." if len(bare.classes) > SHOWN else "")

@@ -83,7 +83,7 @@ class Pairs:
             guess = self._translated(found.truth)
         is_thing, is_object = np.array(self.classes.is_thing)[guess.class_ids], guess.instance_ids > 0
         remarks = {
-            OTHER_PLACE: are_apart(found.grid, sample.grid),
+            OTHER_PLACE: _are_apart(found.grid, sample.grid),
             UNTOLD: (is_thing & ~is_object).any(),
             UNRANKED: is_object.sum() > 1 and np.ptp(guess.scores[is_object]) == 0,
         }
@@ -124,7 +124,7 @@ def pair(prediction: Dataset, truth: Dataset, groups: tuple[tuple[str, ...], ...
     Raises:
         UsageError: nothing matches, or two predictions are for one image.
     """
-    by_rest = group(truth.keys)
+    by_rest = _group(truth.keys)
     key_of: dict[str, str] = {}
     without_truth = []
     for key in prediction.keys:
@@ -155,11 +155,11 @@ def pair(prediction: Dataset, truth: Dataset, groups: tuple[tuple[str, ...], ...
         are = "prediction is" if len(without_truth) == 1 else "predictions are"
         notes.append(f"{len(without_truth)} {are} for no image of the truth and left out: {a_few(without_truth)}.")
     class_of = class_numbers(prediction.classes, truth.classes)
-    notes += class_notes(class_of, prediction.classes, truth.classes)
+    notes += _class_notes(class_of, prediction.classes, truth.classes)
     return Pairs(prediction, truth.subset(kept), key_of, class_of, missing, tuple(notes), groups)
 
 
-def are_apart(one: Grid, other: Grid) -> bool:
+def _are_apart(one: Grid, other: Grid) -> bool:
     """Whether two grids of one shape place their corners differently, or have other voxel sizes, as far as both are known."""
     if one.shape != other.shape:
         return False  # an error of its own
@@ -174,7 +174,7 @@ def are_apart(one: Grid, other: Grid) -> bool:
     return bool((apart > APART * np.linalg.norm(other.affine[:-1, :-1], axis=0).min()).any())
 
 
-def group(keys: Sequence[str]) -> dict[str, list[str]]:
+def _group(keys: Sequence[str]) -> dict[str, list[str]]:
     """The keys that are equal but for their part, by what is equal."""
     groups: dict[str, list[str]] = {}
     for key in keys:
@@ -187,7 +187,7 @@ def a_few(keys: Sequence[str]) -> str:
     return ", ".join(map(repr, keys[:SHOWN])) + (", ..." if len(keys) > SHOWN else "")
 
 
-def class_notes(class_of: Sequence[int], prediction: Classes, truth: Classes) -> list[str]:
+def _class_notes(class_of: Sequence[int], prediction: Classes, truth: Classes) -> list[str]:
     """What one must know of how classes were matched, other than by their names."""
     pairs = [(name, truth.names[k]) for name, k in zip(prediction.names, class_of, strict=True) if k >= 0]
     renamed = [f"{name!r} is taken for {other!r}" for name, other in pairs if plain(name) != plain(other)]

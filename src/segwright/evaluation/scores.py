@@ -52,7 +52,7 @@ class Scores:
 
     def to_json(self) -> str:
         """The scores as JSON text, one entry a line; NaN becomes null. `Scores.from_json` reads it back equal."""
-        return laid_out(without_nan(asdict(self))) + "\n"
+        return _laid_out(without_nan(asdict(self))) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "the scores") -> "Scores":
@@ -66,9 +66,9 @@ class Scores:
             return cls(
                 count=table["count"],
                 classes=Classes.of(**table["classes"]),
-                values=with_nan(table["values"]),
-                intervals={name: (number(low), number(high)) for name, (low, high) in table["intervals"].items()},
-                per_image={key: with_nan(own) for key, own in table["per_image"].items()},
+                values=_with_nan(table["values"]),
+                intervals={name: (_number(low), _number(high)) for name, (low, high) in table["intervals"].items()},
+                per_image={key: _with_nan(own) for key, own in table["per_image"].items()},
                 matrix=tuple(tuple(row) for row in table["matrix"]),
                 conventions=dict(table["conventions"]),
                 notes=tuple(table["notes"]),
@@ -100,14 +100,14 @@ def write_scores(path: Path | str, scores: Scores) -> None:
     replace_file(Path(path), scores.to_json().encode())
 
 
-def laid_out(value: Any, depth: int = 0) -> str:
+def _laid_out(value: Any, depth: int = 0) -> str:
     """JSON text for people: one entry of an object a line, one row of a table a line."""
     inner, outer = "\n" + "  " * (depth + 1), "\n" + "  " * depth
     if isinstance(value, dict) and value:
-        entries = (f"{inner}{json.dumps(name)}: {laid_out(each, depth + 1)}" for name, each in value.items())
+        entries = (f"{inner}{json.dumps(name)}: {_laid_out(each, depth + 1)}" for name, each in value.items())
         return "{" + ",".join(entries) + outer + "}"
     if isinstance(value, list) and value and isinstance(value[0], list):
-        return "[" + ",".join(inner + laid_out(row, depth + 1) for row in value) + outer + "]"
+        return "[" + ",".join(inner + _laid_out(row, depth + 1) for row in value) + outer + "]"
     return json.dumps(value, allow_nan=False)
 
 
@@ -120,11 +120,11 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
-def number(value: float | None) -> float:
+def _number(value: float | None) -> float:
     """A number that may have become null."""
     return float("nan") if value is None else float(value)
 
 
-def with_nan(values: Mapping[str, float | None]) -> dict[str, float]:
+def _with_nan(values: Mapping[str, float | None]) -> dict[str, float]:
     """Scores with NaN for null."""
-    return {name: number(value) for name, value in values.items()}
+    return {name: _number(value) for name, value in values.items()}

@@ -88,14 +88,14 @@ def compare(
         if name not in fixed[0]:
             raise UnknownNameError(f"{type(metric).__name__} has no score {name!r}; it has {', '.join(fixed[0])}")
     both = [state for pair in zip(first, second, strict=True) for state in pair]
-    halved = differences(metric, both, ((weights[:, unit_of], 0) for weights in halves(count, resamples, generator)))
-    swapped = differences(metric, both, ((1, swaps[:, unit_of]) for swaps in coins(count, resamples, generator)))
+    halved = _differences(metric, both, ((weights[:, unit_of], 0) for weights in halves(count, resamples, generator)))
+    swapped = _differences(metric, both, ((1, swaps[:, unit_of]) for swaps in _coins(count, resamples, generator)))
     rows = []
     for name in names:
         one, other = (float(table[name][0]) for table in fixed)
         freedom = min(degrees_of_freedom(float(table[name][0]), table[name][1:], count) for table in fixed)
-        span = linear_interval(other - one, halved[name], count, freedom)
-        rows.append((name, one, other, span, p_value(other - one, swapped[name])))
+        span = _linear_interval(other - one, halved[name], count, freedom)
+        rows.append((name, one, other, span, _p_value(other - one, swapped[name])))
     adjusted = holm([row[-1] for row in rows])
     return [
         Difference(score=name, first=one, second=other, difference=other - one, interval=span, p=p, p_holm=allowing)
@@ -103,13 +103,13 @@ def compare(
     ]
 
 
-def coins(count: int, resamples: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+def _coins(count: int, resamples: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
     """Tosses int64 (R, U) of 0 or 1, in chunks along R."""
     for size in chunks(count, resamples):
         yield generator.integers(0, 2, (size, count))
 
 
-def differences(
+def _differences(
     metric: Metric, both: Sequence[Any], draws: Iterable[tuple[np.ndarray | int, np.ndarray | int]]
 ) -> dict[str, np.ndarray]:
     """Each score of the second prediction less that of the first, float64 (R,), from the states of both, image by image.
@@ -125,7 +125,7 @@ def differences(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def linear_interval(difference: float, drawn: np.ndarray, count: int, freedom: int) -> tuple[float, float]:
+def _linear_interval(difference: float, drawn: np.ndarray, count: int, freedom: int) -> tuple[float, float]:
     """The 95 % interval of a difference from those (R,) of random halves of U = `count` units and its degrees of freedom."""
     drawn = drawn[np.isfinite(drawn)]
     if not np.isfinite(difference) or not len(drawn) or freedom < 1 or count < 2:
@@ -134,7 +134,7 @@ def linear_interval(difference: float, drawn: np.ndarray, count: int, freedom: i
     return difference - reach, difference + reach
 
 
-def p_value(difference: float, swapped: np.ndarray) -> float:
+def _p_value(difference: float, swapped: np.ndarray) -> float:
     """Share of the differences at least as large as the true one, among those (R,) of random swaps and itself.
 
     A swap without a score counts as large, so that the share is never too small.

@@ -154,23 +154,23 @@ def match_outcomes(prediction: Segmentation, truth: Segmentation, pairs: Overlap
     iou = pixels / np.maximum(areas[p] + pairs.true_areas[t] - pixels, 1)
     same = prediction.class_ids[p] == truth.class_ids[t]
 
-    match = matches(p[same], t[same], iou[same], prediction.scores, len(truth))
+    match = _matches(p[same], t[same], iou[same], prediction.scores, len(truth))
     guess = np.where(is_guess, FALSE, NO_OBJECT).astype(np.int8)
-    pieces = split_pieces(prediction, p[same], t[same], pixels[same], areas, pairs.true_areas)
+    pieces = _split_pieces(prediction, p[same], t[same], pixels[same], areas, pairs.true_areas)
     covers = pixels[same] >= HALF * pairs.true_areas[t[same]]
     merges = np.bincount(p[same][covers], minlength=len(prediction)) > 1
-    other, own = highest(p[~same], iou[~same], len(prediction)), highest(p[same], iou[same], len(prediction))
+    other, own = _highest(p[~same], iou[~same], len(prediction)), _highest(p[same], iou[same], len(prediction))
     for cause, holds in (  # the last that holds stays
         (BOTH, other >= TOUCHED), (DUPLICATE, own >= FOUND), (CLASS, other >= FOUND),
         (MASK, (own >= TOUCHED) & (own < FOUND)), (SPLIT, pieces >= 0), (MERGED, merges), (MATCHED, match >= 0),
     ):  # fmt: skip
         guess[holds & is_guess] = cause
-    guess[(guess != MATCHED) & is_ignored(pairs, prediction, truth)] = NO_OBJECT
+    guess[(guess != MATCHED) & _is_ignored(pairs, prediction, truth)] = NO_OBJECT
 
     is_found = np.zeros(len(truth), bool)
     is_found[match[match >= 0]] = True
-    fixes = fixes_of(guess, merges, pieces, (p, t, iou, same), covers, is_found)
-    fixes = surest_of(fixes, prediction.scores)
+    fixes = _fixes_of(guess, merges, pieces, (p, t, iou, same), covers, is_found)
+    fixes = _surest_of(fixes, prediction.scores)
     actual = np.where(is_true, MISSED, NO_OBJECT).astype(np.int8)
     actual[fixes[:, 1]] = fixes[:, 0]
     actual[is_found] = MATCHED
@@ -184,21 +184,21 @@ def match_outcomes(prediction: Segmentation, truth: Segmentation, pairs: Overlap
         fixes=fixes,
         best=np.maximum(own, other),
         partner=partner,
-        explained=pairs.predicted_void / sizes + highest(p, pixels / sizes[p], len(prediction)),
-        touched=highest(t, pixels / pairs.true_areas[t], len(truth)),
+        explained=pairs.predicted_void / sizes + _highest(p, pixels / sizes[p], len(prediction)),
+        touched=_highest(t, pixels / pairs.true_areas[t], len(truth)),
         predicted_areas=pairs.predicted_areas,
         true_areas=pairs.true_areas,
     )
 
 
-def highest(index: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+def _highest(index: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
     """The highest of the values (M,) of each index (M,), float64 (count,); 0 where there is none."""
     result = np.zeros(count)
     np.maximum.at(result, index, values)
     return result
 
 
-def matches(p: np.ndarray, t: np.ndarray, iou: np.ndarray, scores: np.ndarray, num_true: int) -> np.ndarray:
+def _matches(p: np.ndarray, t: np.ndarray, iou: np.ndarray, scores: np.ndarray, num_true: int) -> np.ndarray:
     """The true segment that each predicted one is matched to, int64 (N,), -1 for none, from pairs (M,) of one class each."""
     result, is_taken = np.full(len(scores), -1), np.zeros(num_true, bool)
     near = np.flatnonzero(iou >= FOUND)
@@ -210,7 +210,7 @@ def matches(p: np.ndarray, t: np.ndarray, iou: np.ndarray, scores: np.ndarray, n
     return result
 
 
-def split_pieces(
+def _split_pieces(
     prediction: Segmentation, p: np.ndarray, t: np.ndarray, pixels: np.ndarray, areas: np.ndarray, true_areas: np.ndarray
 ) -> np.ndarray:
     """The true segment that each predicted one is a piece of, int64 (N,), -1 for none, from pairs (M,) of one class each."""
@@ -220,7 +220,7 @@ def split_pieces(
     crowded = np.flatnonzero(np.bincount(t, minlength=1) > 1)
     if not len(crowded):
         return result
-    shared = shared_pixels(prediction)
+    shared = _shared_pixels(prediction)
     for true in crowded:
         mine = np.flatnonzero(t == true)
         kept: list[int] = []
@@ -233,7 +233,7 @@ def split_pieces(
     return result
 
 
-def shared_pixels(prediction: Segmentation) -> dict[tuple[int, int], int]:
+def _shared_pixels(prediction: Segmentation) -> dict[tuple[int, int], int]:
     """Pixels that two segments of one prediction share, by their numbers, the lower first; none in a single plane."""
     if len(prediction.planes) == 1:
         return {}
@@ -241,17 +241,17 @@ def shared_pixels(prediction: Segmentation) -> dict[tuple[int, int], int]:
     return {(int(a), int(b)): int(n) for a, b, n in zip(own.predicted, own.true, own.pixels, strict=True) if a < b}
 
 
-def is_ignored(pairs: Overlaps, prediction: Segmentation, truth: Segmentation) -> np.ndarray:
+def _is_ignored(pairs: Overlaps, prediction: Segmentation, truth: Segmentation) -> np.ndarray:
     """Predicted segments wholly in void, or with half of their known pixels in a crowd of their class, bool (N,)."""
     crowd = (truth.instance_ids == 0) & np.array(truth.classes.is_thing, bool)[truth.class_ids]
     known = pairs.predicted_areas - pairs.predicted_void
     inside = crowd[pairs.true] & (prediction.class_ids[pairs.predicted] == truth.class_ids[pairs.true])
     shares = pairs.pixels[inside] / np.maximum(known[pairs.predicted[inside]], 1)
-    in_crowd = highest(pairs.predicted[inside], shares, len(prediction)) >= FOUND
+    in_crowd = _highest(pairs.predicted[inside], shares, len(prediction)) >= FOUND
     return in_crowd | ((known == 0) & (pairs.predicted_void > 0))
 
 
-def fixes_of(
+def _fixes_of(
     guess: np.ndarray, merges: np.ndarray, pieces: np.ndarray,
     pairs: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], covers: np.ndarray, is_found: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
@@ -272,7 +272,7 @@ def fixes_of(
     return table[~is_found[table[:, 1]]]
 
 
-def surest_of(fixes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def _surest_of(fixes: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Of fixes (F, 3) for one true object, only that of the prediction with the highest score."""
     order = np.lexsort((fixes[:, 0], -scores[fixes[:, 2]], fixes[:, 1]))
     _, first = np.unique(fixes[order, 1], return_index=True)

@@ -100,7 +100,7 @@ CLASSES = Classes.of(
 
 
 @dataclass(frozen=True, slots=True)
-class Polygon:
+class _Polygon:
     """One entry of "objects" in a file of polygons: corners are [x, y]; what is deleted is not drawn."""
 
     label: str
@@ -109,15 +109,15 @@ class Polygon:
 
 
 @dataclass(frozen=True, slots=True)
-class Polygons:
+class _Polygons:
     """A file of polygons."""
 
     imgHeight: int
     imgWidth: int
-    objects: list[Polygon]
+    objects: list[_Polygon]
 
 
-POLYGONS = TypeAdapter(Polygons)
+POLYGONS = TypeAdapter(_Polygons)
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,7 +42,7 @@ class Picture:
 
 
 @dataclass(slots=True)
-class Category:
+class _Category:
     """An entry of `categories`; `isthing` is there in panoptic files, and in ours."""
 
     id: int
@@ -80,7 +80,7 @@ class Part:
         return check_size(picture.height, picture.width, f"{self.file.path}: images[{index}]")
 
 
-PICTURES, CATEGORIES = TypeAdapter(list[Picture]), TypeAdapter(list[Category])
+PICTURES, CATEGORIES = TypeAdapter(list[Picture]), TypeAdapter(list[_Category])
 IMAGE_ID, FIRST = TypeAdapter(_ImageId), TypeAdapter(dict[str, Any])
 
 
@@ -113,13 +113,13 @@ def open_files(path: Path, is_kind: Callable[[Path], bool], what: str, *, filled
     Raises:
         FormatError: there is no such file, or one is not as its format demands.
     """
-    files = needed_files(path, is_kind, what)
-    parts = [read_part(file, prefix, filled=filled) for file, prefix in zip(files, prefixes(path, files), strict=True)]
+    files = _needed_files(path, is_kind, what)
+    parts = [_read_part(file, prefix, filled=filled) for file, prefix in zip(files, prefixes(path, files), strict=True)]
     places = [(number, index) for number, part in enumerate(parts) for index in range(len(part.pictures))]
-    keys = unique_keys((key_of(parts[number].pictures[index], parts[number]) for number, index in places), path)
+    keys = unique_keys((_key_of(parts[number].pictures[index], parts[number]) for number, index in places), path)
     placed = dict(zip(keys, places, strict=True))
-    classes, class_of = read_categories(parts)
-    return CocoFiles(parts, placed, classes, class_of, find_images(root_of(path), parts, placed))
+    classes, class_of = _read_categories(parts)
+    return CocoFiles(parts, placed, classes, class_of, _find_images(_root_of(path), parts, placed))
 
 
 def json_files(path: Path, is_kind: Callable[[Path], bool]) -> list[Path]:
@@ -135,7 +135,7 @@ def json_files(path: Path, is_kind: Callable[[Path], bool]) -> list[Path]:
     return []
 
 
-def needed_files(path: Path, is_kind: Callable[[Path], bool], what: str) -> list[Path]:
+def _needed_files(path: Path, is_kind: Callable[[Path], bool], what: str) -> list[Path]:
     """`json_files`, of which there must be one.
 
     Raises:
@@ -181,7 +181,7 @@ def prefixes(path: Path, files: Sequence[Path]) -> list[str]:
     return [f"{name}__" if name else "" for name in names]
 
 
-def root_of(path: Path) -> Path:
+def _root_of(path: Path) -> Path:
     """The folder that the images lie below."""
     if not path.is_file():
         return path
@@ -189,7 +189,7 @@ def root_of(path: Path) -> Path:
     return folder.parent if folder.name == "annotations" else folder
 
 
-def read_part(path: Path, prefix: str, *, filled: str) -> Part:
+def _read_part(path: Path, prefix: str, *, filled: str) -> Part:
     """The images of a JSON file and their annotations; those without anything under the key `filled` are left out.
 
     Raises:
@@ -232,7 +232,7 @@ def _image_of(file: JsonFile, index_of: dict[Any, int]) -> np.ndarray:
     return result
 
 
-def key_of(picture: Picture, part: Part) -> str:
+def _key_of(picture: Picture, part: Part) -> str:
     """The key of an image: its path without suffix, without leading folders that name its part or images as such."""
     *folders, name = PurePosixPath(picture.file_name.replace("\\", "/").rpartition("://")[2]).parts or ("",)
     names = FOLDERS | {part.split.lower(), part.split.rstrip("0123456789").lower()}
@@ -241,7 +241,7 @@ def key_of(picture: Picture, part: Part) -> str:
     return part.prefix + safe_key("/".join([*folders, name.rpartition(".")[0] or name]))
 
 
-def find_images(root: Path, parts: Iterable[Part], keys: dict[str, tuple[int, int]]) -> dict[str, Path]:
+def _find_images(root: Path, parts: Iterable[Part], keys: dict[str, tuple[int, int]]) -> dict[str, Path]:
     """The image file of each key, of those that are there.
 
     Raises:
@@ -277,13 +277,13 @@ def _find(index: ImageIndex, name: str, part: Part) -> Path | None:
     return None
 
 
-def read_categories(parts: Sequence[Part]) -> tuple[Classes, dict[int, int]]:
+def _read_categories(parts: Sequence[Part]) -> tuple[Classes, dict[int, int]]:
     """The classes in the order of the categories' ids, and the class of each id. The files of several parts must agree.
 
     Raises:
         FormatError: there is none, or two differ under one id.
     """
-    given: dict[int, Category] = {}
+    given: dict[int, _Category] = {}
     for part in parts:
         for category in part.file.value("categories", CATEGORIES):
             if given.setdefault(category.id, category).name != category.name:

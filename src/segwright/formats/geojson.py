@@ -141,7 +141,7 @@ class Reader:
         name = said.path or label_name(path.parent, path)
         image = picture(image_path, shape, str(path), name=name, is_needed=bool(self.images))
         height, width = image.shape[1:]
-        grid = _grid(image_path, (height, width))
+        grid = image_grid(image_path, (height, width))
         if said.coordinates == "map" and grid.affine is None:
             raise FormatError(f"{path} has coordinates of a map, but no GeoTIFF says where its image lies; add that image")
         regions, void = [], []
@@ -222,7 +222,7 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             truth = truth_2d(sample, "geojson")
             place = place_of(sample.key)
             image = journal.write_image(sample, root / place)
-            affine = _grid(image, truth.shape).affine
+            affine = image_grid(image, truth.shape).affine
             void = rle.of_void(truth.planes)
             if VOID_NAME in truth.classes.names and rle.area(void):
                 raise OutputError(f"sample {sample.key!r} has void, which is called {VOID_NAME!r} here; rename that class")
@@ -273,7 +273,7 @@ def _image_of(index: ImageIndex, file: Path) -> Path | None:
     return next(iter(fitting), None)
 
 
-def _grid(image: Path | None, shape: tuple[int, ...]) -> Grid:
+def image_grid(image: Path | None, shape: tuple[int, ...]) -> Grid:
     """Where the pixels of an image of this shape are; only a GeoTIFF says it."""
     if image is not None and image.suffix.lower() in TIFF_SUFFIXES:
         grid = tiff_grid(image)

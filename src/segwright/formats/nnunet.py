@@ -55,7 +55,7 @@ VALUES = 1 << 16
 Label = Annotated[StrictInt, Field(ge=0, lt=VALUES)]
 
 
-class Ours(BaseModel):
+class _Ours(BaseModel):
     """What nnU-Net has no place for: colours and things in the order of the labels, and what number 0 is."""
 
     model_config = ConfigDict(strict=True)
@@ -64,13 +64,13 @@ class Ours(BaseModel):
     zero: Literal["background", "nothing"]
 
 
-class Content(BaseModel):
+class _Content(BaseModel):
     """A dataset.json."""
 
     channel_names: dict[str, str]
     labels: dict[str, Label | list[Label]]
     file_ending: str
-    segwright: Ours | None = None
+    segwright: _Ours | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +214,7 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
         replace_file(root / "dataset.json", _dataset_json(journal, kind, has_void=has_void))
 
 
-def _content(path: Path) -> Content:
+def _content(path: Path) -> _Content:
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -222,7 +222,7 @@ def _content(path: Path) -> Content:
             f"{path} cannot be read ({error.strerror}); nnU-Net needs it beside imagesTr/ and labelsTr/"
         ) from error
     try:
-        return TypeAdapter(Content).validate_json(raw)
+        return TypeAdapter(_Content).validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "its JSON"
@@ -230,7 +230,7 @@ def _content(path: Path) -> Content:
         raise FormatError(f"{path}: {place}: {first['msg']}{hint if b'modality' in raw else '; correct it there'}") from error
 
 
-def _meaning(content: Content, path: Path) -> NnunetMeaning:
+def _meaning(content: _Content, path: Path) -> NnunetMeaning:
     """Classes and numbers of a dataset.json."""
     labels, ours = dict(content.labels), content.segwright
     ignored = labels.pop(IGNORE, None)

@@ -49,35 +49,35 @@ class TorchEngine:
             network = copy.deepcopy(network).to(device)  # the caller's network stays as it is
         if channels_last:
             for parameter in network.parameters():
-                parameter.data = arranged(parameter.data)
+                parameter.data = _arranged(parameter.data)
         self.network, self.device, self.channels_last, self.bfloat16 = network, device, channels_last, bfloat16
 
     def __call__(self, batch: np.ndarray) -> Outputs:
         """The outputs for images float32 (B, C, *S)."""
         images = torch.from_numpy(batch).to(self.device)
-        images = arranged(images) if self.channels_last else images
+        images = _arranged(images) if self.channels_last else images
         in_training = [module for module in self.network.modules() if module.training]
         self.network.eval()
         try:
             with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
-                outputs = tensors(self.network(images))
+                outputs = _tensors(self.network(images))
         finally:
             for module in in_training:
                 module.training = True
         return tuple((each.float() if each.is_floating_point() else each).cpu().contiguous().numpy() for each in outputs)
 
 
-def tensors(outputs: Any) -> tuple[torch.Tensor, ...]:
+def _tensors(outputs: Any) -> tuple[torch.Tensor, ...]:
     """What a network returns as a flat tuple: a tensor alone, or those in a tuple, a list, a dict or a dataclass, in order."""
     if isinstance(outputs, torch.Tensor):
         return (outputs,)
     if is_dataclass(outputs):
         outputs = [getattr(outputs, part.name) for part in fields(outputs)]
     parts = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, list | tuple) else ()
-    return tuple(tensor for part in parts for tensor in tensors(part))
+    return tuple(tensor for part in parts for tensor in _tensors(part))
 
 
-class Flat(nn.Module):
+class _Flat(nn.Module):
     """A network whose outputs are a flat tuple, as a compiler wants them."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -85,10 +85,10 @@ class Flat(nn.Module):
         self.network = network
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tensors(self.network(image))
+        return _tensors(self.network(image))
 
 
-def arranged(tensor: torch.Tensor) -> torch.Tensor:
+def _arranged(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor of 4 or 5 axes with its channels innermost in memory; others as they are."""
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     return tensor.contiguous(memory_format=layouts[tensor.ndim]) if tensor.ndim in layouts else tensor
@@ -134,8 +134,8 @@ class OpenVINOEngine:
             return self.core.read_model(path)
         in_training = any(module.training for module in self.network.modules())
         network = copy.deepcopy(self.network).eval() if in_training else self.network
-        with undisturbed(), torch.no_grad():
-            model = openvino.convert_model(Flat(network), example_input=torch.from_numpy(batch))
+        with _undisturbed(), torch.no_grad():
+            model = openvino.convert_model(_Flat(network), example_input=torch.from_numpy(batch))
         if path is not None:
             unfinished = path.with_name(f".{time.time_ns()}.xml")
             openvino.save_model(model, unfinished, compress_to_fp16=False)
@@ -145,7 +145,7 @@ class OpenVINOEngine:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def _undisturbed() -> Iterator[None]:
     """Warnings and the root logger stay as they were: converting changes both.
 
     Tracing warns of each check of a shape in Python (labels are compared later anyway), and OpenVINO silences the root logger,
@@ -195,9 +195,9 @@ def pick_engine(network: nn.Module, agreement: Agreement, example: np.ndarray, c
     The choice is remembered for this network, this shape and this machine.
     """
     cache = cache or EngineCache.of(network)
-    device = fastest_device()
+    device = _fastest_device()
     plain = TorchEngine(network, device)
-    reference = kept(plain(example))
+    reference = _kept(plain(example))
     engines: dict[str, Engine] = {PLAIN.name: plain}
     found: dict[str, str] = {}
     for kind in candidates(device):
@@ -205,7 +205,7 @@ def pick_engine(network: nn.Module, agreement: Agreement, example: np.ndarray, c
             engine = kind.make(network, device, cache.folder)
             share = agreement(engine(example), reference, example.shape[2:])
         except Exception as error:  # a compiler may fail on a network in any way; plain PyTorch has just run it
-            found[kind.name] = f"cannot run it ({first_line(error)})"
+            found[kind.name] = f"cannot run it ({_first_line(error)})"
             continue
         if share >= AGREEMENT:
             engines[kind.name] = engine
@@ -214,17 +214,17 @@ def pick_engine(network: nn.Module, agreement: Agreement, example: np.ndarray, c
     seconds = race(engines, example)
     chosen = min(seconds, key=lambda name: seconds[name])
     found |= {name: f"{1000 * took:.1f} ms" for name, took in seconds.items()}
-    log.info("engine for %s: %s (%s)", name_of(example.shape), chosen, "; ".join(f"{k}: {v}" for k, v in found.items()))
-    cache.remember(name_of(example.shape), {"engine": chosen, "found": found})
+    log.info("engine for %s: %s (%s)", _name_of(example.shape), chosen, "; ".join(f"{k}: {v}" for k, v in found.items()))
+    cache.remember(_name_of(example.shape), {"engine": chosen, "found": found})
     return engines[chosen]
 
 
-def fastest_device() -> str:
+def _fastest_device() -> str:
     """The graphics card if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def kept(outputs: Outputs) -> Outputs:
+def _kept(outputs: Outputs) -> Outputs:
     """Outputs that outlive the next call of their engine."""
     return tuple(output.copy() for output in outputs)
 
@@ -246,12 +246,12 @@ def race(engines: dict[str, Engine], example: np.ndarray) -> dict[str, float]:
     return fastest
 
 
-def name_of(shape: tuple[int, ...]) -> str:
+def _name_of(shape: tuple[int, ...]) -> str:
     """A shape as a key of the memory, such as "1x3x512x512"."""
     return "x".join(map(str, shape))
 
 
-def first_line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     """What an error says, in one line."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
@@ -267,7 +267,7 @@ class AutoEngine:
 
     def __init__(self, network: nn.Module, agreement: Agreement) -> None:
         self.network, self.agreement, self.ahead, self.spent_s = network, agreement, 0, 0.0
-        self.plain = TorchEngine(network, fastest_device())
+        self.plain = TorchEngine(network, _fastest_device())
         self.picked: Engine | None = None  # for the shape that came first
         self.engines: dict[tuple[int, ...], Engine] = {}
         self.recalled: dict[str, Engine] = {}  # by kind
@@ -303,7 +303,7 @@ class AutoEngine:
 
     def recall(self, shape: tuple[int, ...]) -> None:
         """Take the engine that an earlier run picked for this shape."""
-        fact = self.cache.recall().get(name_of(shape))
+        fact = self.cache.recall().get(_name_of(shape))
         kind = KINDS.get(str(fact.get("engine"))) if isinstance(fact, dict) else None
         if kind is not None:
             if kind.name not in self.recalled:
@@ -317,16 +317,16 @@ class AutoEngine:
         try:
             return engine(batch)
         except Exception as error:  # what was kept may be damaged; if the images are at fault, PyTorch says so
-            log.warning("the engine for %s fails (%s); going on with PyTorch", name_of(batch.shape), first_line(error))
+            log.warning("the engine for %s fails (%s); going on with PyTorch", _name_of(batch.shape), _first_line(error))
             self.engines[batch.shape] = self.plain
             return self.plain(batch)
 
     def confirmed(self, picked: Engine, batch: np.ndarray, reference: Outputs) -> Engine:
         """The engine picked for another shape if its outputs agree with those of PyTorch on this one, else PyTorch."""
-        reference = kept(reference)
+        reference = _kept(reference)
         try:
             share = self.agreement(picked(batch), reference, batch.shape[2:])
         except Exception as error:  # traced for another shape, it may not fit this one
-            log.info("the engine for other shapes cannot run %s (%s)", name_of(batch.shape), first_line(error))
+            log.info("the engine for other shapes cannot run %s (%s)", _name_of(batch.shape), _first_line(error))
             return self.plain
         return picked if share >= AGREEMENT else self.plain

@@ -37,14 +37,14 @@ class EngineCache:
     def of(cls, network: nn.Module, root: Path | None = None) -> "EngineCache":
         """The cache of a network, made if there is none; the folders used longest ago go when all grow beyond MAX_BYTES."""
         root = root or cache_folder()
-        folder = root / f"{network_digest(network)}-{machine()}"
+        folder = root / f"{network_digest(network)}-{_machine()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             os.utime(folder)  # used now
         except OSError as error:
             log.info("nothing is remembered between runs: %s cannot be written (%s)", folder, error.strerror)
             return cls(None)
-        prune(root, keep=folder)
+        _prune(root, keep=folder)
         return cls(folder)
 
     def recall(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def network_digest(network: nn.Module) -> str:
     for name, tensor in network.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    files = {inspect.getsourcefile(kind) for kind in {type(module) for module in network.modules()} if has_source(kind)}
+    files = {inspect.getsourcefile(kind) for kind in {type(module) for module in network.modules()} if _has_source(kind)}
     own = {Path(segwright.__path__[0]) / name for name in ("layers", "encoders", "models")}
     for folder in sorted({Path(file).parent for file in files if file} | own):
         for path in sorted(folder.glob("*.py")):
@@ -91,7 +91,7 @@ def network_digest(network: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def has_source(kind: type) -> bool:
+def _has_source(kind: type) -> bool:
     """Whether a class comes from a file and not from a notebook or a prompt."""
     try:
         return inspect.getsourcefile(kind) is not None
@@ -99,7 +99,7 @@ def has_source(kind: type) -> bool:
         return False
 
 
-def machine() -> str:
+def _machine() -> str:
     """16 hexadecimal digits that change with the processor, the graphics card, the threads and the libraries."""
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     cpu = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
@@ -107,18 +107,18 @@ def machine() -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def prune(root: Path, keep: Path) -> None:
+def _prune(root: Path, keep: Path) -> None:
     """Remove the folders used longest ago, but not `keep`, until all together hold at most MAX_BYTES."""
     folders = sorted((path for path in root.iterdir() if path.is_dir() and path != keep), key=lambda path: path.stat().st_mtime)
-    total = sum(size(folder) for folder in [*folders, keep])
+    total = sum(_size(folder) for folder in [*folders, keep])
     for folder in folders:
         if total <= MAX_BYTES:
             return
-        total -= size(folder)
+        total -= _size(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def size(folder: Path) -> int:
+def _size(folder: Path) -> int:
     """The bytes in a folder; what vanishes meanwhile, because another process tidies up too, counts 0."""
     total = 0
     for path in folder.rglob("*"):

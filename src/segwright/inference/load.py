@@ -32,7 +32,7 @@ def load(run: str | Path, *, own_modules: bool = False) -> Predictor:
         raise FormatError(
             f"{path} does not fit its own plan ({error}); it was written by another version or changed"
         ) from error
-    return Predictor(**settings_of(network, content.plan, content.classes))
+    return Predictor(**_settings_of(network, content.plan, content.classes))
 
 
 def training_predictor(network: nn.Module, plan: Plan, classes: Classes) -> Predictor:
@@ -41,10 +41,10 @@ def training_predictor(network: nn.Module, plan: Plan, classes: Classes) -> Pred
     engine = TorchEngine(
         network, training.device, channels_last=training.channels_last, bfloat16=training.precision == "bf16-mixed"
     )
-    return Predictor(**settings_of(network, plan, classes), engine=engine)
+    return Predictor(**_settings_of(network, plan, classes), engine=engine)
 
 
-def settings_of(network: nn.Module, plan: Plan, classes: Classes) -> dict[str, Any]:
+def _settings_of(network: nn.Module, plan: Plan, classes: Classes) -> dict[str, Any]:
     """What a predictor takes over from a plan."""
     return dict(
         network=network,

@@ -41,7 +41,7 @@ SHOWN = 10  # images named in a message; the log names all
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class _Job:
     """One image to predict: its key in `source`, the data set that reads it, and the format, `kind`, of files like it."""
 
     key: str
@@ -106,45 +106,45 @@ def predict(
     if flips is not None:
         predictor = replace(predictor, flips=flips)
     if palette:
-        check_palette(len(predictor.classes), format)
-    jobs = planned(places, out)
+        _check_palette(len(predictor.classes), format)
+    jobs = _planned(places, out)
     failed: dict[Path, str] = {}
     if format is None:
         format, _ = stopped(out) or (None, None)
     written: list[Path] = []
     if format is None:
-        written, format = write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette)
+        written, format = _write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette)
     if format is not None:
         source = run_name(model if isinstance(model, (str, Path)) else None, places, predictor.flips)
-        written = write_format(format, jobs, predictor, out, failed, source, overlay=overlay)
+        written = _write_format(format, jobs, predictor, out, failed, source, overlay=overlay)
     if failed:
         rest = f"the others are in {out}" if written else "nothing was written"
-        raise UsageError(f"{len(failed)} of {len(jobs)} images could not be predicted, {rest}: {some([*failed.values()])}")
+        raise UsageError(f"{len(failed)} of {len(jobs)} images could not be predicted, {rest}: {_some([*failed.values()])}")
     return written
 
 
-def write_files(
-    jobs: Sequence[Job], predictor: Predictor, out: Path, failed: dict[Path, str], *, overlay: bool, palette: bool
+def _write_files(
+    jobs: Sequence[_Job], predictor: Predictor, out: Path, failed: dict[Path, str], *, overlay: bool, palette: bool
 ) -> tuple[list[Path], str | None]:
     """Write a file for each image, and return them; or, where a model finds what such a file would lose, a format for it.
 
     Then nothing is left of what was written. `failed` tells why images were left out.
     """
-    outputs = checked_outputs(jobs, out, overlay=overlay)
-    check_writable(out)
+    outputs = _checked_outputs(jobs, out, overlay=overlay)
+    _check_writable(out)
     written: list[Path] = []
     lost: dict[str, None] = {}  # in the order of finding
 
-    def write(job: Job, sample: Sample) -> None:
+    def write(job: _Job, sample: Sample) -> None:
         job.kind.write_mask(out, sample, job.source, palette=palette)
-        lost.update(dict.fromkeys(lost_in_mask(sample, job)))
+        lost.update(dict.fromkeys(_lost_in_mask(sample, job)))
         if overlay:
-            draw(sample, job.overlay(out))
+            _draw(sample, job.overlay(out))
 
     wanted = None
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future[None]] = deque()
-        for job, sample in predicted(jobs, predictor, failed):
+        for job, sample in _predicted(jobs, predictor, failed):
             if sample is None:
                 continue
             if wanted := format_for(sample, job.kind):
@@ -165,9 +165,9 @@ def write_files(
     return written, None
 
 
-def write_format(
+def _write_format(
     format: str,
-    jobs: Sequence[Job],
+    jobs: Sequence[_Job],
     predictor: Predictor,
     out: Path,
     failed: dict[Path, str],
@@ -175,17 +175,17 @@ def write_format(
     *,
     overlay: bool,
 ) -> list[Path]:
-    """Write a data set and return its files, then the overlays; see `write_files` and `write_dataset`."""
+    """Write a data set and return its files, then the overlays; see `_write_files` and `write_dataset`."""
     finished = finished_keys(out)
     pictures = {job.key: job.overlay(out.with_name(f"{out.name}_overlays")) for job in jobs} if overlay else {}
-    check_writable(out)
+    _check_writable(out)
 
     def draw_overlay(sample: Sample) -> None:
         if sample.key in pictures:
-            draw(sample, pictures[sample.key])
+            _draw(sample, pictures[sample.key])
 
     to_do = [job for job in jobs if job.key not in finished]
-    results = ((job.key, sample) for job, sample in predicted(to_do, predictor, failed))
+    results = ((job.key, sample) for job, sample in _predicted(to_do, predictor, failed))
     image_files = {job.key: job.image for job in jobs if job.key in job.source.image_files}
     keys = [job.key for job in jobs]
     try:
@@ -197,9 +197,9 @@ def write_format(
     return [*sorted(path for path in out.rglob("*") if path.is_file()), *filter(Path.exists, pictures.values())]
 
 
-def predicted(jobs: Sequence[Job], predictor: Predictor, failed: dict[Path, str]) -> Iterator[tuple[Job, Sample | None]]:
+def _predicted(jobs: Sequence[_Job], predictor: Predictor, failed: dict[Path, str]) -> Iterator[tuple[_Job, Sample | None]]:
     """Each job with its image and what the model finds in it as the truth, or with None where that failed."""
-    for number, (job, image) in enumerate(decoded(jobs)):
+    for number, (job, image) in enumerate(_decoded(jobs)):
         if isinstance(predictor.engine, AutoEngine):
             predictor.engine.ahead = (len(jobs) - number) * 2 ** len(predictor.flips)
         result = None
@@ -212,7 +212,7 @@ def predicted(jobs: Sequence[Job], predictor: Predictor, failed: dict[Path, str]
         yield job, result
 
 
-def decoded(jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Sample]]]:
+def _decoded(jobs: Sequence[_Job]) -> Iterator[tuple[_Job, Future[Sample]]]:
     """Each job with its image, or the error that reading it raised; the next images are read meanwhile."""
     with ThreadPoolExecutor(1) as reader:
         reading: deque[Future[Sample]] = deque()
@@ -223,16 +223,16 @@ def decoded(jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Sample]]]:
             yield job, reading.popleft()
 
 
-def planned(images: Sequence[str | Path], out: Path) -> list[Job]:
+def _planned(images: Sequence[str | Path], out: Path) -> list[_Job]:
     """What to do, in the order of the images; files below `out` are results of an earlier run and no images.
 
     Raises:
         FormatError: there is no image.
         OutputError: results would lie among the images, or two would have one name.
     """
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, _Job] = {}
     for place in map(Path, images):
-        there = found(place)
+        there = _found(place)
         results = {job.key for job in there if place.is_dir() and job.image.resolve().is_relative_to(out.resolve())}
         if place.is_dir() and (place.resolve() == out.resolve() or len(results) == len(there)):
             raise OutputError(f"masks in {out} would lie among the images there; choose another folder with out")
@@ -249,26 +249,26 @@ def planned(images: Sequence[str | Path], out: Path) -> list[Job]:
     return [*jobs.values()]
 
 
-def found(place: Path) -> list[Job]:
+def _found(place: Path) -> list[_Job]:
     """The images at a place, in name order.
 
     Raises:
         FormatError: there is no image, or two would have one key.
     """
     if suffix_of(place) and place.is_file():
-        return jobs_of(place, {safe_key(place.name[: -len(suffix_of(place))]): place}, lambda file: volume)
+        return _jobs_of(place, {safe_key(place.name[: -len(suffix_of(place))]): place}, lambda file: volume)
     if place.is_dir():
         folder = next((folder for folder in subfolders(place, IMAGE_FOLDERS) if volumes_below(folder)), place)
         volumes = {safe_key(stem): path for stem, path in volumes_below(folder).items()}
         if volumes:
-            return jobs_of(place, volumes, lambda file: volume)
+            return _jobs_of(place, volumes, lambda file: volume)
     if dicom.matches(place):
         series = dicom.read(place)
-        return [Job(key, dicom, series) for key in series.keys]
-    return jobs_of(place, image_files(place), lambda file: tiff if file.suffix.lower() in TIFF_SUFFIXES else mask_folder)
+        return [_Job(key, dicom, series) for key in series.keys]
+    return _jobs_of(place, image_files(place), lambda file: tiff if file.suffix.lower() in TIFF_SUFFIXES else mask_folder)
 
 
-def jobs_of(place: Path, files: dict[str, Path], kind_of: Callable[[Path], ModuleType]) -> list[Job]:
+def _jobs_of(place: Path, files: dict[str, Path], kind_of: Callable[[Path], ModuleType]) -> list[_Job]:
     """A job for each file; those of one kind are a data set without truth."""
     kinds = {key: kind_of(file) for key, file in files.items()}
     sources = {
@@ -281,10 +281,10 @@ def jobs_of(place: Path, files: dict[str, Path], kind_of: Callable[[Path], Modul
         )
         for kind in {*kinds.values()}
     }
-    return [Job(key, kind, sources[kind]) for key, kind in kinds.items()]
+    return [_Job(key, kind, sources[kind]) for key, kind in kinds.items()]
 
 
-def checked_outputs(jobs: Sequence[Job], out: Path, *, overlay: bool) -> dict[str, list[Path]]:
+def _checked_outputs(jobs: Sequence[_Job], out: Path, *, overlay: bool) -> dict[str, list[Path]]:
     """The files to write for each key.
 
     Raises:
@@ -305,7 +305,7 @@ def checked_outputs(jobs: Sequence[Job], out: Path, *, overlay: bool) -> dict[st
     return outputs
 
 
-def check_palette(num_classes: int, format: str | None) -> None:
+def _check_palette(num_classes: int, format: str | None) -> None:
     """Refuse what cannot have the colours of its classes in a palette.
 
     Raises:
@@ -317,7 +317,7 @@ def check_palette(num_classes: int, format: str | None) -> None:
         raise OutputError(f"a palette holds {MAX_8_BIT_CLASSES} classes, there are {num_classes}; write without a palette")
 
 
-def check_writable(out: Path) -> None:
+def _check_writable(out: Path) -> None:
     """Make a folder, and try to write to it.
 
     Raises:
@@ -332,7 +332,7 @@ def check_writable(out: Path) -> None:
         raise OutputError(f"{out} cannot be written ({error.strerror}); choose another folder with out") from error
 
 
-def lost_in_mask(sample: Sample, job: Job) -> Iterator[str]:
+def _lost_in_mask(sample: Sample, job: _Job) -> Iterator[str]:
     """What one file for the segmentation of a sample does not hold, besides what `format_for` looks for."""
     truth = truth_of(sample)
     if (truth.scores != 1).any():
@@ -343,14 +343,14 @@ def lost_in_mask(sample: Sample, job: Job) -> Iterator[str]:
         yield "pixels of no segment become void"
 
 
-def draw(sample: Sample, path: Path) -> None:
+def _draw(sample: Sample, path: Path) -> None:
     """Write the picture of a sample with its segments in the colours of their classes, a line around each."""
     truth = truth_of(sample)
     segment_map = look_up_pixels(truth, np.arange(-2, len(truth), dtype=np.int32).clip(min=VOID))  # void and nothing are VOID
     write_picture(path, laid_over(sample.image, segment_map, truth.classes.palette[truth.class_ids]))
 
 
-def some(reasons: list[str]) -> str:
+def _some(reasons: list[str]) -> str:
     """Some reasons, one a line."""
     more = [f"and {len(reasons) - SHOWN} more"] if len(reasons) > SHOWN else []
     return "\n  ".join(["", *reasons[:SHOWN], *more])

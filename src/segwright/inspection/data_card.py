@@ -33,7 +33,7 @@ def write_data_card(path: Path | str, report: InspectionReport, examples: Sequen
         OutputError: the path cannot be written.
     """
     dataset, found = report.dataset, report.measured
-    shown = some_samples(dataset) if examples is None else examples
+    shown = _some_samples(dataset) if examples is None else examples
     lead = f"{plural(report.count, 'volume' if found is not None and found.axes == 3 else 'image')}"
     lead += f", {plural(len(dataset.classes), 'class')}." if found is not None and dataset is not None else "."
     if report.parts:
@@ -43,25 +43,25 @@ def write_data_card(path: Path | str, report: InspectionReport, examples: Sequen
             f" {report.looked_at} of them were looked at, drawn at random; small pictures of {report.compared} were compared."
         )
     sections = [
-        f'<section><div class="small">{headline(report)}</div></section>',
-        section("Findings", FINDING_NOTE, finding_list(report.findings), side=True),
+        f'<section><div class="small">{_headline(report)}</div></section>',
+        section("Findings", FINDING_NOTE, _finding_list(report.findings), side=True),
     ]
     if dataset is not None and found is not None:
         measured = f" Measured on {found.looked_at} samples, drawn at random." if found.looked_at < found.count else ""
         sections += [
-            section("Classes", CLASS_NOTE + measured, class_table(dataset, found) if found.with_truth else "", side=True),
+            section("Classes", CLASS_NOTE + measured, _class_table(dataset, found) if found.with_truth else "", side=True),
             section("Sizes", SIZE_NOTE, size_table(report.sizes) if len(report.sizes) > 1 else "", side=True),
-            section("Objects", AREA_NOTE + measured, area_table(report.areas) if found.with_truth else "", side=True),
-            section("Intensity", INTENSITY_NOTE + measured, intensity_table(found), side=True),
+            section("Objects", AREA_NOTE + measured, _area_table(report.areas) if found.with_truth else "", side=True),
+            section("Intensity", INTENSITY_NOTE + measured, _intensity_table(found), side=True),
         ]
     if dataset is not None:
         note = "Click a picture, or reach it with the tab key, to see it large."
-        sections.append(section("Samples", note, gallery(dataset, shown)))
+        sections.append(section("Samples", note, _gallery(dataset, shown)))
     title = "/".join(Path(report.source).parts[-2:]) or report.source
     replace_file(Path(path), page(title, "Data card", lead, sections, {"Source": report.source}).encode())
 
 
-def some_samples(dataset: Dataset | None) -> list[Sample]:
+def _some_samples(dataset: Dataset | None) -> list[Sample]:
     """Samples at even distances, of those that can be read."""
     samples: list[Sample] = []
     if dataset is None:
@@ -86,7 +86,7 @@ INTENSITY_NOTE = (
 )
 
 
-def finding_list(findings: Sequence[Finding]) -> str:
+def _finding_list(findings: Sequence[Finding]) -> str:
     """The findings with evidence and remedy."""
     if not findings:
         return '<ul class="findings"><li class=calm>Nothing: no disease that is looked for was found.</li></ul>'
@@ -101,7 +101,7 @@ def finding_list(findings: Sequence[Finding]) -> str:
 def fact_rows(report: InspectionReport) -> list[tuple[str, str]]:
     """The data set as rows of fact and value for a terminal: what the card shows, without its pictures and findings."""
     found = report.measured
-    rows = [("source", report.source), *((name.lower(), value) for name, value in figures(report))]
+    rows = [("source", report.source), *((name.lower(), value) for name, value in _figures(report))]
     if report.looked_at < report.count:
         rows.append(("looked at", f"{report.looked_at}, drawn at random; {report.compared} compared by a small picture"))
     if report.dropped:
@@ -120,7 +120,7 @@ def fact_rows(report: InspectionReport) -> list[tuple[str, str]]:
     return rows
 
 
-def figures(report: InspectionReport) -> list[tuple[str, str]]:
+def _figures(report: InspectionReport) -> list[tuple[str, str]]:
     """The facts that stand in large figures, by name."""
     found = report.measured
     if found is None:
@@ -140,11 +140,11 @@ def figures(report: InspectionReport) -> list[tuple[str, str]]:
     return result
 
 
-def headline(report: InspectionReport) -> str:
+def _headline(report: InspectionReport) -> str:
     """The facts in large figures."""
     return "".join(
         f'<div><div class="label">{escape(name)}</div><div class="value">{escape(value)}</div></div>'
-        for name, value in figures(report)
+        for name, value in _figures(report)
     )
 
 
@@ -154,19 +154,19 @@ def size_table(sizes: Mapping[tuple[int, ...], int]) -> str:
     rows = [(size_text(size), sizes[size]) for size in sorted(most, key=lambda size: (np.prod(size), size))]
     rest = sum(sizes.values()) - sum(count for _, count in rows)
     rows += [(f"{len(sizes) - len(most)} others", rest)] if rest else []
-    return histogram("Size", "Images", rows)
+    return _histogram("Size", "Images", rows)
 
 
-def area_table(areas: Sequence[int]) -> str:
+def _area_table(areas: Sequence[int]) -> str:
     """A histogram of objects by the power of four that their area reaches, from the first to the last that occurs."""
     bins = [index for index, count in enumerate(areas) if count]
     if not bins:
         return ""
     rows = [(f"{4**index:,} to {4 ** (index + 1) - 1:,}", areas[index]) for index in range(bins[0], bins[-1] + 1)]
-    return histogram("Area", "Objects", rows)
+    return _histogram("Area", "Objects", rows)
 
 
-def histogram(name: str, counted: str, rows: Sequence[tuple[str, int]]) -> str:
+def _histogram(name: str, counted: str, rows: Sequence[tuple[str, int]]) -> str:
     """A table of names and counts, with a bar for each count."""
     highest = max((count for _, count in rows), default=1)
     lines = [
@@ -179,7 +179,7 @@ def histogram(name: str, counted: str, rows: Sequence[tuple[str, int]]) -> str:
     )
 
 
-def class_table(dataset: Dataset, found: Fingerprint) -> str:
+def _class_table(dataset: Dataset, found: Fingerprint) -> str:
     """A table of the classes, most frequent first: share of pixels, images, objects and their sizes."""
     rows = []
     for k in sorted(range(len(dataset.classes)), key=lambda k: -found.class_fractions[k]):
@@ -201,7 +201,7 @@ def class_table(dataset: Dataset, found: Fingerprint) -> str:
     )
 
 
-def intensity_table(found: Fingerprint) -> str:
+def _intensity_table(found: Fingerprint) -> str:
     """A table of the channels: mean, standard deviation and percentiles, with the range drawn."""
     lowest = min(min(channel.low for channel in found.intensity), 0)
     span = max(max(channel.high for channel in found.intensity) - lowest, 1e-12)
@@ -227,7 +227,7 @@ def intensity_table(found: Fingerprint) -> str:
     )
 
 
-def gallery(dataset: Dataset, examples: Sequence[Sample]) -> str:
+def _gallery(dataset: Dataset, examples: Sequence[Sample]) -> str:
     """The samples with their truth over them."""
     if not examples:
         return ""

@@ -35,12 +35,12 @@ class Dice:
         known, index = target != VOID, target.clamp(min=0)  # (B, *S)
         probs = logits.softmax(dim=1) * known[:, None]  # (B, K, *S)
         hits = probs.gather(1, index[:, None])[:, 0]  # (B, *S), the probability of the true class
-        overlap, truth = by_class(hits, index, logits.shape[1]), by_class(known.to(hits), index, logits.shape[1])  # (B, K)
+        overlap, truth = _by_class(hits, index, logits.shape[1]), _by_class(known.to(hits), index, logits.shape[1])  # (B, K)
         size = probs.flatten(2).sum(dim=2) + truth
         return (1 - (2 * overlap + self.smooth) / (size + self.smooth)).mean()
 
 
-def by_class(values: Tensor, index: Tensor, num_classes: int) -> Tensor:
+def _by_class(values: Tensor, index: Tensor, num_classes: int) -> Tensor:
     """Sums (B, K) of values (B, *S) over the pixels of each class in `index` (B, *S).
 
     Each line of W pixels is summed on its own first: float32 keeps its digits, and a GPU's threads seldom meet.

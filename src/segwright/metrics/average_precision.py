@@ -48,11 +48,11 @@ class AveragePrecision:
         check_pair(prediction, truth, self.classes)
         shared = overlaps(prediction, truth)
         areas = shared.predicted_areas - shared.predicted_void
-        rows = detected(prediction, shared)
+        rows = _detected(prediction, shared)
         columns, is_crowd = wanted(truth)
         detections = Objects(prediction.class_ids[rows], areas[rows], scores=prediction.scores[rows])
         objects = Objects(truth.class_ids[columns], shared.true_areas[columns], is_crowd=is_crowd)
-        row, column, pixels = pairs_of(shared, rows, columns)
+        row, column, pixels = _pairs_of(shared, rows, columns)
         is_pair = detections.class_ids[row] == objects.class_ids[column]
         row, column, pixels = row[is_pair], column[is_pair], pixels[is_pair]
         alone = np.where(is_crowd[column], 0, objects.areas[column] - pixels)  # it does not matter how large a crowd is
@@ -74,7 +74,7 @@ class AveragePrecision:
         return scored(state, self.classes, self.iou_thresholds, self.max_detections)
 
 
-def detected(prediction: Segmentation, shared: Overlaps) -> np.ndarray:
+def _detected(prediction: Segmentation, shared: Overlaps) -> np.ndarray:
     """The segments that are detections, int64 (D,): those with an instance id, but where nobody knows what is below them."""
     is_unknown = (shared.predicted_void > 0) & (shared.predicted_void == shared.predicted_areas)
     return np.flatnonzero((prediction.instance_ids > 0) & ~is_unknown)
@@ -87,7 +87,7 @@ def wanted(truth: Segmentation) -> tuple[np.ndarray, np.ndarray]:
     return chosen, is_crowd[chosen]
 
 
-def pairs_of(shared: Overlaps, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _pairs_of(shared: Overlaps, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Detection, object and shared pixels of the pairs among the chosen segments, counted among those alone."""
     row_of, column_of = np.full(len(shared.predicted_areas), -1), np.full(len(shared.true_areas), -1)
     row_of[rows], column_of[columns] = np.arange(len(rows)), np.arange(len(columns))

@@ -87,25 +87,25 @@ class Boundary:
         tolerance = self.tolerance_share * diagonal if self.tolerance_pixels is None else self.tolerance_pixels
         width = max(1, round(self.band_share * diagonal))
         borders, pixels = np.zeros((4, num_classes), np.int64), np.zeros((3, num_classes + 1, 8), np.int64)
-        trimap = None if is_flat(prediction, truth) else self.trimap(truth)
+        trimap = None if _is_flat(prediction, truth) else self.trimap(truth)
         margin = max(width, ceil(tolerance)) + 1
-        for predicted, true, region in layers(prediction, truth, num_classes, margin):
+        for predicted, true, region in _layers(prediction, truth, num_classes, margin):
             predicted_border, true_border = class_borders(predicted, num_classes), class_borders(true, num_classes)
             borders += matches(predicted_border, true_border, num_classes, tolerance)
             is_near = band(true, self.trimap_pixels, has_edge=False) if trimap is None else trimap[region]
             flags = band(predicted, width, has_edge=True) * np.uint8(IN_PREDICTED)
             flags |= band(true, width, has_edge=True) * np.uint8(IN_TRUE) | is_near * np.uint8(IN_TRIMAP)
             _tally(predicted.ravel(), true.ravel(), flags.ravel(), pixels)
-        rows = band_pixels(pixels)[:, :num_classes]
+        rows = _band_pixels(pixels)[:, :num_classes]
         sums = np.zeros((12, num_classes + 1))
-        sums[:6] = border_scores(borders, rows[:3])
+        sums[:6] = _border_scores(borders, rows[:3])
         sums[6:, :num_classes] = rows[3:]
         return Sums(sums)
 
     def trimap(self, truth: Segmentation) -> np.ndarray:
         """Pixels near a border of any true class, bool (*S), where segments may overlap."""
         result = np.zeros(truth.shape, bool)
-        for _, true, region in layers(truth, truth, len(self.classes), self.trimap_pixels + 1):
+        for _, true, region in _layers(truth, truth, len(self.classes), self.trimap_pixels + 1):
             result[region] |= band(true, self.trimap_pixels, has_edge=False)
         return result
 
@@ -125,19 +125,19 @@ class Boundary:
         return scores
 
 
-def is_flat(prediction: Segmentation, truth: Segmentation) -> bool:
+def _is_flat(prediction: Segmentation, truth: Segmentation) -> bool:
     """Whether one map holds all classes of each."""
     return len(prediction.planes) == len(truth.planes) == 1
 
 
-def layers(
+def _layers(
     prediction: Segmentation, truth: Segmentation, num_classes: int, margin: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[slice, ...]]]:
     """Predicted and true class map (*S) of a region of the image, as `class_maps` makes them, and the region.
 
     One pair of maps holds all classes where no segments overlap; else there is one for each class and its surroundings.
     """
-    if is_flat(prediction, truth):
+    if _is_flat(prediction, truth):
         predicted, true = class_maps(prediction, truth, num_classes)
         yield predicted, true, (slice(None),) * true.ndim
         return
@@ -149,7 +149,7 @@ def layers(
         yield maps[0], maps[1], region
 
 
-def border_scores(borders: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+def _border_scores(borders: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """F1, precision and recall of an image and where each exists, (6, K + 1), the last column their mean over classes.
 
     `borders` (4, K) are matched and all predicted, matched and all true border pixels; `pixels` (3, K)
@@ -167,7 +167,7 @@ def border_scores(borders: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     return np.stack(rows).astype(np.float64)
 
 
-def band_pixels(pixels: np.ndarray) -> np.ndarray:
+def _band_pixels(pixels: np.ndarray) -> np.ndarray:
     """Correct, true and predicted pixels (9, K) of all, of the inner bands and of the trimap, from those by flags (3, K, 8)."""
     flags = np.arange(pixels.shape[2])
     of_all, own, trimap = np.full(len(flags), True), flags & IN_TRUE > 0, flags & IN_TRIMAP > 0

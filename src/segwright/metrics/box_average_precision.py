@@ -58,7 +58,7 @@ class BoxAveragePrecision:
         detections = Objects(prediction.class_ids[rows], areas, scores=prediction.scores[rows])
         objects = Objects(truth.class_ids[columns], truth.areas()[columns], is_crowd=is_crowd)
         true_sizes = (true_boxes[:, 1] - true_boxes[:, 0]).prod(axis=-1)
-        pairs = box_pairs(
+        pairs = _box_pairs(
             (boxes[:, 0], boxes[:, 1], areas),
             detections.class_ids,
             (true_boxes[:, 0], true_boxes[:, 1], true_sizes),
@@ -77,7 +77,7 @@ class BoxAveragePrecision:
             each.reshape(-1, 2, 2)[:, n] for each in (boxes_xywh, true_boxes_xywh) for n in (0, 1)
         )
         is_crowd = np.zeros(len(true_corners), bool) if truth.is_crowd is None else truth.is_crowd
-        pairs = box_pairs(
+        pairs = _box_pairs(
             (corners, corners + sizes, sizes.prod(axis=-1)),
             detections.class_ids,
             (true_corners, true_corners + true_sizes, true_sizes.prod(axis=-1)),
@@ -106,7 +106,7 @@ def boxes_around(planes: np.ndarray, count: int) -> np.ndarray:
 Boxes = tuple[np.ndarray, np.ndarray, np.ndarray]  # first corners (D, axes), last corners (D, axes) and areas (D,), float64
 
 
-def box_pairs(
+def _box_pairs(
     boxes: Boxes, class_ids: np.ndarray, true_boxes: Boxes, true_class_ids: np.ndarray, is_crowd: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Detection, object and IoU (M,) of those of one class whose boxes overlap; of a crowd, the share of the detection."""

@@ -95,12 +95,12 @@ class Calibration:
         everywhere = by_class.sum(axis=-3)  # (..., B, 3)
         pixels = everywhere[..., 0].sum(axis=-1)
         scores = {
-            "ECE": calibration_error(everywhere),
-            "border ECE": calibration_error(border[..., 0, :, :]),
+            "ECE": _calibration_error(everywhere),
+            "border ECE": _calibration_error(border[..., 0, :, :]),
             "Brier": ratio(totals[..., 0, 0, 0], pixels),
             "NLL": ratio(totals[..., 0, 0, 1], pixels),
         }
-        per_class = calibration_error(by_class)
+        per_class = _calibration_error(by_class)
         return scores | {f"ECE/{name}": per_class[..., k] for k, name in enumerate(self.classes.names)}
 
     def reliability(self, state: Sums) -> dict[str, "Reliability"]:
@@ -137,7 +137,7 @@ class Reliability:
         return ratio(self.correct, self.pixels)
 
 
-def calibration_error(sums: np.ndarray) -> np.ndarray:
+def _calibration_error(sums: np.ndarray) -> np.ndarray:
     """Expected calibration error (...) from pixels, summed confidence and correct pixels in bins (..., B, 3)."""
     pixels, confidences, correct = np.moveaxis(sums, -1, 0)
     return ratio(np.abs(confidences - correct).sum(axis=-1), pixels.sum(axis=-1))

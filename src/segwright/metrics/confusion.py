@@ -64,7 +64,7 @@ class Confusion:
         if self.rules.background == "void" and background is not None:
             row_of[2:][truth.class_ids == background] = none + 1
         if len(truth.planes) == len(prediction.planes) == 1:
-            own = class_pixels(count_labels(prediction.planes[0], column_of, truth.planes[0], row_of, none)[: none + 1])
+            own = _class_pixels(count_labels(prediction.planes[0], column_of, truth.planes[0], row_of, none)[: none + 1])
         else:
             own = count_layers(prediction.planes, column_of, truth.planes, row_of, none)
         pixels = np.zeros((3, len(self.classes) + 2))
@@ -168,7 +168,7 @@ def _agreement(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(is_known, accuracy, np.nan), np.where(is_known, kappa, np.nan)
 
 
-def class_pixels(matrix: np.ndarray) -> np.ndarray:
+def _class_pixels(matrix: np.ndarray) -> np.ndarray:
     """Correct, true and predicted pixels of each class, of no class and of several (0), float64 (3, K + 2).
 
     The confusion matrix is (K, K + 1), or (K + 1, K + 1) where the truth knows pixels of no class.
@@ -181,7 +181,7 @@ def class_pixels(matrix: np.ndarray) -> np.ndarray:
 
 def class_sums(matrix: np.ndarray) -> Sums:
     """The state that a confusion matrix (K, K + 1) makes, where images are added up."""
-    return Sums(class_pixels(matrix))
+    return Sums(_class_pixels(matrix))
 
 
 def confusion_matrix(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:

@@ -81,7 +81,7 @@ NO_CLASS = "A pixel given no class counts as wrong."
 
 
 @dataclass(frozen=True)
-class Named:
+class _Named:
     """A convention and the call whose numbers it reproduces."""
 
     convention: Convention
@@ -90,41 +90,41 @@ class Named:
 
 SEGWRIGHT = Convention()
 CONVENTIONS = {
-    "segwright": Named(SEGWRIGHT, "what this program does unless told otherwise"),
-    "cityscapes": Named(Convention(), "cityscapesScripts, evalPixelLevelSemanticLabeling: averageScoreClasses"),
-    "mmsegmentation": Named(Convention(), "mmseg IoUMetric: aAcc, mIoU, mAcc, mDice, mPrecision, mRecall"),
-    "mmsegmentation_zero_label": Named(
+    "segwright": _Named(SEGWRIGHT, "what this program does unless told otherwise"),
+    "cityscapes": _Named(Convention(), "cityscapesScripts, evalPixelLevelSemanticLabeling: averageScoreClasses"),
+    "mmsegmentation": _Named(Convention(), "mmseg IoUMetric: aAcc, mIoU, mAcc, mDice, mPrecision, mRecall"),
+    "mmsegmentation_zero_label": _Named(
         Convention(background="void"), "mmseg IoUMetric on labels read with reduce_zero_label=True, as of ADE20K"
     ),
-    "detectron2": Named(Convention(absent_from="truth"), "detectron2 SemSegEvaluator: mIoU, fwIoU, mACC, pACC"),
-    "torchmetrics": Named(
+    "detectron2": _Named(Convention(absent_from="truth"), "detectron2 SemSegEvaluator: mIoU, fwIoU, mACC, pACC"),
+    "torchmetrics": _Named(
         Convention(images="averaged with classes", void="no class"), "torchmetrics.segmentation.MeanIoU() since 1.7.1"
     ),
-    "torchmetrics_1_7_0": Named(
+    "torchmetrics_1_7_0": _Named(
         Convention(images="averaged", absent_score=0.0, void="no class"),
         "torchmetrics.segmentation.MeanIoU() from 1.5 to 1.7.0, in batches of one size",
     ),
-    "torchmetrics_dice": Named(
+    "torchmetrics_dice": _Named(
         Convention(images="averaged", void="no class"), "torchmetrics.segmentation.DiceScore(average='macro')"
     ),
-    "torchmetrics_jaccard": Named(
+    "torchmetrics_jaccard": _Named(
         Convention(background="void"), "torchmetrics MulticlassJaccardIndex(ignore_index=the background)"
     ),
-    "monai": Named(
+    "monai": _Named(
         Convention(images="averaged", absent_from="truth", void="no class"), "monai.metrics.DiceMetric() and MeanIoU()"
     ),
-    "monai_by_class": Named(
+    "monai_by_class": _Named(
         Convention(images="averaged by class", absent_from="truth", background="not averaged", void="no class"),
         "the mean of monai.metrics.DiceMetric(include_background=False, reduction='mean_batch')",
     ),
-    "monai_with_empty": Named(
+    "monai_with_empty": _Named(
         Convention(images="averaged", absent_score=1.0, void="no class"), "monai.metrics.DiceMetric(ignore_empty=False)"
     ),
-    "nnunet": Named(
+    "nnunet": _Named(
         Convention(images="averaged by class", background="not averaged"), "nnU-Net v2 summary.json: foreground_mean"
     ),
-    "smp": Named(Convention(absent_score=1.0), "smp.metrics.iou_score(*get_stats(..., ignore_index=VOID), reduction='macro')"),
-    "smp_imagewise": Named(
+    "smp": _Named(Convention(absent_score=1.0), "smp.metrics.iou_score(*get_stats(..., ignore_index=VOID), reduction='macro')"),
+    "smp_imagewise": _Named(
         Convention(images="averaged with classes", absent_score=1.0),
         "smp.metrics.iou_score(*get_stats(..., ignore_index=VOID), reduction='macro-imagewise')",
     ),

@@ -58,9 +58,9 @@ class DavisJf:
                     f"a frame is {' x '.join(map(str, truth.shape))}; J and F are of frames of 2 axes: "
                     "give the slices of a volume one by one"
                 )
-            guesses, objects = boxes(prediction), boxes(truth)
+            guesses, objects = _boxes(prediction), _boxes(truth)
             for identity, of_object in values.items():
-                of_object.append(region_and_contour(prediction, truth, identity, guesses, objects))
+                of_object.append(_region_and_contour(prediction, truth, identity, guesses, objects))
             for identity in objects.keys() - values.keys():
                 values[identity] = []
         sums = np.zeros((len(self.classes), 1 + len(STATISTICS)))
@@ -89,7 +89,7 @@ def statistics(values: np.ndarray) -> tuple[float, float, float]:
     return float(values.mean()), float((values > RECALL).mean()), float(decay)
 
 
-def boxes(segmentation: Segmentation) -> dict[int, Box]:
+def _boxes(segmentation: Segmentation) -> dict[int, Box]:
     """The smallest box that holds each object of a frame, by identity."""
     ids = identities(segmentation)
     low = np.full((len(ids), 2), max(segmentation.shape))
@@ -99,7 +99,7 @@ def boxes(segmentation: Segmentation) -> dict[int, Box]:
     result: dict[int, Box] = {}
     for index in np.flatnonzero((segmentation.instance_ids > 0) & (high[:, 0] > 0)).tolist():
         box = tuple(map(slice, low[index].tolist(), high[index].tolist()))
-        result[int(ids[index])] = around(box, result.get(int(ids[index]), box))
+        result[int(ids[index])] = _around(box, result.get(int(ids[index]), box))
     return result
 
 
@@ -119,13 +119,13 @@ def _widen_boxes(plane, low, high):
             start = x
 
 
-def around(one: Box, other: Box) -> Box:
+def _around(one: Box, other: Box) -> Box:
     """The smallest box that holds two."""
     pairs = zip(one, other, strict=True)
     return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in pairs)
 
 
-def region_and_contour(
+def _region_and_contour(
     prediction: Segmentation, truth: Segmentation, identity: int, guesses: dict[int, Box], objects: dict[int, Box]
 ) -> tuple[float, float]:
     """J and F of one object in one frame, from the boxes of all objects."""
@@ -133,16 +133,16 @@ def region_and_contour(
     if len(both) == 0:
         return 1.0, 1.0
     # One pixel wider: a contour lies on the pixels left and above of where a mask begins.
-    box = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in around(both[0], both[-1]))
+    box = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in _around(both[0], both[-1]))
     is_known = truth.planes[0][box] != VOID
-    predicted, true = (mask_of(given, identity, box) & is_known for given in (prediction, truth))
+    predicted, true = (_mask_of(given, identity, box) & is_known for given in (prediction, truth))
     union = np.count_nonzero(predicted | true)
     region = np.count_nonzero(predicted & true) / union if union else 1.0
     contour, _, _ = boundary_f(contour_of(predicted), contour_of(true), ceil(TOLERANCE_SHARE * hypot(*truth.shape)))
     return region, contour
 
 
-def mask_of(segmentation: Segmentation, identity: int, box: Box) -> np.ndarray:
+def _mask_of(segmentation: Segmentation, identity: int, box: Box) -> np.ndarray:
     """The pixels of an object within a box of the frame, bool."""
     planes = segmentation.planes[:, *box]
     mask = np.zeros(planes.shape[1:], bool)

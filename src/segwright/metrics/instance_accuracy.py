@@ -73,7 +73,7 @@ class InstanceAccuracy:
         found, num_classes = found_segments(prediction, truth, self.classes), len(self.classes)
         table = np.zeros((num_classes, 3, len(self.counted)))
         matched_iou = np.zeros(num_classes)
-        close_predicted, close_true, close_iou = candidates(found, min(self.counted))
+        close_predicted, close_true, close_iou = _candidates(found, min(self.counted))
         is_excused = found.is_excused()
         is_guess, is_object = found.predicted_ids % 2**NUMBER_BITS != 0, found.true_ids % 2**NUMBER_BITS != 0
         for place, threshold in enumerate(self.counted):
@@ -100,7 +100,7 @@ class InstanceAccuracy:
         iou, of_images, images = np.moveaxis(rest, -1, 0)
         per_class = {
             "object accuracy": self._mean_accuracy(table),
-            **{f"accuracy@{each:g}": accuracies(table)[..., place] for place, each in enumerate(self.counted)},
+            **{f"accuracy@{each:g}": _accuracies(table)[..., place] for place, each in enumerate(self.counted)},
             "object accuracy per image": ratio(of_images, images),
             "object precision@0.5": ratio(matched, matched + false),
             "object recall@0.5": ratio(matched, matched + missed),
@@ -115,15 +115,15 @@ class InstanceAccuracy:
 
     def _mean_accuracy(self, table: np.ndarray) -> np.ndarray:
         """The mean over `thresholds` (..., K) of the accuracies of a table (..., K, 3, T)."""
-        return accuracies(table)[..., [self.counted.index(each) for each in self.thresholds]].mean(axis=-1)
+        return _accuracies(table)[..., [self.counted.index(each) for each in self.thresholds]].mean(axis=-1)
 
 
-def accuracies(table: np.ndarray) -> np.ndarray:
+def _accuracies(table: np.ndarray) -> np.ndarray:
     """TP / (TP + FP + FN) (..., K, T) of matches, false positives and misses (..., K, 3, T), NaN where there are none."""
     return ratio(table[..., 0, :], table.sum(axis=-2))
 
 
-def candidates(found: FoundSegments, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _candidates(found: FoundSegments, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Predicted objects (M,) and true objects (M,) of one class whose IoU reaches a threshold, and their IoU, float64 (M,)."""
     predicted, true, iou = found.shared.predicted, found.shared.true, found.iou()
     is_object = (found.predicted_ids[predicted] % 2**NUMBER_BITS != 0) & (found.true_ids[true] % 2**NUMBER_BITS != 0)

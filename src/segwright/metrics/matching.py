@@ -108,7 +108,7 @@ def check_rules(iou_thresholds: Sequence[float], max_detections: Sequence[int]) 
         )
 
 
-def ranked(class_ids: np.ndarray, scores: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+def _ranked(class_ids: np.ndarray, scores: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
     """The detections of an image by class and then falling score, at most so many of a class, and their ranks, int64 each.
 
     Raises:
@@ -142,7 +142,7 @@ def match(
     """
     class_ids = np.asarray(detections.class_ids, np.int32)
     scores = np.asarray(detections.scores, np.float64)
-    order, ranks = ranked(class_ids, scores, most)
+    order, ranks = _ranked(class_ids, scores, most)
     detection, object_, overlap = pairs
     starts = np.searchsorted(detection, np.arange(len(class_ids) + 1))
     is_crowd = np.zeros(len(truth.class_ids), bool) if truth.is_crowd is None else truth.is_crowd

@@ -57,8 +57,8 @@ class NumberOfClicks:
                 f"the IoU after click {click + 1} is {curve[click]:g}; a number from 0 to 1 is needed: an object without a "
                 "pixel has none, leave it out"
             )
-        clicks, failures = zip(*(clicks_to(curve[:MAX_CLICKS], target) for target in TARGETS), strict=True)
-        return Sums(np.array([1, *clicks, *failures, *held(curve)], np.float64))
+        clicks, failures = zip(*(_clicks_to(curve[:MAX_CLICKS], target) for target in TARGETS), strict=True)
+        return Sums(np.array([1, *clicks, *failures, *_held(curve)], np.float64))
 
     def score(self, state: Sums) -> dict[str, np.ndarray]:
         """Scores by name: clicks from 1 to 20, shares of failures and IoUs from 0 to 1."""
@@ -72,12 +72,12 @@ class NumberOfClicks:
         return ratio(state.values[..., 1 + 2 * len(TARGETS) :], state.values[..., :1])
 
 
-def clicks_to(curve: np.ndarray, target: float) -> tuple[int, bool]:
+def _clicks_to(curve: np.ndarray, target: float) -> tuple[int, bool]:
     """The first click, from 1 on, after which an IoU (L,) reaches a target, and whether none does: then it counts as 20."""
     is_there = curve >= target
     return (int(is_there.argmax()) + 1, False) if is_there.any() else (MAX_CLICKS, True)
 
 
-def held(curve: np.ndarray) -> np.ndarray:
+def _held(curve: np.ndarray) -> np.ndarray:
     """The IoU after each of C clicks, (C,), from that after those made (L,): the last one stays."""
     return curve[np.minimum(np.arange(MAX_CLICKS), len(curve) - 1)]

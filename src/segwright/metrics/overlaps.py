@@ -45,7 +45,7 @@ def overlaps(prediction: Segmentation, truth: Segmentation) -> Overlaps:
     void = np.zeros(rows, np.int64)
     for p, guess in enumerate(prediction.planes):
         for t, actual in enumerate(truth.planes):
-            row, column, count = joint(guess, actual, rows, columns)
+            row, column, count = _joint(guess, actual, rows, columns)
             if t == 0:  # each plane of the prediction is seen once
                 predicted_areas += np.bincount(row, count, rows).astype(np.int64)
                 is_void = column == 0
@@ -56,7 +56,7 @@ def overlaps(prediction: Segmentation, truth: Segmentation) -> Overlaps:
             predicted.append(row[is_pair] - 1)
             true.append(column[is_pair] - 2)
             pixels.append(count[is_pair])
-    pairs = merged(np.concatenate(predicted), np.concatenate(true), np.concatenate(pixels), columns)
+    pairs = _merged(np.concatenate(predicted), np.concatenate(true), np.concatenate(pixels), columns)
     return Overlaps(*pairs, predicted_areas[1:], true_areas[2:], void[1:])
 
 
@@ -90,7 +90,7 @@ def check_sizes(prediction: tuple[int, ...], truth: tuple[int, ...]) -> None:
         )
 
 
-def joint(prediction: np.ndarray, truth: np.ndarray, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _joint(prediction: np.ndarray, truth: np.ndarray, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows, columns and pixel counts, int64 each, of the pairs of values that two planes (*S) hold, in rising order."""
     if not truth.size:
         return (np.zeros(0, np.int64),) * 3
@@ -100,10 +100,10 @@ def joint(prediction: np.ndarray, truth: np.ndarray, rows: int, columns: int) ->
         row, column = np.nonzero(table)
         return row, column, table[row, column]
     row, column, count = _runs(prediction.ravel(), truth.ravel())
-    return merged(row, column, count, columns)
+    return _merged(row, column, count, columns)
 
 
-def merged(row: np.ndarray, column: np.ndarray, count: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _merged(row: np.ndarray, column: np.ndarray, count: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Entries of a table with that many columns, those at the same place added up, in rising order; int64 each."""
     place, which = np.unique(row * columns + column, return_inverse=True)
     return place // columns, place % columns, np.bincount(which, count, len(place)).astype(np.int64)

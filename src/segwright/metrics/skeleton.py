@@ -51,7 +51,7 @@ def skeleton(mask: np.ndarray) -> np.ndarray:
     return thin[(slice(1, -1),) * mask.ndim]
 
 
-def removal_passes() -> np.ndarray:
+def _removal_passes() -> np.ndarray:
     """For each of the 256 neighbourhoods in 2D the passes that remove its pixel, uint8: 0 none, 1 first, 2 second, 3 both."""
     table = np.zeros(256, np.uint8)
     for code in range(256):
@@ -68,7 +68,7 @@ def removal_passes() -> np.ndarray:
     return table
 
 
-def around(axes: int) -> np.ndarray:
+def _around(axes: int) -> np.ndarray:
     """Masks of the neighbours in 3D that touch a voxel at the same corner (3 axes), edge (2) or face (1), int32."""
     corners = [side for side in product((-1, 0, 1), repeat=3) if np.count_nonzero(side) == axes]
     return np.array(
@@ -80,7 +80,7 @@ def around(axes: int) -> np.ndarray:
     )
 
 
-PASSES, OCTANTS, EDGES, FACES = removal_passes(), around(3), around(2), around(1)
+PASSES, OCTANTS, EDGES, FACES = _removal_passes(), _around(3), _around(2), _around(1)
 
 
 @njit(cache=True, nogil=True)

@@ -72,7 +72,7 @@ class SurfaceDistanceSurfels:
         predicted, true = elements(prediction, len(self.classes)), elements(truth, len(self.classes))
 
         def compared(ours: Any, theirs: Any) -> Compared:
-            forth, back = measured(ours, theirs, steps), measured(theirs, ours, steps)
+            forth, back = _measured(ours, theirs, steps), _measured(theirs, ours, steps)
             distances, areas = (np.concatenate(pair) for pair in zip(forth, back, strict=True))
             hd95 = max(percentile(*forth, 95), percentile(*back, 95))  # per cent of the area
             nsd = areas[distances <= self.tolerance_mm * WITHIN].sum() / areas.sum()
@@ -103,10 +103,10 @@ def element_distances(
     check_sizes(prediction.shape, truth.shape)
     steps = spacing_of(truth.shape, spacing_mm)
     ours, theirs = (elements(Segmentation.panoptic((mask > 0).astype(np.int32), [0]), 1)[0] for mask in (prediction, truth))
-    return measured(ours, theirs, steps), measured(theirs, ours, steps)
+    return _measured(ours, theirs, steps), _measured(theirs, ours, steps)
 
 
-def measured(ours: np.ndarray, theirs: np.ndarray, steps: tuple[float, float, float]) -> Weighed:
+def _measured(ours: np.ndarray, theirs: np.ndarray, steps: tuple[float, float, float]) -> Weighed:
     """Distance of each of our elements int32 (M, 4) to the nearest of theirs (N, 4), and its area, float64 (M,) each."""
     return nearest_distance(ours[:, :3], theirs[:, :3], steps), areas_of_codes(steps)[ours[:, 3]]
 
@@ -127,13 +127,13 @@ def areas_of_codes(steps: tuple[float, float, float]) -> np.ndarray:
 
     Of a 2D image, both slices are alike, and a step of 1 along z makes the area of the wall the length of the contour.
     """
-    codes, normals = pieces()
+    codes, normals = _pieces()
     faces = np.array([steps[1] * steps[2], steps[0] * steps[2], steps[0] * steps[1]])
     return np.bincount(codes, np.linalg.norm(normals * faces, axis=1), minlength=256)
 
 
 @cache
-def pieces() -> tuple[np.ndarray, np.ndarray]:
+def _pieces() -> tuple[np.ndarray, np.ndarray]:
     """The flat pieces of all elements for steps of 1: the code of each, int64 (T,), and its normal, float64 (T, 3).
 
     Of the voxels in and out the fewer are taken; those that touch along edges or corners only have a surface each.
@@ -146,25 +146,25 @@ def pieces() -> tuple[np.ndarray, np.ndarray]:
         rest = inside if len(inside) <= 4 else set(cells) - inside  # half of 8
         while rest:
             part = {min(rest)}
-            while grown := {cell for cell in rest - part for other in part if steps_apart(cell, other) == 1}:
+            while grown := {cell for cell in rest - part for other in part if _steps_apart(cell, other) == 1}:
                 part |= grown
             rest = rest - part
-            normals += normals_of(part)
+            normals += _normals_of(part)
             codes += [code] * (len(normals) - len(codes))
     return np.array(codes), np.array(normals)
 
 
-def steps_apart(cell: tuple[int, ...], other: tuple[int, ...]) -> int:
+def _steps_apart(cell: tuple[int, ...], other: tuple[int, ...]) -> int:
     """Along how many axes two of the 8 voxels differ."""
     return sum(a != b for a, b in zip(cell, other, strict=True))
 
 
-def normals_of(part: set[tuple[int, ...]]) -> list[tuple[float, ...]]:
+def _normals_of(part: set[tuple[int, ...]]) -> list[tuple[float, ...]]:
     """Normals, as long as their area, of the flat pieces around 1 to 4 voxels connected by faces, all steps 1.
 
     Signs are left out, as they do not change areas.
     """
-    neighbours = {cell: [other for other in part if steps_apart(cell, other) == 1] for cell in part}
+    neighbours = {cell: [other for other in part if _steps_apart(cell, other) == 1] for cell in part}
     joined = {axis for cell, others in neighbours.items() for other in others for axis in range(3) if cell[axis] != other[axis]}
     across = tuple(float(axis not in joined) for axis in range(3))  # 1 for the axes along which no two are joined
     if len(part) == 1:  # a triangle that cuts off a corner

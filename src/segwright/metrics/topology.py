@@ -76,7 +76,7 @@ class Topology:
         if self.patch_pixels is None:
             return np.abs(betti_numbers(predicted) - betti_numbers(true)).astype(np.float64)
         total = np.zeros(len(shape))
-        for part in patches(region, self.patch_pixels):
+        for part in _patches(region, self.patch_pixels):
             total += np.abs(betti_numbers(predicted[part]) - betti_numbers(true[part]))
         return total / prod(ceil(side / self.patch_pixels) for side in shape)
 
@@ -123,14 +123,14 @@ def betti_numbers(mask: np.ndarray) -> np.ndarray:
             f"the mask has {mask.ndim} axes, Betti numbers are for 2 or 3; give one image (H, W) or volume (D, H, W)"
         )
     padded = np.pad(mask, 1)  # not only for the outside: cc3d 4.1 fails on some volumes of a single row
-    components = pieces(padded, ACROSS_CORNERS[mask.ndim])
+    components = _pieces(padded, ACROSS_CORNERS[mask.ndim])
     if mask.ndim == 2:
         return np.array([components, components - euler_characteristic(padded)])
-    cavities = pieces(~padded, ACROSS_FACES) - 1  # the outside is none
+    cavities = _pieces(~padded, ACROSS_FACES) - 1  # the outside is none
     return np.array([components, components + cavities - euler_characteristic(padded), cavities])
 
 
-def pieces(mask: np.ndarray, neighbours: Literal[6, 8, 26]) -> int:
+def _pieces(mask: np.ndarray, neighbours: Literal[6, 8, 26]) -> int:
     """Number of connected components of a bool mask (*S)."""
     return int(cc3d.connected_components(mask, connectivity=neighbours, return_N=True, binary_image=True)[1])
 
@@ -141,7 +141,7 @@ def euler_characteristic(padded: np.ndarray) -> int:
     return int(_euler(image, CELLS[padded.ndim]))
 
 
-def patches(region: tuple[slice, ...], side: int) -> Iterator[tuple[slice, ...]]:
+def _patches(region: tuple[slice, ...], side: int) -> Iterator[tuple[slice, ...]]:
     """The parts of a region, in its own coordinates, that fall into each tile of an image."""
     cuts = []
     for axis in region:
@@ -150,7 +150,7 @@ def patches(region: tuple[slice, ...], side: int) -> Iterator[tuple[slice, ...]]
     yield from product(*cuts)
 
 
-def cells_at_a_corner(axes: int) -> np.ndarray:
+def _cells_at_a_corner(axes: int) -> np.ndarray:
     """Corners - edges + faces - cubes that begin at a corner of the grid, int64 (256,), by the 8 voxels around it as bits.
 
     A cell along some of the axes belongs to the mask where one of the voxels on that side does. In 2D no cell is along the
@@ -164,7 +164,7 @@ def cells_at_a_corner(axes: int) -> np.ndarray:
     return table
 
 
-CELLS = {axes: cells_at_a_corner(axes) for axes in ACROSS_CORNERS}
+CELLS = {axes: _cells_at_a_corner(axes) for axes in ACROSS_CORNERS}
 
 
 @njit(cache=True, nogil=True)

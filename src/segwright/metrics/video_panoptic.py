@@ -80,15 +80,15 @@ class VideoPanoptic:
             latest.append(found)
             kept.append(found)
             if len(kept) == KEPT:
-                kept = [joined(kept, self.classes)]
+                kept = [_joined(kept, self.classes)]
             for place, window in enumerate(WINDOWS):
                 if len(latest) >= window:
-                    run = joined(list(latest)[-window:], self.classes)
+                    run = _joined(list(latest)[-window:], self.classes)
                     of_windows[:, place] += quality_sums(run, len(self.classes))
         if kept:
-            whole = joined(kept, self.classes)
+            whole = _joined(kept, self.classes)
             table[:, TRACKED], table[:, TUBES] = self.association(whole)
-            table[:, CORRECT], table[:, ACTUAL], table[:, PREDICTED] = class_pixels(whole, len(self.classes))
+            table[:, CORRECT], table[:, ACTUAL], table[:, PREDICTED] = _class_pixels(whole, len(self.classes))
         return Sums(table)
 
     def association(self, video: FoundSegments) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +133,7 @@ class VideoPanoptic:
         return scores
 
 
-def joined(parts: Sequence[FoundSegments], classes: Classes) -> FoundSegments:
+def _joined(parts: Sequence[FoundSegments], classes: Classes) -> FoundSegments:
     """What the segments of several frames share, those of one identity taken together as a tube."""
     if len(parts) == 1:
         return parts[0]
@@ -153,7 +153,7 @@ def joined(parts: Sequence[FoundSegments], classes: Classes) -> FoundSegments:
     return by_identity(shared, predicted_ids, true_ids, classes)
 
 
-def class_pixels(found: FoundSegments, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _class_pixels(found: FoundSegments, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Correct, true and predicted pixels of each class (K,) where the truth has a segment."""
     shared, same = found.shared, found.same_class()
     return (

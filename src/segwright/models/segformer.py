@@ -144,11 +144,11 @@ def rename(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         if key.startswith(("backbone.", "segformer.")):
             encoder[key.split(".", 1)[1]] = tensor
         elif key not in UNUSED:
-            decoder[decoder_name(key)] = tensor
+            decoder[_decoder_name(key)] = tensor
     return {f"encoder.{name}": tensor for name, tensor in mit.rename(encoder).items()} | decoder
 
 
-def decoder_name(key: str) -> str:
+def _decoder_name(key: str) -> str:
     """The name here of a tensor of the decoder in the authors' or Hugging Face's files.
 
     Raises:

@@ -60,14 +60,14 @@ class UNet(nn.Module):
         self.divisors = (2 ** (config.depth - 1),) * config.axes
         widths = [min(config.width * 2**stage, config.max_width) for stage in range(config.depth)]
         self.encoder = nn.ModuleList(
-            double_convolution(before, width, config)
+            _double_convolution(before, width, config)
             for before, width in zip([config.in_channels, *widths], widths, strict=False)
         )
         self.pool = POOL[config.axes](2)
-        self.up = nn.ModuleList(upsampling(below, width, config) for width, below in zip(widths, widths[1:], strict=False))
-        self.decoder = nn.ModuleList(double_convolution(2 * width, width, config) for width in widths[:-1])
+        self.up = nn.ModuleList(_upsampling(below, width, config) for width, below in zip(widths, widths[1:], strict=False))
+        self.decoder = nn.ModuleList(_double_convolution(2 * width, width, config) for width in widths[:-1])
         self.head = CONVOLUTION[config.axes](widths[0], config.num_classes, 1)
-        initialise(self)
+        _initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K, *S) of an image (B, C, *S)."""
@@ -93,23 +93,23 @@ class UNet(nn.Module):
             )
 
 
-def double_convolution(before: int, width: int, config: Config) -> nn.Sequential:
+def _double_convolution(before: int, width: int, config: Config) -> nn.Sequential:
     """Twice 3x3 convolution, norm, ReLU: (B, before, *S) to (B, width, *S)."""
     layers: list[nn.Module] = []
     for channels in (before, width):
         convolution = CONVOLUTION[config.axes](channels, width, 3, padding=1, bias=False)  # the norm takes a bias out again
-        layers += [convolution, norm(width, config), nn.ReLU(inplace=True)]
+        layers += [convolution, _norm(width, config), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 
-def norm(width: int, config: Config) -> nn.Module:
+def _norm(width: int, config: Config) -> nn.Module:
     """Batch or instance norm with a learned scale and shift."""
     if config.norm == "batch":
         return BATCH_NORM[config.axes](width)
     return INSTANCE_NORM[config.axes](width, affine=True)  # the equal GroupNorm has a backward pass half as fast on CPU
 
 
-def upsampling(below: int, width: int, config: Config) -> nn.Module:
+def _upsampling(below: int, width: int, config: Config) -> nn.Module:
     """Twice the sides and `width` channels: (B, below, *S) to (B, width, *2S)."""
     if config.upsampling == "transposed":
         return TRANSPOSED[config.axes](below, width, 2, stride=2)
@@ -119,7 +119,7 @@ def upsampling(below: int, width: int, config: Config) -> nn.Module:
     )
 
 
-def initialise(network: UNet) -> None:
+def _initialise(network: UNet) -> None:
     """He's normal weights, as in the paper: they keep the variance through convolution and ReLU. Biases start at 0."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):

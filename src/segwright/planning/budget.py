@@ -69,14 +69,14 @@ def step_cost(plan: Plan, parts: Sequence[Batch]) -> Cost:
     Of long steps the first alone is taken.
     """
     try:
-        return measured(plan, parts)
+        return _measured(plan, parts)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         return Cost(seconds=float("inf"), memory_bytes=sys.maxsize)
 
 
-def measured(plan: Plan, parts: Sequence[Batch]) -> Cost:
+def _measured(plan: Plan, parts: Sequence[Batch]) -> Cost:
     """As `step_cost`, where memory suffices."""
     learner = Learner.new(plan, launch(plan.training))
     kept = KeptForBackward()

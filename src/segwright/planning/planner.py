@@ -93,29 +93,29 @@ def planned(
     task_class = class_of(find("segwright.tasks", task or DEFAULT))
     train_set, val_set = (task_class().dataset(part) for part in (splits.train, splits.val))
     survey = Survey.of(train_set, val_set)
-    draft = drafted(Data(train=data, val=val, fold=fold), task_class, survey.found, train_set, budget)
+    draft = _drafted(Data(train=data, val=val, fold=fold), task_class, survey.found, train_set, budget)
     channels = draft.data.preprocess.channels
     known = [preset(model)] if model is not None else draft.task.candidates(survey.found)
     candidates = [draft.task.fitted(network, channels, train_set.classes) for network in known]
-    trial = Trial(survey.found, train_set)
+    trial = _Trial(survey.found, train_set)
     draft = trial.fastest_precision(trial.with_network(draft, candidates[0], 1.0), PRECISION_SHARE * seconds)
     survey.check(draft.with_settings(settings).data.preprocess.channels, CHECK_SHARE * seconds)
     left = max(0.0, seconds - (time.monotonic() - started))
     chosen, cost = trial.choose(draft, candidates, left, budget.memory_bytes)
     if settings:
-        chosen = with_settings(chosen, settings, train_set)
-        check_crop(chosen, survey.found)
+        chosen = _with_settings(chosen, settings, train_set)
+        _check_crop(chosen, survey.found)
         cost = trial.cost(chosen)
         if math.isinf(cost.seconds):
             raise UsageError(
                 f"a step with {', '.join(settings)} takes more memory than there is; choose a smaller crop, batch or network"
             )
     left = max(0.0, seconds - (time.monotonic() - started))
-    made, after = scheduled(chosen, cost, trial, len(val_set), left)
-    return Planned(with_settings(made, settings, train_set) if settings else made, splits, after)
+    made, after = _scheduled(chosen, cost, trial, len(val_set), left)
+    return Planned(_with_settings(made, settings, train_set) if settings else made, splits, after)
 
 
-def drafted(data: Data, task_class: Any, found: Fingerprint, train_set: Dataset, budget: Budget) -> Plan:
+def _drafted(data: Data, task_class: Any, found: Fingerprint, train_set: Dataset, budget: Budget) -> Plan:
     """All of a plan that follows from the data alone; its network and crop stand for those to come."""
     task, why_task = task_class.planned(found)
     preprocess, why_preprocess = preprocess_rules(found)
@@ -134,7 +134,7 @@ def drafted(data: Data, task_class: Any, found: Fingerprint, train_set: Dataset,
     )
 
 
-def with_settings(plan: Plan, settings: Sequence[str], train_set: Dataset) -> Plan:
+def _with_settings(plan: Plan, settings: Sequence[str], train_set: Dataset) -> Plan:
     """The plan with settings replaced; a network of another kind is first made to fit the data.
 
     Raises:
@@ -149,19 +149,19 @@ def with_settings(plan: Plan, settings: Sequence[str], train_set: Dataset) -> Pl
     return replace(again, reasons=changed.reasons)
 
 
-def divisors_of(network: Any, axes: int) -> tuple[int, ...]:
+def _divisors_of(network: Any, axes: int) -> tuple[int, ...]:
     """What the sides of images must be multiples of for a network; no weights are drawn, or fetched, to learn it."""
     with torch.device("meta"):
         return tuple(getattr(network.build(), "divisors", (1,) * axes))
 
 
-def check_crop(plan: Plan, found: Fingerprint) -> None:
+def _check_crop(plan: Plan, found: Fingerprint) -> None:
     """See that the network can take the crop, and that images can fill it.
 
     Raises:
         SettingError: it cannot, or they cannot.
     """
-    crop, divisors = plan.training.crop, divisors_of(plan.model, found.axes)
+    crop, divisors = plan.training.crop, _divisors_of(plan.model, found.axes)
     scale = plan.data.preprocess.scale or (1.0,) * found.axes
     largest = zip(found.size_max, scale, divisors, strict=True)
     most = [math.ceil(CROP_LIMIT * side * factor / divisor) * divisor for side, factor, divisor in largest]
@@ -175,13 +175,13 @@ def check_crop(plan: Plan, found: Fingerprint) -> None:
         )
 
 
-def has_bfloat16() -> bool:
+def _has_bfloat16() -> bool:
     """Whether the GPU computes in bfloat16 itself."""
     return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 @dataclass(frozen=True)
-class Option:
+class _Option:
     """A plan that could be chosen, the cost of its steps, how many there would be, and the epochs of training pixels."""
 
     plan: Plan
@@ -196,7 +196,7 @@ class Option:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class _Trial:
     """Tries plans on real crops of the training samples, on this machine."""
 
     found: Fingerprint
@@ -205,7 +205,7 @@ class Trial:
     def with_network(self, draft: Plan, network: Any, scale: float) -> Plan:
         """A draft with another network and scale, and with the crop that goes with them."""
         axes = self.found.axes
-        crop = crop_for(self.found, scale, divisors_of(network, axes))
+        crop = crop_for(self.found, scale, _divisors_of(network, axes))
         preprocess = replace(draft.data.preprocess, scale=None if scale == 1 else (scale,) * axes)
         return replace(
             draft,
@@ -232,7 +232,7 @@ class Trial:
 
     def fastest_precision(self, draft: Plan, limit: float) -> Plan:
         """The draft with the precision and memory layout that take the least time here, found by `limit` seconds of timing."""
-        is_half_fine = draft.training.device == "cpu" or has_bfloat16()
+        is_half_fine = draft.training.device == "cpu" or _has_bfloat16()
         precisions: tuple[Precision, ...] = ("bf16-mixed", "32-true") if is_half_fine else ("16-mixed", "32-true")
         options = [replace(draft.training, precision=p, channels_last=c) for p in precisions for c in (True, False)]
         end = time.monotonic() + limit
@@ -267,7 +267,7 @@ class Trial:
         )
         return replace(best.plan, reasons=best.plan.reasons | {"model": reason, "data.preprocess.scale": reason}), best.cost
 
-    def option(self, draft: Plan, network: Any, scale: float, seconds: float, memory: int) -> Option:
+    def option(self, draft: Plan, network: Any, scale: float, seconds: float, memory: int) -> _Option:
         """A network at a scale, its batch taken in as few parts as fit the memory.
 
         Raises:
@@ -288,10 +288,10 @@ class Trial:
             )
         steps = seconds / cost.seconds
         pixels = found.count * math.prod(found.size_median) * scale**found.axes
-        return Option(candidate, cost, steps, steps * training.batch_size * math.prod(training.crop) / pixels)
+        return _Option(candidate, cost, steps, steps * training.batch_size * math.prod(training.crop) / pixels)
 
 
-def scheduled(chosen: Plan, cost: Cost, trial: Trial, val_count: int, seconds: float) -> tuple[Plan, float]:
+def _scheduled(chosen: Plan, cost: Cost, trial: _Trial, val_count: int, seconds: float) -> tuple[Plan, float]:
     """The plan with as many steps and validations as fit into the seconds, and the time that scoring and reporting take."""
     training, size = chosen.training, math.prod(trial.found.size_median)
     scale = math.prod(chosen.data.preprocess.scale or (1.0,))

@@ -49,7 +49,7 @@ class Survey:
         seen: tuple[dict[str, Sample], dict[str, Sample]] = ({}, {})
         datasets = [replace(data, load=_Checked(data, keys)) for data, keys in zip((train, val), seen, strict=True)]
         found = fingerprint(datasets[0])
-        check_truth(found, train.source)
+        _check_truth(found, train.source)
         return cls(found, datasets, seen)
 
     def check(self, channels: int, seconds: float) -> None:
@@ -72,7 +72,7 @@ class Survey:
             log.info("looked through %d of %d samples for damage; the others are read while training", done, total)
 
 
-def check_truth(found: Fingerprint, source: str) -> None:
+def _check_truth(found: Fingerprint, source: str) -> None:
     """See that there is something to learn.
 
     Raises:

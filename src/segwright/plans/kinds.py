@@ -20,13 +20,13 @@ def table_of(value: Any, path: str, reasons: Mapping[str, str], kind: Kind | Non
     """A dataclass as a TOML table; settings that are None are left out, as their absence means None."""
     table = tomlkit.table()
     if kind is not None:
-        table["kind"] = kind_of(value)
+        table["kind"] = _kind_of(value)
         if path in reasons:
             table["kind"].comment(reasons[path])
     elif path in reasons:
         table.comment(reasons[path])
     kinds = kinds_of(type(value))
-    for name in settings_of(type(value)):
+    for name in _settings_of(type(value)):
         content, where = getattr(value, name), f"{path}.{name}"
         if content is None:
             continue
@@ -49,31 +49,31 @@ def build(cls: type, table: dict[str, Any], path: str, *, own_modules: bool) -> 
     Raises:
         SettingError: with the dotted path of the setting that is unknown, missing or wrong.
     """
-    types, kinds, known = get_type_hints(cls), kinds_of(cls), list(settings_of(cls))
+    types, kinds, known = get_type_hints(cls), kinds_of(cls), list(_settings_of(cls))
     values = {}
     for name, content in table.items():
         where = f"{path}.{name}".lstrip(".")
         if name not in known:
             raise SettingError(f"there is no setting '{where}'{did_you_mean(name, known)}; known are {', '.join(known)}")
         if name in kinds and isinstance(content, dict):
-            values[name] = build_kind(content, where, kinds[name], own_modules=own_modules)
+            values[name] = _build_kind(content, where, kinds[name], own_modules=own_modules)
         elif name in kinds and isinstance(content, list):
             values[name] = tuple(
-                build_kind(one, f"{where}[{index}]", kinds[name], own_modules=own_modules) for index, one in enumerate(content)
+                _build_kind(one, f"{where}[{index}]", kinds[name], own_modules=own_modules) for index, one in enumerate(content)
             )
         elif name in kinds:
             raise SettingError(f"'{where}' is {content!r}, a group of settings is needed; choose one by '{where}.kind'")
         elif isinstance(content, dict) and is_dataclass(types[name]):
             values[name] = build(types[name], content, where, own_modules=own_modules)
         else:
-            values[name] = checked(content, types[name], where)
+            values[name] = _checked(content, types[name], where)
     for setting in fields(cls):
         if setting.name not in values and setting.default is MISSING and setting.default_factory is MISSING:
             raise SettingError(f"setting '{f'{path}.{setting.name}'.lstrip('.')}' is missing; add it to the plan")
     return cls(**values)
 
 
-def build_kind(table: Any, path: str, kind: Kind, *, own_modules: bool) -> Any:
+def _build_kind(table: Any, path: str, kind: Kind, *, own_modules: bool) -> Any:
     """An instance of the class that the table's `kind` names in a folder of this package, or in a user's own module."""
     name = table.get("kind") if isinstance(table, dict) else None
     if not isinstance(name, str):
@@ -87,7 +87,7 @@ def build_kind(table: Any, path: str, kind: Kind, *, own_modules: bool) -> Any:
     return build(class_of(find(f"segwright.{kind.folder}", name)), rest, path, own_modules=own_modules)
 
 
-def settings_of(cls: type) -> Iterator[str]:
+def _settings_of(cls: type) -> Iterator[str]:
     """The names of the settings of a dataclass; the reasons of a plan are none."""
     return (setting.name for setting in fields(cls) if setting.name != "reasons")
 
@@ -99,7 +99,7 @@ def kinds_of(cls: type) -> dict[str, Kind]:
     return {name: mark for name, mark in marks if isinstance(mark, Kind)}
 
 
-def kind_of(value: object) -> str:
+def _kind_of(value: object) -> str:
     """The name under which a class is found: its file's name, or the dotted name of a user's own module."""
     module = type(value).__module__
     return module.rsplit(".", maxsplit=1)[-1] if module.startswith("segwright.") else module
@@ -118,7 +118,7 @@ def class_of(module: ModuleType) -> type:
     return found
 
 
-def checked(content: Any, expected: Any, path: str) -> Any:
+def _checked(content: Any, expected: Any, path: str) -> Any:
     """A value converted to the type of its setting.
 
     Raises:
@@ -148,10 +148,10 @@ def assign(table: dict[str, Any], assignment: str) -> None:
             raise SettingError(f"'{path.strip()}' does not exist: '{parent}' is a value, not a group of settings")
     if name == "kind":
         table.clear()
-    table[name] = parsed(text.strip())
+    table[name] = _parsed(text.strip())
 
 
-def parsed(text: str) -> Any:
+def _parsed(text: str) -> Any:
     """A value written as in TOML; what is no TOML value is text."""
     try:
         return tomlkit.value(text).unwrap()

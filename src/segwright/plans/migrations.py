@@ -27,7 +27,7 @@ def migrated(table: Table, source: str) -> Table:
     return table
 
 
-def to_version_2(table: Table) -> Table:
+def _to_version_2(table: Table) -> Table:
     """Parts by what they do: a task that owns its loss, a sampler, an optimiser, and `scale` per axis instead of `zoom`."""
     new = {name: dict(content) if isinstance(content, dict) else content for name, content in table.items()}
     training, data = new.get("training", {}), new.get("data", {})
@@ -53,4 +53,4 @@ def to_version_2(table: Table) -> Table:
     return {"version": 2} | new | {"inference": inference}
 
 
-STEPS: tuple[Callable[[Table], Table], ...] = (to_version_2,)
+STEPS: tuple[Callable[[Table], Table], ...] = (_to_version_2,)

@@ -56,18 +56,18 @@ SUSPECT_NOTE = (
 def atlas_sections(atlas: Atlas) -> list[str]:
     """The sections of a page, each empty where there is nothing to say."""
     return [
-        section("Objects by cause", CAUSE_NOTE, cause_part(atlas), side=True),
-        section("Panoptic quality", QUALITY_NOTE, quality_part(atlas), side=True),
-        section("Borders and interiors", BORDER_NOTE, border_part(atlas), side=True),
+        section("Objects by cause", CAUSE_NOTE, _cause_part(atlas), side=True),
+        section("Panoptic quality", QUALITY_NOTE, _quality_part(atlas), side=True),
+        section("Borders and interiors", BORDER_NOTE, _border_part(atlas), side=True),
     ]
 
 
-def label_names(atlas: Atlas) -> tuple[str, ...]:
+def _label_names(atlas: Atlas) -> tuple[str, ...]:
     """Names of the labels of borders.py: the classes, and what lies around objects."""
     return (*atlas.classes.names, "background")
 
 
-def border_part(atlas: Atlas) -> str:
+def _border_part(atlas: Atlas) -> str:
     """Charts and a table of wrong pixels by distance from a border; empty without pixels."""
     pixels, wrong = atlas.borders.values  # (K + 1, B) each
     if not pixels.any():
@@ -76,20 +76,20 @@ def border_part(atlas: Atlas) -> str:
     if not wrong.any():
         return '<p class="finding">No pixel is wrong.</p>'
     share, room = wrong[:, :near].sum() / wrong.sum(), pixels[:, :near].sum() / pixels.sum()
-    inner = ratio(wrong[:, near:].sum(), pixels[:, near:].sum())
+    inner = _ratio(wrong[:, near:].sum(), pixels[:, near:].sum())
     text = (
         f"{small_percent(share)} of all wrong pixels lie within {NEAR} px of a border, as do {small_percent(room)} of all "
         f"pixels. Farther inside, {small_percent(inner)} of the pixels are wrong."
     )
     names = band_names()
     where = wrong.sum(axis=0) / wrong.sum()
-    rate = [ratio(part, whole) for part, whole in zip(wrong.sum(axis=0), pixels.sum(axis=0), strict=True)]
+    rate = [_ratio(part, whole) for part, whole in zip(wrong.sum(axis=0), pixels.sum(axis=0), strict=True)]
     charts = bar_chart("Where wrong pixels lie", "of all wrong pixels", names, where, "pixels from a border")
     charts += bar_chart("How often a pixel is wrong", "of the pixels there", names, rate, "pixels from a border")
-    return f'<p class="finding">{escape(text)}</p><div class="charts two">{charts}</div>{border_table(atlas)}'
+    return f'<p class="finding">{escape(text)}</p><div class="charts two">{charts}</div>{_border_table(atlas)}'
 
 
-def border_table(atlas: Atlas) -> str:
+def _border_table(atlas: Atlas) -> str:
     """A table of the labels by their wrong pixels: how many of them lie near a border, and how often pixels are wrong there."""
     pixels, wrong = atlas.borders.values
     near, rows = BANDS.index(NEAR) + 1, []
@@ -97,15 +97,15 @@ def border_table(atlas: Atlas) -> str:
     for k in np.argsort(-wrong.sum(axis=1), kind="stable"):
         if wrong[k].any():
             shares = (
-                ratio(wrong[k].sum(), wrong.sum()),
-                ratio(wrong[k, :near].sum(), wrong[k].sum()),
-                ratio(wrong[k, :near].sum(), pixels[k, :near].sum()),
-                ratio(wrong[k, near:].sum(), pixels[k, near:].sum()),
+                _ratio(wrong[k].sum(), wrong.sum()),
+                _ratio(wrong[k, :near].sum(), wrong[k].sum()),
+                _ratio(wrong[k, :near].sum(), pixels[k, :near].sum()),
+                _ratio(wrong[k, near:].sum(), pixels[k, near:].sum()),
             )
             cells = "".join(f"<td>{meter(percent(each), each)}</td>" for each in shares)
-            rows.append(f"<tr><td>{swatch(colors[k])}{escape(label_names(atlas)[k])}</td>{cells}</tr>")
+            rows.append(f"<tr><td>{swatch(colors[k])}{escape(_label_names(atlas)[k])}</td>{cells}</tr>")
     return (
-        f'<div class="scroll"><table{dense(rows)}><thead><tr><th>True class</th><th>Of all wrong, %</th>'
+        f'<div class="scroll"><table{_dense(rows)}><thead><tr><th>True class</th><th>Of all wrong, %</th>'
         f"<th>Of them within {NEAR} px</th><th>Wrong within {NEAR} px</th><th>Wrong farther in</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
@@ -118,7 +118,7 @@ def band_names() -> list[str]:
     return [*names, f"> {BANDS[-1]}"]
 
 
-def cause_part(atlas: Atlas) -> str:
+def _cause_part(atlas: Atlas) -> str:
     """What AP is lost to, as a sentence and a table with bars; empty without objects."""
     if not atlas.has_objects:
         return ""
@@ -136,9 +136,9 @@ def cause_part(atlas: Atlas) -> str:
         text += " All predictions have the same score, so AP depends on their order; PQ does not."
     predicted, true = atlas.objects.predicted(), atlas.objects.true.sum(axis=0)
     longest = max(*costs.values(), 1e-9)  # 1e-9: nothing is lost at all
-    rows = [cause_row(MATCHED, "", predicted, true)]
+    rows = [_cause_row(MATCHED, "", predicted, true)]
     rows += [
-        cause_row(cause, meter(f"{gain:.3f}", max(gain, 0) / longest), predicted, true)
+        _cause_row(cause, meter(f"{gain:.3f}", max(gain, 0) / longest), predicted, true)
         for name, gain in costs.items()
         if predicted[cause := OUTCOMES.index(name)] + true[cause]
     ]
@@ -156,14 +156,14 @@ SPOKEN = {
 }  # fmt: skip
 
 
-def cause_row(cause: int, bar: str, predicted: np.ndarray, true: np.ndarray) -> str:
+def _cause_row(cause: int, bar: str, predicted: np.ndarray, true: np.ndarray) -> str:
     """A row of the table of causes: name and meaning, what it costs, predictions and true objects of that fate."""
     meaning = f"<div class=muted>{escape(MEANINGS[cause])}</div>" if cause in MEANINGS else ""
     numbers = "".join(f'<td class="num">{int(count[cause]) or "–"}</td>' for count in (predicted, true))
     return f"<tr><td>{swatch(FATE_COLORS[cause])}{OUTCOMES[cause]}{meaning}</td><td>{bar}</td>{numbers}</tr>"
 
 
-def quality_part(atlas: Atlas) -> str:
+def _quality_part(atlas: Atlas) -> str:
     """PQ of each class as a bar of what is reached and what is lost by what; empty without objects."""
     sums = atlas.quality.values  # (K, 4): IoU of matches, matches, false, missed
     size = sums[:, 1] + 0.5 * sums[:, 2] + 0.5 * sums[:, 3]
@@ -197,7 +197,7 @@ def quality_part(atlas: Atlas) -> str:
     )
     return (
         f'<p class="finding">{escape(text)}</p><div class="chips">{chips}</div><div class="scroll">'
-        f"<table{dense(rows)}><thead><tr><th>Class</th>"
+        f"<table{_dense(rows)}><thead><tr><th>Class</th>"
         '<th class="main-column">Of a PQ of 1</th><th class="num">PQ, %</th><th class="num">SQ</th>'
         f'<th class="num">RQ</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
@@ -210,11 +210,11 @@ def suspect_section(atlas: Atlas) -> str:
         return ""
     colors = {"truth": TRUE_COLOR, "prediction": PREDICTED_COLOR, "both": BOTH_COLOR}
     chips = "".join(f"<span>{swatch(color)}{name}</span>" for name, color in colors.items())
-    cards = "".join(map(suspect_card, found))
+    cards = "".join(map(_suspect_card, found))
     return section("Labels to look at", SUSPECT_NOTE, f'<div class="chips">{chips}</div><div class="suspects">{cards}</div>')
 
 
-def suspect_card(suspect: LabelError) -> str:
+def _suspect_card(suspect: LabelError) -> str:
     """One suspect: its picture, kind, reason and place."""
     picture = embedded(suspect.picture, escape(suspect.kind)) if suspect.picture else ""
     return (
@@ -232,12 +232,12 @@ def place_text(box: Sequence[tuple[int, int]]) -> str:
     return ", ".join(parts)
 
 
-def dense(rows: Sequence[str]) -> str:
+def _dense(rows: Sequence[str]) -> str:
     """The attribute of a table whose rows are so many that they move closer."""
     return " class=dense" if len(rows) > MANY_ROWS else ""
 
 
-def ratio(part: float, whole: float) -> float:
+def _ratio(part: float, whole: float) -> float:
     """part / whole, NaN where the whole is 0."""
     return float(part / whole) if whole else float("nan")
 

@@ -21,7 +21,7 @@ def confusion_map(scores: Scores) -> str:
 
     Classes that are neither in the truth nor predicted are left out.
     """
-    names, columns, matrix = occurring(scores)
+    names, columns, matrix = _occurring(scores)
     if not matrix.any() or len(matrix) > MAX_CLASSES:
         return ""
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -48,7 +48,7 @@ def confusion_map(scores: Scores) -> str:
             f'height="{cell - 1:.2f}"></rect>'
         )
         parts += [
-            heat_cell(
+            _heat_cell(
                 room + j * cell, y, cell, float(row[j]), j == k, f"{names[k]} taken for {columns[j]}" if j != k else names[k]
             )
             for j in np.flatnonzero((row >= 0.001) | (np.arange(len(row)) == k) & (row > 0))  # 0.001: less cannot be seen
@@ -60,7 +60,7 @@ def confusion_map(scores: Scores) -> str:
     )
 
 
-def heat_cell(x: float, y: float, cell: float, share: float, is_right: bool, title: str) -> str:
+def _heat_cell(x: float, y: float, cell: float, share: float, is_right: bool, title: str) -> str:
     """One square of the map, with its number where there is room."""
     strength = share**0.5
     style = f'class="{"right" if is_right else "wrong"}" fill-opacity="{strength:.2f}"'
@@ -77,7 +77,7 @@ def heat_cell(x: float, y: float, cell: float, share: float, is_right: bool, tit
 
 def mistakes(scores: Scores) -> str:
     """A list of the mistakes that cost the most pixels, as shares of all true pixels and of the true class."""
-    names, columns, matrix = occurring(scores)
+    names, columns, matrix = _occurring(scores)
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     largest = np.argsort(wrong, axis=None, kind="stable")[::-1][:MAX_MISTAKES]
@@ -94,7 +94,7 @@ def mistakes(scores: Scores) -> str:
     return f'{title}<ul class="mistakes">{"".join(items)}</ul>' if items else ""
 
 
-def occurring(scores: Scores) -> tuple[list[str], list[str], np.ndarray]:
+def _occurring(scores: Scores) -> tuple[list[str], list[str], np.ndarray]:
     """Names of the rows and of the columns, and the matrix of the classes that occur.
 
     Columns are one more than rows where some pixels have no predicted class.

@@ -58,8 +58,8 @@ def write_report(
         OutputError: the path cannot be written.
     """
     sections = [
-        f"<section>{headline(scores)}</section>",
-        section("Per class", CLASS_NOTE, class_table(scores), side=True),
+        f"<section>{_headline(scores)}</section>",
+        section("Per class", CLASS_NOTE, _class_table(scores), side=True),
         section("Confusion", CONFUSION_NOTE, confusion_map(scores) + mistakes(scores) if scores.matrix else "", side=True),
         *(atlas_sections(atlas) if atlas else ()),
         section("Learning", "", learning_curves(log)),
@@ -67,26 +67,26 @@ def write_report(
         suspect_section(atlas) if atlas else "",
         section("Plan", "All settings of the run, each choice with its reason.", plan_table(plan_text), side=True),
     ]
-    lead = f"Measured on {scores.size} with {len(scores.classes)} classes. {extremes(scores)}"
+    lead = f"Measured on {scores.size} with {len(scores.classes)} classes. {_extremes(scores)}"
     replace_file(Path(path), page(title, "Segmentation report", lead, sections, footer or {}).encode())
 
 
-def titles(scores: Scores) -> list[str]:
+def _titles(scores: Scores) -> list[str]:
     """The scores that were measured of each class, in their order, such as IoU and Dice."""
     return list(dict.fromkeys(name.partition("/")[0] for name in scores.values if "/" in name))
 
 
-def of_class(scores: Scores, title: str, name: str) -> float:
+def _of_class(scores: Scores, title: str, name: str) -> float:
     """A score of a class, NaN where it was not measured."""
     return scores.values.get(f"{title}/{name}", np.nan)
 
 
-def extremes(scores: Scores) -> str:
+def _extremes(scores: Scores) -> str:
     """A sentence on the best and the worst class; empty for fewer than two."""
-    if not titles(scores) or is_distance(titles(scores)[0]):
+    if not _titles(scores) or is_distance(_titles(scores)[0]):
         return ""
-    title = titles(scores)[0]
-    values = [(of_class(scores, title, name), name) for name in scores.classes.names]
+    title = _titles(scores)[0]
+    values = [(_of_class(scores, title, name), name) for name in scores.classes.names]
     known = sorted(pair for pair in values if np.isfinite(pair[0]))
     if len(known) < 2:
         return ""
@@ -94,23 +94,23 @@ def extremes(scores: Scores) -> str:
     return f"Best at {best} ({title} {small_percent(high)}), weakest at {worst} ({small_percent(low)})."
 
 
-def headline(scores: Scores) -> str:
+def _headline(scores: Scores) -> str:
     """The main score in large figures, other summaries beside it, and below them how all were measured."""
     names = [name for name in scores.values if "/" not in name]
     if not names:
         return ""
-    main = f'<div class="big">{summary(names[0], scores)}</div>'
+    main = f'<div class="big">{_summary(names[0], scores)}</div>'
     beside = [name for name in names[1:] if name in HEADLINES][:MOST_HEADLINES]
-    others = "".join(f"<div>{summary(name, scores)}</div>" for name in beside)
+    others = "".join(f"<div>{_summary(name, scores)}</div>" for name in beside)
     rest = [name for name in names[1:] if name not in beside]
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in scores.notes)
     return (
-        f'<div class="figures">{main}<div class="small">{others}</div></div>{notes}{rest_table(scores, rest)}'
-        f"{conventions(scores)}"
+        f'<div class="figures">{main}<div class="small">{others}</div></div>{notes}{_rest_table(scores, rest)}'
+        f"{_conventions(scores)}"
     )
 
 
-def conventions(scores: Scores) -> str:
+def _conventions(scores: Scores) -> str:
     """How each metric counts, a paragraph each."""
     parts = "".join(
         f'<p class="note"><b>{escape(name.replace("_", " ").capitalize())}</b> {escape(text)}</p>'
@@ -119,7 +119,7 @@ def conventions(scores: Scores) -> str:
     return f'<div class="conventions">{parts}</div>'
 
 
-def rest_table(scores: Scores, names: Sequence[str]) -> str:
+def _rest_table(scores: Scores, names: Sequence[str]) -> str:
     """The summary scores that do not stand in large figures, with their intervals, folded away; empty without any."""
     if not names:
         return ""
@@ -137,7 +137,7 @@ def rest_table(scores: Scores, names: Sequence[str]) -> str:
     )
 
 
-def summary(name: str, scores: Scores) -> str:
+def _summary(name: str, scores: Scores) -> str:
     """One score as a figure with its interval."""
     value, interval = scores.values.get(name, np.nan), scores.intervals.get(name, (np.nan, np.nan))
     low, high = (score_text(name, end, unit="") for end in interval)
@@ -149,14 +149,14 @@ def summary(name: str, scores: Scores) -> str:
     return f'<div class="label">{label}</div>{number}{bar}<div class="interval">{text}</div>'
 
 
-def class_table(scores: Scores) -> str:
+def _class_table(scores: Scores) -> str:
     """A table of the classes, best first by the first score: its interval, further scores, and the share of the true pixels."""
-    shown = titles(scores)[:MOST_COLUMNS]
+    shown = _titles(scores)[:MOST_COLUMNS]
     if not shown:
         return ""
     pixels = scores.confusion().sum(axis=1) if len(scores.matrix) else None
     sign = 1 if is_distance(shown[0]) else -1
-    order = [(sign * of_class(scores, shown[0], name), k, name) for k, name in enumerate(scores.classes.names)]
+    order = [(sign * _of_class(scores, shown[0], name), k, name) for k, name in enumerate(scores.classes.names)]
     rows, left_out = [], 0
     for rank, k, name in sorted(order, key=lambda row: np.inf if np.isnan(row[0]) else row[0]):
         if np.isnan(rank) and len(order) > MANY_CLASSES:
@@ -164,7 +164,7 @@ def class_table(scores: Scores) -> str:
             continue
         cells = []
         for title in shown:
-            value = of_class(scores, title, name)
+            value = _of_class(scores, title, name)
             interval = scores.intervals.get(f"{title}/{name}") if title == shown[0] else None
             text = score_text(title, value, unit="")
             cells.append(f'<td class="num">{text}</td>' if is_distance(title) else f"<td>{meter(text, value, interval)}</td>")

@@ -51,7 +51,7 @@ class Checkpointer:
         predictor = training_predictor(learner.ema, self.plan, self.val_set.classes)
         keys = self.val_set.keys[fabric.global_rank :: fabric.world_size]
         share = count_predictions(predictor, self.val_set, metrics=[score], keys=keys)
-        tallies = gathered(share, fabric)
+        tallies = _gathered(share, fabric)
         if not fabric.is_global_zero:
             return
         value = Tally.merged(tallies, self.val_set.keys).scores(resamples=0).values[score]
@@ -61,7 +61,7 @@ class Checkpointer:
             ModelFile(learner.ema.state_dict(), self.plan, self.val_set.classes).write(self.run / MODEL_FILE)
 
 
-def gathered(share: Tally, fabric: Fabric) -> list[Tally]:
+def _gathered(share: Tally, fabric: Fabric) -> list[Tally]:
     """What each process has counted, in the order of their ranks."""
     if fabric.world_size == 1:
         return [share]

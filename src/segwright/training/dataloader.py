@@ -54,7 +54,7 @@ class CropDataset:
 
     def parts(self, positions: Sequence[int], accumulate: int) -> list[Batch]:
         """The crops at some positions, as so many batches of one size."""
-        return collated(self.plan.task, [self[position] for position in positions], accumulate)
+        return _collated(self.plan.task, [self[position] for position in positions], accumulate)
 
 
 def batches(crops: CropDataset, start: int, accumulate: int, *, rank: int, world: int) -> Iterator[list[Batch]]:
@@ -71,7 +71,7 @@ def batches(crops: CropDataset, start: int, accumulate: int, *, rank: int, world
     pool = ThreadPoolExecutor(max(1, min(MOST_THREADS, (os.cpu_count() or 1) // world - 1)))
     try:
         for made in ahead_of(([pool.submit(crops.__getitem__, n) for n in ahead] for ahead in positions), AHEAD):
-            parts = collated(crops.plan.task, [crop.result() for crop in made], accumulate)
+            parts = _collated(crops.plan.task, [crop.result() for crop in made], accumulate)
             yield [Batch(part.keys, part.image.pin_memory(), pinned(part.target)) for part in parts]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -86,7 +86,7 @@ def ahead_of(started: Iterator[T], count: int) -> Iterator[T]:
     yield from waiting
 
 
-def collated(task: Task, crops: list[tuple[str, np.ndarray, Any]], accumulate: int) -> list[Batch]:
+def _collated(task: Task, crops: list[tuple[str, np.ndarray, Any]], accumulate: int) -> list[Batch]:
     """Crops as so many batches of one size."""
     size = len(crops) // accumulate
     return [task.collate(crops[first : first + size]) for first in range(0, len(crops), size)]

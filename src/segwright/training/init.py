@@ -21,7 +21,9 @@ def initialise(network: nn.Module, init: Init, *, own_modules: bool = False) -> 
     if init.weights is None:
         return []
     source = (
-        fetched(network) if init.weights == TIMM else ModelFile.read(model_path(init.weights), own_modules=own_modules).weights
+        _fetched(network)
+        if init.weights == TIMM
+        else ModelFile.read(_model_path(init.weights), own_modules=own_modules).weights
     )
     own = network.state_dict()
     fitting = {name: source[name] for name, tensor in own.items() if name in source and source[name].shape == tensor.shape}
@@ -34,7 +36,7 @@ def initialise(network: nn.Module, init: Init, *, own_modules: bool = False) -> 
     return [name for name in own if name not in fitting]
 
 
-def fetched(network: nn.Module) -> dict[str, Tensor]:
+def _fetched(network: nn.Module) -> dict[str, Tensor]:
     """timm's weights for the encoder of a network, under the network's names.
 
     Raises:
@@ -49,6 +51,6 @@ def fetched(network: nn.Module) -> dict[str, Tensor]:
     return {f"encoder.{name}": tensor for name, tensor in timm.fetch(encoder).items()}
 
 
-def model_path(weights: str) -> Path:
+def _model_path(weights: str) -> Path:
     """The model file of a run's folder, or the file itself."""
     return Path(weights) / "model.safetensors" if Path(weights).is_dir() else Path(weights)

@@ -43,7 +43,7 @@ def numbers_of(record: dict[str, Any]) -> dict[str, float]:
 Log = Callable[[dict[str, Any], int], None]
 
 
-def csv(run: Path) -> Log:
+def _csv(run: Path) -> Log:
     """Lightning's metrics.csv."""
     from lightning_fabric.loggers.csv_logs import CSVLogger
 
@@ -51,32 +51,32 @@ def csv(run: Path) -> Log:
     return lambda numbers, step: table.log_metrics(numbers, step)
 
 
-def tensorboard(run: Path) -> Log:
+def _tensorboard(run: Path) -> Log:
     """TensorBoard's events, in a folder of the run."""
-    library("tensorboard")
+    _library("tensorboard")
     from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
     board = TensorBoardLogger(run, name="tensorboard", version="")
     return lambda numbers, step: board.log_metrics(numbers, step)
 
 
-def mlflow(run: Path) -> Log:
+def _mlflow(run: Path) -> Log:
     """MLflow's tracking, where MLFLOW_TRACKING_URI says."""
-    tracking = library("mlflow")
+    tracking = _library("mlflow")
     tracking.start_run(run_name=run.name)
     return lambda numbers, step: tracking.log_metrics(numbers, step=step)
 
 
-def wandb(run: Path) -> Log:
+def _wandb(run: Path) -> Log:
     """Weights & Biases, as its own settings say."""
-    board = library("wandb").init(name=run.name, dir=str(run))
+    board = _library("wandb").init(name=run.name, dir=str(run))
     return lambda numbers, step: board.log(numbers, step=step)
 
 
-LOGGERS: dict[str, Callable[[Path], Log]] = {"csv": csv, "tensorboard": tensorboard, "mlflow": mlflow, "wandb": wandb}
+LOGGERS: dict[str, Callable[[Path], Log]] = {"csv": _csv, "tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
 
 
-def library(name: str) -> Any:
+def _library(name: str) -> Any:
     """A package that only its logger needs.
 
     Raises:

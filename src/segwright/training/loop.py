@@ -49,13 +49,13 @@ def train(
     """
     run = Path(run)
     fabric = launch(plan.training)
-    train_set, val_set = checked_splits(plan, splits)
+    train_set, val_set = _checked_splits(plan, splits)
     learner, log = Learner.new(plan, fabric), TrainLog(run, watchers)
-    state = resumed(learner, log) if resume else started(learner, log, own_modules=own_modules)
+    state = _resumed(learner, log) if resume else _started(learner, log, own_modules=own_modules)
     fabric.barrier()
     crops = CropDataset.of(train_set, plan)
-    clock, checkpointer = Clock(state, plan.training.steps, minutes, fabric), Checkpointer(run, plan, val_set, log)
-    feed = feed_from(state, crops, fabric)
+    clock, checkpointer = _Clock(state, plan.training.steps, minutes, fabric), Checkpointer(run, plan, val_set, log)
+    feed = _feed_from(state, crops, fabric)
     while True:
         progress = clock.progress()
         checkpointer.keep(learner, state, progress)
@@ -68,14 +68,14 @@ def train(
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            accumulate_more(state, plan, fabric, log)
-            feed = feed_from(state, crops, fabric)
+            _accumulate_more(state, plan, fabric, log)
+            feed = _feed_from(state, crops, fabric)
             continue
-        check_finite(sum(losses.values()), state, parts, run)
+        _check_finite(sum(losses.values()), state, parts, run)
         state.step += 1
         state.position += plan.training.batch_size
         if fabric.is_global_zero:
-            facts = step_facts(plan, fabric, losses, rate, time.perf_counter() - begun)
+            facts = _step_facts(plan, fabric, losses, rate, time.perf_counter() - begun)
             log.add(step=state.step, seconds=clock.seconds(), progress=progress, **facts)
 
 
@@ -91,7 +91,7 @@ def step(learner: Learner, parts: Sequence[Batch], number: int, rate: float) -> 
     generator = torch.Generator(fabric.device).manual_seed(training.seed + number)
     learner.parallel.train()
     for part_number, part in enumerate(parts, start=1):
-        batch = on_device(part, fabric, channels_last=training.channels_last)
+        batch = _on_device(part, fabric, channels_last=training.channels_last)
         with fabric.no_backward_sync(learner.parallel, enabled=part_number < len(parts)):
             terms = dict(learner.plan.task.loss(learner.parallel, batch, generator))
             if len(parts) > 1:
@@ -109,7 +109,7 @@ def step(learner: Learner, parts: Sequence[Batch], number: int, rate: float) -> 
     return dict(zip(sums, values, strict=True))
 
 
-def on_device(batch: Batch, fabric: Fabric, *, channels_last: bool) -> Batch:
+def _on_device(batch: Batch, fabric: Fabric, *, channels_last: bool) -> Batch:
     """A batch where the network is, its image in the memory format of the network."""
     batch = fabric.to_device(batch)
     if not channels_last:
@@ -117,18 +117,18 @@ def on_device(batch: Batch, fabric: Fabric, *, channels_last: bool) -> Batch:
     return batch._replace(image=batch.image.contiguous(memory_format=layout(batch.image.ndim - 2)))
 
 
-def step_facts(plan: Plan, fabric: Fabric, losses: Mapping[str, float], rate: float, took_s: float) -> dict[str, Any]:
+def _step_facts(plan: Plan, fabric: Fabric, losses: Mapping[str, float], rate: float, took_s: float) -> dict[str, Any]:
     """What the log says of a step: its losses, its learning rate, and what it took."""
     return {
         "loss": sum(losses.values()),
         "losses": dict(losses),
         "learning_rate": rate * plan.optimiser.learning_rate,
         "samples_per_s": round(plan.training.batch_size / took_s, 2),
-        "memory_gb": memory_gb(fabric),
+        "memory_gb": _memory_gb(fabric),
     }
 
 
-def started(learner: Learner, log: TrainLog, *, own_modules: bool) -> State:
+def _started(learner: Learner, log: TrainLog, *, own_modules: bool) -> State:
     """Where a new run stands, whose folder is made once all that it starts from was read."""
     plan, random = learner.plan, initialise(learner.network, learner.plan.init, own_modules=own_modules)
     if learner.fabric.is_global_zero:
@@ -141,7 +141,7 @@ def started(learner: Learner, log: TrainLog, *, own_modules: bool) -> State:
     return State(accumulate=plan.training.accumulate)
 
 
-def resumed(learner: Learner, log: TrainLog) -> State:
+def _resumed(learner: Learner, log: TrainLog) -> State:
     """Where a run stood when it was saved last; what learns is filled with what was learnt."""
     check_resumable(log.run)
     state = State.read(log.run, learner)
@@ -151,7 +151,7 @@ def resumed(learner: Learner, log: TrainLog) -> State:
 
 
 @dataclass
-class Clock:
+class _Clock:
     """How far a run is, 0 to 1: by its steps, or by the time it may take if that is given. All processes read the same."""
 
     state: State
@@ -174,7 +174,7 @@ class Clock:
         return self.fabric.broadcast(self.state.seconds / (60 * self.minutes))
 
 
-def checked_splits(plan: Plan, splits: Splits | None) -> tuple[Dataset, Dataset]:
+def _checked_splits(plan: Plan, splits: Splits | None) -> tuple[Dataset, Dataset]:
     """The training and the validation samples of a plan, as its task sees them.
 
     Raises:
@@ -193,12 +193,12 @@ def checked_splits(plan: Plan, splits: Splits | None) -> tuple[Dataset, Dataset]
     return train_set, val_set
 
 
-def feed_from(state: State, crops: CropDataset, fabric: Fabric) -> Iterator[list[Batch]]:
+def _feed_from(state: State, crops: CropDataset, fabric: Fabric) -> Iterator[list[Batch]]:
     """The batches that come next."""
     return batches(crops, state.position, state.accumulate, rank=fabric.global_rank, world=fabric.world_size)
 
 
-def memory_gb(fabric: Fabric) -> float:
+def _memory_gb(fabric: Fabric) -> float:
     """The memory that the GPU held at most since the last call, or that the process holds on a CPU."""
     if fabric.device.type == "cpu":
         return round(psutil.Process().memory_info().rss / 2**30, 2)
@@ -207,7 +207,7 @@ def memory_gb(fabric: Fabric) -> float:
     return round(peak, 2)
 
 
-def accumulate_more(state: State, plan: Plan, fabric: Fabric, log: TrainLog) -> None:
+def _accumulate_more(state: State, plan: Plan, fabric: Fabric, log: TrainLog) -> None:
     """Go on with the same batch in twice as many parts after memory ran out.
 
     Raises:
@@ -225,7 +225,7 @@ def accumulate_more(state: State, plan: Plan, fabric: Fabric, log: TrainLog) -> 
         log.add(step=state.step, event=event, accumulate=state.accumulate)
 
 
-def check_finite(loss: float, state: State, parts: Sequence[Batch], run: Path) -> None:
+def _check_finite(loss: float, state: State, parts: Sequence[Batch], run: Path) -> None:
     """Stop a run whose loss is lost.
 
     Raises:

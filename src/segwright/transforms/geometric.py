@@ -125,14 +125,14 @@ def source_nodes(
 
 def spline_noise(positions: list[np.ndarray], generator: np.random.Generator) -> np.ndarray:
     """Random field (n, *G) of standard deviation 1 at the positions along each axis: a cubic B-spline of unit cells."""
-    bases = [spline_basis(at) for at in positions]
+    bases = [_spline_basis(at) for at in positions]
     field = generator.standard_normal((len(bases), *(basis.shape[1] for basis in bases)))
     for axis, basis in enumerate(bases, start=1):
         field = np.moveaxis(np.tensordot(basis, field, axes=(1, axis)), 0, axis)
     return field
 
 
-def spline_basis(position: np.ndarray) -> np.ndarray:
+def _spline_basis(position: np.ndarray) -> np.ndarray:
     """Weights (G, number of controls) of control values at -1, 0, 1, ...; unit noise in gives unit noise out, on average."""
     control = np.arange(-1, math.floor(position.max()) + 3)  # 3: a cubic reaches two controls past its cell
     distance = np.abs(position[:, None] - control)
@@ -148,7 +148,7 @@ def resample(sample: Sample, shape: tuple[int, ...], nodes: np.ndarray, spacing_
     planes = truth.planes if truth is not None else np.empty((0, *sample.grid.shape), np.int32)
     image_out = np.empty((len(image), *shape), np.float32)
     planes_out = np.empty((len(planes), *shape), np.int32)
-    kernel = resample_2d if len(shape) == 2 else resample_3d
+    kernel = _resample_2d if len(shape) == 2 else _resample_3d
     kernel(image, planes, nodes, image_out, planes_out)
     if truth is not None:
         truth = Segmentation(planes_out, truth.class_ids, truth.instance_ids, truth.scores, truth.classes)
@@ -156,7 +156,7 @@ def resample(sample: Sample, shape: tuple[int, ...], nodes: np.ndarray, spacing_
 
 
 @njit(cache=True, nogil=True, inline="always")
-def reflected(index: int, side: int) -> int:
+def _reflected(index: int, side: int) -> int:
     """The index inside 0 .. side - 1 that shows at `index` when an axis is mirrored at its first and last pixel."""
     while index < 0 or index >= side:  # a loop and not a remainder: one turn nearly always, and no slow division
         index = -index if index < 0 else 2 * side - 2 - index
@@ -166,7 +166,7 @@ def reflected(index: int, side: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def resample_2d(
+def _resample_2d(
     image: np.ndarray, planes: np.ndarray, nodes: np.ndarray, image_out: np.ndarray, planes_out: np.ndarray
 ) -> None:
     """Fill the image bilinearly and the planes by nearest neighbour, both at the same source coordinate."""
@@ -185,8 +185,8 @@ def resample_2d(
             dy, dx = np.float32(y - top), np.float32(x - left)
             bottom, right = top + 1, left + 1
             if top < 0 or left < 0 or bottom >= H or right >= W:
-                top, bottom = reflected(top, H), reflected(bottom, H)
-                left, right = reflected(left, W), reflected(right, W)
+                top, bottom = _reflected(top, H), _reflected(bottom, H)
+                left, right = _reflected(left, W), _reflected(right, W)
             for c in range(C):
                 above, below = np.float32(image[c, top, left]), np.float32(image[c, bottom, left])
                 above += dx * (np.float32(image[c, top, right]) - above)
@@ -199,7 +199,7 @@ def resample_2d(
 
 
 @njit(cache=True, nogil=True)
-def resample_3d(
+def _resample_3d(
     image: np.ndarray, planes: np.ndarray, nodes: np.ndarray, image_out: np.ndarray, planes_out: np.ndarray
 ) -> None:
     """As resample_2d, trilinearly, on (D, H, W)."""
@@ -224,19 +224,19 @@ def resample_3d(
                     part[axis] = np.float32(at[axis] - low[axis])
                     high[axis] = low[axis] + 1
                     if low[axis] < 0 or high[axis] >= size[axis]:
-                        low[axis], high[axis] = reflected(low[axis], size[axis]), reflected(high[axis], size[axis])
+                        low[axis], high[axis] = _reflected(low[axis], size[axis]), _reflected(high[axis], size[axis])
                     at[axis] = math.floor(at[axis] + 0.5)
                     known = known and 0 <= at[axis] < size[axis]
                 for c in range(len(image)):
-                    front = bilinear(image[c, low[0]], low, high, part)
-                    back = bilinear(image[c, high[0]], low, high, part)
+                    front = _bilinear(image[c, low[0]], low, high, part)
+                    back = _bilinear(image[c, high[0]], low, high, part)
                     image_out[c, k, i, j] = front + part[0] * (back - front)
                 for p in range(len(planes)):
                     planes_out[p, k, i, j] = planes[p, int(at[0]), int(at[1]), int(at[2])] if known else VOID
 
 
 @njit(cache=True, nogil=True, inline="always")
-def bilinear(plane: np.ndarray, low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.float32:
+def _bilinear(plane: np.ndarray, low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.float32:
     """Value of a slice (H, W) between the rows and columns `low` and `high`, entries 1 and 2 of each."""
     above, below = np.float32(plane[low[1], low[2]]), np.float32(plane[high[1], low[2]])
     above += part[2] * (np.float32(plane[low[1], high[2]]) - above)

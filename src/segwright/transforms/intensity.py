@@ -62,12 +62,12 @@ class Intensity:
         curves, low, per_unit, strength = (
             np.ascontiguousarray(part, np.float32) for part in (curves.T, low, (POINTS - 1) / span, strength)
         )
-        change(image, np.float32(np.exp(saturation)), curves, low, per_unit, strength, seed, result)
+        _change(image, np.float32(np.exp(saturation)), curves, low, per_unit, strength, seed, result)
         return replace(sample, image=result.reshape(sample.image.shape))
 
 
 @njit(cache=True, nogil=True)
-def change(
+def _change(
     image: np.ndarray,
     saturation: np.float32,
     curves: np.ndarray,

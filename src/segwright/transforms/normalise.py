@@ -69,11 +69,11 @@ def check_finite(image: np.ndarray) -> None:
 def channel_statistics(image: np.ndarray) -> np.ndarray:
     """Mean, standard deviation, minimum and maximum of each channel of an image (C, *S), float64 (4, C)."""
     values = image if image.dtype.name in ("uint8", "uint16", "int16", "float32", "float64") else image.astype(np.float64)
-    return np.array([statistics(np.ravel(channel)) for channel in values]).T
+    return np.array([_statistics(np.ravel(channel)) for channel in values]).T
 
 
 @njit(cache=True, nogil=True)
-def statistics(values: np.ndarray) -> tuple[float, float, float, float]:
+def _statistics(values: np.ndarray) -> tuple[float, float, float, float]:
     """Mean, standard deviation, minimum and maximum of (N,) in one pass; sums are taken from the first value on.
 
     Shifting by a value of the data keeps the difference of squares from cancelling where the mean is large.

@@ -44,10 +44,10 @@ def resize_image(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     values = image if image.dtype.name in KERNEL_DTYPES else image.astype(np.float32)
     for axis, side in enumerate(shape, start=1):
         if side != values.shape[axis]:
-            first, weights = triangles(values.shape[axis], side)
+            first, weights = _triangles(values.shape[axis], side)
             flat = values.reshape(math.prod(values.shape[:axis]), values.shape[axis], -1)
             filtered = np.empty((len(flat), side, flat.shape[2]), np.float32)
-            (blend if flat.shape[2] > 1 else blend_last)(flat, first, weights, filtered)
+            (_blend if flat.shape[2] > 1 else _blend_last)(flat, first, weights, filtered)
             values = filtered.reshape(*values.shape[:axis], side, *values.shape[axis + 1 :])
     return (values if image.dtype.kind == "f" else np.rint(values)).astype(image.dtype, copy=False)
 
@@ -70,7 +70,7 @@ def resize_grid(grid: Grid, shape: tuple[int, ...]) -> Grid:
     return Grid(shape, spacing_mm, grid.affine @ step)
 
 
-def triangles(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
+def _triangles(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
     """First source index int64 (new,) and weights float32 (new, W) of each new pixel.
 
     The triangle is as wide as two new pixels when the axis shrinks, and two old ones, which is linear, when it grows.
@@ -86,7 +86,7 @@ def triangles(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, nogil=True)
-def blend(values: np.ndarray, first: np.ndarray, weights: np.ndarray, filtered: np.ndarray) -> None:
+def _blend(values: np.ndarray, first: np.ndarray, weights: np.ndarray, filtered: np.ndarray) -> None:
     """Weighted sums along the middle axis: (outer, old, inner) to (outer, new, inner), whole lines of `inner` at a time."""
     for o in range(len(values)):
         for j in range(len(first)):
@@ -100,7 +100,7 @@ def blend(values: np.ndarray, first: np.ndarray, weights: np.ndarray, filtered: 
 
 
 @njit(cache=True, nogil=True)
-def blend_last(values: np.ndarray, first: np.ndarray, weights: np.ndarray, filtered: np.ndarray) -> None:
+def _blend_last(values: np.ndarray, first: np.ndarray, weights: np.ndarray, filtered: np.ndarray) -> None:
     """As blend, where `inner` is one value."""
     for o in range(len(values)):
         for j in range(len(first)):

@@ -29,28 +29,30 @@ STEP_S = 1.1  # seconds of two steps of a pedestrian
 PLAIN = 40.0  # metres from which on small parts are left out
 
 
-def colors(*rgb: tuple[float, float, float]) -> np.ndarray:
+def _colors(*rgb: tuple[float, float, float]) -> np.ndarray:
     """RGB colours, float64 (N, 3)."""
     return np.array(rgb, dtype=float)
 
 
-PAINTWORK = colors(
+PAINTWORK = _colors(
     *((178, 34, 40), (34, 62, 130), (232, 232, 230), (30, 31, 34), (150, 155, 162)),
     *((96, 102, 110), (206, 170, 60), (30, 92, 66), (120, 50, 30), (205, 205, 210)),
 )
-CLOTHES = colors((190, 50, 45), (40, 70, 140), (235, 190, 60), (60, 60, 66), (225, 225, 220), (70, 120, 80), (130, 70, 120))
-TROUSERS = colors((40, 48, 80), (50, 48, 46), (90, 84, 70), (28, 28, 32), (110, 90, 70))
-SKIN = colors((236, 190, 160), (200, 150, 115), (140, 95, 70), (95, 62, 46))
-HAIR, BARK, LAMP, POST, GLASS = colors((60, 44, 32), (74, 58, 44), (92, 94, 96), (150, 152, 154), (70, 84, 100))
-FACADES = colors(
+CLOTHES = _colors((190, 50, 45), (40, 70, 140), (235, 190, 60), (60, 60, 66), (225, 225, 220), (70, 120, 80), (130, 70, 120))
+TROUSERS = _colors((40, 48, 80), (50, 48, 46), (90, 84, 70), (28, 28, 32), (110, 90, 70))
+SKIN = _colors((236, 190, 160), (200, 150, 115), (140, 95, 70), (95, 62, 46))
+HAIR, BARK, LAMP, POST, GLASS = _colors((60, 44, 32), (74, 58, 44), (92, 94, 96), (150, 152, 154), (70, 84, 100))
+FACADES = _colors(
     *((176, 112, 88), (200, 178, 142), (160, 152, 146), (214, 200, 180), (138, 86, 70)),
     *((190, 160, 120), (120, 124, 134), (222, 214, 204), (172, 140, 110)),
 )
-ROOFS = colors((110, 62, 50), (84, 80, 84), (130, 84, 66), (64, 62, 70))
-LEAVES = colors((74, 110, 44), (92, 124, 52), (58, 98, 50), (120, 126, 50), (150, 112, 44))
-MEADOW, SLABS, SKYLINE, FOREST, MARKING = colors((92, 122, 60), (150, 146, 140), (150, 146, 150), (70, 92, 62), (215, 215, 205))
-RED_SIGN, WHITE_SIGN, BLUE_SIGN, LAMP_GLASS = colors((200, 40, 40), (238, 238, 232), (36, 82, 170), (210, 208, 190))
-TYRE, BUMPER, PLATE, TAIL_LIGHT, HEADLIGHT, WINDSCREEN, REAR_WINDOW = colors(
+ROOFS = _colors((110, 62, 50), (84, 80, 84), (130, 84, 66), (64, 62, 70))
+LEAVES = _colors((74, 110, 44), (92, 124, 52), (58, 98, 50), (120, 126, 50), (150, 112, 44))
+MEADOW, SLABS, SKYLINE, FOREST, MARKING = _colors(
+    (92, 122, 60), (150, 146, 140), (150, 146, 150), (70, 92, 62), (215, 215, 205)
+)
+RED_SIGN, WHITE_SIGN, BLUE_SIGN, LAMP_GLASS = _colors((200, 40, 40), (238, 238, 232), (36, 82, 170), (210, 208, 190))
+TYRE, BUMPER, PLATE, TAIL_LIGHT, HEADLIGHT, WINDSCREEN, REAR_WINDOW = _colors(
     *((23, 23, 25), (44, 44, 48), (226, 224, 200), (196, 26, 30), (250, 246, 220), (70, 82, 96), (46, 54, 64))
 )
 

@@ -46,23 +46,23 @@ def learning_curves(log: Journal) -> str:
     if len(steps):
         trend = smooth(losses)
         frame = framed(last, min(0.0, float(trend.min())), float(max(trend.max(), np.percentile(losses, 98))))  # 98: no spikes
-        shapes = line(frame, steps, losses, "faint") + line(frame, steps, trend, "line")
-        charts.append(chart("Training loss", f"{trend[-1]:.3g} at the end", frame, shapes, log))
+        shapes = _line(frame, steps, losses, "faint") + _line(frame, steps, trend, "line")
+        charts.append(_chart("Training loss", f"{trend[-1]:.3g} at the end", frame, shapes, log))
     steps, scores = log_column(log, "score")
     if len(steps):
         best = int(scores.argmax())
         name = next(record["metric"] for record in log if "score" in record)
         frame = framed(last, 0.0, 100 * float(scores.max()))
-        shapes = line(frame, steps, 100 * scores, "line") + points(frame, steps, 100 * scores, best)
+        shapes = _line(frame, steps, 100 * scores, "line") + _points(frame, steps, 100 * scores, best)
         charts.append(
-            chart(
+            _chart(
                 f"Validation {escape(name)}, %", f"best {100 * scores[best]:.1f} at step {steps[best]:.0f}", frame, shapes, log
             )
         )
     steps, rates = log_column(log, "learning_rate")
     if len(steps):
         frame = framed(last, 0.0, float(rates.max()))
-        charts.append(chart("Learning rate", f"up to {rates.max():.2g}", frame, line(frame, steps, rates, "line"), log))
+        charts.append(_chart("Learning rate", f"up to {rates.max():.2g}", frame, _line(frame, steps, rates, "line"), log))
     return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
 
 
@@ -97,7 +97,7 @@ def round_spacing(span: float, count: int) -> float:
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor * count >= span * 0.999)  # 0.999: rounding
 
 
-def chart(title: str, now: str, frame: Frame, shapes: str, log: Journal) -> str:
+def _chart(title: str, now: str, frame: Frame, shapes: str, log: Journal) -> str:
     """A titled SVG with axes, grid and events around the shapes; `now` says the number that matters."""
     parts = []
     for value in np.arange(frame.low, frame.high + frame.spacing / 2, frame.spacing):
@@ -125,14 +125,14 @@ def chart(title: str, now: str, frame: Frame, shapes: str, log: Journal) -> str:
     return f'<div class="chart">{heading}{drawing}{"".join(parts)}{shapes}</svg></div>'
 
 
-def line(frame: Frame, steps: np.ndarray, values: np.ndarray, style: str) -> str:
+def _line(frame: Frame, steps: np.ndarray, values: np.ndarray, style: str) -> str:
     """A line through the points (n,), thinned to MAX_POINTS."""
     kept = np.unique(np.linspace(0, len(steps) - 1, MAX_POINTS).round().astype(int))
     corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(frame.x(steps[kept]), frame.y(values[kept]), strict=True))
     return f'<polyline class="{style}" points="{corners}"></polyline>'
 
 
-def points(frame: Frame, steps: np.ndarray, values: np.ndarray, best: int) -> str:
+def _points(frame: Frame, steps: np.ndarray, values: np.ndarray, best: int) -> str:
     """A ring at each point (n,), a disc at the best one; pointing at it shows its numbers."""
     return "".join(
         f'<circle class="{"best" if index == best else "point"}" cx="{frame.x(step):.1f}" cy="{frame.y(value):.1f}" r="3.5">'
