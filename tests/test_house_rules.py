@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,25 +24,36 @@ import segwright
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "segwright"
 
-# A part imports from lower floors only: from no part beside it, and from none above. The numbers are those of the drawing.
+# A part imports from lower floors only; DESIGN has the drawing. Folders that may come later have their floor already.
 FLOORS = {
     "core": 0,
     "codecs": 1,
-    **dict.fromkeys(("formats", "metrics", "transforms", "layers", "losses", "optimisers", "schedules", "pages"), 2),
-    **dict.fromkeys(("data", "conversion"), 3),
+    "formats": 2,
+    "metrics": 2,
+    "transforms": 2,
+    "layers": 2,
+    "losses": 2,
+    "optimisers": 2,
+    "schedules": 2,
+    "reports/html": 2,
+    "conversion": 3,
+    "data": 3,
     "encoders": 4,
     "models": 5,
     "decoding": 6,
     "tasks": 7,
     "plans": 8,
+    "presets": 9,
     "checkpoints": 9,
     "inference": 10,
     "evaluation": 11,
     "training": 12,
     "planning": 13,
-    **dict.fromkeys(("inspection", "reports"), 14),
+    "inspection": 14,
+    "reports": 14,
     "workflow": 15,
-    **dict.fromkeys(("cli", "server"), 16),
+    "cli": 16,
+    "server": 16,
 }
 
 PUBLIC_NAMES = {
@@ -76,12 +88,17 @@ class Module:
 
     @property
     def part(self) -> str:
-        """The folder below the package, or the name of a module that lies in no folder."""
-        return self.path.split("/")[0].removesuffix(".py")
+        """The folder below the package that has a floor, or the name of a module that lies in no folder."""
+        return part_of(self.path.removesuffix(".py").split("/"))
 
     @property
     def name(self) -> str:
         return self.path.rsplit("/", maxsplit=1)[-1].removesuffix(".py")
+
+
+def part_of(names: Sequence[str]) -> str:
+    """The part of the package that a path below it belongs to: "reports/html" for ["reports", "html", "page"]."""
+    return "/".join(names[:2]) if "/".join(names[:2]) in FLOORS else names[0]
 
 
 def package() -> list[Module]:
@@ -103,16 +120,18 @@ def imported_parts(module: Module) -> Iterator[tuple[str, int]]:
             base = node.module or ""
             if node.level:
                 base = ".".join([*package_path[: len(package_path) - node.level + 1], *([base] if base else [])])
-            targets = [f"{base}.{alias.name}" for alias in node.names] if base == "segwright" else [base]
+            targets = [f"{base}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Call) and called(node) in ("find", "names", "import_module"):
             targets = [argument.value for argument in node.args[:1] if is_text(argument)]
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "segwright":
             targets = [f"segwright.{node.attr}"]
+        parts = []
         for target in targets:
             first, *rest = target.split(".")
             if first == "segwright" and rest and not rest[0].startswith("__"):  # such as __version__
-                home = segwright.HOME.get(rest[0], f"segwright.{rest[0]}")
-                yield home.split(".")[1], node.lineno
+                home = segwright.HOME.get(rest[0], target)
+                parts.append(part_of(home.split(".")[1:]))
+        yield from ((part, node.lineno) for part in dict.fromkeys(parts))
 
 
 def called(node: ast.Call) -> str:
@@ -344,6 +363,132 @@ def committed_texts() -> list[tuple[str, str]]:
     return texts
 
 
+# Names: where they may be read from, and what a top-level name says by its underscore
+
+
+CONTRACT_NAMES = {  # looked up by name in each file of a folder, by the package itself or by the installed command
+    "models": ("rename",),
+    "encoders": ("rename",),
+    "formats": ("matches", "read", "write", "Reader", "mask_path", "write_mask"),
+    "metrics": ("State",),
+    "cli": ("run", "main"),
+}
+FOUND_BY_FILE = ("losses", "metrics", "tasks", "transforms", "encoders", "models", "optimisers", "schedules", "data/samplers")
+
+
+def dotted_name(module: Module) -> str:
+    """ "segwright.models.unet" for "models/unet.py"; the folder's for its `__init__`."""
+    return ".".join(["segwright", *module.path.removesuffix(".py").split("/")]).removesuffix(".__init__")
+
+
+def camel_case(name: str) -> str:
+    """The class that a file is called after: "WeightedSum" for "weighted_sum"."""
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+def definitions(module: Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """Functions and classes at the top of a module, without names that Python itself looks for."""
+    found = [node for node in module.tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+    return [node for node in found if not node.name.startswith("__")]
+
+
+def is_looked_up(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, module: Module) -> bool:
+    """Whether a name is looked up in each file of a folder, so that several files may have it."""
+    is_config = node.name == "Config" and module.path.startswith(FOUND_BY_FILE)
+    return is_config or node.name in CONTRACT_NAMES.get(module.part, ())
+
+
+def is_contract(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, module: Module) -> bool:
+    """Whether a name has a meaning of its own: in each file of a folder, as the class of a file, as what a folder's files
+    have in common (a Protocol in its `__init__`), or in the whole package."""
+    is_namesake = module.path.startswith(FOUND_BY_FILE) and node.name == camel_case(module.name)
+    is_protocol = module.name == "__init__" and isinstance(node, ast.ClassDef) and "Protocol" in map(ast.unparse, node.bases)
+    return is_looked_up(node, module) or is_namesake or is_protocol or dotted_name(module) == segwright.HOME.get(node.name)
+
+
+def referred(module: Module, known: set[str]) -> set[tuple[str, str]]:
+    """(module, name) of what a file uses of modules: imported, an attribute of one, or in a text "segwright.core.grid.Grid"."""
+    home = dotted_name(module).split(".")[: None if module.name == "__init__" else -1]
+    used, aliases = set(), {}
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            aliases |= {alias.asname or alias.name: alias.name for alias in node.names if alias.name in known}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*home[: len(home) - node.level + 1], node.module or ""]).strip(".") if node.level else node.module
+            for alias in node.names:
+                if f"{base}.{alias.name}" in known:
+                    aliases[alias.asname or alias.name] = f"{base}.{alias.name}"
+                used.add((base, alias.name))
+        elif is_text(node) and node.value.startswith("segwright."):
+            used.add(tuple(node.value.rsplit(".", maxsplit=1)))
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and (base := aliases.get(ast.unparse(node.value))):
+            used.add((base, node.attr))
+        elif isinstance(node, ast.Call) and called(node) in ("setattr", "getattr") and any(map(is_text, node.args[1:2])):
+            used.add((aliases.get(ast.unparse(node.args[0]), ""), node.args[1].value))
+    return used
+
+
+def spoken_of(node: ast.AST) -> set[str]:
+    """The names in the signatures of a function, or of the public methods, and in the fields of a class."""
+    if isinstance(node, ast.ClassDef):
+        parts = [part for part in node.body if isinstance(part, ast.AnnAssign | ast.FunctionDef)]
+        return set().union(*[spoken_of(part) for part in parts if not getattr(part, "name", "").startswith("_")])
+    if isinstance(node, ast.AnnAssign):
+        annotations = [node.annotation]
+    else:
+        given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        annotations = [*filter(None, [each.annotation for each in given]), *filter(None, [node.returns])]
+    leaves = [leaf for annotation in annotations for leaf in ast.walk(annotation)]
+    texts = [leaf.value for leaf in leaves if is_text(leaf)]
+    return {leaf.id for leaf in leaves if isinstance(leaf, ast.Name)} | set(re.findall(r"\w+", " ".join(texts)))
+
+
+def misleading_underscores(modules: Sequence[Module], readers: Sequence[Module]) -> list[str]:
+    """Top-level functions and classes whose name does not tell whether another file uses them.
+
+    One that no other file refers to is private, `_name`; one that is referred to elsewhere is public, `name`. A class that a
+    public name of its module takes or gives is public with it: whoever calls that has one in hand. `readers` are the files
+    beside the package: tests, benchmarks and the makers of the documentation.
+    """
+    known = {dotted_name(module) for module in modules}
+    uses = {module.path: referred(module, known) for module in (*modules, *readers)}
+    counts = Counter(use for used in uses.values() for use in used)
+    found = []
+    for module in modules:
+        nodes = {node.name: node for node in definitions(module)}
+        own, dotted = uses[module.path], dotted_name(module)
+        elsewhere = {name for name in nodes if counts[dotted, name] > ((dotted, name) in own)}
+        public = elsewhere | {name for name, node in nodes.items() if is_contract(node, module)}
+        todo = list(public)
+        while todo:
+            classes = {name for name in spoken_of(nodes[todo.pop()]) if isinstance(nodes.get(name), ast.ClassDef)}
+            todo += classes - public
+            public |= classes
+        for name, node in nodes.items():
+            if name.startswith("_") and name in public:
+                found.append(f"{module.path}:{node.lineno} {name} is used elsewhere; call it {name.lstrip('_')}")
+            elif not name.startswith("_") and name not in public:
+                found.append(f"{module.path}:{node.lineno} {name} is used nowhere else; call it _{name}")
+    return found
+
+
+def said_twice(modules: Sequence[Module]) -> list[str]:
+    """Public functions and classes whose name another module has too: one idea has one place, two ideas have two names."""
+    places: dict[str, list[str]] = {}
+    for module in modules:
+        for node in definitions(module):
+            if not node.name.startswith("_") and not is_looked_up(node, module):
+                places.setdefault(node.name, []).append(f"{module.path}:{node.lineno}")
+    return [f"{name} is defined at {' and '.join(at)}" for name, at in sorted(places.items()) if len(at) > 1]
+
+
+def readers() -> list[Module]:
+    """The files beside the package that use it, by their path in the repository."""
+    paths = [path for folder in ("tests", "benchmarks", "docs") for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [Module(f"../{path.relative_to(ROOT).as_posix()}", path.read_text(encoding="utf-8")) for path in paths]
+
+
 # The repository keeps the rules
 
 RULES = [imports_up, heavy_core, unread_settings, too_long, undocumented, vague_names, prints, asserts]
@@ -352,6 +497,16 @@ RULES = [imports_up, heavy_core, unread_settings, too_long, undocumented, vague_
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_house_keeps(rule):
     found = rule(package())
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_names_tell_what_is_used_elsewhere():
+    found = misleading_underscores(package(), readers())
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_no_name_is_given_twice():
+    found = said_twice(package())
     assert not found, "\n" + "\n".join(found)
 
 
@@ -455,6 +610,53 @@ def test_a_name_that_only_begins_like_a_vague_one_is_fine(path):
 
 def test_the_rule_about_prints_leaves_the_command_line_alone():
     assert prints([Module("cli/fit.py", "print(1)")]) == []
+
+
+def test_the_rule_about_underscores_can_fail():
+    public, private = Module("layers/a.py", "def f(): ..."), Module("layers/a.py", "def _f(): ...")
+    assert misleading_underscores([public], []) == ["layers/a.py:1 f is used nowhere else; call it _f"]
+    assert misleading_underscores([private], []) == []
+    uses = [
+        "from segwright.layers.a import {}",
+        "def g():\n    from segwright.layers import a as b\n    return b.{}()",
+        "import segwright.layers.a\nsegwright.layers.a.{}()",
+        "monkeypatch.setattr('segwright.layers.a.{}', 1)",
+        "from segwright.layers import a\nmonkeypatch.setattr(a, '{}', 1)",
+    ]
+    for use in uses:
+        test, wrong = Module("../tests/test_a.py", use.format("f")), Module("../tests/test_a.py", use.format("_f"))
+        assert misleading_underscores([public], [test]) == []
+        assert misleading_underscores([private], [wrong]) == ["layers/a.py:1 _f is used elsewhere; call it f"]
+    other = Module("layers/b.py", "from .a import f\ndef _g(): ...")
+    assert misleading_underscores([public, other], []) == []
+
+
+def test_what_is_looked_up_by_name_is_public():
+    assert misleading_underscores([Module("losses/soft_dice.py", "class SoftDice: ...\nclass _Other: ...")], []) == []
+    assert (
+        misleading_underscores([Module("cli/new.py", "def run(): ..."), Module("formats/new.py", "def read(): ...")], []) == []
+    )
+    assert len(misleading_underscores([Module("layers/new.py", "def run(): ...")], [])) == 1
+
+
+def test_a_class_that_a_public_name_gives_is_public():
+    uses = [Module("../tests/test_a.py", "from segwright.layers.a import f")]
+    text = "class {0}:\n    part: list[{1}]\nclass {1}: ...\ndef f() -> '{0} | None': ..."
+    assert misleading_underscores([Module("layers/a.py", text.format("Given", "Part"))], uses) == []
+    assert len(misleading_underscores([Module("layers/a.py", text.format("_Given", "_Part"))], uses)) == 2
+
+
+def test_the_rule_about_names_given_twice_can_fail():
+    one, other = Module("layers/a.py", "def f(): ..."), Module("losses/b.py", "class f: ...")
+    assert said_twice([one, other]) == ["f is defined at layers/a.py:1 and losses/b.py:1"]
+    assert said_twice([one, Module("losses/b.py", "def _f(): ...\ndef g():\n    def f(): ...")]) == []
+    assert said_twice([Module("formats/a.py", "def read(): ..."), Module("formats/b.py", "def read(): ...")]) == []
+
+
+def test_a_floor_of_its_own_may_lie_in_a_folder_of_another():
+    assert len(imports_up([Module("reports/html/page.py", "from segwright.reports import report")])) == 1
+    assert imports_up([Module("reports/report.py", "from segwright.reports.html import page")]) == []
+    assert imports_up([Module("evaluation/scores.py", "from segwright.reports.html.page import percent")]) == []
 
 
 SETTING = "@dataclass(frozen=True, kw_only=True)\nclass {name}:\n    width: int = 32\n"
