@@ -34,13 +34,13 @@ def write(name, path):
 
 def never_decoding(monkeypatch, images):
     """From now on, decoding one of these images fails the test."""
-    decode = image_file.decode
+    decode = image_file.stored_image
 
     def checked(path):
         assert path not in images, f"{path} was decoded"
         return decode(path)
 
-    monkeypatch.setattr(image_file, "decode", checked)
+    monkeypatch.setattr(image_file, "stored_image", checked)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -66,7 +66,7 @@ def read_image(path: Path | str) -> np.ndarray:
     Raises:
         FormatError: the file is missing, empty, damaged, no image, or larger than MAX_PIXELS.
     """
-    return _seen(decode(Path(path)))
+    return _seen(stored_image(Path(path)))
 
 
 def decode_image(data: bytes, place: Path | str) -> np.ndarray:
@@ -84,7 +84,7 @@ def holds(path: Path | str, image: np.ndarray) -> bool:
     Raises:
         FormatError: as `read_image`.
     """
-    stored = decode(Path(path))
+    stored = stored_image(Path(path))
     if stored.orientation in TURNED:
         return False
     seen = _seen(stored)
@@ -123,7 +123,7 @@ def read_mask_channels(path: Path | str) -> np.ndarray:
         FormatError: as in `read_image`; or its values are no integers.
     """
     path = Path(path)
-    stored = decode(path)
+    stored = stored_image(path)
     values = stored.values[:-1] if stored.has_alpha else stored.values
     if not np.issubdtype(values.dtype, np.integer):
         with np.errstate(invalid="ignore"):  # NaN becomes some number, and is refused as it equals none
@@ -152,7 +152,7 @@ def fit_mask(mask: np.ndarray, shape: tuple[int, ...], image_path: Path) -> np.n
     """
     if mask.shape == shape:
         return mask
-    turned = upright(mask, decode(image_path).orientation)
+    turned = upright(mask, stored_image(image_path).orientation)
     return np.ascontiguousarray(turned) if turned.shape == shape else None
 
 
@@ -278,7 +278,7 @@ def _tiff(values: np.ndarray, *, axes: str | None = None, colormap: np.ndarray |
     return buffer.getvalue()
 
 
-def decode(path: Path) -> Stored:
+def stored_image(path: Path) -> Stored:
     """Open any supported file; every way in which that can fail ends as a FormatError."""
     try:
         data = path.read_bytes()
