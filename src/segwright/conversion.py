@@ -19,7 +19,7 @@ from segwright.core.lookup import did_you_mean
 from segwright.formats import dataset_file, open_dataset, readers
 from segwright.formats.resume_journal import UNFINISHED
 
-Watch = Callable[[str, int, int], None]
+OnSample = Callable[[str, int, int], None]
 
 UNCHECKED = ".segwright-unchecked"  # a file in a data set that is written, until all of it was read back
 SAME_PLACE = 1e-3  # of a pixel: float32, which NIfTI stores, is 100 times finer; people and networks are coarser
@@ -66,7 +66,7 @@ def convert(
     *,
     format: str | None = None,
     force: bool = False,
-    watch: Watch | None = None,
+    watch: OnSample | None = None,
     on_change: Callable[[Change], None] | None = None,
 ) -> ConversionReport:
     """Write the data set at `source` to `target` in the format `to`, read it back, and report what differs.
@@ -143,7 +143,7 @@ def _check(
     back: Dataset,
     to: str,
     loses: str,
-    tell: Watch,
+    tell: OnSample,
     on_change: Callable[[Change], None],
 ) -> ConversionReport:
     is_file = len(data) == len(back) == 1 and Path(back.source).is_file()

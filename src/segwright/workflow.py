@@ -24,7 +24,7 @@ from segwright.reports.gallery import Gallery
 from segwright.reports.report import write_report
 from segwright.training.loggers import logger
 from segwright.training.loop import train
-from segwright.training.run_dir import MODEL_FILE, PLAN_FILE, Watch, check_free, read_log
+from segwright.training.run_dir import MODEL_FILE, PLAN_FILE, OnRecord, check_free, read_log
 
 SHORTEST = 0.02  # minutes: at least one step, whatever the budget
 
@@ -42,7 +42,7 @@ def fit(
     out: str | Path | None = None,
     settings: Sequence[str] = (),
     loggers: Sequence[str] = (),
-    watch: Watch | None = None,
+    watch: OnRecord | None = None,
     own_modules: bool = False,
 ) -> Scores:
     """Train a model on a folder of images and masks inside a budget, and return its scores on the validation samples.
@@ -84,7 +84,7 @@ def fit(
     return finish(run, made.splits)
 
 
-def watchers_of(run: Path, loggers: Sequence[str], watch: Watch | None) -> list[Watch]:
+def watchers_of(run: Path, loggers: Sequence[str], watch: OnRecord | None) -> list[OnRecord]:
     """All that is told of a run's log."""
     return [*(logger(name, run) for name in loggers), *filter(None, [watch])]
 

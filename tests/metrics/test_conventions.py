@@ -10,10 +10,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 from segwright.core import VOID, Classes, Segmentation
+from segwright.core.classes import background_of
 from segwright.core.errors import UnknownNameError
 from segwright.metrics.accumulators import Sums
 from segwright.metrics.confusion import Confusion
-from segwright.metrics.conventions import CONVENTIONS, Convention, background_of, convention_named
+from segwright.metrics.conventions import CONVENTIONS, Convention, convention_named
 
 CLASSES = Classes.of(["background", "road", "car", "tram", "ship"])  # tram is in no truth but predicted; ship is nowhere
 K = len(CLASSES)

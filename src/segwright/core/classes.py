@@ -8,6 +8,7 @@ import numpy as np
 
 from segwright.core.errors import SettingError
 
+BACKGROUND = "background"  # as it is compared
 MAX_CLASSES = 65_535  # a class map must fit a 16-bit PNG, with one value left for void
 GOLDEN_ANGLE = 0.381966  # of a full turn: neighbouring indices get hues far apart, however many there are
 
@@ -72,3 +73,13 @@ def distinct_colors(count: int) -> list[tuple[int, int, int]]:
     ramp = np.clip(np.minimum(sector % 6.0, 4.0 - sector % 6.0), 0.0, 1.0)
     rgb = value[:, None] * (1.0 - saturation * ramp)
     return [(int(r), int(g), int(b)) for r, g, b in np.rint(rgb * 255)]
+
+
+def plain(name: str) -> str:
+    """A class name as it is compared: labelme says _background_, others Background."""
+    return name.strip("_ ").lower()
+
+
+def background_of(classes: Classes) -> int | None:
+    """The number of the class called background, however it is written, or None."""
+    return next((k for k, name in enumerate(classes.names) if plain(name) == BACKGROUND), None)

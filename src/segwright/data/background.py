@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.core.classes import BACKGROUND, background_of
 from segwright.core.visualise import VOID_COLOR
-
-BACKGROUND = "background"
 
 
 @dataclass(frozen=True)
@@ -24,9 +23,9 @@ class Background:
 
         Classes that name stuff and no background have none: there, nobody knows what a pixel of no segment is.
         """
-        names = [plain(name) for name in classes.names]
-        if BACKGROUND in names:
-            return cls(classes, names.index(BACKGROUND), 0)
+        index = background_of(classes)
+        if index is not None:
+            return cls(classes, index, 0)
         if not all(classes.is_thing):
             return None
         own, colors = (BACKGROUND, *classes.names), (VOID_COLOR, *classes.colors)
@@ -46,11 +45,6 @@ class Background:
             np.append(segmentation.scores, 1).astype(np.float32),
             self.classes,
         )
-
-
-def plain(name: str) -> str:
-    """A class name as it is compared: labelme says _background_, others Background."""
-    return name.strip("_ ").lower()
 
 
 def with_background(data: Dataset) -> Dataset:

@@ -32,7 +32,7 @@ SEED = 0  # of the resampling: the same images give the same interval
 FEW = 20  # images; with fewer, 1 to 4 of 100 intervals less hold the truth than should (benchmarks/intervals.py)
 ATLASES = 64  # of single images, are made one at a time: the labels to look at, with pictures, stay few
 OnImage = Callable[[Sample, Segmentation, dict[str, float]], None]
-Watch = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(eq=False)
@@ -243,7 +243,7 @@ def tally_pairs(
     rules: Convention = SEGWRIGHT,
     processes: int = 1,
     with_atlas: bool = False,
-    watch: Watch | None = None,
+    watch: OnProgress | None = None,
 ) -> Tally:
     """What the metrics, or those that fit, count on all pairs; memory holds one image per process or thread.
 
@@ -265,7 +265,7 @@ def tally_pairs(
 
 
 def _counted_by(
-    pairs: Pairs, names: Sequence[str], rules: Convention, processes: int, *, with_atlas: bool, watch: Watch | None
+    pairs: Pairs, names: Sequence[str], rules: Convention, processes: int, *, with_atlas: bool, watch: OnProgress | None
 ) -> Tally:
     """What these metrics count on all pairs; raises as `tally_pairs`."""
     counter = Counter.of(chosen(names), pairs.classes, rules=rules, with_atlas=with_atlas)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.core.classes import BACKGROUND, plain
 from segwright.core.errors import UsageError, naming
 from segwright.core.grid import Grid
 from segwright.core.lookup import did_you_mean
-from segwright.data.background import BACKGROUND, plain
 from segwright.formats.image_index import SHOWN, split_of
 
 NOTHING, UNKNOWN = -1, -2  # what a class of a prediction is, where it is none of the truth's

@@ -9,8 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from segwright.core import VOID, Classes, Segmentation
+from segwright.core.classes import background_of
 from segwright.metrics.accumulators import Sums, mean, ratio
-from segwright.metrics.conventions import SEGWRIGHT, Convention, background_of
+from segwright.metrics.conventions import SEGWRIGHT, Convention
 from segwright.metrics.joint_histogram import count_labels, count_layers
 from segwright.metrics.overlaps import check_pair, check_sizes
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from segwright.core import Classes
+from segwright.core.classes import background_of
 from segwright.core.errors import UnknownNameError
 from segwright.core.lookup import did_you_mean
 
@@ -141,8 +142,3 @@ def convention_named(name: str) -> Convention:
         known = list(CONVENTIONS)
         raise UnknownNameError(f"there is no convention '{name}'{did_you_mean(name, known)}; known are {', '.join(known)}")
     return CONVENTIONS[name].convention
-
-
-def background_of(classes: Classes) -> int | None:
-    """The number of the class called background, however it is written (Background, _background_), or None."""
-    return next((k for k, name in enumerate(classes.names) if name.strip("_ ").lower() == "background"), None)

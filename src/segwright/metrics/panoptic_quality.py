@@ -10,9 +10,9 @@ from typing import ClassVar
 import numpy as np
 
 from segwright.core import VOID, Classes, Segmentation
+from segwright.core.classes import background_of
 from segwright.core.errors import UsageError
 from segwright.metrics.accumulators import Sums, mean, ratio
-from segwright.metrics.conventions import background_of
 from segwright.metrics.overlaps import Overlaps, check_pair, overlaps
 
 MATCH_IOU = 0.5  # above it, a segment of disjoint ones has one match at most, so that nothing needs to be assigned

@@ -24,9 +24,9 @@ import numpy as np
 from numba import njit
 
 from segwright.core import VOID, Classes, Segmentation
+from segwright.core.classes import background_of
 from segwright.core.errors import SettingError, ShapeError
 from segwright.metrics.accumulators import Sums, mean, ratio
-from segwright.metrics.conventions import background_of
 from segwright.metrics.nearest_distance import nearest_distance
 from segwright.metrics.overlaps import check_pair, check_sizes
 

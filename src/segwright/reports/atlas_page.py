@@ -5,7 +5,7 @@ from html import escape
 
 import numpy as np
 
-from segwright.data.background import BACKGROUND, plain
+from segwright.core.classes import BACKGROUND, plain
 from segwright.evaluation.borders import BANDS, NEAR
 from segwright.evaluation.error_analysis import Atlas
 from segwright.evaluation.label_errors import LabelError

@@ -10,8 +10,8 @@ from html import escape
 import numpy as np
 
 from segwright.core import VOID, Classes, Sample, Segmentation
+from segwright.core.classes import BACKGROUND, plain
 from segwright.core.visualise import as_rgb, overlay
-from segwright.data.background import BACKGROUND, plain
 from segwright.evaluation.borders import labels_of_both
 from segwright.evaluation.scores import Scores, score_text
 from segwright.evaluation.tide_errors import NO_OBJECT, MatchOutcomes, match_outcomes

@@ -7,10 +7,10 @@ from typing import Any
 
 from segwright.core.errors import MissingExtraError, UnknownNameError
 from segwright.core.lookup import did_you_mean
-from segwright.training.run_dir import Watch
+from segwright.training.run_dir import OnRecord
 
 
-def logger(name: str, run: Path) -> Watch:
+def logger(name: str, run: Path) -> OnRecord:
     """What takes each record of a run's log and passes its numbers on: csv, tensorboard, mlflow or wandb.
 
     csv and tensorboard write into the folder of the run. mlflow and wandb go where their own settings say, which may be a

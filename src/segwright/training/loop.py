@@ -22,7 +22,7 @@ from segwright.training.dataloader import CropDataset, batches
 from segwright.training.init import initialise
 from segwright.training.learner import Learner, ema_decay, is_out_of_memory, launch, layout
 from segwright.training.resume import State
-from segwright.training.run_dir import MODEL_FILE, TrainLog, Watch, check_resumable, start_folder
+from segwright.training.run_dir import MODEL_FILE, OnRecord, TrainLog, check_resumable, start_folder
 
 
 def train(
@@ -32,7 +32,7 @@ def train(
     splits: Splits | None = None,
     resume: bool = False,
     minutes: float | None = None,
-    watchers: Sequence[Watch] = (),
+    watchers: Sequence[OnRecord] = (),
     own_modules: bool = False,
 ) -> Path:
     """Train what a plan describes into the folder `run`, and return the path of the best model found.

@@ -15,7 +15,7 @@ MODEL_FILE = "model.safetensors"
 PLAN_FILE = "plan.toml"
 LOG_FILE = "log.jsonl"
 
-Watch = Callable[[dict[str, Any]], None]
+OnRecord = Callable[[dict[str, Any]], None]
 
 
 def start_folder(run: Path, plan: Plan) -> None:
@@ -69,7 +69,7 @@ class TrainLog:
     "losses"; a validation {"step", "seconds", "score", "metric"}; anything that a person should know has an "event".
     """
 
-    def __init__(self, run: Path, watchers: Sequence[Watch] = ()) -> None:
+    def __init__(self, run: Path, watchers: Sequence[OnRecord] = ()) -> None:
         """The log of a run; nothing is written yet."""
         self.run = run
         self.watchers = watchers
