@@ -112,6 +112,13 @@ def test_a_wrong_setting_is_named(plan, line, message):
         plan.with_settings([line])
 
 
+def test_a_pixel_size_replaces_a_scale_and_the_other_way_round(plan):
+    spaced = plan.with_settings(["data.preprocess.spacing_mm=[1, 2]"])
+    assert spaced.data.preprocess.scale is None and spaced.data.preprocess.spacing_mm == (1, 2)
+    scaled = spaced.with_settings(["data.preprocess.scale=[0.25, 0.25]"])
+    assert scaled.data.preprocess.spacing_mm is None and scaled.data.preprocess.scale == (0.25, 0.25)
+
+
 def test_an_unknown_kind_offers_the_nearest(plan):
     with pytest.raises(UnknownNameError, match="no model 'unett', did you mean 'unet'"):
         plan.with_settings(["model.kind=unett"])

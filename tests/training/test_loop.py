@@ -163,6 +163,25 @@ def test_out_of_memory_takes_the_batch_in_parts_and_says_so(tiny_plan, tmp_path,
     assert [r["step"] for r in records if "loss" in r] == [1, 2, 3]
 
 
+def test_what_was_begun_before_memory_ran_out_is_forgotten(tiny_plan, tmp_path, monkeypatch):
+    """With instance normalisation, parts sum up to the whole batch, so that the weights are those of a run in parts."""
+    plan = replace(tiny_plan, model=replace(tiny_plan.model, norm="instance"))
+    plan = with_training(plan, batch_size=4, steps=3)
+    train(with_training(plan, accumulate=2), tmp_path / "expected")
+    clip = loop.Fabric.clip_gradients
+    hungry = iter([True])
+
+    def full(fabric, *arguments, **settings):
+        if next(hungry, False):
+            raise torch.OutOfMemoryError("no memory, after all gradients were there")
+        return clip(fabric, *arguments, **settings)
+
+    monkeypatch.setattr(loop.Fabric, "clip_gradients", full)
+    train(plan, tmp_path / "run")
+    expected, found = weights(tmp_path / "expected"), weights(tmp_path / "run")
+    assert all(torch.equal(expected[name], found[name]) for name in expected if name.startswith("network/"))
+
+
 def test_no_memory_for_one_sample_stops_with_a_remedy(tiny_plan, tmp_path, monkeypatch):
     def starved(*_):
         raise MemoryError

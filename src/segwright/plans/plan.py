@@ -23,6 +23,7 @@ from segwright.transforms.intensity import Intensity
 from segwright.transforms.prepare import Preprocess
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+SCALE, SPACING_MM = "data.preprocess.scale", "data.preprocess.spacing_mm"
 MAX_SEED = 2**32 - 1  # of numpy's older generators; torch's 64 bits leave room for the step that is added
 
 
@@ -183,6 +184,12 @@ class Plan:
         table = tomlkit.parse(self.to_toml()).unwrap()
         for assignment in assignments:
             assign(table, assignment)
+            path = assignment.partition("=")[0].strip()
+            if path in (
+                SCALE,
+                SPACING_MM,
+            ):  # each says how many pixels there are: the one that a person sets replaces the other
+                table["data"]["preprocess"].pop((SPACING_MM if path == SCALE else SCALE).rpartition(".")[2], None)
         changed = build(Plan, table, "", own_modules=True)
         kept = {path: reason for path, reason in self.reasons.items() if not any(a.startswith(path) for a in assignments)}
         return replace(changed, reasons=kept | {a.partition("=")[0].strip(): "set by hand" for a in assignments})

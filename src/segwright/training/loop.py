@@ -68,6 +68,7 @@ def train(
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            learner.optimiser.zero_grad(set_to_none=True)  # some parts may have added to it
             _accumulate_more(state, plan, fabric, log)
             feed = _feed_from(state, crops, fabric)
             continue
