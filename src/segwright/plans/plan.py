@@ -188,7 +188,7 @@ class Plan:
             if path in (
                 SCALE,
                 SPACING_MM,
-            ):  # each says how many pixels there are: the one that a person sets replaces the other
+            ):  # of which the one that a person sets replaces the other
                 table["data"]["preprocess"].pop((SPACING_MM if path == SCALE else SCALE).rpartition(".")[2], None)
         changed = build(Plan, table, "", own_modules=True)
         kept = {path: reason for path, reason in self.reasons.items() if not any(a.startswith(path) for a in assignments)}
