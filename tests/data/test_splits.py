@@ -7,7 +7,7 @@ import pytest
 from segwright.core import Classes
 from segwright.core.errors import FormatError, SettingError
 from segwright.data import splits
-from segwright.data.splits import cut, keys_of, open_splits
+from segwright.data.splits import cut, keys_of, open_splits, remembered
 from segwright.formats import mask_folder, synthetic
 
 
@@ -60,15 +60,15 @@ def test_parts_of_the_data_are_used_and_folds_are_cut_from_all(data):
 
 
 def test_what_was_decoded_is_remembered_as_memory_allows(data, monkeypatch):
-    opened = open_splits(data)
+    opened = remembered(open_splits(data))
     assert opened.train[0] is opened.train[0]
     monkeypatch.setattr(splits, "CACHE_BYTES", 0)
-    opened = open_splits(data)
+    opened = remembered(open_splits(data))
     assert opened.train[0] is not opened.train[0]
 
 
 def test_keys_of_both_parts_do_not_meet(data):
-    apart = open_splits(data / "train", data / "val")
+    apart = remembered(open_splits(data / "train", data / "val"))
     assert apart.train.keys[0] == apart.val.keys[0]  # both count from the same number
     assert (apart.train[0].image != apart.val[0].image).any()
 

@@ -31,7 +31,7 @@ def open_splits(
     From `val` where it is given; else from the parts that the data set has, such as train/ and val/; else the last sixth of
     the samples in name order is held out, in one piece: neighbours in a stack or a video are alike, so that a random choice
     would validate on what was trained. With `fold` (i, n) it is instead the piece i of n over all samples. Groups of a
-    dataset.toml stay together then. What was decoded is remembered as far as CACHE_BYTES reach.
+    dataset.toml stay together then.
 
     Raises:
         FormatError: as `open_dataset`; or there is one sample only, or the classes of both differ.
@@ -41,15 +41,15 @@ def open_splits(
     if val is not None:
         if fold is not None:
             raise SettingError("val and a fold are given; a fold is cut from one data set: leave one of them out")
-        return _remembered(*alike(data, open_dataset(val, format)))
+        return Splits(*alike(data, open_dataset(val, format)))
     in_train, in_val = keys_of(data.keys, TRAIN_NAMES), keys_of(data.keys, VAL_NAMES)
     if fold is None and in_train and in_val:
-        return _remembered(data.subset(in_train), data.subset(in_val))
+        return Splits(data.subset(in_train), data.subset(in_val))
     if len(data) < 2:
         raise FormatError(f"{data.source} holds {len(data)} sample, two are needed to train and to validate; add more")
     known = dataset_file.read(path)
     train_keys, val_keys = cut(data.keys, known.groups if known else (), fold)
-    return _remembered(data.subset(train_keys), data.subset(val_keys))
+    return Splits(data.subset(train_keys), data.subset(val_keys))
 
 
 def cut(keys: Sequence[str], groups: Sequence[Sequence[str]], fold: Fold | None = None) -> tuple[list[str], list[str]]:
@@ -77,10 +77,10 @@ def keys_of(keys: Sequence[str], options: Sequence[str]) -> list[str]:
     return next((found for found in parts.values() if found), [])
 
 
-def _remembered(train: Dataset, val: Dataset) -> Splits:
-    """Both, with one memory for what was decoded."""
+def remembered(splits: Splits) -> Splits:
+    """The same samples, with one memory for what was decoded, as far as CACHE_BYTES reach: for a run, which reads them often."""
     memory = _Memory()
-    return Splits(*(replace(data, load=_Remembered(data, memory)) for data in (train, val)))
+    return Splits(*(replace(data, load=_Remembered(data, memory)) for data in splits))
 
 
 @dataclass(eq=False)

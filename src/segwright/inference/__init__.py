@@ -1,1 +1,1 @@
-"""Image in, Segmentation out: engines, tiling, flips, files."""
+"""Image in, Segmentation out: engines, predictors, files."""

@@ -15,7 +15,7 @@ from segwright.core.atomic_files import check_utf8
 from segwright.core.errors import SettingError, UsageError
 from segwright.core.lookup import find
 from segwright.data.fingerprint import Fingerprint
-from segwright.data.splits import Fold, Splits, open_splits
+from segwright.data.splits import Fold, Splits, open_splits, remembered
 from segwright.models import preset
 from segwright.optimisers import adamw
 from segwright.planning.budget import Budget, Cost, step_cost
@@ -89,7 +89,7 @@ def planned(
     started = time.monotonic()
     seconds = 60 * budget.minutes
     check_utf8(data)  # the plan names the data
-    splits = open_splits(data, val, fold=fold)
+    splits = remembered(open_splits(data, val, fold=fold))
     task_class = class_of(find("segwright.tasks", task or DEFAULT))
     train_set, val_set = (task_class().dataset(part) for part in (splits.train, splits.val))
     survey = Survey.of(train_set, val_set)

@@ -1,1 +1,1 @@
-"""The training loop, what it needs to resume, and its schedule."""
+"""The training loop: batches, what learns, what is kept of it, and what a run needs to go on."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from segwright.core import Dataset
 from segwright.core.errors import TrainingError, UsageError
-from segwright.data.splits import Splits, open_splits
+from segwright.data.splits import Splits, open_splits, remembered
 from segwright.plans.plan import Plan
 from segwright.tasks import Batch
 from segwright.training.checkpointer import Checkpointer
@@ -181,7 +181,7 @@ def _checked_splits(plan: Plan, splits: Splits | None) -> tuple[Dataset, Dataset
     Raises:
         UsageError: the network is for other classes than the data have.
     """
-    splits = splits or open_splits(plan.data.train, plan.data.val, fold=plan.data.fold)
+    splits = splits or remembered(open_splits(plan.data.train, plan.data.val, fold=plan.data.fold))
     train_set, val_set = plan.task.dataset(splits.train), plan.task.dataset(splits.val)
     fitted = plan.task.fitted(plan.model, plan.data.preprocess.channels, train_set.classes)
     if fitted != plan.model:
