@@ -78,7 +78,7 @@ def keys_of(keys: Sequence[str], options: Sequence[str]) -> list[str]:
 
 
 def remembered(splits: Splits) -> Splits:
-    """The same samples, with one memory for what was decoded, as far as CACHE_BYTES reach: for a run, which reads them often."""
+    """The same samples, with one memory of CACHE_BYTES for what was decoded: for a run, which reads them often."""
     memory = _Memory()
     return Splits(*(replace(data, load=_Remembered(data, memory)) for data in splits))
 
