@@ -82,10 +82,10 @@ def test_a_task_of_ones_own_goes_through_every_command(here, segwright):
     plan = (here / "run" / "plan.toml").read_text()
     assert '[task]\nkind = "toybox.boxes" # 8 objects were found' in plan and 'kind = "toybox.net"' in plan
     steps = [record for record in records(here / "run") if "loss" in record]
-    assert set(steps[0]["losses"]) == {"middle", "spread"} and steps[-1]["loss"] < 0.5 * steps[0]["loss"]
+    assert set(steps[0]["losses"]) == {"middle", "spread"}
     assert steps[0]["samples_per_s"] > 0 and steps[0]["memory_gb"] > 0
     best = max(record["score"] for record in records(here / "run") if "score" in record)
-    assert {record["metric"] for record in records(here / "run") if "score" in record} == {"AP50"} and best > 0.5
+    assert {record["metric"] for record in records(here / "run") if "score" in record} == {"AP50"}
     assert "Validation AP50" in (here / "run" / "report.html").read_text()
 
     scores = json.loads(segwright("evaluate", "run", "data", "--json", "--own-modules"))
@@ -113,6 +113,8 @@ def test_a_task_of_ones_own_goes_on_after_a_kill_to_the_bit(here, segwright):
     segwright("train", "plan.toml", "--out", "whole", "--own-modules")
     whole, killed = ([(r["step"], r["loss"]) for r in records(here / run) if "loss" in r] for run in ("whole", "killed"))
     assert len(whole) == 300 and whole == killed
+    mean = [sum(loss for _, loss in part) / 20 for part in (whole[:20], whole[-20:])]
+    assert mean[1] < 0.5 * mean[0] and max(r["score"] for r in records(here / "whole") if "score" in r) > 0.5
     first, second = (read_tensors(here / run / "model.safetensors")[0] for run in ("whole", "killed"))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 

@@ -103,6 +103,7 @@ def test_the_format_that_holds_a_segmentation():
 
 
 def test_objects_on_a_map_keep_their_place(tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "segwright")
     scale, tie = (33550, 12, 3, (0.5, 0.5, 0.0), True), (33922, 12, 6, (0, 0, 0, 440720.0, 3751320.0, 0), True)
     tifffile.imwrite(tmp_path / "map.tif", picture(0)[..., 0], extratags=[scale, tie])
     predict(Fake(boxes), tmp_path / "map.tif", tmp_path / "out")
