@@ -49,14 +49,14 @@ def compare(folder: Path) -> None:
     start = time.perf_counter()
     predict(predictor, [file for turn in files for file in turn], folder / "first")
     print(f"the first {TURNS * IMAGES} images, with picking the engine: {time.perf_counter() - start:.1f} s", flush=True)
-    theirs(network, predictor.normalise, files[0][:1], folder / "theirs")  # warm
+    theirs(network, predictor.preprocess.normalise, files[0][:1], folder / "theirs")  # warm
 
     print("| turn | transformers ms an image | segwright ms an image | ratio | labels that agree |")
     print("|--:|--:|--:|--:|--:|")
     ratios = []
     for turn, names in enumerate(files):
         start = time.perf_counter()
-        theirs(network, predictor.normalise, names, folder / "theirs")
+        theirs(network, predictor.preprocess.normalise, names, folder / "theirs")
         middle = time.perf_counter()
         predict(predictor, names, folder / "ours")
         end = time.perf_counter()
@@ -97,7 +97,7 @@ def trained(folder: Path) -> Any:
     ]
     mask_folder.write(folder / "data", scenes)
     budget = segwright.Budget(minutes=MINUTES, device="cpu")
-    settings = [f"training.crop=[{SIDE // 2},{SIDE // 2}]", f"inference.tile=[{SIDE},{SIDE}]"]
+    settings = ["data.preprocess.scale=[1,1]", f"training.crop=[{SIDE // 2},{SIDE // 2}]", f"inference.tile=[{SIDE},{SIDE}]"]
     settings.append("model.encoder.norm_eps=1e-5")  # what transformers runs
     scores = segwright.fit(folder / "data", out=folder / "run", model="segformer_b0", budget=budget, settings=settings)
     print(f"trained for {MINUTES} minutes: pixel accuracy {scores.values['pixel accuracy']:.3f}", flush=True)
