@@ -60,6 +60,7 @@ def fit(
     budget = budget or Budget()
     run = Path(out) if out is not None else free_folder(str(data))
     check_free(run)
+    watchers = watchers_of(run, loggers, watch)  # a misspelt logger is told before a long work begins
     made = planned(
         str(data),
         val=None if val is None else str(val),
@@ -77,7 +78,7 @@ def fit(
         run,
         splits=made.splits,
         minutes=max(minutes, SHORTEST),
-        watchers=watchers_of(run, loggers, watch),
+        watchers=watchers,
         own_modules=own_modules,
     )
     _write_steps(run, made.plan)

@@ -113,6 +113,12 @@ def test_bad_data_give_one_message_and_nothing_is_written(segwright, data, tmp_p
         (["--device", "tpu"], "device is 'tpu'"),
         (["--set", "training.stepps=3"], "did you mean 'steps'"),
         (["--out", "/proc/run"], "cannot be"),
+        (["--logger", "tensorbord"], "did you mean 'tensorboard'"),
+        (["--fold", "1"], "such as --fold 0/5"),
+        (["--fold", "5/5"], "fold 5 of 5 was asked for"),
+        (["--task", "semantik"], "did you mean 'semantic'"),
+        (["--task", "nobody.net"], "'nobody.net' cannot be imported"),
+        (["--set", "data.preprocess.scale=0.5"], "setting 'data.preprocess.scale' is 0.5"),
     ],
 )
 def test_bad_words_give_one_message(segwright, data, tmp_path, words, message):

@@ -49,6 +49,12 @@ def test_a_missing_package_is_answered_with_how_to_get_it(name, tmp_path, monkey
         logger(name, tmp_path)
 
 
+def test_nothing_is_written_before_there_is_something_to_draw(tmp_path):
+    watch = logger("csv", tmp_path / "run")
+    watch({"step": 1, "event": "text"})
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_one_offers_the_nearest(tmp_path):
     with pytest.raises(UnknownNameError, match="no logger 'tensorbord', did you mean 'tensorboard'"):
         logger("tensorbord", tmp_path)

@@ -1,6 +1,7 @@
 """A run's log for the tools that draw curves. Nothing is imported, written or sent unless a person names the tool."""
 
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,13 @@ def logger(name: str, run: Path) -> OnRecord:
     """
     if name not in LOGGERS:
         raise UnknownNameError(f"there is no logger '{name}'{did_you_mean(name, [*LOGGERS])}; known are {', '.join(LOGGERS)}")
-    log = LOGGERS[name](run)
+    if name != "csv":
+        _library(name)
+    opened = cache(lambda: LOGGERS[name](run))  # by the first record, so that nothing is left of a run that never begins
 
     def watch(record: dict[str, Any]) -> None:
         if numbers := numbers_of(record):
-            log(numbers, record["step"])
+            opened()(numbers, record["step"])
 
     return watch
 
