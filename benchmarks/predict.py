@@ -19,7 +19,7 @@ from typing import Any
 THREADS = 2  # the machine that the figures are for
 SIDE = 512  # pixels
 TURNS, IMAGES = 5, 8  # forty images: under a minute on two cores
-MINUTES, SCENES = 2, 24  # of training, and drawn scenes for it: about 100 steps
+MINUTES, SCENES = 4, 24  # of training, and drawn scenes for it: what is learned must be no near tie
 CLASSES = 150  # as many as ADE20K has, nine of which the streets hold
 
 
