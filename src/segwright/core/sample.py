@@ -1,6 +1,7 @@
 """One image, frame or volume with what is known about it. Axes: C channels, *S spatial axes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,13 +15,16 @@ from segwright.core.visualise import as_rgb, html_picture, overlay
 class Sample:
     """An image (C, *S) in the dtype of its file, where its pixels are, and its truth, or None where nobody drew one.
 
-    `key` is unique in its data set and safe as a file name.
+    `key` is unique in its data set and safe as a file name. Values that the file says are missing (nodata) are NaN, in a float
+    image. `left_out` counts the annotations of its file that are no segment of the truth, by the reason, such as
+    {"outside the image": 3}.
     """
 
     key: str
     image: np.ndarray
     grid: Grid
     truth: Segmentation | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.image.shape[1:] != self.grid.shape:
