@@ -7,6 +7,7 @@ are dropped. The names come from the file (ImageJ, OME, tifffile's own, samples 
 names, as plain `tifffile.imwrite(path, array)` makes it, holds its channels in the shorter of the first and the last axis.
 """
 
+import logging
 import struct
 import warnings
 from collections.abc import Callable
@@ -32,6 +33,7 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PIXELS = 178_956_970  # Pillow's own limit, 13377 x 13377: a PNG of a few kB can claim more than any memory holds
 MAX_8_BIT_CLASSES = 255  # 0..254, and 255 for void
 EXIF_ORIENTATION = 274  # number of the tag, in EXIF and in TIFF
+GDAL_NODATA = 42113
 TURNED = range(2, 9)  # its values that ask for a turn or a mirror image
 LABEL_PNG = [  # the smallest and fastest of all filters and strategies for label maps: rows resemble the row above
     cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
@@ -41,6 +43,8 @@ JPEG_QUALITY = 92  # no visible loss on overlays at a sixth of the PNG's size
 
 # Pillow warns from half of MAX_PIXELS on; _decode refuses at MAX_PIXELS, with a remedy, so the warning would only be noise
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# tifffile logs that it gives up on some spellings of nodata that GDAL writes; _nodata understands them
+logging.getLogger("tifffile").addFilter(lambda record: "GDAL_NODATA" not in record.getMessage())
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +53,7 @@ class Stored:
 
     `palette` is uint8 (N, 4), the RGBA colours that the values stand for, or None. `orientation` is the EXIF number 1..8.
     `grey_step` is what one step of a 1, 2 or 4-bit grey value became when it was spread over 0..255 (255, 85, 17), else 1.
+    `missing`, bool (C or 1, *S), is where the file says that there is no value; None where nowhere.
     """
 
     values: np.ndarray
@@ -56,12 +61,14 @@ class Stored:
     orientation: int = 1
     has_alpha: bool = False
     grey_step: int = 1
+    missing: np.ndarray | None = None
 
 
 def read_image(path: Path | str) -> np.ndarray:
     """An image (C, *S) in the dtype of its file, upright as its EXIF orientation says, the first frame of an animation.
 
     Palettes become RGB, CMYK becomes RGB, 1-bit pixels 0 and 255; an alpha channel that is opaque everywhere is left out.
+    Where the file says that values are missing, the image is float and NaN there.
 
     Raises:
         FormatError: the file is missing, empty, damaged, no image, or larger than MAX_PIXELS.
@@ -88,14 +95,17 @@ def holds(path: Path | str, image: np.ndarray) -> bool:
     if stored.orientation in TURNED:
         return False
     seen = _seen(stored)
-    return seen.dtype == image.dtype and np.array_equal(seen, image)
+    return seen.dtype == image.dtype and np.array_equal(seen, image, equal_nan=True)
 
 
 def _seen(stored: Stored) -> np.ndarray:
     values, has_alpha = stored.values, stored.has_alpha
     if stored.palette is not None:
         values, has_alpha = np.moveaxis(stored.palette[values[0]], -1, 0), True
-    if has_alpha and (values[-1] == np.iinfo(values.dtype).max).all():
+    if stored.missing is not None:
+        values = values.astype(np.promote_types(values.dtype, np.float32))  # float64 where float32 would round integers
+        values[np.broadcast_to(stored.missing, values.shape)] = np.nan
+    if has_alpha and np.issubdtype(values.dtype, np.integer) and (values[-1] == np.iinfo(values.dtype).max).all():
         values = values[:-1]
     return np.ascontiguousarray(upright(values, stored.orientation))
 
@@ -377,18 +387,54 @@ def _decode_tiff(data: bytes, path: Path) -> Stored:
         tag = page.tags.get(EXIF_ORIENTATION)
         orientation = int(tag.value) if tag is not None else 1
         colors = page.colormap if page.photometric == tifffile.PHOTOMETRIC.PALETTE else None  # uint16 (3, N)
-        alpha = page.photometric == tifffile.PHOTOMETRIC.RGB and len(page.extrasamples) == 1 and page.extrasamples[0] in (1, 2)
+        is_rgb = page.photometric == tifffile.PHOTOMETRIC.RGB
+        alpha = is_rgb and len(page.extrasamples) == 1 and page.extrasamples[0] in (1, 2)
+        nodata = _nodata(page, path)
     values = _channels_first(array, axes, path)
     if np.iscomplexobj(values):
         raise FormatError(f"{path} holds complex numbers, real ones are needed; save real and imaginary part as two channels")
     if values.dtype == bool:
         return Stored(values.astype(np.uint8) * np.uint8(255), None, orientation, grey_step=255)
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    missing = None if nodata is None else _equals(values, nodata)
+    if missing is not None and is_rgb:  # a colour may have a 0 or 255 in it: missing is what is so in every channel
+        missing = missing.all(axis=0, keepdims=True)
+    missing = missing if missing is not None and missing.any() else None
     if colors is not None and len(values) == 1:
         palette = np.full((max(colors.shape[1], 256), 4), 255, dtype=np.uint8)
         palette[: colors.shape[1], :3] = (colors >> 8).T  # 16 bits per colour to 8
-        return Stored(values, palette, orientation)
-    return Stored(values, None, orientation, alpha and np.issubdtype(values.dtype, np.integer))
+        return Stored(values, palette, orientation, missing=missing)
+    return Stored(values, None, orientation, alpha and np.issubdtype(values.dtype, np.integer), missing=missing)
+
+
+def _nodata(page: tifffile.TiffPage, path: Path) -> float | None:
+    """The number that stands for missing values by GDAL's tag, an int where it is whole; None where there is no tag."""
+    tag = page.tags.get(GDAL_NODATA)
+    if tag is None:
+        return None
+    text = str(tag.value).strip("\0 ").replace(",", ".").lower()
+    if "nan" in text or "#ind" in text:  # also 1.#QNAN and -1.#IND, which old programs on Windows wrote
+        return np.nan
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise FormatError(
+        f"{path}: its tag {GDAL_NODATA} (GDAL_NODATA) says {tag.value!r}, which is no number; correct or remove it"
+    )
+
+
+def _equals(values: np.ndarray, number: float) -> np.ndarray:
+    """Where values are a number that was written as text, bool; GDAL too forgives the last digits of floats."""
+    if np.isnan(number):
+        return np.isnan(values)
+    if values.dtype.kind in "iu":
+        return values == number
+    slack = float(4 * np.finfo(values.dtype).eps)
+    low, high = sorted((float(number) * (1 - slack), float(number) * (1 + slack)))
+    with np.errstate(over="ignore"):  # beyond what the dtype holds
+        return (values >= low) & (values <= high)
 
 
 def _channels_first(array: np.ndarray, axes: str, path: Path) -> np.ndarray:

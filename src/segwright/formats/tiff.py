@@ -345,7 +345,7 @@ def _write_image(path: Path, sample: Sample, source: Path | None, tags: GeoTags 
     image = sample.image
     if source is not None and source.suffix.lower() in TIFF_SUFFIXES:
         stored = read_image(source)
-        if stored.dtype == image.dtype and np.array_equal(stored, image):
+        if stored.dtype == image.dtype and np.array_equal(stored, image, equal_nan=True):
             with source.open("rb") as file, replacing(path) as copy:
                 shutil.copyfileobj(file, copy)
             return geo_tags(path)
