@@ -360,7 +360,7 @@ def _line(data: Any, path: Path) -> tuple[float, float]:
 
 
 def _shown(one: _Values, low: float, high: float) -> np.ndarray:
-    """The values of a slice (C, H, W), bright ones high, NaN where they are missing; `low` and `high` are those of the series."""
+    """The values of a slice (C, H, W), bright ones high, NaN where missing; `low` and `high` are those of the series."""
     values = one.values
     if one.is_turned:
         turned = low + high - values.astype(np.float64 if values.dtype.kind == "f" else np.int64)

@@ -154,10 +154,8 @@ def _decode_with_pillow(data: bytes, path: Path) -> StoredImage:
         orientation = _orientation(picture)
         bit_depth, color_type = (data[24], data[25]) if picture.format == "PNG" else (8, 0)  # bytes of the IHDR block
         if bit_depth == 16 and color_type != 0 or picture.mode == "RGB" and maxval > 255:  # Pillow makes 8 bits of such colours
-            colors = _16_bit_colors(data)
-            return StoredImage(
-                colors[:1] if color_type == 4 else colors, None, orientation, maxval or None
-            )  # 4: grey and alpha
+            channels = 1 if color_type == 4 else 3  # 4: grey and alpha
+            return StoredImage(_16_bit_colors(data)[:channels], None, orientation, maxval or None)
         if picture.mode == "P":
             palette = np.zeros((256, 3), np.uint8)
             colors = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
@@ -165,17 +163,21 @@ def _decode_with_pillow(data: bytes, path: Path) -> StoredImage:
             return StoredImage(np.array(picture)[None], palette, orientation)
         if picture.mode == "1":
             return StoredImage(np.array(picture, np.uint8)[None], None, orientation, white=1)
-        if picture.mode not in ("L", "LA", "RGB", "RGBA", "I", "F") and not picture.mode.startswith("I;16"):
-            picture = picture.convert("RGB")
-        values = np.moveaxis(np.atleast_3d(np.array(picture)), -1, 0)
-        values = values[: {"LA": 1, "RGBA": 3}.get(picture.mode)]
-        values = values.astype(
-            np.uint16 if picture.mode == "I" else values.dtype.newbyteorder("="), copy=False
-        )  # I: 16-bit PNM
+        values = _colors(picture)
         white = maxval or (2**bit_depth - 1 if bit_depth < 8 else None)
         if white:  # Pillow has spread them
             values = np.rint(values * (white / np.iinfo(values.dtype).max)).astype(values.dtype)
         return StoredImage(values, None, orientation, white)
+
+
+def _colors(picture: Image.Image) -> np.ndarray:
+    """The grey or RGB values (C, H, W) of a picture without a palette."""
+    if picture.mode not in ("L", "LA", "RGB", "RGBA", "I", "F") and not picture.mode.startswith("I;16"):
+        picture = picture.convert("RGB")
+    values = np.moveaxis(np.atleast_3d(np.array(picture)), -1, 0)
+    values = values[: {"LA": 1, "RGBA": 3}.get(picture.mode)]
+    dtype = np.dtype(np.uint16) if picture.mode == "I" else values.dtype.newbyteorder("=")  # I: 16-bit PNM
+    return values.astype(dtype, copy=False)
 
 
 def _pnm_maxval(picture: ImageFile.ImageFile) -> int:
