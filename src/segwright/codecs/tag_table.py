@@ -26,7 +26,10 @@ AS_ONE = (
     "save each as a file of its own, or all as one stack with named axes, as in "
     "tifffile.imwrite(path, stack, metadata={'axes': 'ZYX'})"
 )
-AS_TAGS = "write it into a TIFF, as with gdal_translate NAME NEW.tif, or remove that file if all values count"
+AS_TAGS = (
+    "write it into a TIFF, as with gdal_translate --config GDAL_TIFF_INTERNAL_MASK YES NAME NEW.tif, "
+    "or remove that file if all values count"
+)
 AS_PLAIN = "save it with integers of 8, 16 or 32 bits, or floats"
 
 TABLE = (
@@ -122,8 +125,8 @@ TABLE = (
 
 def refused(place: Path | str, codec: str, tag: str, found: str) -> FormatError:
     """The error for a file with a tag that the table says is refused; `found` is the tag by its name and what it says."""
-    how = next(rule.how for rule in TABLE if (rule.codec, rule.tag, rule.done) == (codec, tag, "refused"))
-    return FormatError(f"{place}: {found}; this is not read: {how}")
+    how = {(rule.codec, rule.tag): rule.how for rule in TABLE if rule.done == "refused"}
+    return FormatError(f"{place}: {found}; this is not read: {how[codec, tag]}")
 
 
 def markdown() -> list[str]:
