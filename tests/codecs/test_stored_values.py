@@ -10,11 +10,20 @@ from segwright.codecs.stored_values import cmyk_to_rgb, rescaled, with_nan, ycbc
 
 
 @pytest.mark.parametrize(
-    ("dtype", "floats"), [("u1", "f4"), ("i2", "f4"), ("i4", "f8"), ("u4", "f8"), ("f2", "f4"), ("f8", "f8")]
+    ("dtype", "highest", "floats"),
+    [
+        ("u1", 255, "f4"),
+        ("i2", 9, "f4"),
+        ("i4", 2**24, "f4"),
+        ("i4", 2**24 + 1, "f8"),
+        ("u8", 9, "f4"),
+        ("f2", 9, "f4"),
+        ("f8", 9, "f8"),
+    ],
 )
-def test_missing_values(dtype, floats):
-    values = with_nan(np.array([[[1, 2]], [[3, 4]]], dtype), np.array([[[False, True]]]))
-    assert values.dtype == floats and np.array_equal(values, [[[1, np.nan]], [[3, np.nan]]], equal_nan=True)
+def test_missing_values(dtype, highest, floats):
+    values = with_nan(np.array([[[1, 2]], [[highest, 4]]], dtype), np.array([[[False, True]]]))
+    assert values.dtype == floats and np.array_equal(values, [[[1, np.nan]], [[highest, np.nan]]], equal_nan=True)
 
 
 @pytest.mark.parametrize(

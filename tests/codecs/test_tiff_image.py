@@ -314,7 +314,7 @@ def test_what_gdal_calls_nodata_is_nan(tmp_path, dtype, stored, tag):
     values[1, 2] = stored
     tifffile.imwrite(tmp_path / "a.tif", values, extratags=[(42113, "s", 0, tag, True)])
     read = read_image(tmp_path / "a.tif")
-    assert read.dtype == (np.float64 if values.dtype.itemsize >= 8 or dtype == "i4" else np.float32)
+    assert read.dtype == (np.float64 if dtype == "f8" else np.float32)
     expected = values.astype(read.dtype)
     expected[1, 2] = np.nan
     assert np.array_equal(read, expected[None], equal_nan=True)
