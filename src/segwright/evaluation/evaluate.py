@@ -12,6 +12,7 @@ from segwright.codecs.json_stream import top_keys
 from segwright.core import Dataset, Sample, Segmentation
 from segwright.core.errors import SettingError, UnknownNameError, UsageError, naming
 from segwright.data.background import with_background
+from segwright.data.missing import void_where_missing
 from segwright.evaluation.accumulate import Counted, Counter, Work, chosen, count, counts_videos
 from segwright.evaluation.ahead import ahead
 from segwright.evaluation.bootstrap import bootstrap, group_labels
@@ -191,6 +192,7 @@ def count_predictions(
         UsageError: as `evaluate`; or a key is not in the data set.
     """
     _check_filled(dataset)
+    dataset = void_where_missing(dataset)
     task = getattr(predict, "task", None)
     dataset = task.dataset(dataset) if task is not None else with_background(dataset)
     tally = Tally(Counter.of(chosen(metrics or (task.metrics if task is not None else ["confusion"])), dataset.classes))

@@ -9,7 +9,6 @@ from segwright.core import Dataset, Sample
 from segwright.core.errors import UsageError, naming
 from segwright.data.fingerprint import Fingerprint, fingerprint
 from segwright.transforms.channels import match_channels
-from segwright.transforms.normalise import check_finite
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +24,6 @@ class _Checked:
         sample = self.data.load(key)
         if sample.truth is None:
             raise UsageError(f"sample {key!r} has no mask to learn from; add it, or take the image out")
-        with naming(f"sample {key!r}"):
-            check_finite(sample.image)
         self.seen[key] = Sample.of(key, sample.image[(slice(None), *[slice(1)] * (sample.image.ndim - 1))].copy())
         return sample
 

@@ -1,0 +1,28 @@
+"""Values of an image that nobody measured. Axes: C channels, *S spatial axes."""
+
+import numpy as np
+
+
+def known_values(image: np.ndarray) -> np.ndarray | None:
+    """Which values of an image are measurements, bool (C, *S); None where all are, as in every image of integers.
+
+    Readers give NaN where a file says that a value is missing. Infinity, and what float32 cannot hold, is missing too: a
+    network would make NaN of it.
+    """
+    if image.dtype.kind != "f":
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(image.sum(dtype=np.float32)):  # a sum is NaN or infinite with any of its values, and takes less time
+            return None
+        known = np.isfinite(image.astype(np.float32, copy=False))
+    return None if known.all() else known
+
+
+def missing_pixels(image: np.ndarray) -> np.ndarray | None:
+    """Where an image lacks a value, bool (*S); None where it lacks none.
+
+    A pixel is missing where any of its channels is: a network needs them all, and what it would say of a pixel with one that
+    was made up is a guess that looks like an answer. There the truth teaches and measures nothing, and predictions are void.
+    """
+    known = known_values(image)
+    return None if known is None else ~known.all(axis=0)
