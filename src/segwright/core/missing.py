@@ -25,4 +25,4 @@ def missing_pixels(image: np.ndarray) -> np.ndarray | None:
     was made up is a guess that looks like an answer. There the truth teaches and measures nothing, and predictions are void.
     """
     known = known_values(image)
-    return None if known is None else ~known.all(axis=0)
+    return None if known is None else np.logical_not(known.all(axis=0))

@@ -172,6 +172,7 @@ def _resample_2d(
 ) -> None:
     """Fill the image bilinearly and the planes by nearest neighbour, both at the same source coordinate."""
     C, H, W = image.shape
+    low, high, share = np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3, np.float32)  # as of a volume of one slice
     line = np.empty((2, nodes.shape[2]))  # source coordinates of the nodes of one output row
     for i in range(image_out.shape[1]):
         node, part = i // STEP, (i % STEP) / STEP
@@ -194,7 +195,8 @@ def _resample_2d(
                 below += dx * (np.float32(image[c, bottom, right]) - below)
                 value = above + dy * (below - above)
                 if np.isnan(value):
-                    value = _between_known(image[c : c + 1], (0, top, left), (0, bottom, right), (np.float32(0), dy, dx))
+                    low[1], low[2], high[1], high[2], share[1], share[2] = top, left, bottom, right, dy, dx
+                    value = _between_known(image[c : c + 1], low, high, share)
                 image_out[c, i, j] = value
             row, column = int(math.floor(y + 0.5)), int(math.floor(x + 0.5))
             known = 0 <= row < H and 0 <= column < W

@@ -83,7 +83,7 @@ class Preprocess:
         return View(values(seen.image), seen.grid.shape, sample.grid)
 
     def resampled(self, sample: Sample) -> Sample:
-        """A sample on the network's grid, image and truth: (channels, *M) in the values of the file, NaN where they are missing.
+        """A sample on the network's grid, image and truth: (channels, *M) in the values of the file, missing ones NaN.
 
         Where the statistics are those of each image (`normalise` has none of its own), its values are normalised here, since a
         part of the image would tell others.
