@@ -46,3 +46,17 @@ def test_what_nobody_can_learn_from_is_named(truths):
 
     with pytest.raises(FormatError, match="channel 0 holds no finite value in 6 images"):
         Survey.of(replace(truths, load=without_values), truths)
+
+
+def test_what_looks_like_nodata_is_told(truths, caplog):
+    def with_strip(key):
+        sample = truths.load(key)
+        image = np.random.default_rng(0).uniform(300, 310, sample.image.shape).astype(np.float32)
+        image[:, :, :3] = -9999
+        return replace(sample, image=image)
+
+    Survey.of(replace(truths, load=with_strip), truths)
+    assert "6 of 6 images have areas of one number far off all their others, such as -9999 in s0" in caplog.text
+    caplog.clear()
+    Survey.of(truths, truths)
+    assert not caplog.text

@@ -22,7 +22,7 @@ from segwright.conversion import writer
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import OutputError, SegwrightError, UsageError
 from segwright.core.visualise import overlay as laid_over
-from segwright.formats import dicom, mask_folder, tiff, volume
+from segwright.formats import dataset_file, dicom, mask_folder, tiff, volume
 from segwright.formats.image_index import safe_key
 from segwright.formats.label_maps import look_up_pixels
 from segwright.formats.mask_folder import image_files, is_mask_folder
@@ -263,7 +263,7 @@ def _found(place: Path) -> list[_Job]:
         if volumes:
             return _jobs_of(place, volumes, lambda file: volume)
     if dicom.matches(place):
-        series = dicom.read(place)
+        series = _as_told(dicom.read(place), place)
         return [_Job(key, dicom, series) for key in series.keys]
     return _jobs_of(place, image_files(place), lambda file: tiff if file.suffix.lower() in TIFF_SUFFIXES else mask_folder)
 
@@ -272,16 +272,25 @@ def _jobs_of(place: Path, files: dict[str, Path], kind_of: Callable[[Path], Modu
     """A job for each file; those of one kind are a data set without truth."""
     kinds = {key: kind_of(file) for key, file in files.items()}
     sources = {
-        kind: Dataset(
-            str(place),
-            Classes.of(["nothing"]),
-            tuple(files),
-            kind.Reader({key: Files(file) for key, file in files.items()}, None),
-            files,
+        kind: _as_told(
+            Dataset(
+                str(place),
+                Classes.of(["nothing"]),
+                tuple(files),
+                kind.Reader({key: Files(file) for key, file in files.items()}, None),
+                files,
+            ),
+            place,
         )
         for kind in {*kinds.values()}
     }
     return [_Job(key, kind, sources[kind]) for key, kind in kinds.items()]
+
+
+def _as_told(images: Dataset, place: Path) -> Dataset:
+    """Images with NaN where the dataset.toml of their data set says that they lack values; it may lie above their folder."""
+    folder = dataset_file.folder_of(place).absolute()
+    return dataset_file.with_nodata(dataset_file.with_nodata(images, folder), folder.parent)
 
 
 def _checked_outputs(jobs: Sequence[_Job], out: Path, *, overlay: bool) -> dict[str, list[Path]]:

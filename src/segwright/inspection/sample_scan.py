@@ -26,7 +26,9 @@ from segwright.codecs.image_file import (
 )
 from segwright.core import VOID, Sample
 from segwright.core.errors import FormatError, SegwrightError
+from segwright.core.missing import missing_pixels, with_missing
 from segwright.data import fingerprint
+from segwright.data.undeclared_nodata import undeclared_nodata
 from segwright.formats.label_encoding import read_numbers
 
 THUMB = 32  # pixels: from it come the 8 x 8 lowest frequencies of the hash
@@ -65,7 +67,8 @@ class MaskLook:
 class SampleScan:
     """What one sample tells.
 
-    `scale` is its largest absolute value, `step` the distance of its grey values where they are the multiples of a fraction.
+    `missing` counts the pixels without a value; `undeclared` is a number that looks as if it stood for more of them. `scale` is
+    its largest absolute value but for that, `step` the distance of its grey values where they are the multiples of a fraction.
     `thumb` is float32 (32, 32), its grey picture small; `borders` float32 (4, 2, n) padded with NaN: left, right, top, bottom,
     each the outermost line of pixels and the next; None for volumes. `orientation` is the EXIF number, `turned` how much better
     the mask fits the picture when it is turned by that (1: alike).
@@ -89,6 +92,8 @@ class SampleScan:
     pixels: np.ndarray | None = None
     nothing: int = 0
     void: int = 0
+    missing: int = 0
+    undeclared: float | None = None
     detail: fingerprint.SampleStatistics | None = None
     problem: str = ""
 
@@ -157,7 +162,9 @@ def _seen(
         counts = np.bincount(truth.class_ids, weights=truth.areas(), minlength=num_classes).astype(np.int64)
         void = int(np.count_nonzero(truth.planes[0] == VOID))
         nothing = int(np.count_nonzero((truth.planes <= 0).all(axis=0))) - void
-    grey = grey_picture(image)
+    missing, undeclared = missing_pixels(image), undeclared_nodata(image)
+    measured = image if undeclared is None else with_missing(image, [undeclared])
+    grey = grey_picture(measured)
     orientation = _orientation(item.image)
     return SampleScan(
         key=item.key,
@@ -165,8 +172,8 @@ def _seen(
         shape=image.shape[1:],
         channels=len(image),
         dtype=str(image.dtype),
-        scale=_scale(image),
-        step=intensity_step(image),
+        scale=_scale(measured),
+        step=intensity_step(measured),
         thumb=cv2.resize(grey, (THUMB, THUMB), interpolation=cv2.INTER_AREA),
         digest=_digest(image),
         borders=border_lines(grey) if image.ndim == 3 else None,
@@ -177,6 +184,8 @@ def _seen(
         pixels=counts,
         nothing=nothing,
         void=void,
+        missing=0 if missing is None else int(np.count_nonzero(missing)),
+        undeclared=undeclared,
         detail=fingerprint.look(sample, num_classes, pixels, np.random.default_rng(0)) if pixels else None,
         problem=problem,
     )
