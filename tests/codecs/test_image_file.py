@@ -11,19 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageOps
 
-from segwright.codecs.image_file import (
-    MAX_PIXELS,
-    decode_image,
-    fit_mask,
-    holds,
-    read_image,
-    read_mask,
-    upright,
-    write_class_map,
-    write_image,
-    write_picture,
-    write_values,
-)
+from segwright.codecs.image_file import decode_image, fit_mask, holds, read_image, read_mask
+from segwright.codecs.image_writer import write_class_map, write_image, write_picture, write_values
+from segwright.codecs.stored_image import MAX_PIXELS, upright
 from segwright.core import Classes
 from segwright.core.errors import FormatError, OutputError
 
@@ -169,9 +159,10 @@ def test_float_tiff_keeps_its_values(tmp_path):
 @pytest.mark.parametrize(
     ("dtype", "stored", "tag"),
     [
-        ("f4", -9999, "-9999"), ("f4", -9999, "-9999.000000 "), ("f4", -9999, "-9999,0"), ("i2", -9999, "-9999.0"), ("u1", 255, "255"),
+        ("f4", -9999, "-9999"), ("f4", -9999, "-9999.000000 "), ("f4", -9999, "-9999,0"), ("i2", -9999, "-9999.0"),
         ("u1", 0, "0"), ("f4", np.finfo("f4").min, "-3.40282346638529e+38"), ("f4", -3.40282306074e38, "-3.40282306074e+38"),
-        ("f4", np.inf, "inf"), ("f8", np.nan, "nan"), ("f4", np.nan, "-1.#IND"), ("u2", 65535, "65535"), ("i4", -(2**31), "-2147483648"),
+        ("f4", np.inf, "inf"), ("f8", np.nan, "nan"), ("f4", np.nan, "-1.#IND"),
+        ("u1", 255, "255"), ("u2", 65535, "65535"), ("i4", -(2**31), "-2147483648"),
     ],
 )  # fmt: skip
 def test_what_gdal_calls_nodata_is_nan(tmp_path, dtype, stored, tag):

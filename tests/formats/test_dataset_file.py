@@ -49,6 +49,20 @@ def test_numbers_that_stand_for_missing_values(tmp_path):
     assert dataset_file.read(written(tmp_path / "train", "nodata = 1.5")).nodata == (1.5, -9999, -32768, 0)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.uint16, np.float32, np.float64])
+def test_numbers_that_a_type_cannot_hold_occur_nowhere(dtype):
+    image = np.arange(12).reshape(1, 3, 4).astype(dtype)
+    for number in (-1.7e308, -(2**40), 2.5, float("nan")):
+        assert dataset_file.nan_for(image, [number]) is image
+
+
+def test_numbers_become_nan_and_the_others_stay_exactly():
+    image = np.array([[[2**30 + 1, -9999]]], np.int32)
+    result = dataset_file.nan_for(image, [-9999, 7])
+    assert result.dtype == np.float64 and result[0, 0, 0] == 2**30 + 1 and np.isnan(result[0, 0, 1])
+    assert image[0, 0, 1] == -9999
+
+
 def test_without_a_file(tmp_path):
     assert dataset_file.read(tmp_path) is None and dataset_file.masks_table(tmp_path) is None
     data = in_memory("a")

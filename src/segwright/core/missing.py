@@ -1,7 +1,5 @@
 """Values of an image that nobody measured. Axes: C channels, *S spatial axes."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 
@@ -28,19 +26,3 @@ def missing_pixels(image: np.ndarray) -> np.ndarray | None:
     """
     known = known_values(image)
     return None if known is None else np.logical_not(known.all(axis=0))
-
-
-def with_missing(image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
-    """An image (C, *S) with NaN where it holds one of these numbers, in a float type that holds its other values.
-
-    In colours, three channels of integers from 0 on, that is where all three hold it: one alone may be a bright or dark colour.
-    """
-    with np.errstate(over="ignore"):  # a number that the type cannot hold
-        missing = np.logical_or.reduce([image == number for number in numbers])
-    if len(image) == 3 and image.dtype.kind == "u":
-        missing = np.broadcast_to(missing.all(axis=0), image.shape)
-    if not missing.any():
-        return image
-    result = image.astype(np.promote_types(image.dtype, np.float32))
-    result[missing] = np.nan
-    return result

@@ -21,11 +21,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from segwright.codecs.stored_values import with_nan
 from segwright.core import Dataset, Sample
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError
 from segwright.core.lookup import did_you_mean
-from segwright.core.missing import with_missing
 from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES
 
 NAME = "dataset.toml"
@@ -130,6 +132,18 @@ def with_nodata(dataset: Dataset, root: Path | str) -> Dataset:
     return replace(dataset, load=_WithNodata(dataset, known.nodata)) if known and known.nodata else dataset
 
 
+def nan_for(image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+    """An image (C, *S) with NaN where it holds one of these numbers; as it is where it holds none.
+
+    In colours, three channels without sign, that is where all three hold it: one alone may be of a bright or a dark colour.
+    """
+    with np.errstate(over="ignore"):  # a number that the type cannot hold
+        missing = np.logical_or.reduce([image == number for number in numbers])
+    if len(image) == 3 and image.dtype.kind == "u":
+        missing = missing.all(axis=0, keepdims=True)
+    return with_nan(image, missing) if missing.any() else image
+
+
 @dataclass(frozen=True, eq=False)
 class _WithNodata:
     """Loads samples with NaN in their images in place of these numbers."""
@@ -139,7 +153,7 @@ class _WithNodata:
 
     def __call__(self, key: str) -> Sample:
         sample = self.data.load(key)
-        return replace(sample, image=with_missing(sample.image, self.nodata))
+        return replace(sample, image=nan_for(sample.image, self.nodata))
 
 
 def write_groups(root: Path, groups: Sequence[Sequence[str]]) -> None:

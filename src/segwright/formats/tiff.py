@@ -31,14 +31,10 @@ from typing import Literal
 import numpy as np
 import tifffile
 
-from segwright.codecs.image_file import (
-    EXIF_ORIENTATION,
-    GDAL_NODATA,
-    TIFF_SUFFIXES,
-    colormap_of,
-    read_image,
-    read_mask_channels,
-)
+from segwright.codecs.image_file import TIFF_SUFFIXES, read_image, read_mask_channels
+from segwright.codecs.image_writer import colormap_of
+from segwright.codecs.stored_image import EXIF_ORIENTATION
+from segwright.codecs.tiff_image import GDAL_NODATA
 from segwright.core import Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError, OutputError, SegwrightError

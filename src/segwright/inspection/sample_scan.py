@@ -14,21 +14,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from segwright.codecs.image_file import (
-    EXIF_ORIENTATION,
-    JPEG_SUFFIXES,
-    are_colors,
-    fit_mask,
-    read_image,
-    read_mask,
-    read_mask_channels,
-    upright,
-)
+from segwright.codecs.image_file import JPEG_SUFFIXES, are_colors, fit_mask, read_image, read_mask, read_mask_channels
+from segwright.codecs.stored_image import EXIF_ORIENTATION, upright
 from segwright.core import VOID, Sample
 from segwright.core.errors import FormatError, SegwrightError
-from segwright.core.missing import missing_pixels, with_missing
+from segwright.core.missing import missing_pixels
 from segwright.data import fingerprint
 from segwright.data.undeclared_nodata import undeclared_nodata
+from segwright.formats.dataset_file import nan_for
 from segwright.formats.label_encoding import read_numbers
 
 THUMB = 32  # pixels: from it come the 8 x 8 lowest frequencies of the hash
@@ -163,7 +156,7 @@ def _seen(
         void = int(np.count_nonzero(truth.planes[0] == VOID))
         nothing = int(np.count_nonzero((truth.planes <= 0).all(axis=0))) - void
     missing, undeclared = missing_pixels(image), undeclared_nodata(image)
-    measured = image if undeclared is None else with_missing(image, [undeclared])
+    measured = image if undeclared is None else nan_for(image, [undeclared])
     grey = grey_picture(measured)
     orientation = _orientation(item.image)
     return SampleScan(
