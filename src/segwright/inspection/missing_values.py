@@ -42,12 +42,13 @@ def _undeclared(looks: Sequence[SampleScan]) -> list[Finding]:
     counted = Counter(look.undeclared for look in found if look.undeclared is not None)
     numbers = [_number(value) for value, _ in counted.most_common()]
     keys = tuple(look.key for look in found)
+    where = f"{len(found)} of {plural(len(looks), 'image')} ({some(keys)})"
     return [
         Finding(
             "undeclared-nodata",
             "warning",
-            f"{listed([*map(str, numbers)])} fills areas of {len(found)} of {plural(len(looks), 'image')} ({some(keys)}), far off "
-            "all their other values, and would be taken for a measurement.",
+            f"{listed([*map(str, numbers)])} fills areas of {where}, far off all their other values, and would be taken for a "
+            "measurement.",
             "If it stands for missing values, say so: in the files, where they are TIFF, by gdal_edit.py -a_nodata "
             f"{numbers[0]} FILE.tif, which adds a tag and changes no pixel; or by nodata = {numbers} in dataset.toml.",
             {"images": {str(number): count for number, (_, count) in zip(numbers, counted.most_common(), strict=True)}},
