@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segwright.core.missing import known_values, missing_pixels
+from segwright.core.missing import known_values, missing_pixels, nan_where_missing
 
 # By hand
 
@@ -23,6 +23,14 @@ def test_what_float32_cannot_hold_is_missing_and_large_numbers_are_not():
     assert missing_pixels(np.array([[[-1.7e308, 1.0]]])).tolist() == [[True, False]]  # an old mark of nodata
     assert missing_pixels(np.full((1, 64, 64), 3.3e38, np.float32)) is None  # though their sum is infinite
     assert missing_pixels(np.array([[[np.inf, -np.inf]]])).all()  # though their sum is no number
+
+
+def test_nan_alone_stands_for_what_is_missing():
+    image = np.array([[[1, np.nan, np.inf, -1.7e308]]])
+    result = nan_where_missing(image)
+    assert result.dtype == np.float32 and np.array_equal(result, [[[1, np.nan, np.nan, np.nan]]], equal_nan=True)
+    whole = image[:, :, :1]
+    assert nan_where_missing(whole) is whole and np.isinf(image[0, 0, 2])
 
 
 # By a slow twin

@@ -14,7 +14,7 @@ def heights(dtype=np.float32, low=294, high=310, shape=(64, 64)):
 @pytest.mark.parametrize(
     ("dtype", "number"),
     [
-        *(("f4", -9999), ("f4", -3.4028234663852886e38), ("f4", 1e20), ("f4", 0), ("f8", -1.7e308), ("i2", -32768)),
+        *(("f4", -9999), ("f4", -3.4028234663852886e38), ("f4", 1e20), ("f4", 0), ("f8", -3e38), ("i2", -32768)),
         *(("i2", -9999), ("u2", 65535), ("i4", -(2**31)), ("f2", 65504)),
     ],
 )
@@ -58,15 +58,20 @@ def test_few_values_and_eight_bits_tell_nothing():
     two = np.zeros((1, 64, 64), np.uint16)
     two[0, :, :9] = 65535
     assert undeclared_nodata(two) is None
-    picture = heights(np.uint8, 200, 210)
+    picture = heights(np.uint8, 200, 250)
     picture[0, :, :9] = 0
     assert undeclared_nodata(picture) is None
+    holey = picture.astype(np.float32)
+    holey[0, :, 50:] = np.nan
+    assert undeclared_nodata(holey) is None
+    assert undeclared_nodata(holey + 0.5) == 0.5  # no picture of 8 bits
 
 
 def test_what_is_declared_is_not_told_again():
-    image = heights()
-    image[0, :, :9] = np.nan
-    assert undeclared_nodata(image) is None
+    image = heights(np.float64)
+    for missing in (np.nan, np.inf, -1.7e308):
+        image[0, :, :9] = missing
+        assert undeclared_nodata(image) is None
     for nothing in (np.zeros((0, 5, 5), np.float32), np.full((1, 5, 5), np.nan, np.float32), np.zeros((1, 1, 1), np.uint16)):
         assert undeclared_nodata(nothing) is None
 
@@ -77,3 +82,9 @@ def test_the_image_is_left_as_it_was():
     before = image.copy()
     undeclared_nodata(image)
     np.testing.assert_array_equal(image, before)
+
+
+def test_a_flat_coast_in_whole_metres_is_enough():
+    image = heights(np.int16, -2, 5)
+    image[0, :, :9] = -9999
+    assert undeclared_nodata(image) == -9999

@@ -44,7 +44,7 @@ def test_what_nobody_can_learn_from_is_named(truths):
         sample = truths.load(key)
         return Sample(key, np.full(sample.image.shape, np.nan, np.float32), sample.grid, sample.truth)
 
-    with pytest.raises(FormatError, match="channel 0 holds no finite value in 6 images"):
+    with pytest.raises(FormatError, match="channel 0 holds no value in 6 images"):
         Survey.of(replace(truths, load=without_values), truths)
 
 

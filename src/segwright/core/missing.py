@@ -26,3 +26,12 @@ def missing_pixels(image: np.ndarray) -> np.ndarray | None:
     """
     known = known_values(image)
     return None if known is None else np.logical_not(known.all(axis=0))
+
+
+def nan_where_missing(image: np.ndarray) -> np.ndarray:
+    """An image (C, *S) as float32 in which NaN alone stands for what is missing; as it is where nothing is."""
+    known = known_values(image)
+    if known is None:
+        return image
+    with np.errstate(over="ignore"):
+        return np.where(known, image, np.nan).astype(np.float32)

@@ -2,29 +2,35 @@
 
 import numpy as np
 
+from segwright.core.missing import known_values
+
 SHARE = 1e-3  # of the pixels: fewer are dead pixels and outliers
 TOGETHER = 0.5  # of these pixels lie left of another one: nodata fills areas
-DISTINCT = 16  # other values; pictures of a few values have gaps between all of them
+DISTINCT = 4  # other values at least; pictures of fewer have gaps between all of them
 SAMPLED = 100_000  # values that tell the range of a channel
 
 
 def undeclared_nodata(image: np.ndarray) -> float | None:
     """The number that fills areas of an image (C, *S) farther off all other values than those from each other; else None.
 
-    Such are -9999 in a height model, the lowest number of a type, 1e20, or 0 where all else is warm. 8 bits have no room for it.
+    Such are -9999 in a height model, the lowest number of a type, 1e20, or 0 where all else is warm. 8 bits have no room for it,
+    which holes in an image have made float.
     """
     if image.dtype.kind not in "iuf" or image.dtype.itemsize == 1:
         return None
-    found = (_far_value(channel) for channel in image)
+    known = known_values(image)
+    found = (_far_value(channel, known if known is None else known[c]) for c, channel in enumerate(image))
     return next((value for value in found if value is not None), None)
 
 
-def _far_value(channel: np.ndarray) -> float | None:
-    """The lowest or highest value of a channel (*S), if it is as `undeclared_nodata` says."""
-    values = channel[np.isfinite(channel)].astype(np.float64)
+def _far_value(channel: np.ndarray, known: np.ndarray | None) -> float | None:
+    """The lowest or highest value of a channel (*S), if it is as `undeclared_nodata` says; `known` are those that it has."""
+    values = (channel if known is None else channel[known]).astype(np.float64).ravel()
     if not values.size:
         return None
     low, high = float(values.min()), float(values.max())
+    if known is not None and low >= 0 and high <= 255 and (values == np.rint(values)).all():
+        return None
     for extreme in (low, high):
         at = channel == extreme
         count = int(np.count_nonzero(at))

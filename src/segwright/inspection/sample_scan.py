@@ -18,7 +18,7 @@ from segwright.codecs.image_file import JPEG_SUFFIXES, are_colors, fit_mask, rea
 from segwright.codecs.stored_image import EXIF_ORIENTATION, upright
 from segwright.core import VOID, Sample
 from segwright.core.errors import FormatError, SegwrightError
-from segwright.core.missing import missing_pixels
+from segwright.core.missing import known_values, missing_pixels, nan_where_missing
 from segwright.data import fingerprint
 from segwright.data.undeclared_nodata import undeclared_nodata
 from segwright.formats.dataset_file import nan_for
@@ -156,7 +156,7 @@ def _seen(
         void = int(np.count_nonzero(truth.planes[0] == VOID))
         nothing = int(np.count_nonzero((truth.planes <= 0).all(axis=0))) - void
     missing, undeclared = missing_pixels(image), undeclared_nodata(image)
-    measured = image if undeclared is None else nan_for(image, [undeclared])
+    measured = nan_where_missing(image if undeclared is None else nan_for(image, [undeclared]))
     grey = grey_picture(measured)
     orientation = _orientation(item.image)
     return SampleScan(
@@ -185,13 +185,16 @@ def _seen(
 
 
 def grey_picture(image: np.ndarray) -> np.ndarray:
-    """The mean of the channels of an image (C, *S), float32 (H, W); the middle slice of a volume, NaN and infinities as 0."""
+    """The mean of the channels of an image (C, *S), float32 (H, W); the middle slice of a volume, missing values as the mean."""
     while image.ndim > 3:
         image = image[:, image.shape[1] // 2]
     if not len(image):
         return np.zeros(image.shape[1:], np.float32)
     grey = image[0].astype(np.float32) if len(image) == 1 else image.mean(axis=0, dtype=np.float32)
-    return np.nan_to_num(grey, nan=0.0, posinf=0.0, neginf=0.0)
+    known = known_values(grey)
+    if known is None:
+        return grey
+    return np.where(known, grey, grey[known].mean(dtype=np.float64) if known.any() else 0).astype(np.float32)
 
 
 def border_lines(grey: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from segwright.core import Grid, Sample
 from segwright.core.errors import SettingError
-from segwright.core.missing import known_values
+from segwright.core.missing import known_values, nan_where_missing
 from segwright.transforms.channels import match_channels
 from segwright.transforms.normalise import Normalise
 from segwright.transforms.pad import pad
@@ -88,9 +88,7 @@ class Preprocess:
         Where the statistics are those of each image (`normalise` has none of its own), its values are normalised here, since a
         part of the image would tell others.
         """
-        image = match_channels(sample.image, self.channels)
-        known = known_values(image)
-        image = image if known is None else np.where(known, image, np.nan).astype(np.float32)
+        image = nan_where_missing(match_channels(sample.image, self.channels))
         seen = resize(replace(sample, image=image), self.shape_of(sample.grid, sample.key))
         return replace(seen, image=self.normalise(seen.image)) if self.normalise.mean is None else seen
 
