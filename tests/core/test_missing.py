@@ -1,21 +1,21 @@
 import numpy as np
 import pytest
 
-from segwright.core.missing import known_values, missing_pixels, nan_where_missing
+from segwright.core.missing import missing_pixels, nan_where_missing, where_measured
 
 # By hand
 
 
 def test_a_pixel_is_missing_where_any_channel_is():
     image = np.array([[[1, np.nan, 3]], [[1, 2, np.inf]]], np.float32)
-    assert known_values(image).tolist() == [[[True, False, True]], [[True, True, False]]]
+    assert where_measured(image).tolist() == [[[True, False, True]], [[True, True, False]]]
     assert missing_pixels(image).tolist() == [[False, True, True]]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float16, np.float32, np.float64])
 def test_where_nothing_is_missing_there_is_no_map(dtype):
     image = np.full((2, 3, 4), 100, dtype)
-    assert known_values(image) is None and missing_pixels(image) is None
+    assert where_measured(image) is None and missing_pixels(image) is None
     assert missing_pixels(np.zeros((0, 3, 4), dtype)) is None  # no channel lacks a value
 
 
@@ -41,5 +41,5 @@ def test_it_equals_isfinite(dtype):
     rng = np.random.default_rng(0)
     image = rng.normal(size=(3, 9, 11)).astype(dtype)
     image[rng.random(image.shape) < 0.1] = np.nan
-    np.testing.assert_array_equal(known_values(image), np.isfinite(image))
+    np.testing.assert_array_equal(where_measured(image), np.isfinite(image))
     np.testing.assert_array_equal(missing_pixels(image), np.isnan(image).any(axis=0))

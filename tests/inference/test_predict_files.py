@@ -179,6 +179,24 @@ def test_what_an_image_lacks_is_void_in_its_mask(tmp_path, kind, dtype):
     np.testing.assert_array_equal(sample.truth.class_map(), np.where(void, -1, scene(0) > 100))
 
 
+def test_what_looks_like_missing_values_is_told_once_and_the_remedy_helps(tmp_path, caplog):
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        values = scene(number).astype(np.int16) + np.arange(30, dtype=np.int16) % 7
+        values[NO_DATA] = -32768
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", values)
+    tifffile.imwrite(tmp_path / "images" / "empty.tif", np.full((20, 30), np.nan, np.float32))
+    *masks, empty = predict(predictor(), tmp_path / "images", tmp_path / "out")
+    assert [tifffile.imread(mask)[NO_DATA].max() for mask in masks] == [0, 0, 0] and (tifffile.imread(empty) == 255).all()
+    one, other = caplog.messages
+    assert "0.tif has areas of -32768, far off" in one and "nodata = [-32768] in a dataset.toml beside the images" in one
+    assert other.endswith("empty.tif: no pixel has a value, so that its mask is void throughout")
+    caplog.clear()
+    (tmp_path / "images" / "dataset.toml").write_text("nodata = [-32768]")
+    *masks, _ = predict(predictor(), tmp_path / "images", tmp_path / "out")
+    assert [tifffile.imread(mask)[NO_DATA].min() for mask in masks] == [255, 255, 255] and len(caplog.messages) == 1
+
+
 def test_a_volume_is_void_where_it_lacks_values(tmp_path):
     pytest.importorskip("SimpleITK", reason="writing volumes needs segwright[medical]")
     volume = np.stack([scene(seed) for seed in range(4)]).astype(np.float32)

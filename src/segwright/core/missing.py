@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def known_values(image: np.ndarray) -> np.ndarray | None:
+def where_measured(image: np.ndarray) -> np.ndarray | None:
     """Which values of an image are measurements, bool (C, *S); None where all are, as in every image of integers.
 
     Readers give NaN where a file says that a value is missing. Infinity, and what float32 cannot hold, is missing too: a
@@ -24,13 +24,13 @@ def missing_pixels(image: np.ndarray) -> np.ndarray | None:
     A pixel is missing where any of its channels is: a network needs them all, and what it would say of a pixel with one that
     was made up is a guess that looks like an answer. There the truth teaches and measures nothing, and predictions are void.
     """
-    known = known_values(image)
+    known = where_measured(image)
     return None if known is None else np.logical_not(known.all(axis=0))
 
 
 def nan_where_missing(image: np.ndarray) -> np.ndarray:
     """An image (C, *S) as float32 in which NaN alone stands for what is missing; as it is where nothing is."""
-    known = known_values(image)
+    known = where_measured(image)
     if known is None:
         return image
     with np.errstate(over="ignore"):

@@ -14,7 +14,7 @@ from numba import njit
 
 from segwright.core import VOID, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, ShapeError, UsageError
-from segwright.core.missing import known_values
+from segwright.core.missing import where_measured
 
 PLACE_STEP = 4  # of the pixels along each axis, one in four tells where a class lies as well as all of them
 SAMPLED_PIXELS = 4_000_000  # of all images together: a mean then errs by 1/2000 of the spread, in some 50 MB
@@ -329,7 +329,7 @@ def _intensities(looks: Sequence[SampleStatistics], source: str) -> tuple[Intens
 
 def _known_of(values: np.ndarray) -> np.ndarray:
     """Those of the values (M,) that are not missing."""
-    known = known_values(values)
+    known = where_measured(values)
     return values if known is None else values[known]
 
 

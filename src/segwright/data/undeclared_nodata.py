@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from segwright.core.missing import known_values
+from segwright.core.missing import where_measured
 
 SHARE = 1e-3  # of the pixels: fewer are dead pixels and outliers
 TOGETHER = 0.5  # of these pixels lie left of another one: nodata fills areas
@@ -13,12 +13,12 @@ SAMPLED = 100_000  # values that tell the range of a channel
 def undeclared_nodata(image: np.ndarray) -> float | None:
     """The number that fills areas of an image (C, *S) farther off all other values than those from each other; else None.
 
-    Such are -9999 in a height model, the lowest number of a type, 1e20, or 0 where all else is warm. 8 bits have no room for it,
-    which holes in an image have made float.
+    Such are -9999 in a height model, the lowest number of a type, 1e20, or 0 where all else is warm. 8 bits have no room for it;
+    holes in an image have made them float.
     """
     if image.dtype.kind not in "iuf" or image.dtype.itemsize == 1:
         return None
-    known = known_values(image)
+    known = where_measured(image)
     found = (_far_value(channel, known if known is None else known[c]) for c, channel in enumerate(image))
     return next((value for value in found if value is not None), None)
 

@@ -95,7 +95,7 @@ def _group(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list[
 def _nodata(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list[str]:
     there = document.get("nodata", [])
     if not isinstance(there, list):  # one number, as a person may write it
-        there = document["nodata"] = tomlkit.array([there])
+        there = document["nodata"] = tomlkit.item([there])
     changes = []
     for finding in findings:
         for number in finding.fix.nodata if finding.fix else ():

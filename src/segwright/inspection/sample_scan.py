@@ -18,7 +18,7 @@ from segwright.codecs.image_file import JPEG_SUFFIXES, are_colors, fit_mask, rea
 from segwright.codecs.stored_image import EXIF_ORIENTATION, upright
 from segwright.core import VOID, Sample
 from segwright.core.errors import FormatError, SegwrightError
-from segwright.core.missing import known_values, missing_pixels, nan_where_missing
+from segwright.core.missing import missing_pixels, nan_where_missing, where_measured
 from segwright.data import fingerprint
 from segwright.data.undeclared_nodata import undeclared_nodata
 from segwright.formats.dataset_file import nan_for
@@ -185,13 +185,13 @@ def _seen(
 
 
 def grey_picture(image: np.ndarray) -> np.ndarray:
-    """The mean of the channels of an image (C, *S), float32 (H, W); the middle slice of a volume, missing values as the mean."""
+    """The mean of the channels of an image (C, *S), float32 (H, W), of the middle slice of a volume; where missing, the mean."""
     while image.ndim > 3:
         image = image[:, image.shape[1] // 2]
     if not len(image):
         return np.zeros(image.shape[1:], np.float32)
     grey = image[0].astype(np.float32) if len(image) == 1 else image.mean(axis=0, dtype=np.float32)
-    known = known_values(grey)
+    known = where_measured(grey)
     if known is None:
         return grey
     return np.where(known, grey, grey[known].mean(dtype=np.float64) if known.any() else 0).astype(np.float32)

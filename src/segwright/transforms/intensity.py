@@ -14,7 +14,7 @@ from numba import njit
 
 from segwright.core import Sample
 from segwright.core.errors import SettingError
-from segwright.core.missing import known_values
+from segwright.core.missing import where_measured
 from segwright.transforms.normalise import channel_statistics
 
 POINTS = 1024  # of the tone curve; straight between them, which is finer than 8-bit files are
@@ -54,7 +54,7 @@ class Intensity:
         )
         image = np.ascontiguousarray(sample.image, dtype=np.float32).reshape(len(sample.image), -1)  # (C, N)
         mean, std, low, high = channel_statistics(image)
-        known = known_values(image)
+        known = where_measured(image)
         image = image if known is None else np.where(known, image, mean[:, None]).astype(np.float32)
         span = np.where(high > low, high - low, 1.0)
         curves = low + span * np.linspace(0, 1, POINTS)[:, None] ** np.exp(gamma)

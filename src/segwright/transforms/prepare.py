@@ -10,7 +10,7 @@ import numpy as np
 
 from segwright.core import Grid, Sample
 from segwright.core.errors import SettingError
-from segwright.core.missing import known_values, nan_where_missing
+from segwright.core.missing import nan_where_missing, where_measured
 from segwright.transforms.channels import match_channels
 from segwright.transforms.normalise import Normalise
 from segwright.transforms.pad import pad
@@ -95,7 +95,7 @@ class Preprocess:
     def values(self, image: np.ndarray) -> np.ndarray:
         """The normalised values float32 (C, ...) of any part of a resampled image; missing ones get the mean, which is 0."""
         result = self._normalised(image)
-        known = known_values(result)
+        known = where_measured(result)
         return result if known is None else np.where(known, result, np.float32(0))
 
     def _normalised(self, image: np.ndarray) -> np.ndarray:

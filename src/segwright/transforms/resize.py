@@ -11,7 +11,7 @@ from numba import njit
 
 from segwright.core import Grid, Sample
 from segwright.core.errors import SettingError
-from segwright.core.missing import known_values
+from segwright.core.missing import where_measured
 from segwright.transforms.geometric import KERNEL_DTYPES
 
 TINY = 1e-6  # below the weight of any pixel at the centre of another, so that it only keeps 0 / 0 from occurring
@@ -47,7 +47,7 @@ def resize_image(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
     Missing values (NaN) count for nothing in it. A new pixel lacks its value where the old one at its centre does.
     """
-    known = known_values(image)
+    known = where_measured(image)
     if known is not None:
         sums = resize_image(np.where(known, image, 0).astype(np.float32), shape)
         weights = resize_image(known.astype(np.float32), shape)
