@@ -127,6 +127,17 @@ def test_void_of_the_first_plane_is_covered_by_an_object_above():
     np.testing.assert_array_equal(both.class_map(), [[1, 0]])
 
 
+def test_what_is_made_void_takes_segments_with_it_that_have_no_pixel_left():
+    masks = np.array([[[1, 1, 0, 0]], [[0, 1, 1, 0]], [[0, 0, 0, 1]], [[0, 0, 0, 0]]], bool)
+    objects = Segmentation.instances(masks, [0, 1, 2, 0])
+    left = objects.with_void(np.array([[False, True, False, True]]))
+    assert left.masks().tolist() == [[[True, False, False, False]], [[False, False, True, False]], [[False] * 4]]
+    assert left.planes[0].tolist() == [[1, -1, 0, -1]] or left.planes[0].tolist() == [[1, -1, 2, -1]]
+    assert (left.planes[1:] >= 0).all()  # void is said once
+    assert left.instance_ids.tolist() == [1, 2, 4] and left.class_ids.tolist() == [0, 1, 0]
+    assert objects.areas().tolist() == [2, 2, 1, 0]  # the argument stays
+
+
 @pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5)])
 def test_a_notebook_shows_the_picture_and_the_classes_that_occur(shape):
     html = Segmentation.semantic(np.ones(shape, np.int32), Classes.of(["unseen", "<b>bold"]))._repr_html_()

@@ -175,7 +175,7 @@ def test_messages():
     image, volume = Sample.of("flat", np.ones((1, 2, 2))), Sample.of("deep", np.ones((1, 2, 2, 2)))
     with pytest.raises(ShapeError, match=r"mixes 2D images \('flat'\) and 3D volumes \('deep'\).*two folders"):
         fingerprint(dataset([image, volume]))
-    with pytest.raises(FormatError, match="channel 0 holds no finite value in 1 images"):
+    with pytest.raises(FormatError, match="channel 0 holds no value in 1 images"):
         fingerprint(dataset([Sample.of("nan", np.full((1, 2, 2), np.nan))]))
     with pytest.raises(FormatError, match="memory: sample 'alone' has a mask and no image, .*; add the images"):
         fingerprint(dataset([semantic("alone", np.zeros((0, 1, 2)), [[0, 1]])]))

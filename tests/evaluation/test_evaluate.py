@@ -36,6 +36,31 @@ def test_a_void_image_counts_for_nothing(classes, truths, guess):
     assert np.isnan(scores.per_image["s9"]["mIoU"]) and scores.values == evaluate(guess, truths).values
 
 
+def test_what_an_image_lacks_counts_neither_for_nor_against(classes):
+    image = np.array([[[1, 1, np.nan], [1, 1, np.inf]]], np.float32)
+    truth = Segmentation.semantic(np.array([[0, 1, 1], [0, 1, 1]]), classes)
+    data = Dataset("memory", classes, ("a",), lambda key: Sample.of(key, image, truth))
+    void_there = Segmentation.semantic(np.array([[0, 1, -1], [0, 1, -1]]), classes)
+    wrong_there = Segmentation.semantic(np.array([[0, 1, 0], [0, 1, 0]]), classes)
+    for found in (void_there, wrong_there):
+        written = Dataset("predicted", classes, ("a",), lambda key, found=found: Sample.of(key, image, found))
+        for scores in (evaluate(lambda sample, found=found: found, data), measure(written, data, metrics=["confusion"])):
+            assert scores.values["pixel accuracy"] == 1 and scores.matrix == ((2, 0, 0, 0), (0, 2, 0, 0), (0, 0, 0, 0))
+
+
+def test_objects_that_lie_where_the_image_lacks_values_are_not_missed():
+    classes = Classes.of(["cell"], is_thing=[True])
+    image = np.ones((1, 6, 8), np.float32)
+    image[0, :, 6:] = np.nan
+    masks = np.zeros((2, 6, 8), bool)
+    masks[0, :3, :3] = masks[1, :, 7] = True
+    truth, found = (Segmentation.instances(these, [0] * len(these), classes=classes) for these in (masks, masks[:1]))
+    data, written = (
+        Dataset("memory", classes, ("a",), lambda key, what=what: Sample.of(key, image, what)) for what in (truth, found)
+    )
+    assert measure(written, data, metrics=["AP50", "PQ", "instance_accuracy"], resamples=0).values["PQ"] == 1
+
+
 def test_equals_a_slow_twin(truths, guess):
     pairs = [(sample.truth.class_map(), guess(sample).class_map()) for sample in truths]
     truth = np.concatenate([one[one >= 0] for one, _ in pairs])

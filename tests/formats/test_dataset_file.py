@@ -29,6 +29,40 @@ def test_by_hand(tmp_path):
     assert dataset_file.dropped(root) == {"a"}
 
 
+def test_numbers_that_stand_for_missing_values(tmp_path):
+    images = {
+        "heights": np.array([[[-9999, 3], [4, -32768]]], np.int16),
+        "bands": np.array([[[-9999, 3]], [[4, 5]]], np.float64),  # each channel for itself
+        "colours": np.array([[[0, 0]], [[0, 7]], [[0, 0]]], np.uint8),  # all of them together
+    }
+    data = Dataset("memory", Classes.of(["a"]), tuple(images), lambda key: Sample.of(key, images[key]))
+    root = written(tmp_path, "nodata = [-9999, -32768, 0]")
+    marked = dataset_file.apply(data, root)
+    nan = np.nan
+    np.testing.assert_array_equal(marked.load("heights").image, [[[nan, 3], [4, nan]]])
+    np.testing.assert_array_equal(marked.load("bands").image, [[[nan, 3]], [[4, 5]]])
+    np.testing.assert_array_equal(marked.load("colours").image, [[[nan, 0]], [[nan, 7]], [[nan, 0]]])
+    assert [marked.load(key).image.dtype.name for key in images] == ["float32", "float64", "float32"]
+    assert images["heights"].dtype == np.int16 and images["heights"][0, 0, 0] == -9999
+    assert dataset_file.read(written(tmp_path / "one", "nodata = -9999")).nodata == (-9999,)
+    (tmp_path / "train").mkdir()
+    assert dataset_file.read(written(tmp_path / "train", "nodata = 1.5")).nodata == (1.5, -9999, -32768, 0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.uint16, np.float32, np.float64])
+def test_numbers_that_a_type_cannot_hold_occur_nowhere(dtype):
+    image = np.arange(12).reshape(1, 3, 4).astype(dtype)
+    for number in (-1.7e308, -(2**40), 2.5, float("nan")):
+        assert dataset_file.nan_for(image, [number]) is image
+
+
+def test_numbers_become_nan_and_the_others_stay_exactly():
+    image = np.array([[[2**30 + 1, -9999]]], np.int32)
+    result = dataset_file.nan_for(image, [-9999, 7])
+    assert result.dtype == np.float64 and result[0, 0, 0] == 2**30 + 1 and np.isnan(result[0, 0, 1])
+    assert image[0, 0, 1] == -9999
+
+
 def test_without_a_file(tmp_path):
     assert dataset_file.read(tmp_path) is None and dataset_file.masks_table(tmp_path) is None
     data = in_memory("a")
@@ -87,6 +121,8 @@ def test_law_nothing_is_lost_and_order_is_kept(seed):
         ("drop = 'a'", "drop is 'a'; a list of keys"),
         ("drop = [1]", "drop is .1.; a list of keys"),
         ("groups = ['a']", "groups is .'a'.; a list of lists"),
+        ("nodata = ['x']", "nodata is .'x'.; numbers that stand for missing values are needed"),
+        ("nodata = true", "nodata is .True.; numbers"),
         ("drop = [", "cannot be read as TOML"),
     ],
 )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from segwright.core import VOID, Classes, Grid, Sample, Segmentation
+from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import mask_folder, open_dataset, tiff
 
@@ -119,10 +119,33 @@ def test_the_tags_are_carried_byte_for_byte(tmp_path, order):
     put(tmp_path / "in" / "masks" / "a.tif", (array > 4).astype(np.uint8))
     tiff.write(tmp_path / "out", open_dataset(tmp_path / "in"))
     tags = tiff.geo_tags(path)
-    assert len(tags.tags) == 5 and tags.byteorder == order
+    assert len(tags.tags) == 4 and tags.byteorder == order
     assert (tmp_path / "out" / "images" / "a.tif").read_bytes() == path.read_bytes()
     assert tiff.geo_tags(tmp_path / "out" / "masks" / "a.tif") == tags
     assert np.array_equal(tiff.tiff_grid(tmp_path / "out" / "masks" / "a.tif").affine, tiff.tiff_grid(path).affine)
+
+
+@pytest.mark.parametrize("is_placed", [True, False])
+def test_masks_say_what_void_is_and_nothing_of_the_values_of_the_image(tmp_path, is_placed):
+    place = (SCALE, TIE, keys(1)) if is_placed else ()
+    image = put(tmp_path / "a.tif", np.arange(6, dtype=np.uint8).reshape(2, 3), *place, (42113, 2, 2, b"0\0", True))
+    source = Dataset("here", CLASSES, ("a",), lambda key: None, {"a": image})
+    truth = Segmentation.semantic(np.array([[-1, 0, 1], [0, 0, 1]]), CLASSES)
+    for palette in (False, True):
+        path = tiff.write_mask(tmp_path / "out", Sample.of("a", np.zeros((1, 2, 3)), truth), source, palette=palette)
+        with tifffile.TiffFile(path) as file:
+            assert file.pages.first.tags[42113].value == "255"
+            assert file.asarray().tolist() == [[255, 0, 1], [0, 0, 1]]
+        assert tiff.geo_tags(path) == tiff.geo_tags(image)
+    many = Classes.of([f"c{k}" for k in range(300)])
+    one = Sample.of("a", np.zeros((1, 2, 3)), Segmentation.semantic(np.array([[-1, 0, 1], [0, 0, 299]]), many))
+    with tifffile.TiffFile(tiff.write_mask(tmp_path / "many", one, source)) as file:
+        assert file.pages.first.tags[42113].value == "65535" and file.asarray()[0, 0] == 65535
+
+
+def test_a_file_that_is_turned_has_no_place(tmp_path):
+    path = put(tmp_path / "a.tif", np.zeros((2, 3), np.uint8), SCALE, TIE, keys(1), (274, 3, 1, 6, True))
+    assert tiff.geo_tags(path) is None and tiff.tiff_grid(path).affine is None  # a mask is upright, and would lie elsewhere
 
 
 def test_large_files(tmp_path, monkeypatch):

@@ -153,6 +153,61 @@ def test_a_mask_of_a_map_lies_on_the_map(tmp_path):
             assert not palette or page.colormap[:, 1].tolist() == [200 * 257, 100 * 257, 0]
 
 
+NO_DATA = np.s_[3:9, 5:9]
+
+
+@pytest.mark.parametrize("kind", ["nan", "tag", "dataset.toml", "dataset.toml above"])
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_what_an_image_lacks_is_void_in_its_mask(tmp_path, kind, dtype):
+    place = [(33550, 12, 3, (0.5, 0.5, 0.0), True), (33922, 12, 6, (0, 0, 0, 440720.0, 3751320.0, 0), True)]
+    values, void = scene(0).astype(dtype), np.zeros((20, 30), bool)
+    void[NO_DATA] = True
+    values[void] = np.nan if kind == "nan" and dtype == np.float32 else -9999
+    tags = [*place, (42113, "s", 0, "-9999", True)] if kind == "tag" or kind == "nan" and dtype == np.int16 else place
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    tifffile.imwrite(tmp_path / "set" / "images" / "a.tif", values, extratags=tags)
+    if kind.startswith("dataset"):
+        (tmp_path / "set" / ("images" if kind == "dataset.toml" else "") / "dataset.toml").write_text("nodata = -9999")
+    for images in (tmp_path / "set" / "images", tmp_path / "set" / "images" / "a.tif"):
+        [mask, picture] = predict(predictor(), images, tmp_path / "out", overlay=True)
+        with tifffile.TiffFile(mask) as file:
+            np.testing.assert_array_equal(file.asarray(), np.where(void, 255, scene(0) > 100))
+            assert file.pages.first.tags[42113].value == "255"
+        assert not np.array(Image.open(picture))[5:8, 6:8].any()  # black
+    predict(predictor(), tmp_path / "set" / "images", tmp_path / "tiffs", format="tiff")
+    [sample] = open_dataset(tmp_path / "tiffs")
+    np.testing.assert_array_equal(sample.truth.class_map(), np.where(void, -1, scene(0) > 100))
+
+
+def test_what_looks_like_missing_values_is_told_once_and_the_remedy_helps(tmp_path, caplog):
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        values = scene(number).astype(np.int16) + np.arange(30, dtype=np.int16) % 7
+        values[NO_DATA] = -32768
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", values)
+    tifffile.imwrite(tmp_path / "images" / "empty.tif", np.full((20, 30), np.nan, np.float32))
+    *masks, empty = predict(predictor(), tmp_path / "images", tmp_path / "out")
+    assert [tifffile.imread(mask)[NO_DATA].max() for mask in masks] == [0, 0, 0] and (tifffile.imread(empty) == 255).all()
+    one, other = caplog.messages
+    assert "0.tif has areas of -32768, far off" in one and "nodata = [-32768] in a dataset.toml beside the images" in one
+    assert other.endswith("empty.tif: no pixel has a value, so that its mask is void throughout")
+    caplog.clear()
+    (tmp_path / "images" / "dataset.toml").write_text("nodata = [-32768]")
+    *masks, _ = predict(predictor(), tmp_path / "images", tmp_path / "out")
+    assert [tifffile.imread(mask)[NO_DATA].min() for mask in masks] == [255, 255, 255] and len(caplog.messages) == 1
+
+
+def test_a_volume_is_void_where_it_lacks_values(tmp_path):
+    pytest.importorskip("SimpleITK", reason="writing volumes needs segwright[medical]")
+    volume = np.stack([scene(seed) for seed in range(4)]).astype(np.float32)
+    void = np.zeros(volume.shape, bool)
+    void[:, *NO_DATA] = void[3] = True
+    volume[void] = np.nan
+    write_volume(tmp_path / "scans" / "a.nii.gz", volume[None], Grid(volume.shape))
+    [mask] = predict(predictor(), tmp_path / "scans", tmp_path / "masks")
+    np.testing.assert_array_equal(read_volume(mask)[0][0], np.where(void, 255, volume > 100))
+
+
 def test_colours_that_other_tools_show(photos, tmp_path):
     [path] = predict(predictor(), photos / "0.png", tmp_path / "masks", palette=True)
     mask = Image.open(path)

@@ -79,6 +79,34 @@ def test_colours_go_to_a_network_for_grey_and_back():
     assert to_colours(colour[:1]).class_map().sum() == 32
 
 
+@pytest.mark.parametrize("scale", [0.5, 1, 2])
+@pytest.mark.parametrize("tile", [None, (32, 32)])
+def test_what_the_image_lacks_is_void_and_the_rest_is_as_without(scale, tile):
+    image = square((64, 96), (16, 24), (48, 72)).astype(np.float32)
+    whole = predictor_of(Bright(2, 8), preprocess=at_scale(scale), tile=tile, flips=(-1,))(image).class_map()
+    missing = np.zeros((64, 96), bool)
+    missing[:, 80:] = missing[40:42, 30:32] = True
+    found = predictor_of(Bright(2, 8), preprocess=at_scale(scale), tile=tile, flips=(-1,))(
+        np.where(missing, np.float32(np.nan), image)
+    ).class_map()
+    np.testing.assert_array_equal(found == -1, missing)
+    assert ((found != whole) & ~missing).sum() <= 80 * (1 / scale) ** 2  # beside the hole, in the blocks that it is part of
+
+
+def test_a_pixel_that_lacks_one_channel_is_void():
+    colour = np.full((3, 4, 4), 200, np.float64)
+    colour[2, 1, 1] = np.nan
+    colour[:, 2, 2] = np.inf
+    found = predictor_of(Bright())(colour).class_map()  # a network for grey
+    assert np.argwhere(found == -1).tolist() == [[1, 1], [2, 2]] and (found == 1).sum() == 14
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 8, 8)])
+def test_an_image_without_any_value_is_void(shape):
+    found = predictor_of(Bright(axes=len(shape)))(np.full((1, *shape), np.nan, np.float32))
+    assert (found.class_map() == -1).all() and len(found) == 0
+
+
 # By a law
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from segwright.codecs.image_writer import write_picture, write_values
@@ -200,6 +201,34 @@ def scales(patient):
         patient.put(index, image=image * np.float32(4000 if index == 4 else 1))
 
 
+def heights(patient, number=None):
+    """Every image as float heights, with a strip of a number along one side of some."""
+    for index in range(len(patient.pairs())):
+        image = patient.image(index).astype(np.float32) / 8 + 300
+        if number is not None and index % 3 < 2:
+            image[:, :, : 6 + index % 4] = number
+        patient.put(index, image=image)
+
+
+def holes(patient):
+    heights(patient, np.nan)
+
+
+def infinite(patient):
+    heights(patient, np.inf)
+
+
+def undeclared(patient):
+    heights(patient, -9999)
+
+
+def undeclared_in_one(patient):
+    heights(patient)
+    image = patient.image(3)
+    image[:, :9] = -3.4028234663852886e38
+    patient.put(3, image=image)
+
+
 def twice(patient):
     patient.put(8, image=patient.image(2))
 
@@ -303,6 +332,10 @@ ZOO = [
     (depths, "mixed-bit-depths", "warning", STAYS),
     (channels, "mixed-channels", "warning", STAYS),
     (scales, "intensity-scales", "warning", STAYS),
+    (holes, "missing-values", "note", STAYS),
+    (infinite, "missing-values", "note", STAYS),
+    (undeclared, "undeclared-nodata", "warning", "missing-values"),
+    (undeclared_in_one, "undeclared-nodata", "warning", "missing-values"),
     (twice, "duplicates", "warning", GOES),
     (twice_across, "duplicates-across-splits", "warning", GOES),
     (nearly, "near-duplicates", "note", STAYS),
@@ -329,11 +362,36 @@ def test_each_disease_by_its_name_and_after_its_remedy(patient, make_ill, name, 
     now = {path: path.read_bytes() for path in patient.root.rglob("*") if path.is_file() and path.name != "dataset.toml"}
     assert now == before  # the data stay as they are
     again = patient.found()
-    assert again == ({} if after == GOES else {name: "note" if after == NOTE else level})
+    assert again == {GOES: {}, NOTE: {name: "note"}, STAYS: {name: level}}.get(after, {after: "note"})
     assert not write_config(inspect(patient.root))[1] or after != STAYS
     if finding.fix is not None:
         for part in open_splits(patient.root):
             assert len([*part]) == len(part) > 0  # each sample can now be read
+
+
+def test_heights_without_a_hole_are_well(patient):
+    heights(patient)
+    assert patient.found() == {}
+
+
+def test_a_tag_in_the_files_does_what_dataset_toml_does(patient):
+    undeclared(patient)
+    for image, _ in patient.pairs():
+        values = tifffile.imread(image)
+        tifffile.imwrite(
+            image, values, photometric="minisblack", planarconfig="separate", extratags=[(42113, "s", 0, "-9999", True)]
+        )
+    assert patient.found() == {"missing-values": "note"}
+
+
+def test_holes_in_some_images_do_not_make_types_mixed(patient):
+    for index in range(len(patient.pairs())):
+        image = patient.image(index).astype(np.int16)
+        if index % 2:
+            image[:, :9] = -9999
+        patient.put(index, image=image)
+    (patient.root / "dataset.toml").write_text("nodata = -9999")
+    assert patient.found() == {"missing-values": "note"}
 
 
 def test_a_clean_set_gives_no_finding(clean):

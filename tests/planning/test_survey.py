@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from segwright.core import Sample
-from segwright.core.errors import ShapeError, UsageError
+from segwright.core.errors import FormatError, ShapeError, UsageError
 from segwright.planning.survey import Survey
 
 
@@ -40,9 +40,23 @@ def test_what_nobody_can_learn_from_is_named(truths):
     with pytest.raises(UsageError, match="sample 's0' has no mask to learn from"):
         Survey.of(blank, truths)
 
-    def holey(key):
+    def without_values(key):
         sample = truths.load(key)
-        return Sample(key, np.where(sample.image > 9, np.nan, 1.0).astype(np.float32), sample.grid, sample.truth)
+        return Sample(key, np.full(sample.image.shape, np.nan, np.float32), sample.grid, sample.truth)
 
-    with pytest.raises(UsageError, match="sample 's0': the image holds NaN"):
-        Survey.of(replace(truths, load=holey), truths)
+    with pytest.raises(FormatError, match="channel 0 holds no value in 6 images"):
+        Survey.of(replace(truths, load=without_values), truths)
+
+
+def test_what_looks_like_nodata_is_told(truths, caplog):
+    def with_strip(key):
+        sample = truths.load(key)
+        image = np.random.default_rng(0).uniform(300, 310, sample.image.shape).astype(np.float32)
+        image[:, :, :3] = -9999
+        return replace(sample, image=image)
+
+    Survey.of(replace(truths, load=with_strip), truths)
+    assert "6 of 6 images have areas of one number far off all their others, such as -9999 in s0" in caplog.text
+    caplog.clear()
+    Survey.of(truths, truths)
+    assert not caplog.text

@@ -91,6 +91,25 @@ def test_the_kernel_equals_interpolation_at_explicit_coordinates(shape, dtype):
     np.testing.assert_array_equal(result.truth.class_map(), expected)
 
 
+@pytest.mark.parametrize("shape", [(13, 21), (9, 10, 17)])
+def test_missing_values_are_not_mixed_with_their_neighbours(shape):
+    generator = draws(1)
+    source = tuple(side + 4 for side in shape)
+    image = generator.normal(100, 20, (2, *source)).astype(np.float32)
+    image[generator.random(image.shape) < 0.2] = np.nan
+    known = np.isfinite(image)
+    nodes = source_nodes(shape, rotation(len(shape), 25, None, generator) / 0.8, np.array(source) / 2, 2.0, generator)
+    result, zeros, weights, nearest = (
+        resample(sample_of(values.astype(np.float32), index.astype(int)), shape, nodes, None)
+        for values, index in ((image, known[0]), (np.nan_to_num(image), known[1]), (known, known[0]), (image, known[1]))
+    )
+    for channel, truth in ((0, result.truth), (1, nearest.truth)):
+        inside = truth.class_map() != VOID
+        np.testing.assert_array_equal(np.isfinite(result.image[channel])[inside], truth.class_map()[inside] == 1)
+    there = np.isfinite(result.image)
+    np.testing.assert_allclose(result.image[there], (zeros.image / weights.image.clip(1e-9))[there], rtol=1e-4)
+
+
 def test_any_memory_layout_gives_the_same():
     image = draws().integers(0, 255, (20, 30, 3), dtype=np.uint8).transpose(2, 0, 1)
     geometric = Geometric(rotate_deg=20, elastic_px=1)
@@ -120,6 +139,18 @@ def test_image_and_truth_stay_together(seed, axes, rotate_deg, elastic_px, centr
     known = result.truth.class_map() != VOID
     index = np.stack(np.unravel_index(result.truth.class_map()[known], side))
     assert np.abs(result.image[:, known] - index).max(initial=0) <= 0.5 + 1e-4
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10**6), axes=st.sampled_from([2, 3]))
+def test_where_a_value_is_missing_the_truth_is_void_and_nowhere_else(seed, axes):
+    side = (11, 14, 9)[:axes]
+    image = draws(seed).normal(size=(1, *side)).astype(np.float32)
+    image[draws(seed).random(image.shape) < 0.3] = np.nan
+    truth = np.where(np.isnan(image[0]), VOID, 0)
+    result = Geometric(rotate_deg=20.0, elastic_px=0.5)(sample_of(image, truth), (12, 10, 13)[:axes], draws(seed))
+    assert (result.truth.class_map()[np.isnan(result.image[0])] == VOID).all()
+    assert np.isfinite(result.image[0][result.truth.class_map() == 0]).all()
 
 
 @settings(deadline=None, max_examples=30)

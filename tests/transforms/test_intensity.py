@@ -43,6 +43,19 @@ def test_the_truth_is_passed_on_and_the_input_left_alone():
     assert np.abs(result.image - image).max() > 1
 
 
+def test_missing_values_stay_missing_and_change_no_other():
+    image = picture((2, 30, 40))
+    image[:, :, :11] = np.nan
+    image[1, 0, 20] = np.nan
+    for strength in ("brightness", "contrast", "gamma"):
+        result = changed(image, **{strength: 0.5})
+        np.testing.assert_array_equal(np.isnan(result), np.isnan(image))
+        alone = changed(image[:1, :, 11:], **{strength: 0.5})  # the same as if the strip had never been there
+        np.testing.assert_allclose(result[0, :, 11:], alone[0], rtol=1e-5)
+    every = Intensity()(Sample.of("a", np.full((2, 4, 4), np.nan, np.float32)), np.random.default_rng(0)).image
+    assert np.isnan(every).all()
+
+
 # By a slow twin: each change alone, its strength recovered from the result
 
 

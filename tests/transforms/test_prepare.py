@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import binary_dilation
 
 from segwright.core import Grid, Sample, Segmentation
 from segwright.core.errors import SettingError, ShapeError
@@ -56,6 +57,35 @@ def test_padding_is_at_the_end_and_moves_nothing():
     padded = view.padded((8, 8))
     assert padded.image.shape == (1, 8, 8) and padded.covered == (5, 7) and padded.ratio == view.ratio
     np.testing.assert_array_equal(padded.image[:, :5, :7], view.image)
+
+
+@pytest.mark.parametrize("scale", [None, (0.5, 0.5), (0.3, 2.0)])
+@pytest.mark.parametrize("normalise", [Normalise(), Normalise(mean=(300.0,) * 2, std=(2.0,) * 2)])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_missing_values_are_the_mean_to_the_network_and_change_no_other(normalise, scale, kind):
+    image = np.random.default_rng(4).normal(300, 2, (2, 40, 60)).astype(kind)
+    whole = Sample.of("a", image.copy(), Segmentation.semantic(np.zeros((40, 60), int)))
+    image[:, :, :17] = np.nan
+    image[1, 20:, 40:] = np.inf
+    holey = Sample.of("a", image, whole.truth)
+    preprocess = Preprocess(channels=2, scale=scale, normalise=normalise)
+    view, seen = preprocess(holey).image, preprocess.resampled(holey)
+    missing = np.isnan(seen.image)
+    shape = view.shape[1:]
+    columns = np.floor((np.arange(shape[1]) + 0.5) * 60 / shape[1])  # of the image, below the centres of the view
+    np.testing.assert_array_equal(missing[0], np.broadcast_to(columns < 17, shape))
+    np.testing.assert_array_equal(view[missing], 0)
+    np.testing.assert_array_equal(view, preprocess.values(seen.image))
+    assert np.isfinite(view).all() and np.abs(view).max() < 6 and view[~missing].std() > 0.2
+    if normalise.mean is not None:  # where no missing value is near, nothing is as if it were there
+        far = ~binary_dilation(missing, np.ones((1, 9, 9)))
+        np.testing.assert_allclose(view[far], preprocess(whole).image[far], atol=1e-4)
+
+
+def test_an_image_without_any_value_is_all_mean():
+    for normalise in (Normalise(), Normalise(mean=(300.0,), std=(2.0,))):
+        view = Preprocess(channels=1, scale=(0.5, 0.5), normalise=normalise)(Sample.of("a", np.full((1, 8, 8), np.nan)))
+        np.testing.assert_array_equal(view.image, np.zeros((1, 4, 4)))
 
 
 # By a law

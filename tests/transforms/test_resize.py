@@ -55,6 +55,21 @@ def test_labels_equal_the_exact_nearest_of_torch(shape):
     np.testing.assert_array_equal(resize_labels(planes, shape), twin)
 
 
+@pytest.mark.parametrize("shape", [(7, 9), (31, 12), (40, 55), (1, 1), (3, 30)])
+def test_missing_values_count_for_nothing(shape):
+    rng = np.random.default_rng(0)
+    image = rng.normal(100, 20, (3, 20, 30)).astype(np.float32)
+    image[rng.random(image.shape) < 0.3] = np.nan
+    image[:, :, :9] = np.nan
+    weigh = [np.array([resize_image(row[None, :, None], (new, 1))[0, :, 0] for row in np.eye(old, dtype=np.float32)]).T
+             for old, new in zip(image.shape[1:], shape, strict=True)]  # (T, S) for each axis  # fmt: skip
+    weights = np.einsum("yi,xj,cij->cyx", *weigh, np.isfinite(image))
+    expected = np.einsum("yi,xj,cij->cyx", *weigh, np.nan_to_num(image)) / np.maximum(weights, 1e-9)
+    result = resize_image(image, shape)
+    np.testing.assert_array_equal(np.isnan(result), np.isnan(resize_labels(image, shape)))
+    np.testing.assert_allclose(result, np.where(np.isnan(result), np.nan, expected), rtol=1e-4)
+
+
 # By a law
 
 

@@ -14,6 +14,7 @@ from numba import njit
 
 from segwright.core import VOID, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, ShapeError, UsageError
+from segwright.core.missing import where_measured
 
 PLACE_STEP = 4  # of the pixels along each axis, one in four tells where a class lies as well as all of them
 SAMPLED_PIXELS = 4_000_000  # of all images together: a mean then errs by 1/2000 of the spread, in some 50 MB
@@ -111,7 +112,7 @@ def fingerprint(dataset: Dataset, *, at_most: int = 200, seed: int = 0) -> Finge
     Raises:
         UsageError: the data set is empty.
         ShapeError: some samples are 2D and some 3D.
-        FormatError: a channel has no finite value, or a sample no image. One that cannot be read raises its reader's error.
+        FormatError: a channel has no value, or a sample no image. One that cannot be read raises its reader's error.
     """
     if not len(dataset):
         raise UsageError(f"{dataset.source} holds no samples; at least one is needed: check the path and its file names")
@@ -144,7 +145,7 @@ def gathered(dataset: Dataset, looks: Sequence[SampleStatistics], keys: Sequence
 
     Raises:
         ShapeError: some samples are 2D and some 3D.
-        FormatError: a channel has no finite value.
+        FormatError: a channel has no value.
     """
     _check_axes(dataset, looks, keys)
     shapes = np.array([item.shape for item in looks])
@@ -309,16 +310,16 @@ def _intensities(looks: Sequence[SampleStatistics], source: str) -> tuple[Intens
     """Statistics of each channel over the images that have it.
 
     Raises:
-        FormatError: a channel has no finite value.
+        FormatError: a channel has no value.
     """
     result = []
     for channel in range(max(len(item.values) for item in looks)):
         values = np.concatenate([item.values[channel] for item in looks if len(item.values) > channel])
-        values = values[np.isfinite(values)]
+        values = _known_of(values)
         if not len(values):
             raise FormatError(
-                f"{source}: channel {channel} holds no finite value in {len(looks)} images; numbers are needed: "
-                "check how the images were exported, or drop that channel"
+                f"{source}: channel {channel} holds no value in {len(looks)} images, but nodata, NaN or infinity; numbers are "
+                "needed: check how the images were exported, or drop that channel"
             )
         low, median, high = np.percentile(values, (0.5, 50, 99.5)).tolist()
         mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
@@ -326,12 +327,18 @@ def _intensities(looks: Sequence[SampleStatistics], source: str) -> tuple[Intens
     return tuple(result)
 
 
+def _known_of(values: np.ndarray) -> np.ndarray:
+    """Those of the values (M,) that are not missing."""
+    known = where_measured(values)
+    return values if known is None else values[known]
+
+
 def _mean_shift(looks: Sequence[SampleStatistics]) -> float:
     """Standard deviation of the image means over the mean standard deviation inside an image, averaged over channels."""
     ratios = []
     for channel in range(max(len(item.values) for item in looks)):
         images = [item.values[channel] for item in looks if len(item.values) > channel]
-        finite = [values[np.isfinite(values)].astype(np.float64) for values in images]
+        finite = [_known_of(values).astype(np.float64) for values in images]
         means = [values.mean() for values in finite if len(values)]
         stds = [values.std() for values in finite if len(values)]
         spread = float(np.std(means))

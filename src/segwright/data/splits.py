@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from segwright.core import Dataset, Sample
 from segwright.core.errors import FormatError, SettingError
+from segwright.data.missing import void_where_missing
 from segwright.formats import alike, dataset_file, open_dataset
 from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, split_of
 
@@ -37,11 +38,11 @@ def open_splits(
         FormatError: as `open_dataset`; or there is one sample only, or the classes of both differ.
         SettingError: there is no such fold.
     """
-    data = open_dataset(path, format)
+    data = void_where_missing(open_dataset(path, format))
     if val is not None:
         if fold is not None:
             raise SettingError("val and a fold are given; a fold is cut from one data set: leave one of them out")
-        return Splits(*alike(data, open_dataset(val, format)))
+        return Splits(*alike(data, void_where_missing(open_dataset(val, format))))
     in_train, in_val = keys_of(data.keys, TRAIN_NAMES), keys_of(data.keys, VAL_NAMES)
     if fold is None and in_train and in_val:
         return Splits(data.subset(in_train), data.subset(in_val))

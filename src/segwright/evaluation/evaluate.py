@@ -12,6 +12,7 @@ from segwright.codecs.json_stream import top_keys
 from segwright.core import Dataset, Sample, Segmentation
 from segwright.core.errors import SettingError, UnknownNameError, UsageError, naming
 from segwright.data.background import with_background
+from segwright.data.missing import void_where_missing
 from segwright.evaluation.accumulate import Counted, Counter, Work, chosen, count, counts_videos
 from segwright.evaluation.ahead import ahead
 from segwright.evaluation.bootstrap import bootstrap, group_labels
@@ -191,6 +192,7 @@ def count_predictions(
         UsageError: as `evaluate`; or a key is not in the data set.
     """
     _check_filled(dataset)
+    dataset = void_where_missing(dataset)
     task = getattr(predict, "task", None)
     dataset = task.dataset(dataset) if task is not None else with_background(dataset)
     tally = Tally(Counter.of(chosen(metrics or (task.metrics if task is not None else ["confusion"])), dataset.classes))
@@ -253,6 +255,7 @@ def tally_pairs(
         UsageError: sizes differ, a class is unknown, or a name is no metric.
     """
     _check_filled(pairs.truth)
+    pairs = replace(pairs, truth=void_where_missing(pairs.truth))
     names = metrics or fitting_metrics(pairs)
     try:
         return _counted_by(pairs, names, rules, processes, with_atlas=with_atlas, watch=watch)

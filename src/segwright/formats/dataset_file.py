@@ -3,6 +3,7 @@
     format = "coco"                        where several formats recognise the folder
     drop = ["train__a"]                    keys of samples to leave out
     groups = [["b", "c"], ["d", "e"]]      keys that belong together: tiles of one field, scans of one person
+    nodata = [-9999]                       values of images that are missing, where the files do not say so
 
     [masks]                                what the numbers in the masks mean, instead of classes.json
     classes = ["road", "car"]              the keys are those of classes.json; label_encoding.py says what they hold
@@ -20,14 +21,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segwright.core import Dataset
+import numpy as np
+
+from segwright.codecs.stored_values import with_nan
+from segwright.core import Dataset, Sample
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError
 from segwright.core.lookup import did_you_mean
 from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES
 
 NAME = "dataset.toml"
-KEYS = ("format", "drop", "groups", "masks")
+KEYS = ("format", "drop", "groups", "nodata", "masks")
 MASK_KEYS = (
     *("classes", "palette", "ignore_index", "is_thing", "values", "nothing_index", "masks", "crowd_index"),
     *("ignore_name", "ignore_color"),  # what some classes.json say of void; nothing reads them
@@ -38,7 +42,7 @@ MASK_KEYS = (
 class DatasetFile:
     """The content of a dataset.toml: keys to leave out, the meaning of the masks as in classes.json, keys that belong together.
 
-    `path` is the file that says it.
+    `path` is the file that says it. `nodata` are the numbers of missing values.
     """
 
     path: Path
@@ -46,6 +50,7 @@ class DatasetFile:
     masks: dict[str, Any] | None = None
     groups: tuple[tuple[str, ...], ...] = ()
     format: str | None = None
+    nodata: tuple[float, ...] = ()
 
 
 def read(root: Path | str) -> DatasetFile | None:
@@ -69,7 +74,13 @@ def read(root: Path | str) -> DatasetFile | None:
     )
     if near is None:
         return above
-    return replace(near, drop=near.drop + above.drop, masks=near.masks or above.masks, groups=near.groups + above.groups)
+    return replace(
+        near,
+        drop=near.drop + above.drop,
+        masks=near.masks or above.masks,
+        groups=near.groups + above.groups,
+        nodata=near.nodata + above.nodata,
+    )
 
 
 def folder_of(root: Path | str) -> Path:
@@ -99,7 +110,7 @@ def dropped(root: Path | str) -> frozenset[str]:
 
 
 def apply(dataset: Dataset, root: Path | str) -> Dataset:
-    """The data set without the samples that its dataset.toml drops.
+    """The data set without the samples that its dataset.toml drops, NaN in its images where that says that they lack values.
 
     Raises:
         FormatError: as `read`; or none is left.
@@ -108,7 +119,41 @@ def apply(dataset: Dataset, root: Path | str) -> Dataset:
     keys = [key for key in dataset.keys if key not in drop]
     if not keys and dataset.keys:
         raise FormatError(f"{folder_of(root) / NAME} drops all {len(dataset)} samples; shorten the list")
-    return dataset if len(keys) == len(dataset) else dataset.subset(keys)
+    return with_nodata(dataset if len(keys) == len(dataset) else dataset.subset(keys), root)
+
+
+def with_nodata(dataset: Dataset, root: Path | str) -> Dataset:
+    """The data set with NaN where the dataset.toml at a path says that images lack values.
+
+    Raises:
+        FormatError: as `read`.
+    """
+    known = read(root)
+    return replace(dataset, load=_WithNodata(dataset, known.nodata)) if known and known.nodata else dataset
+
+
+def nan_for(image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+    """An image (C, *S) with NaN where it holds one of these numbers; as it is where it holds none.
+
+    In colours, three channels without sign, that is where all three hold it: one alone may be of a bright or a dark colour.
+    """
+    with np.errstate(over="ignore"):  # a number that the type cannot hold
+        missing = np.logical_or.reduce([image == number for number in numbers])
+    if len(image) == 3 and image.dtype.kind == "u":
+        missing = missing.all(axis=0, keepdims=True)
+    return with_nan(image, missing) if missing.any() else image
+
+
+@dataclass(frozen=True, eq=False)
+class _WithNodata:
+    """Loads samples with NaN in their images in place of these numbers."""
+
+    data: Dataset
+    nodata: tuple[float, ...]
+
+    def __call__(self, key: str) -> Sample:
+        sample = self.data.load(key)
+        return replace(sample, image=nan_for(sample.image, self.nodata))
 
 
 def write_groups(root: Path, groups: Sequence[Sequence[str]]) -> None:
@@ -167,7 +212,14 @@ def _read(path: Path) -> DatasetFile | None:
     format = content.get("format")
     if format is not None and not isinstance(format, str):
         raise FormatError(f'{path}: format is {format!r:.80}; the name of a format is needed, such as "coco"')
-    return DatasetFile(path, tuple(drop), table, tuple(map(tuple, groups)), format)
+    nodata = content.get("nodata", [])
+    if not isinstance(nodata, list):
+        nodata = [nodata]
+    if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in nodata):
+        raise FormatError(
+            f"{path}: nodata is {nodata!r:.80}; numbers that stand for missing values are needed, such as [-9999]"
+        )
+    return DatasetFile(path, tuple(drop), table, tuple(map(tuple, groups)), format, tuple(nodata))
 
 
 def _check_names(path: Path, content: dict[str, Any], known: Sequence[str], place: str) -> None:

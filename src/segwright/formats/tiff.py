@@ -9,9 +9,10 @@ Plain sets of images and masks are read by mask_folder; this format is for sets 
 and for what `write` wrote. A single TIFF is an image without truth. In further pages of a mask, 0 is nothing unless
 classes.json has another number for that.
 
-The tags of GeoTIFF (33550, 33922, 34264, 34735, 34736, 34737) and GDAL's 42113 give the affine of the grid, which leads from
-(row, column, 1) of the centre of a pixel to x, y on the map; both kinds of tie points are known, those to corners of pixels
-(PixelIsArea) and those to centres (PixelIsPoint). Masks get the tags of their image, byte for byte.
+The tags of GeoTIFF (33550, 33922, 34264, 34735, 34736, 34737) give the affine of the grid, which leads from (row, column, 1) of
+the centre of a pixel to x, y on the map; both kinds of tie points are known, those to corners of pixels (PixelIsArea) and those
+to centres (PixelIsPoint). Masks get these tags of their image, byte for byte, and what GDAL calls nodata (42113) of their own:
+the number of void, which GIS programs then leave transparent, and no class. That of the image is about its values.
 
 What is written: images that are TIFF files already are copied, others are written with all channels in one page, tiled where
 they are large, packed by zlib, as BigTIFF from 4 GB on. A grid with an affine and no file gets tags that say the same.
@@ -33,6 +34,7 @@ import tifffile
 from segwright.codecs.image_file import TIFF_SUFFIXES, read_image, read_mask_channels
 from segwright.codecs.image_writer import colormap_of
 from segwright.codecs.stored_image import EXIF_ORIENTATION
+from segwright.codecs.tiff_image import GDAL_NODATA
 from segwright.core import Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError, OutputError, SegwrightError
@@ -55,7 +57,8 @@ from segwright.formats.volume import guessed
 LOSES = "of volumes, place and voxel size are lost"
 NUMBER_FOLDER = "instances"
 SCALE, TIE_POINTS, TRANSFORM, KEYS = 33550, 33922, 34264, 34735
-GEO_TAGS = (SCALE, TIE_POINTS, TRANSFORM, KEYS, 34736, 34737, 42113)
+GEO_TAGS = (SCALE, TIE_POINTS, TRANSFORM, KEYS, 34736, 34737)
+ASCII = 2  # TIFF's number of the type of a tag
 RASTER_TYPE, IS_AREA, IS_POINT = 1025, 1, 2  # a key, and what it may say
 SOFTWARE, OURS = 305, "segwright"
 MAX_TAG = 2**20  # bytes of a tag; long lists of tie points fit
@@ -190,7 +193,7 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             stored = class_maps.astype(np.uint8 if count < VOID_8_BIT else np.uint16)  # VOID, -1, wraps to the highest number
             stored[class_maps == NOTHING] = count
             numbers = np.stack([layer for _, layer in layers])
-            write_layers(root / "masks" / name, stored, tags)
+            write_layers(root / "masks" / name, stored, tags, void=_void_of(stored))
             if numbers.any():
                 is_wide = numbers.max() > MAX_VALUE
                 write_layers(root / NUMBER_FOLDER / name, numbers.astype(np.uint32 if is_wide else np.uint16), tags)
@@ -222,7 +225,7 @@ def write_mask(folder: Path, sample: Sample, source: Dataset, *, palette: bool =
     path = mask_path(folder, sample.key, source)
     values = mask_values(sample)
     colors = colormap_of(truth_of(sample).classes) if palette else None
-    write_layers(path, values[None], geo_tags(source.image_files[sample.key]), colors)
+    write_layers(path, values[None], geo_tags(source.image_files[sample.key]), colors, void=_void_of(values))
     return path
 
 
@@ -237,14 +240,12 @@ def tiff_grid(path: Path | str) -> Grid:
     path = Path(path)
     with _first_page(path) as page:
         shape = (int(page.imagelength), int(page.imagewidth))
-        turned = page.tags.valueof(EXIF_ORIENTATION, 1) != 1
     tags = geo_tags(path)
-    affine = None if tags is None or turned else _affine(tags, path)
-    return Grid(shape, None, affine)
+    return Grid(shape, None, None if tags is None else _affine(tags, path))
 
 
 def geo_tags(path: Path | str) -> GeoTags | None:
-    """The tags that place a TIFF on a map, None where it has no place there.
+    """The tags that place a TIFF on a map, None where it has no place there, or its orientation turns it away from that.
 
     Raises:
         FormatError: the file is missing, damaged or no TIFF, or one of the tags is damaged.
@@ -252,6 +253,8 @@ def geo_tags(path: Path | str) -> GeoTags | None:
     path = Path(path)
     found = []
     with _first_page(path) as page:
+        if page.tags.valueof(EXIF_ORIENTATION, 1) != 1:
+            return None
         for code in GEO_TAGS:
             tag = page.tags.get(code)
             if tag is None:
@@ -269,14 +272,26 @@ def geo_tags(path: Path | str) -> GeoTags | None:
     return GeoTags(order, tuple(found)) if codes & {SCALE, TIE_POINTS, TRANSFORM} else None
 
 
-def write_layers(path: Path | str, values: np.ndarray, tags: GeoTags | None = None, colors: np.ndarray | None = None) -> None:
+def write_layers(
+    path: Path | str,
+    values: np.ndarray,
+    tags: GeoTags | None = None,
+    colors: np.ndarray | None = None,
+    *,
+    void: int | None = None,
+) -> None:
     """Write layers of numbers (P, *S) as a TIFF whose pages they are, one plain page for one layer of an image.
 
-    `tags` place it on a map. `colors` uint8 (256, 3) show one layer of 8 bits in the colours of its classes.
+    `tags` place it on a map. `colors` uint8 (256, 3) show one layer of 8 bits in the colours of its classes. `void` is the
+    number that GIS programs are to take for no data, whether it occurs or not: all masks of a map then say the same.
 
     Raises:
         OutputError: the place is not writable.
     """
+    if void is not None:
+        text = f"{void}\0".encode()
+        order, known = (tags.byteorder, tags.tags) if tags is not None else ("<", ())
+        tags = GeoTags(order, (*known, (GDAL_NODATA, ASCII, len(text), text)))
     axes = ("CYX" if values.ndim == 3 else "CZYX")[-values[0].ndim if len(values) == 1 else 0 :]
     colormap = None if colors is None else colors.T.astype(np.uint16) * 257  # 257: 255 to 65535
     _write(Path(path), values[0] if len(values) == 1 else values, tags, axes, colormap=colormap)
@@ -387,6 +402,11 @@ def _write(
             metadata={"axes": axes},
             extratags=[(code, kind, count, raw, True) for code, kind, count, raw in tags.tags] if tags else [],
         )
+
+
+def _void_of(stored: np.ndarray) -> int:
+    """The number of void in a mask as it is stored: the highest."""
+    return int(np.iinfo(stored.dtype).max)
 
 
 def _segments(truth: Segmentation) -> tuple[np.ndarray, np.ndarray, np.ndarray, Classes]:

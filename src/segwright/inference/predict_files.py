@@ -22,8 +22,10 @@ from segwright.codecs.volume_file import suffix_of
 from segwright.conversion import writer
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import OutputError, SegwrightError, UsageError
+from segwright.core.missing import missing_pixels
 from segwright.core.visualise import overlay as laid_over
-from segwright.formats import dicom, mask_folder, tiff, volume
+from segwright.data.undeclared_nodata import undeclared_nodata
+from segwright.formats import dataset_file, dicom, mask_folder, tiff, volume
 from segwright.formats.image_index import safe_key
 from segwright.formats.label_maps import look_up_pixels
 from segwright.formats.mask_folder import image_files, is_mask_folder
@@ -200,17 +202,33 @@ def _write_format(
 
 def _predicted(jobs: Sequence[_Job], predictor: Predictor, failed: dict[Path, str]) -> Iterator[tuple[_Job, Sample | None]]:
     """Each job with its image and what the model finds in it as the truth, or with None where that failed."""
+    told: set[float] = set()
     for number, (job, image) in enumerate(_decoded(jobs)):
         if isinstance(predictor.engine, AutoEngine):
             predictor.engine.ahead = (len(jobs) - number) * 2 ** len(predictor.flips)
         result = None
         try:
             sample = image.result()
+            _tell_missing(job.image, sample.image, told)
             result = replace(sample, truth=predictor(sample))
         except SegwrightError as error:
             failed[job.image] = str(error) if str(job.image) in str(error) else f"{job.image}: {error}"
             log.warning("%s", failed[job.image])
         yield job, result
+
+
+def _tell_missing(file: Path, image: np.ndarray, told: set[float]) -> None:
+    """Warn of an image without any value, and once of each number in images that looks like missing values."""
+    missing, number = missing_pixels(image), undeclared_nodata(image)
+    if missing is not None and missing.all():
+        log.warning("%s: no pixel has a value, so that its mask is void throughout", file)
+    if number is not None and number not in told:
+        told.add(number)
+        log.warning(
+            "%s has areas of %.17g, far off all its other values; if that stands for missing values, masks are wrong: say so "
+            "in the files (gdal_edit.py -a_nodata %.17g FILE.tif), or by nodata = [%.17g] in a dataset.toml beside the images",
+            *(file, number, number, number),
+        )
 
 
 def _decoded(jobs: Sequence[_Job]) -> Iterator[tuple[_Job, Future[Sample]]]:
@@ -264,7 +282,7 @@ def _found(place: Path) -> list[_Job]:
         if volumes:
             return _jobs_of(place, volumes, lambda file: volume)
     if dicom.matches(place):
-        series = dicom.read(place)
+        series = _as_told(dicom.read(place), place)
         return [_Job(key, dicom, series) for key in series.keys]
     return _jobs_of(place, image_files(place), lambda file: tiff if file.suffix.lower() in TIFF_SUFFIXES else mask_folder)
 
@@ -273,16 +291,25 @@ def _jobs_of(place: Path, files: dict[str, Path], kind_of: Callable[[Path], Modu
     """A job for each file; those of one kind are a data set without truth."""
     kinds = {key: kind_of(file) for key, file in files.items()}
     sources = {
-        kind: Dataset(
-            str(place),
-            Classes.of(["nothing"]),
-            tuple(files),
-            kind.Reader({key: Files(file) for key, file in files.items()}, None),
-            files,
+        kind: _as_told(
+            Dataset(
+                str(place),
+                Classes.of(["nothing"]),
+                tuple(files),
+                kind.Reader({key: Files(file) for key, file in files.items()}, None),
+                files,
+            ),
+            place,
         )
         for kind in {*kinds.values()}
     }
     return [_Job(key, kind, sources[kind]) for key, kind in kinds.items()]
+
+
+def _as_told(images: Dataset, place: Path) -> Dataset:
+    """Images with NaN where the dataset.toml of their data set says that they lack values; it may lie above their folder."""
+    folder = dataset_file.folder_of(place).absolute()
+    return dataset_file.with_nodata(dataset_file.with_nodata(images, folder), folder.parent)
 
 
 def _checked_outputs(jobs: Sequence[_Job], out: Path, *, overlay: bool) -> dict[str, list[Path]]:

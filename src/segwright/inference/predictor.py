@@ -7,6 +7,7 @@ from torch import nn
 
 from segwright.core import Classes, Sample, Segmentation
 from segwright.core.errors import ShapeError
+from segwright.core.missing import missing_pixels
 from segwright.decoding.run import Engine, Run
 from segwright.inference.engine import AutoEngine
 from segwright.tasks import Task
@@ -53,6 +54,8 @@ class Predictor:
     def __call__(self, image: Sample | np.ndarray) -> Segmentation:
         """The segmentation (*S) of a sample, or of an image (C, *S) in the values of its file.
 
+        It is void where the image lacks values (NaN).
+
         Raises:
             ShapeError: the image has channels or axes that the network is not made for.
             SegwrightError: the network gives NaN.
@@ -63,7 +66,9 @@ class Predictor:
             raise ShapeError(
                 f"the image has {axes} spatial axes, but tile is {self.tile}; give an image with as many axes as the tile"
             )
-        return self.task.decode(self.run(axes), self.preprocess(replace(sample, truth=None)))
+        found = self.task.decode(self.run(axes), self.preprocess(replace(sample, truth=None)))
+        missing = missing_pixels(sample.image)
+        return found if missing is None else found.with_void(missing)
 
     def checked(self, image: np.ndarray) -> np.ndarray:
         """The image, if it is (C, *S).

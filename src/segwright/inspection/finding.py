@@ -30,6 +30,8 @@ MEANING = {  # the names are stable: programs may look for them
     "dominant-class": "one class has nearly all pixels",
     "mixed-bit-depths": "images are stored in different types",
     "mixed-channels": "images differ in the number of channels",
+    "missing-values": "images lack values, and say so",
+    "undeclared-nodata": "a number fills areas that looks like missing values, and no file says so",
     "intensity-scales": "the values of images differ by orders of magnitude",
     "duplicates": "the same image twice in one part",
     "duplicates-across-splits": "the same image in two parts",
@@ -52,11 +54,13 @@ MEANING = {  # the names are stable: programs may look for them
 
 @dataclass(frozen=True)
 class Fix:
-    """What a dataset.toml has to say against a disease: keys to leave out, the table [masks], keys that belong together."""
+    """What a dataset.toml has to say against a disease: keys to leave out, the table [masks], keys that belong together, and
+    the numbers of missing values."""
 
     drop: tuple[str, ...] = ()
     masks: dict[str, Any] | None = None
     groups: tuple[tuple[str, ...], ...] = ()
+    nodata: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

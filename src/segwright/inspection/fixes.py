@@ -35,7 +35,7 @@ def write_config(report: InspectionReport) -> tuple[Path, list[str]]:
     dataset_file.read(path.parent)  # refuses what is wrong in it
     fixable = [finding for finding in report.findings if finding.fix is not None]
     document = tomlkit.parse(path.read_text(encoding="utf-8-sig")) if path.is_file() else _new()
-    changes = [*_drop(document, fixable), *_group(document, fixable), *_masks(document, fixable)]
+    changes = [*_drop(document, fixable), *_group(document, fixable), *_nodata(document, fixable), *_masks(document, fixable)]
     if changes:
         replace_file(path, tomlkit.dumps(document).encode())
     return path, changes
@@ -90,6 +90,20 @@ def _group(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list[
         array.add_line(group, comment=reasons if index == 0 else None)
     array.add_line(indent="")
     return [f"groups: {plural(len(new), 'group')} of samples that belong together for {reasons}"]
+
+
+def _nodata(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list[str]:
+    there = document.get("nodata", [])
+    if not isinstance(there, list):  # one number, as a person may write it
+        there = document["nodata"] = tomlkit.item([there])
+    changes = []
+    for finding in findings:
+        for number in finding.fix.nodata if finding.fix else ():
+            if number not in there:
+                _list(document, "nodata").append(number)
+                there = document["nodata"]
+                changes.append(f"nodata: {number} for {finding.name}")
+    return changes
 
 
 def _masks(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list[str]:

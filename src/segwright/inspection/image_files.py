@@ -82,16 +82,19 @@ def about_sizes(looks: Sequence[SampleScan], images: Mapping[str, Path | None]) 
 def about_values(looks: Sequence[SampleScan]) -> list[Finding]:
     """Types, channels and ranges that differ from image to image."""
     findings = []
-    for name, what, kinds, remedy in (
+    whole = [look for look in looks if not look.missing]  # with holes, integers become float
+    for name, what, seen, kinds, remedy in (
         (
             "mixed-bit-depths",
             "in different types",
-            [look.dtype for look in looks],
+            whole,
+            [look.dtype for look in whole],
             "Check that their values mean the same, and normalise each image by its own values, as plans do by default.",
         ),
         (
             "mixed-channels",
             "with different numbers of channels",
+            looks,
             [str(look.channels) for look in looks],
             "All are brought to the number of channels of the plan: grey is repeated, colour averaged. Check that they"
             " show the same.",
@@ -106,7 +109,7 @@ def about_values(looks: Sequence[SampleScan]) -> list[Finding]:
                 ]
             )
             rarest = counted.most_common()[-1][0]
-            keys = tuple(look.key for look, kind in zip(looks, kinds, strict=True) if kind == rarest)
+            keys = tuple(look.key for look, kind in zip(seen, kinds, strict=True) if kind == rarest)
             findings.append(
                 Finding(
                     name,

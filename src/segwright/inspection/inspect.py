@@ -19,6 +19,7 @@ from segwright.inspection.finding import Finding, Fix
 from segwright.inspection.image_files import about_failures, about_sizes, about_values
 from segwright.inspection.label_values import about_numbers
 from segwright.inspection.lenient_loader import LenientData, open_leniently
+from segwright.inspection.missing_values import about_missing
 from segwright.inspection.patient_groups import about_subjects, name_groups
 from segwright.inspection.sample_scan import Failure, Item, SampleScan, fits, glance_at, look_at
 from segwright.inspection.split_leakage import Together
@@ -27,7 +28,7 @@ AT_MOST = 2000  # samples that are read: some 20 s of photographs on two cores; 
 COMPARED = 20_000  # of the others, of which a small picture is compared: some 20 s again
 MEASURED = 200  # of them, of which objects and intensities are measured, which takes as long as reading
 ORDER = ("error", "warning", "note")
-ABOUT_VALUES = ("mixed-bit-depths", "intensity-scales")  # with one of these, brightness is bound to differ
+ABOUT_VALUES = ("mixed-bit-depths", "intensity-scales", "undeclared-nodata")  # with one of these, brightness is bound to differ
 ABOUT_CLASSES = (  # with one of these, rare classes and much void follow from it, or nobody knows yet what the numbers mean
     *("zero-is-void", "ignore-inside", "off-by-one", "number-without-class", "scattered-numbers"),
     *("tiny-foreground", "dominant-class"),
@@ -143,7 +144,7 @@ def _diagnose(
     if opened.classes is not None and not _is_renumbered(numbers):
         findings += about_classes(looks, opened.classes, opened.named, is_split=opened.is_split)
     checks: list[Callable[[list[SampleScan], Together], list[Finding]]] = [about_likeness, about_tiles, about_subjects]
-    findings += about_values(looks)
+    findings += [*about_values(looks), *about_missing(looks)]
     for check in checks:
         findings += check(compared, together)
     return [finding if opened.is_split else _of_hold_out(finding) for finding in findings]
@@ -194,5 +195,10 @@ def _finding_json(finding: Finding) -> dict[str, Any]:
         "remedy": finding.remedy,
         "numbers": finding.numbers,
         "keys": list(finding.keys),
-        "fix": {"drop": list(fix.drop), "masks": fix.masks, "groups": [list(group) for group in fix.groups]},
+        "fix": {
+            "drop": list(fix.drop),
+            "masks": fix.masks,
+            "groups": [list(group) for group in fix.groups],
+            "nodata": list(fix.nodata),
+        },
     }

@@ -18,7 +18,10 @@ from segwright.codecs.image_file import JPEG_SUFFIXES, are_colors, fit_mask, rea
 from segwright.codecs.stored_image import EXIF_ORIENTATION, upright
 from segwright.core import VOID, Sample
 from segwright.core.errors import FormatError, SegwrightError
+from segwright.core.missing import missing_pixels, nan_where_missing, where_measured
 from segwright.data import fingerprint
+from segwright.data.undeclared_nodata import undeclared_nodata
+from segwright.formats.dataset_file import nan_for
 from segwright.formats.label_encoding import read_numbers
 
 THUMB = 32  # pixels: from it come the 8 x 8 lowest frequencies of the hash
@@ -57,7 +60,8 @@ class MaskLook:
 class SampleScan:
     """What one sample tells.
 
-    `scale` is its largest absolute value, `step` the distance of its grey values where they are the multiples of a fraction.
+    `missing` counts the pixels without a value; `undeclared` is a number that looks as if it stood for more of them. `scale` is
+    its largest absolute value but for that, `step` the distance of its grey values where they are the multiples of a fraction.
     `thumb` is float32 (32, 32), its grey picture small; `borders` float32 (4, 2, n) padded with NaN: left, right, top, bottom,
     each the outermost line of pixels and the next; None for volumes. `orientation` is the EXIF number, `turned` how much better
     the mask fits the picture when it is turned by that (1: alike).
@@ -81,6 +85,8 @@ class SampleScan:
     pixels: np.ndarray | None = None
     nothing: int = 0
     void: int = 0
+    missing: int = 0
+    undeclared: float | None = None
     detail: fingerprint.SampleStatistics | None = None
     problem: str = ""
 
@@ -149,7 +155,9 @@ def _seen(
         counts = np.bincount(truth.class_ids, weights=truth.areas(), minlength=num_classes).astype(np.int64)
         void = int(np.count_nonzero(truth.planes[0] == VOID))
         nothing = int(np.count_nonzero((truth.planes <= 0).all(axis=0))) - void
-    grey = grey_picture(image)
+    missing, undeclared = missing_pixels(image), undeclared_nodata(image)
+    measured = nan_where_missing(image if undeclared is None else nan_for(image, [undeclared]))
+    grey = grey_picture(measured)
     orientation = _orientation(item.image)
     return SampleScan(
         key=item.key,
@@ -157,8 +165,8 @@ def _seen(
         shape=image.shape[1:],
         channels=len(image),
         dtype=str(image.dtype),
-        scale=_scale(image),
-        step=intensity_step(image),
+        scale=_scale(measured),
+        step=intensity_step(measured),
         thumb=cv2.resize(grey, (THUMB, THUMB), interpolation=cv2.INTER_AREA),
         digest=_digest(image),
         borders=border_lines(grey) if image.ndim == 3 else None,
@@ -169,19 +177,24 @@ def _seen(
         pixels=counts,
         nothing=nothing,
         void=void,
+        missing=0 if missing is None else int(np.count_nonzero(missing)),
+        undeclared=undeclared,
         detail=fingerprint.look(sample, num_classes, pixels, np.random.default_rng(0)) if pixels else None,
         problem=problem,
     )
 
 
 def grey_picture(image: np.ndarray) -> np.ndarray:
-    """The mean of the channels of an image (C, *S), float32 (H, W); the middle slice of a volume, NaN and infinities as 0."""
+    """The mean of the channels of an image (C, *S), float32 (H, W), of the middle slice of a volume; where missing, the mean."""
     while image.ndim > 3:
         image = image[:, image.shape[1] // 2]
     if not len(image):
         return np.zeros(image.shape[1:], np.float32)
     grey = image[0].astype(np.float32) if len(image) == 1 else image.mean(axis=0, dtype=np.float32)
-    return np.nan_to_num(grey, nan=0.0, posinf=0.0, neginf=0.0)
+    known = where_measured(grey)
+    if known is None:
+        return grey
+    return np.where(known, grey, grey[known].mean(dtype=np.float64) if known.any() else 0).astype(np.float32)
 
 
 def border_lines(grey: np.ndarray) -> tuple[np.ndarray, ...]:

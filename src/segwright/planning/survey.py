@@ -8,25 +8,26 @@ from dataclasses import dataclass, replace
 from segwright.core import Dataset, Sample
 from segwright.core.errors import UsageError, naming
 from segwright.data.fingerprint import Fingerprint, fingerprint
+from segwright.data.undeclared_nodata import undeclared_nodata
 from segwright.transforms.channels import match_channels
-from segwright.transforms.normalise import check_finite
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class _Checked:
-    """Loads samples, sees that each can be learned from, and keeps one pixel of its image by its key."""
+    """Loads samples, sees that each can be learned from, and keeps one pixel of its image by its key, and undeclared nodata."""
 
     data: Dataset
     seen: dict[str, Sample]
+    nodata: dict[str, float]
 
     def __call__(self, key: str) -> Sample:
         sample = self.data.load(key)
         if sample.truth is None:
             raise UsageError(f"sample {key!r} has no mask to learn from; add it, or take the image out")
-        with naming(f"sample {key!r}"):
-            check_finite(sample.image)
+        if (number := undeclared_nodata(sample.image)) is not None:
+            self.nodata[key] = number
         self.seen[key] = Sample.of(key, sample.image[(slice(None), *[slice(1)] * (sample.image.ndim - 1))].copy())
         return sample
 
@@ -47,8 +48,16 @@ class Survey:
             UsageError: there is nothing to learn, or a sample cannot be used; the message names its file.
         """
         seen: tuple[dict[str, Sample], dict[str, Sample]] = ({}, {})
-        datasets = [replace(data, load=_Checked(data, keys)) for data, keys in zip((train, val), seen, strict=True)]
+        nodata: dict[str, float] = {}
+        datasets = [replace(data, load=_Checked(data, keys, nodata)) for data, keys in zip((train, val), seen, strict=True)]
         found = fingerprint(datasets[0])
+        if nodata:
+            key, number = next(iter(nodata.items()))
+            log.warning(
+                "%d of %d images have areas of one number far off all their others, such as %g in %s: missing values that no "
+                "file declares? They are learned as measurements; segwright inspect says what to do",
+                *(len(nodata), found.looked_at, number, key),
+            )
         _check_truth(found, train.source)
         return cls(found, datasets, seen)
 

@@ -62,7 +62,8 @@ class Geometric:
         """A crop of spatial shape *T from a sample: image float32 (C, *T), truth planes (P, *T).
 
         `centre(generator)` is the pixel (n,) that the crop is centred on, as far as the image allows, or None for any place.
-        Outside the sample the image is its reflection and the truth VOID. The place in the world (`affine`) is dropped,
+        Outside the sample the image is its reflection and the truth VOID. Missing values (NaN) are not mixed with their
+        neighbours: a pixel lacks its value where the nearest of the sample does. The place in the world (`affine`) is dropped,
         since a bent image has none.
 
         Raises:
@@ -171,6 +172,7 @@ def _resample_2d(
 ) -> None:
     """Fill the image bilinearly and the planes by nearest neighbour, both at the same source coordinate."""
     C, H, W = image.shape
+    low, high, share = np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3, np.float32)  # as of a volume of one slice
     line = np.empty((2, nodes.shape[2]))  # source coordinates of the nodes of one output row
     for i in range(image_out.shape[1]):
         node, part = i // STEP, (i % STEP) / STEP
@@ -191,7 +193,11 @@ def _resample_2d(
                 above, below = np.float32(image[c, top, left]), np.float32(image[c, bottom, left])
                 above += dx * (np.float32(image[c, top, right]) - above)
                 below += dx * (np.float32(image[c, bottom, right]) - below)
-                image_out[c, i, j] = above + dy * (below - above)
+                value = above + dy * (below - above)
+                if np.isnan(value):
+                    low[1], low[2], high[1], high[2], share[1], share[2] = top, left, bottom, right, dy, dx
+                    value = _between_known(image[c : c + 1], low, high, share)
+                image_out[c, i, j] = value
             row, column = int(math.floor(y + 0.5)), int(math.floor(x + 0.5))
             known = 0 <= row < H and 0 <= column < W
             for p in range(len(planes)):
@@ -230,7 +236,8 @@ def _resample_3d(
                 for c in range(len(image)):
                     front = _bilinear(image[c, low[0]], low, high, part)
                     back = _bilinear(image[c, high[0]], low, high, part)
-                    image_out[c, k, i, j] = front + part[0] * (back - front)
+                    value = front + part[0] * (back - front)
+                    image_out[c, k, i, j] = _between_known(image[c], low, high, part) if np.isnan(value) else value
                 for p in range(len(planes)):
                     planes_out[p, k, i, j] = planes[p, int(at[0]), int(at[1]), int(at[2])] if known else VOID
 
@@ -242,3 +249,25 @@ def _bilinear(plane: np.ndarray, low: np.ndarray, high: np.ndarray, part: np.nda
     above += part[2] * (np.float32(plane[low[1], high[2]]) - above)
     below += part[2] * (np.float32(plane[high[1], high[2]]) - below)
     return above + part[1] * (below - above)
+
+
+@njit(cache=True, nogil=True)
+def _between_known(volume: np.ndarray, low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.float32:
+    """Value of (D, H, W) between the corners `low` and `high`, of which some are missing; NaN where the nearest one is."""
+    near = np.empty(3, np.int64)
+    for axis in range(3):
+        near[axis] = high[axis] if part[axis] >= 0.5 else low[axis]
+    if np.isnan(volume[near[0], near[1], near[2]]):
+        return np.float32(np.nan)
+    total, weights = np.float32(0), np.float32(0)
+    for corner in range(8):
+        weight = np.float32(1)
+        for axis in range(3):
+            is_high = corner >> axis & 1
+            near[axis] = high[axis] if is_high else low[axis]
+            weight *= part[axis] if is_high else 1 - part[axis]
+        value = np.float32(volume[near[0], near[1], near[2]])
+        if not np.isnan(value):
+            total += weight * value
+            weights += weight
+    return total / weights

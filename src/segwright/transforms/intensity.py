@@ -14,6 +14,7 @@ from numba import njit
 
 from segwright.core import Sample
 from segwright.core.errors import SettingError
+from segwright.core.missing import where_measured
 from segwright.transforms.normalise import channel_statistics
 
 POINTS = 1024  # of the tone curve; straight between them, which is finer than 8-bit files are
@@ -44,7 +45,7 @@ class Intensity:
                 )
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
-        """The sample with an image float32 (C, *S) of other values; its truth is passed on."""
+        """The sample with an image float32 (C, *S) of other values; missing ones stay missing, and its truth is passed on."""
         shift, contrast, gamma, saturation = generator.uniform(-1, 1, 4) * (
             self.brightness,
             self.contrast,
@@ -53,6 +54,8 @@ class Intensity:
         )
         image = np.ascontiguousarray(sample.image, dtype=np.float32).reshape(len(sample.image), -1)  # (C, N)
         mean, std, low, high = channel_statistics(image)
+        known = where_measured(image)
+        image = image if known is None else np.where(known, image, mean[:, None]).astype(np.float32)
         span = np.where(high > low, high - low, 1.0)
         curves = low + span * np.linspace(0, 1, POINTS)[:, None] ** np.exp(gamma)
         curves = mean + np.exp(contrast) * (curves - mean) + shift * std  # (POINTS, C)
@@ -63,6 +66,8 @@ class Intensity:
             np.ascontiguousarray(part, np.float32) for part in (curves.T, low, (POINTS - 1) / span, strength)
         )
         _change(image, np.float32(np.exp(saturation)), curves, low, per_unit, strength, seed, result)
+        if known is not None:
+            result[~known] = np.nan
         return replace(sample, image=result.reshape(sample.image.shape))
 
 

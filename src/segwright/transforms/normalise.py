@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from segwright.core.errors import SettingError, ShapeError, UsageError
+from segwright.core.errors import SettingError, ShapeError
 
 FLAT = 1e-6  # of the mean: a channel that deviates less is constant but for rounding, and is only shifted to 0
 
@@ -32,11 +32,11 @@ class Normalise:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """A normalised float32 image (C, *S) from an image (C, *S) of any real dtype; a constant channel becomes 0.
 
+        Missing values (NaN) stay missing, and count for nothing.
+
         Raises:
             ShapeError: the image has another number of channels than mean and std.
-            UsageError: it holds NaN or infinity.
         """
-        check_finite(image)
         if self.mean is None or self.std is None:
             mean, std, _, _ = channel_statistics(image)
             scale = np.divide(1.0, std, out=np.ones_like(std), where=std > FLAT * np.abs(mean))
@@ -53,37 +53,34 @@ class Normalise:
         return result
 
 
-def check_finite(image: np.ndarray) -> None:
-    """See that an image (C, *S) holds numbers alone: one NaN would spread through a network over the whole image.
-
-    Raises:
-        UsageError: it holds NaN or infinity.
-    """
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
-        share = 1 - np.isfinite(image).mean()
-        raise UsageError(
-            f"the image holds NaN or infinity in {share:.2%} of its values; put numbers there, such as the mean of the channel"
-        )
-
-
 def channel_statistics(image: np.ndarray) -> np.ndarray:
-    """Mean, standard deviation, minimum and maximum of each channel of an image (C, *S), float64 (4, C)."""
+    """Mean, standard deviation, minimum and maximum of each channel of an image (C, *S), float64 (4, C).
+
+    Missing values are left out; a channel that lacks all has 0 for each.
+    """
     values = image if image.dtype.name in ("uint8", "uint16", "int16", "float32", "float64") else image.astype(np.float64)
     return np.array([_statistics(np.ravel(channel)) for channel in values]).T
 
 
 @njit(cache=True, nogil=True)
 def _statistics(values: np.ndarray) -> tuple[float, float, float, float]:
-    """Mean, standard deviation, minimum and maximum of (N,) in one pass; sums are taken from the first value on.
+    """Mean, standard deviation, minimum and maximum of the known of (N,) in one pass; sums are taken from the first one on.
 
     Shifting by a value of the data keeps the difference of squares from cancelling where the mean is large.
     """
-    origin = np.float64(values[0])
-    total, squares, low, high = 0.0, 0.0, origin, origin
-    for value in values:
-        offset = value - origin
-        total += offset
-        squares += offset * offset
-        low, high = min(low, value), max(high, value)
-    mean = total / len(values)
-    return origin + mean, math.sqrt(max(squares / len(values) - mean * mean, 0.0)), low, high
+    first = 0
+    while first < len(values) and not np.isfinite(values[first]):
+        first += 1
+    if first == len(values):
+        return 0.0, 0.0, 0.0, 0.0
+    origin = np.float64(values[first])
+    count, total, squares, low, high = 0, 0.0, 0.0, origin, origin
+    for value in values[first:]:
+        if np.isfinite(value):
+            offset = value - origin
+            count += 1
+            total += offset
+            squares += offset * offset
+            low, high = min(low, value), max(high, value)
+    mean = total / count
+    return origin + mean, math.sqrt(max(squares / count - mean * mean, 0.0)), low, high

@@ -10,6 +10,7 @@ import numpy as np
 
 from segwright.core import Grid, Sample
 from segwright.core.errors import SettingError
+from segwright.core.missing import nan_where_missing, where_measured
 from segwright.transforms.channels import match_channels
 from segwright.transforms.normalise import Normalise
 from segwright.transforms.pad import pad
@@ -46,7 +47,7 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """How an image becomes the network's input: as many `channels`, resized, its values normalised.
+    """How an image becomes the network's input: as many `channels`, resized, its values normalised, 0 where they are missing.
 
     `scale` is the factor on the number of pixels, one per axis; without it, images keep their size. `spacing_mm` instead asks
     for pixels of one size in the world, which images that do not know their pixel size cannot follow.
@@ -75,23 +76,29 @@ class Preprocess:
 
         Raises:
             ShapeError: the image has channels or axes that the settings are not made for.
-            UsageError: it holds NaN or infinity, or its pixel size is not known where it is needed.
+            SettingError: its pixel size is not known where it is needed, or the settings are for other axes.
         """
         seen = self.resampled(sample)
-        return View(self.values(seen.image), seen.grid.shape, sample.grid)
+        values = self.values if sample.image.dtype.kind == "f" else self._normalised  # nothing is missing among integers
+        return View(values(seen.image), seen.grid.shape, sample.grid)
 
     def resampled(self, sample: Sample) -> Sample:
-        """A sample on the network's grid, image and truth: (channels, *M) in the values of the file.
+        """A sample on the network's grid, image and truth: (channels, *M) in the values of the file, missing ones NaN.
 
         Where the statistics are those of each image (`normalise` has none of its own), its values are normalised here, since a
         part of the image would tell others.
         """
-        image = match_channels(sample.image, self.channels)
+        image = nan_where_missing(match_channels(sample.image, self.channels))
         seen = resize(replace(sample, image=image), self.shape_of(sample.grid, sample.key))
         return replace(seen, image=self.normalise(seen.image)) if self.normalise.mean is None else seen
 
     def values(self, image: np.ndarray) -> np.ndarray:
-        """The normalised values float32 (C, ...) of any part of a resampled image."""
+        """The normalised values float32 (C, ...) of any part of a resampled image; missing ones get the mean, which is 0."""
+        result = self._normalised(image)
+        known = where_measured(result)
+        return result if known is None else np.where(known, result, np.float32(0))
+
+    def _normalised(self, image: np.ndarray) -> np.ndarray:
         return np.asarray(image, np.float32) if self.normalise.mean is None else self.normalise(image)
 
     def shape_of(self, grid: Grid, key: str) -> tuple[int, ...]:

@@ -11,7 +11,10 @@ from numba import njit
 
 from segwright.core import Grid, Sample
 from segwright.core.errors import SettingError
+from segwright.core.missing import where_measured
 from segwright.transforms.geometric import KERNEL_DTYPES
+
+TINY = 1e-6  # below the weight of any pixel at the centre of another, so that it only keeps 0 / 0 from occurring
 
 
 def resize(sample: Sample, shape: tuple[int, ...]) -> Sample:
@@ -40,7 +43,15 @@ def scaled(shape: tuple[int, ...], scale: tuple[float, ...]) -> tuple[int, ...]:
 
 
 def resize_image(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """An image (C, *T) from an image (C, *S) by a triangle filter, one axis after the other; dtype kept, integers rounded."""
+    """An image (C, *T) from an image (C, *S) by a triangle filter, one axis after the other; dtype kept, integers rounded.
+
+    Missing values (NaN) count for nothing in it. A new pixel lacks its value where the old one at its centre does.
+    """
+    known = where_measured(image)
+    if known is not None:
+        sums = resize_image(np.where(known, image, 0).astype(np.float32), shape)
+        weights = resize_image(known.astype(np.float32), shape)
+        return np.where(resize_labels(known, shape), sums / np.maximum(weights, TINY), np.nan).astype(image.dtype)
     values = image if image.dtype.name in KERNEL_DTYPES else image.astype(np.float32)
     for axis, side in enumerate(shape, start=1):
         if side != values.shape[axis]:

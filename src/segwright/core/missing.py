@@ -1,0 +1,37 @@
+"""Values of an image that nobody measured. Axes: C channels, *S spatial axes."""
+
+import numpy as np
+
+
+def where_measured(image: np.ndarray) -> np.ndarray | None:
+    """Which values of an image are measurements, bool (C, *S); None where all are, as in every image of integers.
+
+    Readers give NaN where a file says that a value is missing. Infinity, and what float32 cannot hold, is missing too: a
+    network would make NaN of it.
+    """
+    if image.dtype.kind != "f":
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(image.sum(dtype=np.float32)):  # a sum is NaN or infinite with any of its values, and takes less time
+            return None
+        known = np.isfinite(image.astype(np.float32, copy=False))
+    return None if known.all() else known
+
+
+def missing_pixels(image: np.ndarray) -> np.ndarray | None:
+    """Where an image lacks a value, bool (*S); None where it lacks none.
+
+    A pixel is missing where any of its channels is: a network needs them all, and what it would say of a pixel with one that
+    was made up is a guess that looks like an answer. There the truth teaches and measures nothing, and predictions are void.
+    """
+    known = where_measured(image)
+    return None if known is None else np.logical_not(known.all(axis=0))
+
+
+def nan_where_missing(image: np.ndarray) -> np.ndarray:
+    """An image (C, *S) as float32 in which NaN alone stands for what is missing; as it is where nothing is."""
+    known = where_measured(image)
+    if known is None:
+        return image
+    with np.errstate(over="ignore"):
+        return np.where(known, image, np.nan).astype(np.float32)
