@@ -47,6 +47,23 @@ def test_labels_and_ignore(tmp_path):
     assert data[0].image.tolist() == [[[0, 1, 2, 3]], [[4, 5, 6, 7]]]
 
 
+@pytest.mark.parametrize("is_one_file", [True, False])
+def test_the_form_of_the_decathlon(tmp_path, is_one_file):
+    pytest.importorskip("SimpleITK")
+    image, numbers = np.arange(48, dtype=np.float32).reshape(2, 2, 3, 4), np.arange(24).reshape(1, 2, 3, 4) % 3
+    grid = Grid((2, 3, 4), (2.5, 0.7, 0.5), AFFINE)
+    for channel in range(2):
+        name = "hippo_0001" if is_one_file else f"hippo_0001_{channel:04d}"  # four digits, as of a channel
+        write_volume(tmp_path / f"imagesTr/{name}.nii.gz", image if is_one_file else image[channel : channel + 1], grid)
+    write_volume(tmp_path / "labelsTr/hippo_0001.nii.gz", numbers.astype(np.uint8), grid)
+    content = {"modality": {"0": "FLAIR", "1": "T1w"}, "labels": {"0": "background", "1": "edema", "2": "core"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    [sample] = open_dataset(tmp_path)
+    assert sample.key == "hippo_0001" and np.array_equal(sample.image, image)
+    assert sample.truth.classes.names == ("background", "edema", "core")
+    assert np.array_equal(sample.truth.class_map(), numbers[0])
+
+
 def test_regions_overlap(tmp_path):
     labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
     make(tmp_path, labels, np.array([[0, 1, 2, 3, 4]]), regions_class_order=[1, 2, 3])
@@ -127,7 +144,7 @@ def test_the_hippocampus(tmp_path):
     ("change", "message"),
     [
         ({"labels": {"background": 0, "liver": "1"}}, "labels"),
-        ({"labels": {"0": "background"}, "modality": {"0": "MR"}}, "nnUNetv2_convert_old_nnUNet_dataset"),
+        ({"labels": {"0": "background"}, "modality": {"0": "MR"}}, "each class needs its number|no label"),
         ({"labels": {"background": 0, "liver": 0}}, "each class needs its number"),
         ({"labels": {"background": 0, "liver": 70_000}}, "labels"),
         ({"labels": {}}, "each class needs its number"),

@@ -19,7 +19,8 @@ from segwright.formats.image_index import natural, safe_key
 from segwright.formats.label_encoding import VOID_8_BIT, Meaning, guess_meaning, meaning_of
 from segwright.formats.mask_folder import Reader
 from segwright.formats.pairing import IMAGE_FOLDERS, Files
-from segwright.formats.volume import guessed, read_number_volume, volumes_below
+from segwright.formats.volume import volumes_below
+from segwright.formats.volume_masks import guessed, read_number_volume
 
 FOLDER = "masks"
 SOURCE = "the truth, as no classes.json lies beside the masks,"  # for messages

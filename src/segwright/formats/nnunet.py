@@ -8,6 +8,9 @@
 Endings may be those of volumes and of PNG and TIFF images. Where labels are regions, {"whole": [1, 2], "core": [2]}, each
 region is one class, and regions overlap. imagesTs/ (images without truth) is not read. The key of a sample is its case.
 
+The older form, of the Decathlon, is read too: {"modality": {"0": "CT"}, "labels": {"0": "background"}} without file_ending, and
+one file CASE.nii.gz whose fourth axis holds the channels.
+
 What is written: volumes as .nii.gz with the grid of the image, 2D images as .png, or .tif where their values need it, the same
 for all. Number 0 is the class "background" if that is the first class, else what belongs to no class; void is "ignore". Where
 the first sample has several planes of stuff, the labels are regions. Colours, things and the meaning of 0 are in dataset.json
@@ -26,7 +29,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, TypeAdapter, ValidationError, model_validator
 
 from segwright.codecs import volume_file
 from segwright.codecs.image_file import SUFFIXES as IMAGE_SUFFIXES
@@ -38,7 +41,7 @@ from segwright.formats import dataset_file
 from segwright.formats.image_index import found, natural, safe_key
 from segwright.formats.label_maps import NOTHING, to_maps, to_segmentation
 from segwright.formats.resume_journal import Journal, truth_of
-from segwright.formats.volume import check_same_grid, read_number_volume
+from segwright.formats.volume_masks import check_same_grid, read_number_volume
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +74,17 @@ class _Content(BaseModel):
     labels: dict[str, Label | list[Label]]
     file_ending: str
     segwright: _Ours | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, content: Any) -> Any:
+        """The content of the older form under the names and in the order of today's."""
+        if not isinstance(content, dict) or not isinstance(content.get("modality"), dict):
+            return content
+        labels = content.get("labels")
+        if isinstance(labels, dict) and all(str(number).isdecimal() for number in labels):
+            labels = {str(name): int(number) for number, name in labels.items()}
+        return {"file_ending": ".nii.gz", "channel_names": content["modality"]} | content | {"labels": labels}
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,9 +177,13 @@ def read(path: Path | str) -> Dataset:
             raise FormatError(f"{folder} is no folder; images and labels of nnU-Net lie in imagesTr/ and labelsTr/")
     cases: dict[str, dict[int, Path]] = {}
     for file in sorted((root / "imagesTr").iterdir(), key=lambda file: natural(file.name)):
-        match = CASE.fullmatch(file.name.removesuffix(ending)) if file.name.endswith(ending) else None
-        if match and not file.name.startswith("."):
+        if not file.name.endswith(ending) or file.name.startswith("."):
+            continue
+        match = CASE.fullmatch(name := file.name.removesuffix(ending))
+        if match and not (root / "labelsTr" / file.name).is_file():
             cases.setdefault(match[1], {})[int(match[2])] = file
+        else:
+            cases.setdefault(name, {})[0] = file
     if not cases:
         raise FormatError(f"{root / 'imagesTr'} holds no image CASE_0000{ending} ({found(root / 'imagesTr')}); name them so")
     files: dict[str, tuple[list[Path], Path]] = {}
@@ -226,8 +244,7 @@ def _content(path: Path) -> _Content:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "its JSON"
-        hint = "; version 1 of the format has numbers as keys of labels: nnUNetv2_convert_old_nnUNet_dataset converts it"
-        raise FormatError(f"{path}: {place}: {first['msg']}{hint if b'modality' in raw else '; correct it there'}") from error
+        raise FormatError(f"{path}: {place}: {first['msg']}; correct it there") from error
 
 
 def _meaning(content: _Content, path: Path) -> NnunetMeaning:

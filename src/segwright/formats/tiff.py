@@ -48,7 +48,7 @@ from segwright.formats.label_encoding import (
 from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segmentation
 from segwright.formats.pairing import IMAGE_FOLDERS, Files, fit_to_image, masks_alone, only_subfolder, pairs, subfolders
 from segwright.formats.resume_journal import Journal, truth_of
-from segwright.formats.volume import guessed
+from segwright.formats.volume_masks import guessed
 
 LOSES = "of volumes, place and voxel size are lost"
 NUMBER_FOLDER = "instances"
