@@ -11,7 +11,7 @@ from segwright.codecs.volume_file import write_volume
 from segwright.core import Grid
 from segwright.core.errors import FormatError
 from segwright.formats import open_dataset
-from segwright.formats.slicer_segments import Segment, named_classes, segments_of, spellings
+from segwright.formats.slicer_segments import Segment, named_classes, segments_of
 
 SHAPE = (2, 3, 4)
 TAGS = "Segmentation.Status:completed|TerminologyEntry:General~SCT^85756007^Tissue~SCT^10200004^Liver~^^~Anatomy~^^~^^|"
@@ -106,7 +106,6 @@ def test_names_that_differ_in_capitals_are_one_and_it_is_said(tmp_path, numbers,
         put(tmp_path / f"masks/{name}.seg.nrrd", numbers, said((spelt, 1), ("Tumor", 2)))
     assert open_dataset(tmp_path).classes.names == ("background", "Liver", "Tumor")
     assert "names of segments are taken for one: 'Liver', 'liver'" in caplog.text
-    assert spellings(["a", "B", "b ", "a"]) == {"a": ["a"], "b": ["B", "b "]}
 
 
 def test_without_a_name_the_type_counts_then_the_id(tmp_path, numbers):

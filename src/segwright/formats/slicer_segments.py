@@ -19,7 +19,7 @@ import numpy as np
 from segwright.codecs.volume_file import layout_of
 from segwright.codecs.volume_header import NRRD_SUFFIXES, suffix_of
 from segwright.core import Classes, Segmentation
-from segwright.core.classes import BACKGROUND, background_of, plain
+from segwright.core.classes import BACKGROUND, background_of, plain, spellings
 from segwright.core.errors import FormatError
 from segwright.formats.label_maps import NOTHING, to_segmentation
 
@@ -80,16 +80,6 @@ def _segment(path: Path, index: int, fields: dict[str, str]) -> Segment:
     return Segment(
         unicodedata.normalize("NFC", " ".join(name.split())), layer, number, (rgb[0], rgb[1], rgb[2]) if len(rgb) == 3 else None
     )
-
-
-def spellings(names: Iterable[str]) -> dict[str, list[str]]:
-    """All spellings of each name, by the name as it is compared: blanks and capitals at hand make no other class."""
-    found: dict[str, list[str]] = {}
-    for name in names:
-        known = found.setdefault(plain(name), [])
-        if name not in known:
-            known.append(name)
-    return found
 
 
 def named_classes(segments: Iterable[Segment]) -> Classes:

@@ -13,10 +13,10 @@ import numpy as np
 
 from segwright.codecs.volume_file import read_numbers_of_volume
 from segwright.core import Grid, Segmentation
-from segwright.core.classes import plain
+from segwright.core.classes import plain, spellings
 from segwright.core.errors import FormatError
 from segwright.formats.label_encoding import MAX_VALUE, VOID_8_BIT, VOID_16_BIT, Meaning, meaning_of, present
-from segwright.formats.slicer_segments import Segment, named_classes, segmentation, segments_of, spellings
+from segwright.formats.slicer_segments import Segment, named_classes, segmentation, segments_of
 
 log = logging.getLogger(__name__)
 

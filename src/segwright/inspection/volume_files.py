@@ -5,8 +5,9 @@ from pathlib import Path
 
 from segwright.codecs.volume_file import layout_of, suffix_of
 from segwright.codecs.volume_header import Layout
+from segwright.core.classes import spellings
 from segwright.core.errors import FormatError
-from segwright.formats.slicer_segments import Segment, segments_of, spellings
+from segwright.formats.slicer_segments import Segment, segments_of
 from segwright.inspection.finding import Finding, listed, plural, some
 
 NOTHING_TO_DO = "Nothing has to be done: "
