@@ -11,18 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageOps
 
-from segwright.codecs.image_file import (
-    MAX_PIXELS,
-    decode_image,
-    fit_mask,
-    read_image,
-    read_mask,
-    upright,
-    write_class_map,
-    write_image,
-    write_picture,
-    write_values,
-)
+from segwright.codecs.image_file import decode_image, fit_mask, holds, read_image, read_mask
+from segwright.codecs.image_writer import write_class_map, write_image, write_picture, write_values
+from segwright.codecs.stored_image import MAX_PIXELS, upright
 from segwright.core import Classes
 from segwright.core.errors import FormatError, OutputError
 
@@ -163,6 +154,52 @@ def test_float_tiff_keeps_its_values(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", values, byteorder=">")
     read = read_image(tmp_path / "a.tif")
     assert read.dtype == np.float32 and read.dtype.isnative and np.array_equal(read[0], values, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored", "tag"),
+    [
+        ("f4", -9999, "-9999"), ("f4", -9999, "-9999.000000 "), ("f4", -9999, "-9999,0"), ("i2", -9999, "-9999.0"),
+        ("u1", 0, "0"), ("f4", np.finfo("f4").min, "-3.40282346638529e+38"), ("f4", -3.40282306074e38, "-3.40282306074e+38"),
+        ("f4", np.inf, "inf"), ("f8", np.nan, "nan"), ("f4", np.nan, "-1.#IND"),
+        ("u1", 255, "255"), ("u2", 65535, "65535"), ("i4", -(2**31), "-2147483648"),
+    ],
+)  # fmt: skip
+def test_what_gdal_calls_nodata_is_nan(tmp_path, dtype, stored, tag):
+    values = np.arange(1, 13).reshape(3, 4).astype(dtype)
+    values[1, 2] = stored
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=[(42113, "s", 0, tag, True)])
+    read = read_image(tmp_path / "a.tif")
+    assert read.dtype == (np.float64 if dtype in ("i4", "f8") else np.float32)
+    expected = values.astype(read.dtype)
+    expected[1, 2] = np.nan
+    assert np.array_equal(read, expected[None], equal_nan=True)
+    assert holds(tmp_path / "a.tif", read)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tag"), [("u1", "-9999"), ("u1", "nan"), ("u1", "256"), ("u2", "1e400"), ("f4", "1e300"), ("i2", "0.5")]
+)
+def test_nodata_that_no_pixel_has_leaves_the_values_as_they_are(tmp_path, dtype, tag):
+    values = np.arange(12).reshape(3, 4).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=[(42113, "s", 0, tag, True)])
+    read = read_image(tmp_path / "a.tif")
+    assert read.dtype == values.dtype and np.array_equal(read[0], values)
+
+
+def test_nodata_of_bands_is_per_band_and_of_colours_where_all_are(tmp_path):
+    values = np.array([[[0, 0], [0, 9], [7, 9]]], np.uint8)  # one row of two bands
+    tag = [(42113, "s", 0, "0", True)]
+    tifffile.imwrite(tmp_path / "bands.tif", values, photometric="minisblack", planarconfig="contig", extratags=tag)
+    assert np.isnan(read_image(tmp_path / "bands.tif"))[:, 0].tolist() == [[True, True, False], [True, False, False]]
+    tifffile.imwrite(tmp_path / "rgb.tif", np.array([[[0, 0, 0], [255, 0, 0]]], np.uint8), photometric="rgb", extratags=tag)
+    assert np.isnan(read_image(tmp_path / "rgb.tif"))[:, 0].tolist() == [[True, False]] * 3
+
+
+def test_nodata_that_is_no_number_is_named(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((2, 3), np.uint8), extratags=[(42113, "s", 0, "none", True)])
+    with pytest.raises(FormatError, match=r"a.tif: its tag 42113 \(GDAL_NODATA\) says 'none'.*correct or remove it"):
+        read_image(tmp_path / "a.tif")
 
 
 def test_a_mask_of_equal_channels_or_of_whole_floats_is_a_mask(tmp_path):

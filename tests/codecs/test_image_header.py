@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segwright.codecs.image_file import MAX_PIXELS, read_image, write_image
+from segwright.codecs.image_file import read_image
 from segwright.codecs.image_header import unread_image, upright_size
+from segwright.codecs.image_writer import write_image
+from segwright.codecs.stored_image import MAX_PIXELS
 
 PICTURE = np.zeros((3, 5, 7), np.uint8)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segwright.codecs.image_file import write_image, write_values
+from segwright.codecs.image_writer import write_image, write_values
 from segwright.codecs.volume_file import read_volume, write_volume
 from segwright.core import VOID, Classes, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError

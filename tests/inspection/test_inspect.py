@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segwright.codecs.image_file import write_picture, write_values
+from segwright.codecs.image_writer import write_picture, write_values
 from segwright.core.errors import FormatError
 from segwright.data.splits import open_splits
 from segwright.formats import mask_folder, synthetic

@@ -15,7 +15,9 @@ from typing import Any
 import imagecodecs
 import numpy as np
 
-from segwright.codecs.image_file import MAX_PIXELS
+from segwright.codecs.stored_image import MAX_PIXELS
+from segwright.codecs.stored_values import rescaled, with_nan, ycbcr_to_rgb
+from segwright.codecs.tag_table import refused
 from segwright.core import Grid
 from segwright.core.errors import FormatError, MissingExtraError, SegwrightError
 
@@ -27,6 +29,7 @@ TAGS = [
 ]  # fmt: skip
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # segmentations and label maps
+KINDS = ("MONOCHROME1", "MONOCHROME2", "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 DECODERS = {  # of imagecodecs, by transfer syntax
     **{f"1.2.840.10008.1.2.4.{number}": "jpeg" for number in (50, 51)},
     **{f"1.2.840.10008.1.2.4.{number}": "ljpeg" for number in (57, 70)},
@@ -181,21 +184,23 @@ def in_order(slices: Sequence[Slice]) -> list[Slice]:
 
 
 def read_series(ordered: Sequence[Slice]) -> tuple[np.ndarray, Grid]:
-    """The values (C, D, H, W), rescaled as the files say, and the grid in LPS of slices that are in order.
+    """The values (C, D, H, W) as tag_table.py says, and the grid in LPS of slices that are in order.
 
-    One slice without position becomes an image (C, H, W). Values stay integers where slope and intercept are, else float32.
+    One slice without position becomes an image (C, H, W). Values stay integers where slope and intercept are, else float32;
+    where some are missing they are NaN.
 
     Raises:
-        FormatError: a file is damaged, or its pixels are packed in a way that is not known.
+        FormatError: a file is damaged, has a tag that is not read, or its pixels are packed in a way that is not known.
     """
-    images = [_values(one) for one in ordered]  # (C, H, W) each
-    kinds = {image.shape for image in images}
+    slices = [_values(one) for one in ordered]
+    kinds = {one.values.shape for one in slices}
     if len(kinds) > 1:
         raise FormatError(f"{ordered[0].path.parent}: its slices have the shapes {sorted(kinds)}; give each kind its folder")
+    low, high = min(one.low for one in slices), max(one.high for one in slices)
+    images = [_shown(one, low, high) for one in slices]  # (C, H, W) each
     if not ordered[0].has_place:
         return images[0], Grid(ordered[0].shape, ordered[0].spacing)
-    array = np.stack(images, axis=1)
-    return array, series_grid(ordered)
+    return np.stack(images, axis=1), series_grid(ordered)
 
 
 def series_grid(ordered: Sequence[Slice]) -> Grid:
@@ -238,9 +243,7 @@ def _slice(path: Path, header: Any) -> Slice:
     except Exception as error:  # a value of another kind than its tag is read when it is asked for
         raise FormatError(f"{path} is damaged DICOM ({_reason(error)}); copy it again or remove it") from error
     if frames > 1:
-        raise FormatError(
-            f"{path} holds {frames} frames; single images are read: split it, for example with dcm2niix or emf2sf"
-        )
+        raise refused(path, "DICOM", "(0028,0008) frames", f"it holds {frames} frames")
     if min(shape) < 1 or spacing is not None and min(spacing) <= 0:
         raise FormatError(f"{path} has {shape} rows and columns of {spacing} mm; copy it again or remove it")
     directions = None if orientation is None else np.array(orientation).reshape(2, 3)
@@ -263,49 +266,125 @@ def _floats(header: Any, name: str, count: int) -> tuple[float, ...] | None:
     return numbers
 
 
-def _values(one: Slice) -> np.ndarray:
-    """The values of a slice (C, H, W), rescaled."""
+@dataclass(frozen=True, eq=False)
+class _Values:
+    """The rescaled values of a slice (C, H, W), the range of whatever may be stored, and whether low values are bright."""
+
+    values: np.ndarray
+    low: float
+    high: float
+    is_turned: bool
+    missing: np.ndarray | None = None
+
+
+def _values(one: Slice) -> _Values:
+    """What a slice holds."""
     dicom = _pydicom()
     try:
         data = dicom.dcmread(one.path)
-        slope, intercept = float(data.get("RescaleSlope") or 1), float(data.get("RescaleIntercept") or 0)
+        kind = str(data.get("PhotometricInterpretation", ""))
         is_packed = data.file_meta.TransferSyntaxUID.is_compressed
         count = one.shape[0] * one.shape[1]
-        kind = str(data.get("PhotometricInterpretation", ""))
         if (int(data.Rows), int(data.Columns)) != one.shape or is_packed and count > MAX_PIXELS:
             raise ValueError(f"{data.Rows} x {data.Columns} pixels are announced")
-        if kind == "PALETTE COLOR" or data.get("ModalityLUTSequence"):
-            raise FormatError(f"{one.path}: its values lead into a table of colours or values, which is not read; convert it")
-        try:
-            stored = data.pixel_array
-        except (RuntimeError, NotImplementedError, ImportError):
-            if not is_packed:
-                raise
-            stored = unpacked(data)
-        if stored.shape[:2] != one.shape:
-            raise ValueError(f"{stored.shape[:2]} pixels are packed, {one.shape} announced")
+        if kind not in KINDS:
+            found = f"its PhotometricInterpretation (0028,0004) is {kind!r}"
+            raise refused(one.path, "DICOM", "(0028,0004), others", found)
+        is_turned = kind == "MONOCHROME1" or kind == "MONOCHROME2" and data.get("PresentationLUTShape") == "INVERSE"
+        stored = _stored(data, one, is_packed=is_packed)
+        if kind == "PALETTE COLOR":
+            colors = dicom.pixels.apply_color_lut(stored[0], data)  # (H, W, 3), of 8 or 16 bits
+            is_wide = colors.dtype.itemsize > 1
+            return _Values(np.moveaxis((colors >> 8 if is_wide else colors).astype(np.uint8), -1, 0), 0, 255, is_turned=False)
+        if stored.dtype.kind == "f" and is_turned:
+            raise refused(one.path, "DICOM", "MONOCHROME1 of floats", f"it is {kind} and its values are {stored.dtype}")
+        missing = _padding(data, stored)
+        if data.get("ModalityLUTSequence"):
+            first, table = _modality_table(data, stored.dtype)
+            values = table[np.clip(stored.astype(np.int64) - first, 0, len(table) - 1)]
+            return _Values(values, int(table.min()), int(table.max()), is_turned, missing)
+        slope, intercept = _line(data, one.path)
+        bits = int(data.get("BitsStored") or 16)
+        ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if stored.dtype.kind == "i" else (0, 2**bits - 1)
+        low, high = sorted(end * slope + intercept for end in ends)
+        return _Values(rescaled(stored, slope, intercept, ends), low, high, is_turned, missing)
     except SegwrightError:
         raise
     except Exception as error:  # damaged files make the decoders fail in any way
         raise FormatError(f"{one.path} is damaged DICOM ({_reason(error)}); copy it again or remove it") from error
-    stored = stored[None] if stored.ndim == 2 else np.moveaxis(stored, -1, 0)
-    return _rescaled(stored, slope, intercept, int(data.get("BitsStored") or 16), one.path)
 
 
-def _rescaled(stored: np.ndarray, slope: float, intercept: float, bits: int, path: Path) -> np.ndarray:
-    """Stored * slope + intercept, in the smallest of int16, int32 and float32 that holds whatever may be stored."""
-    if not np.isfinite([slope, intercept]).all():
-        raise FormatError(f"{path}: its values are rescaled by {slope} and {intercept}; correct the header")
-    if (slope, intercept) == (1, 0):
-        return stored
-    if slope != int(slope) or intercept != int(intercept) or stored.dtype.kind == "f":
-        return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    low, high = (0, 2**bits - 1) if stored.dtype.kind == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    ends = [low * slope + intercept, high * slope + intercept]
-    if min(ends) < -(2**31) or max(ends) >= 2**31:
-        return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    is_narrow = min(ends) >= -(2**15) and max(ends) < 2**15
-    return (stored.astype(np.int64) * int(slope) + int(intercept)).astype(np.int16 if is_narrow else np.int32)
+def _stored(data: Any, one: Slice, *, is_packed: bool) -> np.ndarray:
+    """The stored values of a slice (C, H, W), RGB where they are brightness and differences of colours."""
+    below = int(data.get("HighBit", data.get("BitsStored", 0))) + 1 - int(data.get("BitsStored") or 0)  # bits of something else
+    if "PixelData" in data and below > 0:
+        data.BitsStored = int(data.BitsStored) + below
+    try:
+        stored = data.pixel_array
+    except (RuntimeError, NotImplementedError, ImportError):
+        if not is_packed:
+            raise
+        stored = unpacked(data)
+    if "PixelData" in data and below > 0:
+        data.BitsStored = int(data.BitsStored) - below
+        stored = stored >> below
+    if stored.shape[:2] != one.shape:
+        raise ValueError(f"{stored.shape[:2]} pixels are packed, {one.shape} announced")
+    return stored[None] if stored.ndim == 2 else np.moveaxis(stored, -1, 0)
+
+
+def _padding(data: Any, stored: np.ndarray) -> np.ndarray | None:
+    """Where pixels (C, H, W) fill up the rectangle and are no values, bool; None where none are."""
+    first, last = data.get("PixelPaddingValue"), data.get("PixelPaddingRangeLimit")
+    if first in (None, "") or stored.dtype.kind not in "iu":
+        return None
+    low, high = sorted(_wrapped(first if end in (None, "") else end, stored.dtype) for end in (first, last))
+    missing = (stored >= low) & (stored <= high)
+    return missing if missing.any() else None
+
+
+def _wrapped(number: Any, dtype: np.dtype) -> int:
+    """A number of a header as stored values have it: some programs write -2000 as 63536."""
+    return int(np.int64(int(number)).astype(dtype))
+
+
+def _modality_table(data: Any, dtype: np.dtype) -> tuple[int, np.ndarray]:
+    """The stored number that leads to the first entry of the table of values, and the table."""
+    item = data.ModalityLUTSequence[0]
+    count, first, _ = item.LUTDescriptor
+    count, entries = int(count) % 2**16 or 2**16, item.LUTData
+    if isinstance(entries, bytes):  # words, or bytes side by side
+        order = "<" if data.original_encoding[1] else ">"
+        entries = np.frombuffer(entries, order + "u2" if len(entries) >= 2 * count else "u1")
+    table = np.array(entries, np.uint16)[:count]
+    if len(table) < count:
+        raise ValueError(f"its modality LUT has {len(table)} of {count} entries")
+    return _wrapped(first, dtype), table
+
+
+def _line(data: Any, path: Path) -> tuple[float, float]:
+    """Slope and intercept from stored numbers to values."""
+    slope, intercept = data.get("RescaleSlope"), data.get("RescaleIntercept")
+    mappings = data.get("RealWorldValueMappingSequence") or []
+    if slope is None and intercept is None and mappings:
+        if len(mappings) > 1 or "RealWorldValueSlope" not in mappings[0]:
+            found = f"it has {len(mappings)} real world value mappings (0040,9096), or one by a table"
+            raise refused(path, "DICOM", "(0040,9096) real world values, others", found)
+        slope, intercept = mappings[0].RealWorldValueSlope, mappings[0].RealWorldValueIntercept
+    line = float(slope or 1), float(intercept or 0)
+    if not np.isfinite(line).all():
+        raise FormatError(f"{path}: its values are rescaled by {line[0]} and {line[1]}; correct the header")
+    return line
+
+
+def _shown(one: _Values, low: float, high: float) -> np.ndarray:
+    """The values of a slice (C, H, W), bright ones high, NaN where missing; `low` and `high` are those of the series."""
+    values = one.values
+    if one.is_turned:
+        turned = low + high - values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+        is_alike = (low, high) == (one.low, one.high) or values.dtype.kind == "f"
+        values = turned.astype(values.dtype if is_alike else np.int32)
+    return values if one.missing is None else with_nan(values, one.missing)
 
 
 def unpacked(data: Any) -> np.ndarray:
@@ -317,6 +396,8 @@ def unpacked(data: Any) -> np.ndarray:
     if decode == "jpeg" and str(data.PhotometricInterpretation).startswith("YBR"):
         return imagecodecs.jpeg_decode(frame, colorspace="YCBCR", outcolorspace="RGB")
     values = getattr(imagecodecs, f"{decode}_decode")(frame)
+    if str(data.PhotometricInterpretation).startswith("YBR_FULL") and values.dtype == np.uint8:
+        return np.moveaxis(ycbcr_to_rgb(np.moveaxis(values, -1, 0)), 0, -1)
     bits = int(data.BitsStored)
     if int(data.PixelRepresentation) == 1 and values.dtype.kind == "u":
         signed = np.dtype(f"i{values.dtype.itemsize}")

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segwright.codecs.image_file import EXIF_ORIENTATION, MAX_PIXELS, read_image
+from segwright.codecs.image_file import read_image
+from segwright.codecs.stored_image import EXIF_ORIENTATION, MAX_PIXELS
 
 PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 SILENT = (  # chunks of a PNG that cannot tell of an orientation

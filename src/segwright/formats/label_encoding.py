@@ -38,7 +38,8 @@ from typing import Any
 
 import numpy as np
 
-from segwright.codecs.image_file import JPEG_SUFFIXES, MAX_8_BIT_CLASSES, are_colors, read_image, read_mask_channels
+from segwright.codecs.image_file import JPEG_SUFFIXES, are_colors, read_image, read_mask_channels
+from segwright.codecs.image_writer import MAX_8_BIT_CLASSES
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.classes import MAX_CLASSES

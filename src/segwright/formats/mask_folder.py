@@ -25,8 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segwright.codecs.image_file import SUFFIXES, colormap_of, read_image, read_mask, write_values
+from segwright.codecs.image_file import SUFFIXES, read_image, read_mask
 from segwright.codecs.image_header import unread_image
+from segwright.codecs.image_writer import colormap_of, write_values
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import dataset_file

@@ -33,7 +33,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, TypeAdapter, Valid
 
 from segwright.codecs import volume_file
 from segwright.codecs.image_file import SUFFIXES as IMAGE_SUFFIXES
-from segwright.codecs.image_file import read_image, read_mask, write_image, write_values
+from segwright.codecs.image_file import read_image, read_mask
+from segwright.codecs.image_writer import write_image, write_values
 from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError, OutputError, SettingError

@@ -30,7 +30,9 @@ from typing import Literal
 import numpy as np
 import tifffile
 
-from segwright.codecs.image_file import EXIF_ORIENTATION, TIFF_SUFFIXES, colormap_of, read_image, read_mask_channels
+from segwright.codecs.image_file import TIFF_SUFFIXES, read_image, read_mask_channels
+from segwright.codecs.image_writer import colormap_of
+from segwright.codecs.stored_image import EXIF_ORIENTATION
 from segwright.core import Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError, OutputError, SegwrightError
@@ -345,7 +347,7 @@ def _write_image(path: Path, sample: Sample, source: Path | None, tags: GeoTags 
     image = sample.image
     if source is not None and source.suffix.lower() in TIFF_SUFFIXES:
         stored = read_image(source)
-        if stored.dtype == image.dtype and np.array_equal(stored, image):
+        if stored.dtype == image.dtype and np.array_equal(stored, image, equal_nan=True):
             with source.open("rb") as file, replacing(path) as copy:
                 shutil.copyfileobj(file, copy)
             return geo_tags(path)

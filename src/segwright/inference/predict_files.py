@@ -16,7 +16,8 @@ from uuid import uuid4
 
 import numpy as np
 
-from segwright.codecs.image_file import JPEG_SUFFIXES, MAX_8_BIT_CLASSES, TIFF_SUFFIXES, write_picture
+from segwright.codecs.image_file import JPEG_SUFFIXES, TIFF_SUFFIXES
+from segwright.codecs.image_writer import MAX_8_BIT_CLASSES, write_picture
 from segwright.codecs.volume_file import suffix_of
 from segwright.conversion import writer
 from segwright.core import VOID, Classes, Dataset, Sample

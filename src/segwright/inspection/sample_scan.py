@@ -14,16 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from segwright.codecs.image_file import (
-    EXIF_ORIENTATION,
-    JPEG_SUFFIXES,
-    are_colors,
-    fit_mask,
-    read_image,
-    read_mask,
-    read_mask_channels,
-    upright,
-)
+from segwright.codecs.image_file import JPEG_SUFFIXES, are_colors, fit_mask, read_image, read_mask, read_mask_channels
+from segwright.codecs.stored_image import EXIF_ORIENTATION, upright
 from segwright.codecs.volume_file import read_volume, suffix_of
 from segwright.core import VOID, Sample
 from segwright.core.errors import FormatError, SegwrightError

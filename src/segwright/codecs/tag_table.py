@@ -1,0 +1,133 @@
+"""How values are read: for each codec and each tag that says what numbers mean, what is done. docs/formats.md shows this table.
+
+A tag is heeded, or it concerns the display only and is passed over, or the file is refused: what decides over values and is not
+understood is never guessed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from segwright.core.errors import FormatError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is done with a tag; `how` says in which way it is heeded, why it is passed over, or what to do with the file."""
+
+    codec: str
+    tag: str
+    done: Literal["heeded", "passed over", "refused"]
+    how: str
+
+
+AS_RGB = "save the picture as RGB or grey, as any viewer exports it"
+AS_ONE = (
+    "save each as a file of its own, or all as one stack with named axes, as in "
+    "tifffile.imwrite(path, stack, metadata={'axes': 'ZYX'})"
+)
+AS_PLAIN = "save it with integers of 8, 16 or 32 bits, or floats"
+
+TABLE = (
+    # TIFF: how a number becomes a colour or a brightness
+    Rule("TIFF", "262 = 0, white is zero", "heeded", "turned: the highest number of its bits minus the number, also in masks"),
+    Rule("TIFF", "262 = 1, black is zero", "heeded", "as stored; also without tag 262 for one channel, RGB for three"),
+    Rule("TIFF", "262 = 2, RGB", "heeded", "three channels"),
+    Rule("TIFF", "262 = 3, palette (320)", "heeded", "images: RGB of 8 bits; masks: the numbers"),
+    Rule("TIFF", "262 = 5, inks (CMYK)", "heeded", "RGB = (1 - ink) * (1 - black), as viewers without profiles show it"),
+    Rule("TIFF", "262 = 6, YCbCr", "heeded", "RGB by ITU-R BT.601; with coarser colours (530) only as JPEG packs them"),
+    Rule("TIFF", "262 = 4, mask alone", "refused", "set tag 262 to 1 where its numbers are classes"),
+    Rule("TIFF", "262 = 8, 9, 10, CIELab", "refused", AS_RGB),
+    Rule("TIFF", "262 = 32803, 34892, raw camera", "refused", f"develop it first: {AS_RGB}"),
+    Rule("TIFF", "262 = 32844, 32845, LogL, LogLuv", "refused", AS_RGB),
+    Rule("TIFF", "262, another number", "refused", AS_RGB),
+    Rule("TIFF", "262 = 0 with signed numbers or floats", "refused", "set tag 262 to 1, or save the values turned"),
+    Rule("TIFF", "262 = 5 or 6 with other bits", "refused", AS_RGB),
+    Rule("TIFF", "332, 334, inks other than CMYK", "refused", AS_RGB),
+    Rule("TIFF", "336, range of inks", "refused", AS_RGB),
+    Rule("TIFF", "346, indexed colours", "refused", AS_RGB),
+    Rule("TIFF", "433, decode array", "refused", AS_RGB),
+    Rule("TIFF", "530, coarser colours without JPEG", "refused", AS_RGB),
+    Rule("TIFF", "529, 532, other coefficients of YCbCr", "refused", AS_RGB),
+    # TIFF: how a number is stored
+    Rule("TIFF", "258, bits", "heeded", "1 to 64; below 8, images are spread over 0..255 and masks kept; 9 to 15 are kept"),
+    Rule("TIFF", "339, sample format", "heeded", "unsigned, signed and float"),
+    Rule("TIFF", "258, 339, bits or formats that differ", "refused", AS_PLAIN),
+    Rule("TIFF", "339 = 5, 6, complex numbers", "refused", "save real and imaginary part as two channels"),
+    Rule("TIFF", "284, planes", "heeded", "both ways give the same channels"),
+    Rule("TIFF", "266, order of bits", "heeded", "both ways give the same numbers"),
+    Rule("TIFF", "317, predictor", "heeded", "undone"),
+    Rule("TIFF", "274, orientation", "heeded", "turned upright"),
+    # TIFF: what is no channel, no value or no page
+    Rule("TIFF", "338 = 0, further samples", "heeded", "channels, such as the bands of a satellite"),
+    Rule("TIFF", "338 = 2, alpha", "heeded", "no channel; where the image lies on a map, values are missing where it is 0"),
+    Rule("TIFF", "338 = 1, associated alpha", "heeded", "the same, and the colours are divided by it, as viewers do"),
+    Rule("TIFF", "42113, GDAL_NODATA", "heeded", "missing, each channel by itself, but integers of colours only all together"),
+    Rule("TIFF", "42112, 42113, no number", "refused", "correct or remove it"),
+    Rule("TIFF", "254 = 4, page of a mask", "heeded", "missing where it is 0"),
+    Rule("TIFF", "254 = 4, of another size", "refused", "remove this page, or make it as large as the image"),
+    Rule("TIFF", "254 = 1, smaller copy", "heeded", "passed over; also further pictures in files of slide scanners"),
+    Rule("TIFF", "further pages", "refused", AS_ONE),
+    Rule("TIFF", "42112, scale and offset of GDAL", "heeded", "stored * scale + offset, as slope and intercept elsewhere"),
+    Rule("TIFF", "270, calibration of ImageJ", "heeded", "c0 + c1 * stored, which is how ImageJ keeps negative numbers"),
+    Rule("TIFF", "270, other calibrations of ImageJ", "refused", "apply it in ImageJ and save the image as 32-bit"),
+    Rule("TIFF", "34675, 301, 318, 319, profile of colours", "passed over", "display only: how a screen shows the numbers"),
+    Rule("TIFF", "280, 281, 340, 341, range", "passed over", "display only: which numbers a viewer shows as black and white"),
+    Rule("TIFF", "290, 291, grey curve", "passed over", "display only: how a printer inks the numbers"),
+    # Files that Pillow decodes
+    Rule("PNG", "PLTE, palette", "heeded", "images: RGB; masks: the numbers"),
+    Rule("PNG", "alpha, tRNS", "heeded", "no channel: the colours are read, also where nothing of them is seen"),
+    Rule("PNG", "bit depth", "heeded", "16 bits are kept; below 8, grey images are spread over 0..255 and masks kept"),
+    Rule("PNG", "interlace", "heeded", "undone"),
+    Rule("PNG", "eXIf, orientation", "heeded", "turned upright; so in JPEG and WebP"),
+    Rule("PNG", "acTL, animation", "heeded", "the picture that programs without animation show"),
+    Rule("PNG", "gAMA, cHRM, iCCP, sRGB, cICP, sBIT", "passed over", "display only: how a screen shows the numbers"),
+    Rule("JPEG", "components", "heeded", "1 grey, 3 RGB or YCbCr, 4 inks: always RGB or grey"),
+    Rule("JPEG", "Adobe, transform", "heeded", "CMYK and YCCK become RGB; inks are inverted, as Adobe writes them"),
+    Rule("JPEG", "EXIF 274, orientation", "heeded", "turned upright"),
+    Rule("JPEG", "precision other than 8 bits", "refused", "save it as PNG or TIFF of 16 bits"),
+    Rule("JPEG", "ICC, profile of colours", "passed over", "display only"),
+    Rule("GIF", "frames", "heeded", "the first, with its own palette"),
+    Rule("GIF", "transparent colour", "heeded", "no channel: its colour is read"),
+    Rule("WebP", "alpha", "heeded", "no channel"),
+    Rule("WebP", "ANMF, frames", "heeded", "the first"),
+    Rule("WebP", "EXIF 274, orientation", "heeded", "turned upright"),
+    Rule("BMP", "bits and masks, RLE", "heeded", "1 to 32 bits; palettes as in PNG; alpha is no channel"),
+    Rule("PNM", "maxval", "heeded", "shown as white: images are spread over 8 or 16 bits by it, masks are kept"),
+    # DICOM
+    Rule("DICOM", "(0028,0004) MONOCHROME2", "heeded", "as stored"),
+    Rule("DICOM", "(0028,0004) MONOCHROME1", "heeded", "turned after rescaling, within what may be stored: bright is high"),
+    Rule("DICOM", "(2050,0020) INVERSE", "heeded", "as MONOCHROME1, which says the same"),
+    Rule("DICOM", "(0028,0004) RGB", "heeded", "three channels"),
+    Rule("DICOM", "(0028,0004) PALETTE COLOR", "heeded", "RGB of 8 bits"),
+    Rule("DICOM", "(0028,0004) YBR_FULL, YBR_FULL_422, YBR_ICT, YBR_RCT", "heeded", "RGB"),
+    Rule("DICOM", "(0028,0004), others", "refused", "save it as RGB or MONOCHROME2"),
+    Rule("DICOM", "MONOCHROME1 of floats", "refused", "save it as MONOCHROME2"),
+    Rule("DICOM", "(0028,0006) planar configuration", "heeded", "both ways give the same channels"),
+    Rule("DICOM", "(0028,0101) bits stored, (0028,0102) high bit", "heeded", "bits above and below are no part of the value"),
+    Rule("DICOM", "(0028,0103) pixel representation", "heeded", "signed or unsigned"),
+    Rule("DICOM", "(0028,0120), (0028,0121) pixel padding", "heeded", "missing"),
+    Rule("DICOM", "(0028,1053), (0028,1052) slope and intercept", "heeded", "stored * slope + intercept"),
+    Rule("DICOM", "(0028,3000) modality LUT", "heeded", "what the table has for the stored number"),
+    Rule("DICOM", "(0040,9096) real world values, alone", "heeded", "one straight line: stored * slope + intercept"),
+    Rule("DICOM", "(0040,9096) real world values, beside a slope", "passed over", "the same values in another unit"),
+    Rule("DICOM", "(0040,9096) real world values, others", "refused", "rewrite it with rescale slope and intercept"),
+    Rule("DICOM", "(0028,1050), (0028,1051), (0028,3010) window and VOI LUT", "passed over", "display only"),
+    Rule("DICOM", "(60xx,xxxx) overlays", "passed over", "drawings over the picture, not its values"),
+    Rule("DICOM", "(0028,0008) frames", "refused", "single images are read: split it, for example with dcm2niix or emf2sf"),
+)  # fmt: skip
+
+
+def refused(place: Path | str, codec: str, tag: str, found: str) -> FormatError:
+    """The error for a file with a tag that the table says is refused; `found` is the tag by its name and what it says."""
+    how = next(rule.how for rule in TABLE if (rule.codec, rule.tag, rule.done) == (codec, tag, "refused"))
+    return FormatError(f"{place}: {found}; this is not read: {how}")
+
+
+def markdown() -> list[str]:
+    """The lines of the table for people."""
+    return [
+        "| codec | tag | what is done | how, why, or what to do |",
+        "|---|---|---|---|",
+        *(f"| {rule.codec} | {rule.tag} | {rule.done} | {rule.how} |" for rule in TABLE),
+    ]
