@@ -5,7 +5,6 @@ How values are read, tag by tag, stands in tag_table.py; what is special to TIFF
 
 import struct
 import warnings
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from PIL import Image, ImageFile
 
 from segwright.codecs.stored_image import EXIF_ORIENTATION, MAX_PIXELS, StoredImage, bomb, upright
 from segwright.codecs.tag_table import refused
+from segwright.codecs.tiff_axes import FLAT, Axes
 from segwright.codecs.tiff_image import decode_tiff
 from segwright.core.errors import FormatError, SegwrightError
 
@@ -30,16 +30,16 @@ TURNED = range(2, 9)  # EXIF orientations that ask for a turn or a mirror image
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def read_image(path: Path | str) -> np.ndarray:
+def read_image(path: Path | str, axes: Axes = FLAT) -> np.ndarray:
     """An image (C, *S) in the dtype of its file, upright as its EXIF orientation says, the first frame of an animation.
 
     Colours are RGB, whatever the file has; alpha is no channel; 1-bit pixels are 0 and 255. Where the file says that values
-    are missing, the image is float and NaN there. tag_table.py has the rules.
+    are missing, the image is float and NaN there. tag_table.py has the rules. `axes` tells what stacks without names hold.
 
     Raises:
         FormatError: the file is missing, empty, damaged, no image, larger than MAX_PIXELS, or has a tag that is not read.
     """
-    return stored_image(Path(path)).image()
+    return stored_image(Path(path), axes).image()
 
 
 def decode_image(data: bytes, place: Path | str) -> np.ndarray:
@@ -57,20 +57,20 @@ def holds(path: Path | str, image: np.ndarray) -> bool:
     Raises:
         FormatError: as `read_image`.
     """
-    stored = stored_image(Path(path))
+    stored = stored_image(Path(path), Axes(shape=image.shape[1:]))
     if stored.orientation in TURNED:
         return False
     seen = stored.image()
     return seen.dtype == image.dtype and np.array_equal(seen, image, equal_nan=True)
 
 
-def read_mask(path: Path | str) -> np.ndarray:
+def read_mask(path: Path | str, names: str | None = None) -> np.ndarray:
     """The numbers in a mask file, integer (*S): indices of a palette file, else grey values; 0 and 1 for 1-bit pixels.
 
     Raises:
         FormatError: as in `read_image`; or its channels differ, or its values are no integers.
     """
-    values = read_mask_channels(path)
+    values = read_mask_channels(path, names)
     if are_colors(values):
         raise FormatError(
             f"{path}: the mask has {len(values)} channels that differ (a picture of colours?), one number per pixel is needed; "
@@ -80,15 +80,16 @@ def read_mask(path: Path | str) -> np.ndarray:
     return values[0]
 
 
-def read_mask_channels(path: Path | str) -> np.ndarray:
+def read_mask_channels(path: Path | str, names: str | None = None) -> np.ndarray:
     """The integers in a mask file (C, *S): one channel of indices or grey values, or several as stored, without alpha.
 
-    Numbers other than 0 that the file says are missing become 255, or 65535 in more than 8 bits.
+    Numbers other than 0 that the file says are missing become 255, or 65535 in more than 8 bits. `names` are those of the axes
+    of its image, where a person gave them.
 
     Raises:
         FormatError: as in `read_image`; or its values are no integers.
     """
-    return stored_image(Path(path)).mask(Path(path))
+    return stored_image(Path(path), Axes(names, is_mask=True)).mask(Path(path))
 
 
 def are_colors(values: np.ndarray) -> bool:
@@ -108,7 +109,7 @@ def fit_mask(mask: np.ndarray, shape: tuple[int, ...], image_path: Path) -> np.n
     return np.ascontiguousarray(turned) if turned.shape == shape else None
 
 
-def stored_image(path: Path) -> StoredImage:
+def stored_image(path: Path, axes: Axes = FLAT) -> StoredImage:
     """What any supported file holds; every way in which opening it can fail ends as a FormatError."""
     try:
         data = path.read_bytes()
@@ -116,15 +117,14 @@ def stored_image(path: Path) -> StoredImage:
         raise FormatError(f"{path} does not exist; check the spelling") from error
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror}); check that it is a readable file") from error
-    return _decode_bytes(data, path)
+    return _decode_bytes(data, path, axes)
 
 
-def _decode_bytes(data: bytes, path: Path) -> StoredImage:
+def _decode_bytes(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
     if not data:
         raise FormatError(f"{path} is empty (0 bytes); copy it again or remove it")
-    decode: Callable[[bytes, Path], StoredImage] = decode_tiff if data.startswith(TIFF_MAGIC) else _decode_with_pillow
     try:
-        return decode(data, path)
+        return decode_tiff(data, path, axes) if data.startswith(TIFF_MAGIC) else _decode_with_pillow(data, path)
     except SegwrightError:
         raise
     except Image.DecompressionBombError as error:
