@@ -117,7 +117,16 @@ def stored_image(path: Path, axes: Axes = FLAT) -> StoredImage:
         raise FormatError(f"{path} does not exist; check the spelling") from error
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror}); check that it is a readable file") from error
+    _check_beside(path)
     return _decode_bytes(data, path, axes)
+
+
+def _check_beside(path: Path) -> None:
+    """Refuse an image of which GDAL keeps in a file beside it where values are missing."""
+    mask, notes = (path.with_name(path.name + suffix) for suffix in (".msk", ".aux.xml"))
+    if mask.is_file() or notes.is_file() and b"<NoDataValue" in notes.read_bytes():
+        found = f"{mask.name if mask.is_file() else notes.name} beside it says where values are missing"
+        raise refused(path, "any", "NAME.msk, NAME.aux.xml with NoDataValue", found)
 
 
 def _decode_bytes(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:

@@ -26,6 +26,7 @@ AS_ONE = (
     "save each as a file of its own, or all as one stack with named axes, as in "
     "tifffile.imwrite(path, stack, metadata={'axes': 'ZYX'})"
 )
+AS_TAGS = "write it into a TIFF, as with gdal_translate NAME NEW.tif, or remove that file if all values count"
 AS_PLAIN = "save it with integers of 8, 16 or 32 bits, or floats"
 
 TABLE = (
@@ -94,6 +95,7 @@ TABLE = (
     Rule("WebP", "EXIF 274, orientation", "heeded", "turned upright"),
     Rule("BMP", "bits and masks, RLE", "heeded", "1 to 32 bits; palettes as in PNG; alpha is no channel"),
     Rule("PNM", "maxval", "heeded", "shown as white: images are spread over 8 or 16 bits by it, masks are kept"),
+    Rule("any", "NAME.msk, NAME.aux.xml with NoDataValue", "refused", AS_TAGS),
     # DICOM
     Rule("DICOM", "(0028,0004) MONOCHROME2", "heeded", "as stored"),
     Rule("DICOM", "(0028,0004) MONOCHROME1", "heeded", "turned after rescaling, within what may be stored: bright is high"),
