@@ -14,7 +14,7 @@ from PIL import Image, ImageFile
 
 from segwright.codecs.stored_image import EXIF_ORIENTATION, MAX_PIXELS, StoredImage, bomb, upright
 from segwright.codecs.tag_table import refused
-from segwright.codecs.tiff_axes import FLAT, Axes
+from segwright.codecs.tiff_axes import FLAT, MASK, Axes
 from segwright.codecs.tiff_image import decode_tiff
 from segwright.core.errors import FormatError, SegwrightError
 
@@ -64,32 +64,31 @@ def holds(path: Path | str, image: np.ndarray) -> bool:
     return seen.dtype == image.dtype and np.array_equal(seen, image, equal_nan=True)
 
 
-def read_mask(path: Path | str, names: str | None = None) -> np.ndarray:
+def read_mask(path: Path | str) -> np.ndarray:
     """The numbers in a mask file, integer (*S): indices of a palette file, else grey values; 0 and 1 for 1-bit pixels.
 
     Raises:
         FormatError: as in `read_image`; or its channels differ, or its values are no integers.
     """
-    values = read_mask_channels(path, names)
+    values = read_mask_channels(path)
     if are_colors(values):
         raise FormatError(
             f"{path}: the mask has {len(values)} channels that differ (a picture of colours?), one number per pixel is needed; "
             "save class numbers as 8 or 16-bit greyscale or as a palette PNG; "
-            "if its pages are the slices of a volume, name the axes ZYX in the TIFF"
+            'if its pages are the slices of a volume, write axes = "ZYX" into dataset.toml beside the data'
         )
     return values[0]
 
 
-def read_mask_channels(path: Path | str, names: str | None = None) -> np.ndarray:
+def read_mask_channels(path: Path | str, axes: Axes = MASK) -> np.ndarray:
     """The integers in a mask file (C, *S): one channel of indices or grey values, or several as stored, without alpha.
 
-    Numbers other than 0 that the file says are missing become 255, or 65535 in more than 8 bits. `names` are those of the axes
-    of its image, where a person gave them.
+    Numbers other than 0 that the file says are missing become 255, or 65535 in more than 8 bits.
 
     Raises:
         FormatError: as in `read_image`; or its values are no integers.
     """
-    return stored_image(Path(path), Axes(names, is_mask=True)).mask(Path(path))
+    return stored_image(Path(path), axes).mask(Path(path))
 
 
 def are_colors(values: np.ndarray) -> bool:

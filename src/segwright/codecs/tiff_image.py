@@ -16,7 +16,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage, TiffPageSerie
 from segwright.codecs.stored_image import EXIF_ORIENTATION, MAX_PIXELS, StoredImage, bomb
 from segwright.codecs.stored_values import cmyk_to_rgb, rescaled, ycbcr_to_rgb
 from segwright.codecs.tag_table import refused
-from segwright.codecs.tiff_axes import FLAT, Axes, channels_first
+from segwright.codecs.tiff_axes import FLAT, Axes, channels_first, named_by_a_person, told_letters
 
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
 PLACE_TAGS = (33550, 33922, 34264)  # scale, tie points and matrix: of an image that lies on a map
@@ -77,6 +77,21 @@ def decode_tiff(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
             scaled = _scaled(values, tiff, page, path)
             values, white = scaled, white if scaled is values else None
         return StoredImage(values, palette, int(page.tags.valueof(EXIF_ORIENTATION, 1)), white, missing)
+
+
+def told_axes(path: Path, shape: tuple[int, ...]) -> str | None:
+    """The names of a TIFF's axes as its mask of this shape tells them; None where the file or a person does, or in damage."""
+    try:
+        with TiffFile(path) as tiff:
+            sides = [(letter, side) for letter, side in zip(tiff.series[0].axes, tiff.series[0].shape, strict=True)]
+    except Exception:  # damaged files fail in any way; reading them says how
+        return None
+    kept = [(letter, side) for letter, side in sides if letter in "YX" or side > 1]
+    letters = "".join(letter for letter, _ in kept)
+    if named_by_a_person(path) or len(kept) < 3:
+        return None
+    told = told_letters([side for _, side in kept], letters, path, Axes(shape))
+    return None if told == letters else told
 
 
 def _image_and_mask(tiff: TiffFile, path: Path) -> tuple[TiffPageSeries, np.ndarray | None]:

@@ -35,6 +35,7 @@ from segwright.codecs import volume_file
 from segwright.codecs.image_file import SUFFIXES as IMAGE_SUFFIXES
 from segwright.codecs.image_file import read_image, read_mask
 from segwright.codecs.image_writer import write_image, write_values
+from segwright.codecs.tiff_axes import Axes
 from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError, OutputError, SettingError
@@ -135,20 +136,20 @@ class Reader:
 
     def __call__(self, key: str) -> Sample:
         paths, label_path = self.files[key]
-        first, grid = _image(paths[0])
+        is_volume = bool(volume_file.suffix_of(label_path))
+        numbers, label_grid = read_number_volume(label_path) if is_volume else _numbers(label_path)
+        first, grid = _image(paths[0], numbers.shape)
         images = [first]
         for path in paths[1:]:
-            image, other = _image(path)
+            image, other = _image(path, numbers.shape)
             check_same_grid(grid, other, paths[0], path)
             images.append(image)
         kinds = {image.dtype for image in images}
         image = np.concatenate(images)
         if len(kinds) > 1:
             log.info("%s: the channels are stored as %s and become %s", key, ", ".join(map(str, kinds)), image.dtype)
-        is_volume = bool(volume_file.suffix_of(label_path))
         if len(image) != self.channels:
             raise FormatError(f"{paths[0]} and its like have {len(image)} channels, dataset.json names {self.channels}")
-        numbers, label_grid = read_number_volume(label_path) if is_volume else _numbers(label_path)
         check_same_grid(grid, label_grid, paths[0], label_path)
         return Sample(key, image, grid, self.meaning.truth(numbers, label_path))
 
@@ -279,10 +280,11 @@ def _meaning(content: _Content, path: Path) -> NnunetMeaning:
     return NnunetMeaning(classes, class_of, regions)
 
 
-def _image(path: Path) -> tuple[np.ndarray, Grid]:
+def _image(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, Grid]:
+    """The image (C, *S) of a file and its grid; `shape` is that of its label."""
     if volume_file.suffix_of(path):
         return volume_file.read_volume(path)
-    image = read_image(path)
+    image = read_image(path, Axes(shape))
     return image, Grid(image.shape[1:])
 
 

@@ -17,6 +17,7 @@ MEANING = {  # the names are stable: programs may look for them
     "affine-mismatch": "a volume and its mask lie in different places of the world",
     "other-units": "volumes are measured in another unit than millimetres",
     "one-slice": "volumes of a single slice",
+    "stack-without-axes": "a TIFF stack does not say which of its axes are slices and which are channels",
     "repeated-masks": "masks with a fourth axis along which nothing changes",
     "exif-not-applied": "an image is turned by its EXIF orientation, its mask is not",
     "masks-0-255": "the masks hold 0 and 255",
@@ -59,11 +60,12 @@ MEANING = {  # the names are stable: programs may look for them
 
 @dataclass(frozen=True)
 class Fix:
-    """What a dataset.toml has to say against a disease: keys to leave out, the table [masks], keys that belong together."""
+    """What a dataset.toml has to say against a disease: keys to drop, the table [masks], keys that belong together, axes."""
 
     drop: tuple[str, ...] = ()
     masks: dict[str, Any] | None = None
     groups: tuple[tuple[str, ...], ...] = ()
+    axes: str | None = None
 
 
 @dataclass(frozen=True)
