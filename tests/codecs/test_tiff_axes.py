@@ -109,9 +109,7 @@ def test_it_is_said_once(tmp_path, caplog):
 
 def test_what_cannot_be_told_is_asked(tmp_path):
     array = put(tmp_path / "images/a.tif", (6, 40, 50))
-    with pytest.raises(
-        FormatError, match='6 x 40 x 50 .*write axes = "ZYX" .* or axes = "CYX" .* into dataset.toml'
-    ):
+    with pytest.raises(FormatError, match='6 x 40 x 50 .*write axes = "ZYX" .* or axes = "CYX" .* into dataset.toml'):
         read_image(tmp_path / "images/a.tif", Axes(None))
     for names, shape in (("ZYX", (1, 6, 40, 50)), ("CYX", (6, 40, 50))):
         (tmp_path / "dataset.toml").write_text(f'axes = "{names}"')

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from segwright.codecs.image_writer import write_image, write_values
 from segwright.codecs.volume_file import read_volume, write_volume
@@ -62,6 +63,18 @@ def test_the_form_of_the_decathlon(tmp_path, is_one_file):
     assert sample.key == "hippo_0001" and np.array_equal(sample.image, image)
     assert sample.truth.classes.names == ("background", "edema", "core")
     assert np.array_equal(sample.truth.class_map(), numbers[0])
+
+
+def test_stacks_without_axis_names_are_volumes(tmp_path):
+    """nnU-Net keeps each channel in a file of its own, so that a third axis is depth."""
+    image, label = np.arange(210, dtype=np.uint16).reshape(5, 6, 7), np.arange(210, dtype=np.uint8).reshape(5, 6, 7) % 3
+    for place, array in (("imagesTr/a_0000.tif", image), ("imagesTr/a_0001.tif", image + 1), ("labelsTr/a.tif", label)):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / place, array, photometric="minisblack")
+    content = {"channel_names": {"0": "a", "1": "b"}, "labels": LIVER, "file_ending": ".tif"}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    [sample] = open_dataset(tmp_path)
+    assert np.array_equal(sample.image, np.stack([image, image + 1])) and np.array_equal(sample.truth.class_map(), label)
 
 
 def test_regions_overlap(tmp_path):
