@@ -35,6 +35,35 @@ def test_a_plain_header_lies_along_the_world(tmp_path):
     assert np.array_equal(steps, np.diag([1, 2, 3])) and not origin.any()
 
 
+@pytest.mark.parametrize("slope", [0.0, float("nan"), float("inf")])
+def test_a_slope_that_is_none_scales_nothing(tmp_path, slope):
+    (tmp_path / "a.nii").write_bytes(nifti_bytes(start=(108, "<3f", 352, slope, 7)))
+    assert not nifti(tmp_path / "a.nii").is_scaled
+
+
+def test_colours_are_never_scaled_and_have_no_alpha(tmp_path):
+    color = {"dim": (40, "<8h", 3, 2, 2, 3, 1, 1, 1, 1), "start": (108, "<3f", 352, 2, 7)}
+    (tmp_path / "a.nii").write_bytes(nifti_bytes(**color, type=(70, "<2h", 2304, 32)))
+    layout = nifti(tmp_path / "a.nii")
+    assert layout.stored == (3, 2, 2, 4) and layout.has_alpha and not layout.is_scaled
+
+
+@pytest.mark.parametrize(("unit", "size"), [(0, 1), (1, 1000), (2, 1), (3, 0.001), (8 + 3, 0.001)])  # 8: seconds
+def test_the_unit_of_length_is_heeded(tmp_path, unit, size):
+    for codes in ((0, 0), (1, 0), (0, 1)):
+        (tmp_path / "a.nii").write_bytes(nifti_bytes(unit=(123, "<B", unit), codes=(252, "<2h", *codes)))
+        layout = nifti(tmp_path / "a.nii")
+        assert layout.unit_mm == size and np.allclose(np.abs(layout.place[0]), np.diag([1, 2, 3]) * size)
+
+
+@pytest.mark.parametrize("display", [(124, "<2f", 5, 1), (68, "<h", 1002), (344, "<4s", b"n+1")])
+def test_what_is_for_the_display_changes_nothing(tmp_path, display):
+    """cal_max and cal_min, the intent "label", and the magic itself."""
+    (tmp_path / "a.nii").write_bytes(nifti_bytes(changed=display))
+    layout = nifti(tmp_path / "a.nii")
+    assert not layout.is_scaled and layout.stored == (4, 3, 2)
+
+
 # By its messages
 
 
@@ -45,12 +74,13 @@ def test_a_plain_header_lies_along_the_world(tmp_path):
         ((40, "<8h", 3, 2, 0, 4, 1, 1, 1, 1), "1 pixel or more"),
         ((40, "<8h", 3, 200, 300, 400, 1, 1, 1, 1), "cut short"),
         ((40, "<8h", 5, 2, 3, 1, 2, 2, 1, 1), "one axis after x, y, z"),
-        ((70, "<2h", 32, 64), "NIfTI type 32"),
+        ((70, "<2h", 32, 64), r"complex numbers \(NIfTI type 32\), .* save their magnitude"),
+        ((70, "<2h", 1536, 128), "NIfTI type 1536"),
         ((70, "<2h", 4, 8), "with 8 bits"),
         ((76, "<8f", 1, 0, 2, 3, 0, 0, 0, 0), "0 x 2 x 3 mm, which is no size"),
         ((76, "<8f", 1, 1, float("nan"), 3, 0, 0, 0, 0), "which is no size"),
-        ((108, "<3f", float("inf"), 0, 0), "its pixels start at inf"),
-        ((108, "<3f", 352, float("nan"), 0), "slope nan"),
+        ((108, "<3f", float("inf"), 0, 0), "its pixels start at byte inf"),
+        ((108, "<3f", 352, 2, float("nan")), r"scaled by 2 and nan \(scl_slope, scl_inter\)"),
         ((344, "<4s", b"ni1"), "half of a .hdr/.img pair"),
         ((4, "<4s", b"n+2"), None),
         ((0, "<i", 540), "no NIfTI-1 file"),

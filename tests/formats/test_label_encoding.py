@@ -256,8 +256,8 @@ def test_numbers_beyond_16_bits(tmp_path):
         ({"classes": ["a", "b"], "palette": [[1, 2, 3]]}, "2 names, 1 colours"),
         ({"classes": ["a", "b"], "is_thing": [True]}, "1 thing flags"),
         ({"classes": ["a", "b"], "values": [0]}, "2 classes, but 1 values"),
-        ({"classes": ["a", "b"], "ignore_index": "255"}, "one number 0..65535 as ignore_index"),
-        ({"classes": ["a", "b"], "ignore_index": -1}, "numbers of masks are 0..65535"),
+        ({"classes": ["a", "b"], "ignore_index": "255"}, "one number up to 65535 as ignore_index"),
+        ({"classes": ["a", "b"], "ignore_index": 70_000}, "numbers of masks are 0..65535"),
         ({"classes": ["a", "b"], "ignore_index": 1.5}, "numbers of masks are 0..65535, not 1.5"),
         (
             {"classes": ["a", "b", "c"], "values": [0, 1, 1]},

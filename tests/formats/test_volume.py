@@ -156,9 +156,8 @@ def test_masks_that_are_none_are_told(tmp_path):
     image = np.zeros((1, 2, 3, 4), np.uint8)
     for mask, message in (
         (np.full((1, 2, 3, 4), 0.5), "holds fractions"),
-        (np.full((1, 2, 3, 4), -1, np.int16), "holds the numbers -1..-1"),
-        (np.full((1, 2, 3, 4), np.nan), "holds the numbers nan..nan"),
-        (np.zeros((2, 2, 3, 4), np.uint8), "has 2 channels"),
+        (np.arange(-2, 22, dtype=np.int16).reshape(1, 2, 3, 4), "holds 2 negative numbers, -2..-1; .*renumber its classes"),
+        (np.arange(48, dtype=np.uint8).reshape(2, 2, 3, 4), "holds 2 masks that differ, .*nibabel.four_to_three"),
     ):
         put(tmp_path, images__a=image, masks__a=mask)
         with pytest.raises(FormatError, match=message):

@@ -94,6 +94,17 @@ def test_lists_are_put_above_a_table_that_is_there(tmp_path):
     assert known.drop == ("a",) and known.masks == {"classes": ["x"]}
 
 
+def test_axes_are_named_where_nobody_has(tmp_path):
+    (tmp_path / "dataset.toml").write_text('[masks]\nclasses = ["x"]\n')
+    report = reported(tmp_path, stack_without_axes=Fix(axes="ZCYX"))
+    path, changes = write_config(report)
+    assert changes == ["axes: ZCYX for stack-without-axes"] and path.read_text().startswith(
+        'axes = "ZCYX" # stack-without-axes'
+    )
+    assert dataset_file.read(tmp_path).masks == {"classes": ["x"]}
+    assert write_config(reported(tmp_path, again=Fix(axes="ZYX")))[1] == []
+
+
 def test_nothing_to_write_writes_no_file(tmp_path):
     assert write_config(reported(tmp_path, dominant=None))[1] == [] and not (tmp_path / "dataset.toml").exists()
 

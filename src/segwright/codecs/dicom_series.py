@@ -4,6 +4,7 @@ Axes: C channels, *S spatial axes, (D, H, W) with D along the normal of the slic
 Needs `segwright[medical]`.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,13 @@ from segwright.codecs.tag_table import refused
 from segwright.core import Grid
 from segwright.core.errors import FormatError, MissingExtraError, SegwrightError
 
+log = logging.getLogger(__name__)
+
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber", "Rows", "Columns", "PixelSpacing",
-    "ImagerPixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "NumberOfFrames",
+    "ImagerPixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "NumberOfFrames", "ImageType",
 ]  # fmt: skip
+STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # segmentations and label maps
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # the whole file is one zlib stream, which pydicom unpacks unasked: a bomb could be in it
 MAGIC_PLACE, MAGIC = 128, b"DICM"
@@ -31,7 +35,10 @@ UNEVEN = 0.02  # of the distance of slices, by which one may lie off its place; 
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """What the header of one image says; `position` (3,) and `orientation` (2, 3), of row and column, may be None."""
+    """What the header of one image says; `position` (3,) and `orientation` (2, 3), of row and column, may be None.
+
+    A localizer is a picture across the body in which the scan was planned.
+    """
 
     path: Path
     uid: str
@@ -43,6 +50,7 @@ class Slice:
     thickness: float | None
     position: np.ndarray | None
     orientation: np.ndarray | None
+    is_localizer: bool
 
     @property
     def has_place(self) -> bool:
@@ -68,8 +76,10 @@ def files_below(root: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
-def find_series(root: Path) -> tuple[dict[str, list[Slice]], list[Path]]:
-    """The slices of each series below a folder, by the UID of the series, and the files that hold segmentations.
+def find_series(root: Path) -> tuple[dict[str, list[Slice]], list[Path], list[Path]]:
+    """The slices of each series below a folder, by the UID of the series; files of segmentations; and those of structure sets.
+
+    Localizers are passed over beside other series, as a log line says.
 
     Raises:
         FormatError: the header of a DICOM file is damaged, or it is a kind of image that is not read.
@@ -77,16 +87,23 @@ def find_series(root: Path) -> tuple[dict[str, list[Slice]], list[Path]]:
     """
     series: dict[str, list[Slice]] = {}
     segmentations: list[Path] = []
+    structures: list[Path] = []
     for path in files_below(root):
         if path.name == "DICOMDIR" or not is_dicom(path):
             continue
         header = read_header(path, TAGS)
         if str(header.get("SOPClassUID", "")) in SEGMENTATION_CLASSES:
             segmentations.append(path)
+        elif str(header.get("SOPClassUID", "")) == STRUCTURE_SET:
+            structures.append(path)
         elif "Rows" in header and "Columns" in header:  # not a report, plan or drawing
             one = _slice(path, header)
             series.setdefault(one.series_uid, []).append(one)
-    return series, segmentations
+    localizers = {uid for uid, slices in series.items() if all(one.is_localizer for one in slices)}
+    if len(localizers) < len(series):
+        for uid in localizers:
+            log.warning("%s: %d localizers beside the scan are passed over", series[uid][0].path, len(series.pop(uid)))
+    return series, segmentations, structures
 
 
 def read_header(path: Path, tags: Sequence[str] | None = None) -> Any:
@@ -212,6 +229,7 @@ def _slice(path: Path, header: Any) -> Slice:
         position, orientation = _floats(header, "ImagePositionPatient", 3), _floats(header, "ImageOrientationPatient", 6)
         thickness = _floats(header, "SliceThickness", 1)
         numbers = [None if header.get(name) is None else int(header.get(name)) for name in ("SeriesNumber", "InstanceNumber")]
+        is_localizer = "LOCALIZER" in map(str, header.get("ImageType") or [])
         uids = [str(header.get(name) or "") for name in ("SOPInstanceUID", "SeriesInstanceUID")]
     except Exception as error:  # a value of another kind than its tag is read when it is asked for
         raise FormatError(f"{path} is damaged DICOM ({reason(error)}); copy it again or remove it") from error
@@ -225,7 +243,7 @@ def _slice(path: Path, header: Any) -> Slice:
     return Slice(
         path, uids[0], uids[1], numbers[0], numbers[1], shape,
         (spacing[0], spacing[1]) if spacing else None, thickness[0] if thickness and thickness[0] > 0 else None,
-        None if position is None else np.array(position), directions,
+        None if position is None else np.array(position), directions, is_localizer,
     )  # fmt: skip
 
 

@@ -5,7 +5,6 @@ How values are read, tag by tag, stands in tag_table.py; what is special to TIFF
 
 import struct
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image, ImageFile
 
 from segwright.codecs.stored_image import EXIF_ORIENTATION, MAX_PIXELS, StoredImage, bomb, upright
 from segwright.codecs.tag_table import refused
+from segwright.codecs.tiff_axes import FLAT, MASK, Axes
 from segwright.codecs.tiff_image import decode_tiff
 from segwright.core.errors import FormatError, SegwrightError
 
@@ -31,16 +31,16 @@ TURNED = range(2, 9)  # EXIF orientations that ask for a turn or a mirror image
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def read_image(path: Path | str) -> np.ndarray:
+def read_image(path: Path | str, axes: Axes = FLAT) -> np.ndarray:
     """An image (C, *S) in the dtype of its file, upright as its EXIF orientation says, the first frame of an animation.
 
     Colours are RGB, whatever the file has; alpha is no channel; 1-bit pixels are 0 and 255. Where the file says that values
-    are missing, the image is float and NaN there. tag_table.py has the rules.
+    are missing, the image is float and NaN there. tag_table.py has the rules. `axes` tells what stacks without names hold.
 
     Raises:
         FormatError: the file is missing, empty, damaged, no image, larger than MAX_PIXELS, or has a tag that is not read.
     """
-    return stored_image(Path(path)).image()
+    return stored_image(Path(path), axes).image()
 
 
 def decode_image(data: bytes, place: Path | str) -> np.ndarray:
@@ -58,7 +58,7 @@ def holds(path: Path | str, image: np.ndarray) -> bool:
     Raises:
         FormatError: as `read_image`.
     """
-    stored = stored_image(Path(path))
+    stored = stored_image(Path(path), Axes(shape=image.shape[1:]))
     if stored.orientation in TURNED:
         return False
     seen = stored.image()
@@ -76,12 +76,12 @@ def read_mask(path: Path | str) -> np.ndarray:
         raise FormatError(
             f"{path}: the mask has {len(values)} channels that differ (a picture of colours?), one number per pixel is needed; "
             "save class numbers as 8 or 16-bit greyscale or as a palette PNG; "
-            "if its pages are the slices of a volume, name the axes ZYX in the TIFF"
+            'if its pages are the slices of a volume, write axes = "ZYX" into dataset.toml beside the data'
         )
     return values[0]
 
 
-def read_mask_channels(path: Path | str) -> np.ndarray:
+def read_mask_channels(path: Path | str, axes: Axes = MASK) -> np.ndarray:
     """The integers in a mask file (C, *S): one channel of indices or grey values, or several as stored, without alpha.
 
     Numbers other than 0 that the file says are missing become 255, or 65535 in more than 8 bits.
@@ -89,7 +89,7 @@ def read_mask_channels(path: Path | str) -> np.ndarray:
     Raises:
         FormatError: as in `read_image`; or its values are no integers.
     """
-    return stored_image(Path(path)).mask(Path(path))
+    return stored_image(Path(path), axes).mask(Path(path))
 
 
 def are_colors(values: np.ndarray) -> bool:
@@ -109,7 +109,7 @@ def fit_mask(mask: np.ndarray, shape: tuple[int, ...], image_path: Path) -> np.n
     return np.ascontiguousarray(turned) if turned.shape == shape else None
 
 
-def stored_image(path: Path) -> StoredImage:
+def stored_image(path: Path, axes: Axes = FLAT) -> StoredImage:
     """What any supported file holds; every way in which opening it can fail ends as a FormatError."""
     try:
         data = path.read_bytes()
@@ -118,7 +118,7 @@ def stored_image(path: Path) -> StoredImage:
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror}); check that it is a readable file") from error
     _check_beside(path)
-    return _decode_bytes(data, path)
+    return _decode_bytes(data, path, axes)
 
 
 def _check_beside(path: Path) -> None:
@@ -130,12 +130,11 @@ def _check_beside(path: Path) -> None:
                 raise refused(path, "any", "NAME.msk, NAME.aux.xml with NoDataValue", found)
 
 
-def _decode_bytes(data: bytes, path: Path) -> StoredImage:
+def _decode_bytes(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
     if not data:
         raise FormatError(f"{path} is empty (0 bytes); copy it again or remove it")
-    decode: Callable[[bytes, Path], StoredImage] = decode_tiff if data.startswith(TIFF_MAGIC) else _decode_with_pillow
     try:
-        return decode(data, path)
+        return decode_tiff(data, path, axes) if data.startswith(TIFF_MAGIC) else _decode_with_pillow(data, path)
     except SegwrightError:
         raise
     except Image.DecompressionBombError as error:

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from segwright.codecs.stored_values import with_nan
+from segwright.codecs.whole_numbers import whole_numbers
 from segwright.core.errors import FormatError
 
 EXIF_ORIENTATION = 274  # number of the tag, in EXIF and in TIFF
 MAX_PIXELS = 178_956_970  # Pillow's own limit, 13377 x 13377: a PNG of a few kB can claim more than any memory holds
 _VOID_8_BIT, _VOID_16_BIT = 255, 65535  # in masks, for pixels of which nobody knows what they are
-_WHOLE = 1e-3  # of a class number, by which a scaled float may miss it
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +54,11 @@ class StoredImage:
         if missing is not None:
             missing = missing & (values != 0)
             values = np.where(missing, values.dtype.type(0), values)
-        if not np.issubdtype(values.dtype, np.integer):
-            with np.errstate(invalid="ignore"):  # NaN becomes some number, and is refused as it is near none
-                whole = np.rint(values).astype(np.int32)
-                is_whole = (np.abs(values - whole) < _WHOLE).all()
-            if not is_whole:
-                raise FormatError(
-                    f"{path}: the mask holds fractions (dtype {values.dtype}), whole class numbers are needed; "
-                    "if these are probabilities, threshold them or take the argmax first; "
-                    f"if NaN marks pixels that nobody knows, save {_VOID_8_BIT} there, as integers"
-                )
-            values = whole
+        if np.isnan(values).any():
+            raise FormatError(
+                f"{path}: the mask holds NaN; if it marks pixels that nobody knows, save {_VOID_8_BIT} there, as integers"
+            )
+        values = whole_numbers(values, path)
         if missing is not None:
             void = _VOID_8_BIT if values.dtype.itemsize == 1 else _VOID_16_BIT
             values = values.astype(np.promote_types(values.dtype, np.min_scalar_type(void)))

@@ -1,10 +1,6 @@
 """TIFF files to what they hold: which page, what its numbers mean, where they are missing. tag_table.py has the rules.
 
-Axes: C channels, *S spatial axes, (H, W), or (D, H, W) for a TIFF with a depth axis.
-
-Which axis of a TIFF is which: Y and X are rows and columns, Z is depth (a volume), C and S are channels, axes of length 1
-are dropped. The names come from the file (ImageJ, OME, tifffile's own, samples per pixel). A stack of three axes without
-names, as plain `tifffile.imwrite(path, array)` makes it, holds its channels in the shorter of the first and the last axis.
+Axes: C channels, *S spatial axes, (H, W), or (D, H, W) for a TIFF with a depth axis; tiff_axes.py tells which is which.
 """
 
 import logging
@@ -21,7 +17,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage,
 from segwright.codecs.stored_image import EXIF_ORIENTATION, MAX_PIXELS, StoredImage, bomb
 from segwright.codecs.stored_values import cmyk_to_rgb, rescaled, ycbcr_to_rgb
 from segwright.codecs.tag_table import refused
-from segwright.core.errors import FormatError
+from segwright.codecs.tiff_axes import FLAT, Axes, channels_first, named_by_a_person, told_letters
 
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
 PLACE_TAGS = (33550, 33922, 34264)  # scale, tie points and matrix: of an image that lies on a map
@@ -46,7 +42,7 @@ SAMPLE_OF_ITEM = re.compile(r'\bsample="(\d+)"')
 logging.getLogger("tifffile").addFilter(lambda record: "GDAL_NODATA" not in record.getMessage())
 
 
-def decode_tiff(data: bytes, path: Path) -> StoredImage:
+def decode_tiff(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
     """What the bytes of a TIFF hold; `path` is for the messages. Damage raises whatever it does.
 
     Raises:
@@ -69,7 +65,7 @@ def decode_tiff(data: bytes, path: Path) -> StoredImage:
         array = series.asarray()
         if array.shape != series.shape or not array.size:  # tifffile only logs that pixels are missing
             raise ValueError(f"{array.size} values are there, {series.size} are announced")
-        values = _channels_first(array, series.axes, path)
+        values = channels_first(array, series.axes, path, axes)
         values = values.astype(np.uint8 if values.dtype == bool else values.dtype.newbyteorder("="), copy=False)
         values, alpha = _without_alpha(values, page)
         places: list[np.ndarray] = [] if nodata is None else [_equals(values, nodata)]
@@ -85,6 +81,21 @@ def decode_tiff(data: bytes, path: Path) -> StoredImage:
             scaled = _scaled(values, tiff, page, path)
             values, white = scaled, white if scaled is values else None
         return StoredImage(values, palette, int(page.tags.valueof(EXIF_ORIENTATION, 1)), white, missing)
+
+
+def told_axes(path: Path, shape: tuple[int, ...]) -> str | None:
+    """The names of a TIFF's axes as its mask of this shape tells them; None where the file or a person does, or in damage."""
+    try:
+        with TiffFile(path) as tiff:
+            sides = [(letter, side) for letter, side in zip(tiff.series[0].axes, tiff.series[0].shape, strict=True)]
+    except Exception:  # damaged files fail in any way; reading them says how
+        return None
+    kept = [(letter, side) for letter, side in sides if letter in "YX" or side > 1]
+    letters = "".join(letter for letter, _ in kept)
+    if named_by_a_person(path) or len(kept) < 3:
+        return None
+    told = told_letters([side for _, side in kept], letters, path, Axes(shape))
+    return None if told == letters else told
 
 
 def _image_and_mask(tiff: TiffFile, path: Path) -> tuple[TiffPageSeries, np.ndarray | None]:
@@ -294,20 +305,3 @@ def _number(text: object) -> float | None:
     except ValueError:
         return None
     return number if np.isfinite(number) else None
-
-
-def _channels_first(array: np.ndarray, axes: str, path: Path) -> np.ndarray:
-    """An array (C, *S) from one whose axes are named by letters as tifffile does; the rule is in the module's docstring."""
-    keep = [axis for axis, letter in enumerate(axes) if letter in "YX" or array.shape[axis] > 1]
-    array, axes = array.reshape([array.shape[axis] for axis in keep]), "".join(axes[axis] for axis in keep)
-    channel = [letter for letter in axes if letter not in "ZYX"]
-    if len(axes) == 3 and channel and channel[0] not in "CST" and array.shape[-1] < array.shape[0]:
-        axes, channel = "YXC", ["C"]  # written as (H, W, C): the names that the file guessed are off by one
-    spatial = [letter for letter in "ZYX" if letter in axes]
-    if len(channel) > 1 or channel == ["T"] or len(channel) + len(spatial) < len(axes) or spatial[-2:] != ["Y", "X"]:
-        raise FormatError(
-            f"{path} holds axes {axes} of shape {array.shape}; one image is needed, with axes YX, CYX, YXC, ZYX or CZYX: "
-            "save one file per time point or page, or name the axes when writing, as in metadata={'axes': 'ZYX'} of tifffile"
-        )
-    array = array.transpose([axes.index(letter) for letter in channel + spatial])
-    return array if channel else array[None]

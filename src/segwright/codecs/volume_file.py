@@ -2,9 +2,9 @@
 
 Axes: C channels, *S spatial axes, (D, H, W) = z, y, x of the file, or (H, W) = y, x.
 
-Components of a pixel and a fourth axis become channels. A file of two axes stays an image, a volume of one slice a volume.
-The affine of the grid leads to millimetres in LPS (core/grid.py); NIfTI's RAS is converted. Writing
-needs `segwright[medical]`.
+Components of a pixel and a fourth axis become channels, an alpha channel is left out. A file of two axes stays an image, a
+volume of one slice a volume. The affine of the grid leads to millimetres in LPS (core/grid.py); NIfTI's RAS is converted.
+Writing needs `segwright[medical]`.
 """
 
 import gzip
@@ -31,6 +31,7 @@ from segwright.codecs.volume_header import (
     nrrd,
     suffix_of,
 )
+from segwright.codecs.whole_numbers import whole_numbers
 from segwright.core import Grid
 from segwright.core.atomic_files import check_utf8
 from segwright.core.errors import FormatError, MissingExtraError, OutputError
@@ -47,27 +48,37 @@ def read_volume(path: Path | str) -> tuple[np.ndarray, Grid]:
     Raises:
         FormatError: the file is missing, damaged, cut short, of another kind, or claims more than is safe to unpack.
     """
+    layout = layout_of(Path(path))
+    values, grid = _channels_first(layout)
+    return _scaled(values, layout, np.float64 if values.dtype.itemsize == 8 else np.float32), grid
+
+
+def read_numbers_of_volume(path: Path | str) -> tuple[np.ndarray, Grid]:
+    """The whole numbers (C, *S) of a mask file, -1 where it says NaN, and its grid. What a slope has rounded is whole again.
+
+    Raises:
+        FormatError: as `read_volume`; or there are fractions.
+    """
     path = Path(path)
+    layout = layout_of(path)
+    values, grid = _channels_first(layout)
+    return whole_numbers(_scaled(values, layout, np.float64), path, slope=layout.slope if layout.is_scaled else 0.0), grid
+
+
+def layout_of(path: Path) -> Layout:
+    """How the pixels of a volume file lie and where in the world, by its header alone.
+
+    Raises:
+        FormatError: the file is missing, of another kind, or its header is damaged or says what is not read.
+    """
     suffix = suffix_of(path)
     if suffix in NIFTI_SUFFIXES:
-        layout = nifti(path)
-    elif suffix in NRRD_SUFFIXES or suffix in META_SUFFIXES:
-        layout = nrrd(path) if suffix in NRRD_SUFFIXES else meta(path)
-    else:
-        raise FormatError(f"{path} does not end like a volume file; {', '.join(SUFFIXES)} can be read")
-    stored = _unpacked(layout)
-    steps, origin = layout.place
-    values = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    if layout.is_scaled:
-        values = values.astype(np.float64 if values.dtype.itemsize == 8 else np.float32, copy=False)
-        with np.errstate(over="ignore", invalid="ignore"):  # a slope may be any number
-            values *= values.dtype.type(layout.slope)
-            values += values.dtype.type(layout.inter)
-    if layout.channel_axis is not None:
-        values = np.moveaxis(values, layout.channel_axis, 0)
-    shape = values.shape[-len(origin) :]
-    values = np.ascontiguousarray(values).reshape(-1, *shape)  # NIfTI: a fourth axis, or the fifth of a vector image
-    return values, _grid(shape, steps, origin)
+        return nifti(path)
+    if suffix in NRRD_SUFFIXES:
+        return nrrd(path)
+    if suffix in META_SUFFIXES:
+        return meta(path)
+    raise FormatError(f"{path} does not end like a volume file; {', '.join(SUFFIXES)} can be read")
 
 
 def write_volume(path: Path | str, array: np.ndarray, grid: Grid) -> None:
@@ -122,6 +133,31 @@ def _simple_itk() -> ModuleType:
             "volume files need SimpleITK, which is not installed: pip install 'segwright[medical]'"
         ) from error
     return SimpleITK
+
+
+def _channels_first(layout: Layout) -> tuple[np.ndarray, Grid]:
+    """The values (C, *S) as they are stored, without alpha, and their grid."""
+    stored = _unpacked(layout)
+    steps, origin = layout.place
+    values = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    if layout.channel_axis is not None:
+        values = np.moveaxis(values, layout.channel_axis, 0)
+        values = values[:-1] if layout.has_alpha else values
+    shape = values.shape[-len(origin) :]
+    return np.ascontiguousarray(values).reshape(-1, *shape), _grid(
+        shape, steps, origin
+    )  # NIfTI: a fourth axis, or the fifth of vectors
+
+
+def _scaled(values: np.ndarray, layout: Layout, dtype: type) -> np.ndarray:
+    """Stored values as the header says to scale them, as they are where it says nothing."""
+    if not layout.is_scaled:
+        return values
+    values = values.astype(dtype, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):  # a slope may be any number
+        values *= values.dtype.type(layout.slope)
+        values += values.dtype.type(layout.inter)
+    return values
 
 
 def _unpacked(layout: Layout) -> np.ndarray:

@@ -4,7 +4,7 @@
 
     {"classes": ["road", "car"],           names, in the order of the class numbers
      "palette": [[128, 64, 128], ...],     colours, optional
-     "ignore_index": 255,                  the number that means void, optional; it may be the number of a class
+     "ignore_index": 255,                  the number that means void, optional; it may be the number of a class, or negative
      "is_thing": [false, true],            optional
      "values": [0, 255],                   the number in the masks for each class, optional, 0, 1, 2, ... by default
      "nothing_index": 2,                   the number of pixels that belong to no segment, optional
@@ -64,14 +64,16 @@ MAX_GREY = 16  # masks of three equal channels looked at before they are taken f
 class Meaning:
     """What the numbers of masks stand for: `class_of` int32 (65536,) is the class of each, VOID, NOTHING or UNKNOWN.
 
-    With `is_instances` each number of the last class is one object, but `crowd`. `colors` say what the colours stand for, where
-    somebody wrote it down; with `is_colors` all masks are pictures of them. `source` says where this is written down.
+    With `is_instances` each number of the last class is one object, but `crowd`. `negative` is a number below 0 that is void.
+    `colors` say what the colours stand for, where somebody wrote it down; with `is_colors` all masks are pictures of them.
+    `source` says where this is written down.
     """
 
     classes: Classes
     class_of: np.ndarray
     is_instances: bool = False
     crowd: int | None = None
+    negative: int | None = None
     colors: ColorCode | None = None
     is_colors: bool = False
     source: str = "the rule for masks without classes.json"
@@ -258,19 +260,20 @@ def meaning_of(content: Any, source: str) -> Meaning:
         if len(values) != len(names):
             raise ValueError(f"there are {len(names)} classes, but {len(values)} values")
         classes = Classes.of(names, colors=colors[: len(names)] if colors else None, is_thing=things)
+        negative = ignore_index if isinstance(ignore_index, int) and ignore_index < 0 else None
         if masks == "instances":
-            return _of_instances(classes, given, source)
-        class_of = _lookup(values, ignore_index, given.get("nothing_index"))
+            return replace(_of_instances(classes, given, source), negative=negative)
+        class_of = _lookup(values, ignore_index if negative is None else None, given.get("nothing_index"))
         code = _color_code(classes, class_of, [*values], colors) if colors else None
         if masks == "colors" and code is None:
             raise SettingError('"masks" is "colors"; write the colours of the classes as "palette", one [r, g, b] each')
-        return Meaning(classes, class_of, colors=code, is_colors=masks == "colors", source=source)
+        return Meaning(classes, class_of, negative=negative, colors=code, is_colors=masks == "colors", source=source)
     except SettingError as error:
         raise FormatError(f"{source}: {error}") from error
     except (ValueError, TypeError, IndexError, KeyError) as error:
         raise FormatError(
             f"{source}: {error}; give one [r, g, b] of palette, one true or false of is_thing and one number of values per "
-            f"class, and one number 0..{MAX_VALUE} as ignore_index"
+            f"class, and one number up to {MAX_VALUE} as ignore_index"
         ) from error
 
 
@@ -376,7 +379,7 @@ def _of_instances(classes: Classes, given: dict[str, Any], source: str) -> Meani
     for number, meaning in ((crowd, len(classes) - 1), (given.get("nothing_index"), NOTHING)):
         if number is not None:
             class_of[_number(number)] = meaning
-    class_of[VOID_16_BIT if ignore_index is None else _number(ignore_index)] = VOID
+    class_of[VOID_16_BIT if ignore_index is None or ignore_index < 0 else _number(ignore_index)] = VOID
     classes = Classes.of(classes.names, colors=classes.colors, is_thing=[False, True][-len(classes) :])
     return Meaning(classes, class_of, is_instances=True, crowd=crowd, source=source)
 

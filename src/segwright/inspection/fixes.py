@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import tomlkit
-from tomlkit.items import Array
+from tomlkit.items import Array, Item
 
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import UsageError
@@ -35,7 +35,8 @@ def write_config(report: InspectionReport) -> tuple[Path, list[str]]:
     dataset_file.read(path.parent)  # refuses what is wrong in it
     fixable = [finding for finding in report.findings if finding.fix is not None]
     document = tomlkit.parse(path.read_text(encoding="utf-8-sig")) if path.is_file() else _new()
-    changes = [*_drop(document, fixable), *_group(document, fixable), *_nodata(document, fixable), *_masks(document, fixable)]
+    steps = (_axes, _drop, _group, _nodata, _masks)
+    changes = [change for step in steps for change in step(document, fixable)]
     if changes:
         replace_file(path, tomlkit.dumps(document).encode())
     return path, changes
@@ -50,14 +51,26 @@ def _new() -> tomlkit.TOMLDocument:
 def _list(document: tomlkit.TOMLDocument, name: str) -> Array:
     """The list under a key, made where it is not there yet, and ready for lines of its own."""
     if name not in document:
-        array = tomlkit.array().multiline(True)
-        if "masks" in document:  # a table ends where the next begins: lists come before it
-            rest = document.pop("masks")
-            document.add(name, array)
-            document.add("masks", rest)
-        else:
-            document.add(name, array)
+        _add(document, name, tomlkit.array().multiline(True))
     return cast(Array, document[name])
+
+
+def _add(document: tomlkit.TOMLDocument, name: str, value: Item) -> None:
+    """Add a key before the table: that ends where the next begins."""
+    rest = document.pop("masks") if "masks" in document else None
+    document.add(name, value)
+    if rest is not None:
+        document.add("masks", rest)
+
+
+def _axes(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list[str]:
+    """The first finding about axes names them, where nobody has."""
+    finding = next((finding for finding in findings if finding.fix is not None and finding.fix.axes is not None), None)
+    if finding is None or finding.fix is None or "axes" in document:
+        return []
+    names = tomlkit.string(str(finding.fix.axes)).comment(finding.name)
+    _add(document, "axes", names)
+    return [f"axes: {finding.fix.axes} for {finding.name}"]
 
 
 def _drop(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list[str]:

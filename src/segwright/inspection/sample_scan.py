@@ -16,13 +16,15 @@ from PIL import Image
 
 from segwright.codecs.image_file import JPEG_SUFFIXES, are_colors, fit_mask, read_image, read_mask, read_mask_channels
 from segwright.codecs.stored_image import EXIF_ORIENTATION, upright
+from segwright.codecs.volume_file import read_volume, suffix_of
 from segwright.core import VOID, Sample
 from segwright.core.errors import FormatError, SegwrightError
 from segwright.core.missing import missing_pixels, nan_where_missing, where_measured
 from segwright.data import fingerprint
 from segwright.data.undeclared_nodata import undeclared_nodata
 from segwright.formats.dataset_file import nan_for
-from segwright.formats.label_encoding import read_numbers
+from segwright.formats.label_encoding import MAX_VALUE, read_numbers
+from segwright.formats.volume_masks import MAX_NUMBER, read_mask_volume
 
 THUMB = 32  # pixels: from it come the 8 x 8 lowest frequencies of the hash
 STEP_VALUES = 20_000  # of a scan are enough to meet two neighbouring grey values
@@ -46,6 +48,7 @@ class MaskLook:
     """What a mask file holds as it is stored: `values` int64 (N,), or `colors` uint8 (N, 3), and how many pixels have each.
 
     `edges` counts the pixels beside one of another number, a quarter of what lies on borders where regions are large.
+    `itemsize` is that of images; numbers of volumes are classes in whatever type they are stored, and count as 1.
     """
 
     shape: tuple[int, ...]
@@ -143,6 +146,8 @@ def _load(item: Item) -> tuple[Sample, str]:
     except FormatError as error:
         if item.image is None or item.mask is None:
             raise
+        if suffix_of(item.image):
+            return Sample(item.key, *read_volume(item.image)), str(error)
         return Sample.of(item.key, read_image(item.image)), str(error)
 
 
@@ -231,15 +236,22 @@ def _digest(array: np.ndarray) -> bytes:
     return blake2b(np.ascontiguousarray(array).data, digest_size=16, key=f"{array.shape}{array.dtype}".encode()[:64]).digest()
 
 
-def _mask(path: Path) -> tuple[MaskLook, bytes]:
+def _mask(path: Path) -> tuple[MaskLook | None, bytes]:
+    """What a mask file holds, None where names of segments say what its numbers mean."""
+    if suffix_of(path):
+        volume = read_mask_volume(path)
+        return (None, b"") if volume.segments else _number_mask(volume.numbers(MAX_NUMBER), itemsize=1)  # classes in any type
     channels = read_numbers(path)[None] if path.suffix.lower() in JPEG_SUFFIXES else read_mask_channels(path)
     if are_colors(channels):
         return _color_mask(channels)
-    mask = channels[0]
+    return _number_mask(channels[0], channels.dtype.itemsize)
+
+
+def _number_mask(mask: np.ndarray, itemsize: int) -> tuple[MaskLook, bytes]:
     flat = mask.ravel()
-    if mask.dtype.itemsize > 2 or flat.min(initial=0) < 0:
+    if flat.max(initial=0) > MAX_VALUE or flat.min(initial=0) < 0:
         values, counts = np.unique(flat, return_counts=True)
-        return MaskLook(mask.shape, values, counts, np.zeros_like(counts), None, mask.dtype.itemsize), _digest(mask)
+        return MaskLook(mask.shape, values, counts, np.zeros_like(counts), None, itemsize), _digest(mask)
     counted = np.bincount(flat)
     values = np.flatnonzero(counted)
     is_edge = np.zeros(mask.shape, dtype=bool)
@@ -250,7 +262,7 @@ def _mask(path: Path) -> tuple[MaskLook, bytes]:
         edge[1:] |= differs
         edge[:-1] |= differs
     edges = np.bincount(mask[is_edge], minlength=len(counted))
-    return MaskLook(mask.shape, values, counted[values], edges[values], None, mask.dtype.itemsize), _digest(mask)
+    return MaskLook(mask.shape, values, counted[values], edges[values], None, itemsize), _digest(mask)
 
 
 def _color_mask(channels: np.ndarray) -> tuple[MaskLook, bytes]:
@@ -299,4 +311,8 @@ def fits(look: SampleScan, image: Path | None) -> bool:
     """Whether the mask has the size of its image, or has it after the turn that the image's EXIF asks for."""
     if look.mask is None or look.mask.shape == look.shape:
         return True
-    return image is not None and fit_mask(np.empty(look.mask.shape, np.bool_), look.shape, image) is not None
+    return (
+        image is not None
+        and not suffix_of(image)
+        and fit_mask(np.empty(look.mask.shape, np.bool_), look.shape, image) is not None
+    )

@@ -1,0 +1,34 @@
+"""Class and object numbers out of stored values: floats that are whole but for rounding become integers, others are refused."""
+
+from pathlib import Path
+
+import numpy as np
+
+from segwright.core.errors import FormatError
+
+ROUNDED = 1e-3  # from a whole number: what resampling and float arithmetic leave of one; probabilities lie anywhere
+
+
+def whole_numbers(values: np.ndarray, path: Path, *, slope: float = 0.0) -> np.ndarray:
+    """The integers that the values of a mask file stand for, in their own dtype where that is one, else int32 or int64.
+
+    `slope` is the step that its header multiplies stored integers by. Where that is below 1, a number may have been rounded by
+    half a step when it was stored. Missing values (NaN) become -1, as nobody knows what is there.
+
+    Raises:
+        FormatError: values lie further from whole numbers, or are infinite or complex.
+    """
+    if values.dtype.kind in "iu":
+        return values
+    if values.dtype.kind != "f":
+        raise FormatError(f"{path}: the mask holds {values.dtype}, whole class numbers are needed; save it with integers")
+    slack = max(ROUNDED, abs(slope) / 2 * (1 + ROUNDED)) if abs(slope) < 1 else ROUNDED
+    given = np.where(np.isnan(values), -1, values)
+    whole = np.rint(given)
+    if not np.isfinite(given).all() or (is_off := np.abs(given - whole) > slack).any():
+        shown = "infinite values" if not np.isfinite(given).all() else f"fractions such as {given[is_off].flat[0]:.4g}"
+        raise FormatError(
+            f"{path}: the mask holds {shown} (dtype {values.dtype}), whole class numbers are needed; "
+            "if these are probabilities, threshold them or take the argmax first"
+        )
+    return whole.astype(np.int32 if float(np.abs(whole).max(initial=0)) < 2**31 else np.int64)
