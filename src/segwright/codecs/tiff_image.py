@@ -32,10 +32,16 @@ JPEG = (COMPRESSION.OJPEG, COMPRESSION.JPEG, 34892, 33007)  # the two last: olde
 SLIDES = ("svs", "scn", "ndpi", "bif", "qpi", "philips", "avs")  # scanners that add pictures of the label and of the glass
 COLORS: dict[int, int] = {PHOTOMETRIC.RGB: 3, PHOTOMETRIC.SEPARATED: 4, PHOTOMETRIC.YCBCR: 3}  # samples that make one colour
 UNREAD = {  # interpretations, by their row in the table
-    **{PHOTOMETRIC.MASK: "262 = 4, mask alone", PHOTOMETRIC.CIELAB: "262 = 8, 9, 10, CIELab"},
-    **{PHOTOMETRIC.ICCLAB: "262 = 8, 9, 10, CIELab", PHOTOMETRIC.ITULAB: "262 = 8, 9, 10, CIELab"},
-    **{PHOTOMETRIC.CFA: "262 = 32803, 34892, raw camera", PHOTOMETRIC.LINEAR_RAW: "262 = 32803, 34892, raw camera"},
-    **{PHOTOMETRIC.LOGL: "262 = 32844, 32845, LogL, LogLuv", PHOTOMETRIC.LOGLUV: "262 = 32844, 32845, LogL, LogLuv"},
+    **{PHOTOMETRIC.MASK: "262 Photometric = 4, mask alone", PHOTOMETRIC.CIELAB: "262 Photometric = 8, 9, 10, CIELab"},
+    **{PHOTOMETRIC.ICCLAB: "262 Photometric = 8, 9, 10, CIELab", PHOTOMETRIC.ITULAB: "262 Photometric = 8, 9, 10, CIELab"},
+    **{
+        PHOTOMETRIC.CFA: "262 Photometric = 32803, 34892, raw camera",
+        PHOTOMETRIC.LINEAR_RAW: "262 Photometric = 32803, 34892, raw camera",
+    },
+    **{
+        PHOTOMETRIC.LOGL: "262 Photometric = 32844, 32845, LogL, LogLuv",
+        PHOTOMETRIC.LOGLUV: "262 Photometric = 32844, 32845, LogL, LogLuv",
+    },
 }
 BT_601 = (0.299, 0.587, 0.114)
 FULL_RANGE = (0, 255, 128, 255, 128, 255)
@@ -108,7 +114,7 @@ def _image_and_mask(tiff: TiffFile, path: Path) -> tuple[TiffPageSeries, np.ndar
     size = (image.keyframe.imagelength, image.keyframe.imagewidth)
     if hidden.shape != size:
         found = f"the page of its mask (NewSubfileType, tag 254, is 4) is {hidden.shape}, the image {size}"
-        raise refused(path, "TIFF", "254 = 4, of another size", found)
+        raise refused(path, "TIFF", "254 NewSubfileType = 4, of another size", found)
     return image, hidden
 
 
@@ -136,20 +142,23 @@ def _check(page: TiffPage, meaning: int, path: Path) -> None:
     if meaning in UNREAD:
         raise refused(path, "TIFF", UNREAD[PHOTOMETRIC(meaning)], f"{said} ({PHOTOMETRIC(meaning).name})")
     if meaning not in (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.PALETTE, *COLORS):
-        raise refused(path, "TIFF", "262, another number", said)
+        raise refused(path, "TIFF", "262 Photometric, another number", said)
     formats = f"its BitsPerSample (tag 258) is {bits} and its SampleFormat (tag 339) {tags.valueof(339, 1)}"
     if dtype is not None and dtype.kind == "c":
-        raise refused(path, "TIFF", "339 = 5, 6, complex numbers", f"{formats}: complex numbers")
+        raise refused(path, "TIFF", "339 SampleFormat = 5, 6, complex numbers", f"{formats}: complex numbers")
     if dtype is None or meaning == PHOTOMETRIC.PALETTE and dtype.kind not in "ub":
-        raise refused(path, "TIFF", "258, 339, bits or formats that differ", formats)
+        raise refused(path, "TIFF", "258 BitsPerSample, 339 SampleFormat, differing or odd", formats)
     if meaning == PHOTOMETRIC.MINISWHITE and dtype.kind not in "ub":
         raise refused(
-            path, "TIFF", "262 = 0 with signed numbers or floats", f"{said} (white is zero) and its values are {dtype}"
+            path,
+            "TIFF",
+            "262 Photometric = 0 with signed numbers or floats",
+            f"{said} (white is zero) and its values are {dtype}",
         )
     if tags.valueof(346, 0) != 0:
-        raise refused(path, "TIFF", "346, indexed colours", f"its Indexed (tag 346) is {tags.valueof(346)}")
+        raise refused(path, "TIFF", "346 Indexed", f"its Indexed (tag 346) is {tags.valueof(346)}")
     if tags.get(433) is not None:
-        raise refused(path, "TIFF", "433, decode array", f"its Decode (tag 433) is {tags.valueof(433)}")
+        raise refused(path, "TIFF", "433 Decode", f"its Decode (tag 433) is {tags.valueof(433)}")
     if meaning == PHOTOMETRIC.SEPARATED:
         _check_inks(page, said, path)
     if meaning == PHOTOMETRIC.YCBCR:
@@ -160,32 +169,37 @@ def _check_inks(page: TiffPage, said: str, path: Path) -> None:
     bits, tags = page.bitspersample, page.tags
     if bits not in (8, 16) or page.dtype not in (np.uint8, np.uint16):
         raise refused(
-            path, "TIFF", "262 = 5 or 6 with other bits", f"{said} (inks) and its values are {page.dtype} of {bits} bits"
+            path,
+            "TIFF",
+            "262 Photometric = 5 or 6 with other bits",
+            f"{said} (inks) and its values are {page.dtype} of {bits} bits",
         )
     ink_set, count = tags.valueof(332, 1), tags.valueof(334, 4)
     if (ink_set, count) != (1, 4):
         found = f"its InkSet (tag 332) is {ink_set} and its NumberOfInks (tag 334) {count}"
-        raise refused(path, "TIFF", "332, 334, inks other than CMYK", found)
+        raise refused(path, "TIFF", "332 InkSet, 334 NumberOfInks, other than CMYK", found)
     dots = tags.valueof(336)
     if dots is not None and set(zip(dots[::2], dots[1::2], strict=True)) != {(0, 2**bits - 1)}:
-        raise refused(path, "TIFF", "336, range of inks", f"its DotRange (tag 336) is {dots}")
+        raise refused(path, "TIFF", "336 DotRange, other than the whole", f"its DotRange (tag 336) is {dots}")
 
 
 def _check_ycbcr(page: TiffPage, said: str, path: Path) -> None:
     tags = page.tags
     if page.bitspersample != 8 or page.dtype != np.uint8:
         found = f"{said} (YCbCr) and its values are {page.dtype} of {page.bitspersample} bits"
-        raise refused(path, "TIFF", "262 = 5 or 6 with other bits", found)
+        raise refused(path, "TIFF", "262 Photometric = 5 or 6 with other bits", found)
     if page.compression not in JPEG and tags.valueof(530, (2, 2)) != (1, 1):
         found = f"its YCbCrSubSampling (tag 530) is {tags.valueof(530, (2, 2))} without JPEG"
-        raise refused(path, "TIFF", "530, coarser colours without JPEG", found)
+        raise refused(path, "TIFF", "530 YCbCrSubSampling without JPEG", found)
     for code, name, usual in ((529, "YCbCrCoefficients", BT_601), (532, "ReferenceBlackWhite", FULL_RANGE)):
         value = tags.valueof(code)
         if value is None:
             continue
         numbers = np.array(value, np.float64).reshape(-1, 2)  # numerators and denominators
         if numbers.shape[0] != len(usual) or (np.abs(numbers[:, 0] - numbers[:, 1] * usual) > numbers[:, 1] * 0.01).any():
-            raise refused(path, "TIFF", "529, 532, other coefficients of YCbCr", f"its {name} (tag {code}) is {value}")
+            raise refused(
+                path, "TIFF", "529 YCbCrCoefficients, 532 ReferenceBlackWhite, unusual", f"its {name} (tag {code}) is {value}"
+            )
 
 
 def _nodata(page: TiffPage, path: Path) -> float | None:
@@ -203,7 +217,7 @@ def _nodata(page: TiffPage, path: Path) -> float | None:
             number = kind(text)
     if number is None:
         found = f"its GDAL_NODATA (tag {GDAL_NODATA}) is {tag.value!r:.80}"
-        raise refused(path, "TIFF", "42112, 42113, no number", found)
+        raise refused(path, "TIFF", "42112 GDAL_METADATA, 42113 GDAL_NODATA, no number", found)
     dtype = np.dtype(page.dtype)
     if dtype.kind == "f" or dtype.kind in "iu" and np.iinfo(dtype).min <= number <= np.iinfo(dtype).max:
         page.nodata = number if dtype.kind == "f" else int(number)
@@ -272,7 +286,7 @@ def _scaled(values: np.ndarray, tiff: TiffFile, page: TiffPage, path: Path) -> n
         sample, number = SAMPLE_OF_ITEM.search(attributes), _number(text)
         if number is None:
             found = f"its GDAL_METADATA (tag {GDAL_METADATA}) has the {role} {text!r:.80}"
-            raise refused(path, "TIFF", "42112, 42113, no number", found)
+            raise refused(path, "TIFF", "42112 GDAL_METADATA, 42113 GDAL_NODATA, no number", found)
         if sample is not None and int(sample[1]) < len(values):
             (slopes if role == "scale" else offsets)[int(sample[1])] = number
     told = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
@@ -280,7 +294,7 @@ def _scaled(values: np.ndarray, tiff: TiffFile, page: TiffPage, path: Path) -> n
         slope, offset = _number(told.get("c1")), _number(told.get("c0"))
         if told["cf"] != 0 or slope is None or offset is None:
             found = f"its calibration of ImageJ (tag 270) is of kind {told['cf']}"
-            raise refused(path, "TIFF", "270, other calibrations of ImageJ", found)
+            raise refused(path, "TIFF", "270 ImageDescription, other calibrations of ImageJ", found)
         slopes, offsets = [slope] * len(values), [offset] * len(values)
     if set(slopes) == {1} and set(offsets) == {0}:
         return values
