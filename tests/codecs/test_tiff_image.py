@@ -480,6 +480,17 @@ def test_other_calibrations_of_imagej(tmp_path):
     assert read_image(tmp_path / "a.tif").shape == (1, 2, 3)
 
 
+@row("TIFF", "270 ImageDescription, OME planes elsewhere")
+def test_planes_of_ome_in_other_files(tmp_path):
+    tifffile.imwrite(tmp_path / "a.ome.tif", np.stack([GREY] * 3), metadata={"axes": "ZYX"}, photometric="minisblack")
+    assert read_image(tmp_path / "a.ome.tif").shape == (1, 3, 2, 3)
+    data = (tmp_path / "a.ome.tif").read_bytes()
+    assert b'SizeZ="3"' in data
+    (tmp_path / "a.ome.tif").write_bytes(data.replace(b'SizeZ="3"', b'SizeZ="5"'))
+    with pytest.raises(FormatError, match="2 of the 5 planes that its description .tag 270. announces .*into one file"):
+        read_image(tmp_path / "a.ome.tif")
+
+
 DISPLAY = [
     ("34675 ICC, 301, 318, 319, colours of a screen", {301: [*range(768)], 318: [0.3, 0.3], 319: [0.6, 0.3] * 3}),
     ("280, 281, 340, 341, lowest and highest", {280: 3, 281: 200, 340: 3.0, 341: 200.0}),

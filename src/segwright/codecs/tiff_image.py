@@ -68,9 +68,7 @@ def decode_tiff(data: bytes, path: Path) -> StoredImage:
             raise ValueError(f"{series.nbytes} bytes of pixels are announced, the whole file has {len(data)}")
         if page.compression != COMPRESSION.NONE and pixels > MAX_PIXELS:
             raise bomb(path, " x ".join(map(str, series.shape)), len(data))
-        pieces = _pieces(page)
-        if any(one is not None and len(one.dataoffsets) < pieces for one in series.pages):  # tifffile would fill in zeros
-            raise ValueError(f"fewer strips or tiles are there than the {pieces} of a page")
+        _check_pages(series, path)
         nodata = _nodata(page, path)
         array = series.asarray()
         if array.shape != series.shape or not array.size:  # tifffile only logs that pixels are missing
@@ -118,12 +116,18 @@ def _image_and_mask(tiff: TiffFile, path: Path) -> tuple[TiffPageSeries, np.ndar
     return image, hidden
 
 
-def _pieces(page: TiffPage) -> int:
-    """The number of strips or tiles of a page."""
+def _check_pages(series: TiffPageSeries, path: Path) -> None:
+    """Refuse an image of which pages, or strips or tiles of one, are not in the file: tifffile would fill in zeros."""
+    page, pages = series.keyframe, list(series.pages)
+    if None in pages:
+        found = f"{pages.count(None)} of the {len(pages)} planes that its description (tag 270) announces are not in it"
+        raise refused(path, "TIFF", "270 ImageDescription, OME planes elsewhere", found)
     sides = (page.imagedepth, page.imagelength, page.imagewidth)
     steps = (page.tiledepth, page.tilelength, page.tilewidth) if page.is_tiled else (1, page.rowsperstrip or sides[1], sides[2])
-    planes = page.samplesperpixel if page.planarconfig == PLANARCONFIG.SEPARATE else 1
-    return planes * prod(-(-side // step) for side, step in zip(sides, steps, strict=True))
+    pieces = prod(-(-side // step) for side, step in zip(sides, steps, strict=True))
+    pieces *= page.samplesperpixel if page.planarconfig == PLANARCONFIG.SEPARATE else 1
+    if any(one is not None and len(one.dataoffsets) < pieces for one in pages):
+        raise ValueError(f"fewer strips or tiles are there than the {pieces} of a page")
 
 
 def _photometric(page: TiffPage) -> int:
