@@ -72,7 +72,7 @@ def slice_values(path: Path, shape: tuple[int, int]) -> SliceValues:
             )
         if stored.dtype.kind == "f" and is_turned:
             raise refused(path, "DICOM", "MONOCHROME1 of floats", f"it is {kind} and its values are {stored.dtype}")
-        missing = _padding(data, stored)
+        missing = _padding(data, stored) if kind.startswith("MONOCHROME") else None
         if data.get("ModalityLUTSequence"):
             first, table = _modality_table(data, stored.dtype)
             values = table[np.clip(stored.astype(np.int64) - first, 0, len(table) - 1)]
