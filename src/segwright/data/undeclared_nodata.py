@@ -13,8 +13,8 @@ SAMPLED = 100_000  # values that tell the range of a channel
 def undeclared_nodata(image: np.ndarray) -> float | None:
     """The number that fills areas of an image (C, *S) farther off all other values than those from each other; else None.
 
-    Such are -9999 in a height model, the lowest number of a type, 1e20, or 0 where all else is warm. 8 bits have no room for it;
-    holes in an image have made them float.
+    Such are -9999 in a height model, the lowest number of a type, 1e20, or 0 where all else is warm. 8 bits, which are float
+    where an image has holes, have no room for it.
     """
     if image.dtype.kind not in "iuf" or image.dtype.itemsize == 1:
         return None
