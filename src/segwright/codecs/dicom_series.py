@@ -11,11 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import imagecodecs
 import numpy as np
 
-from segwright.codecs.stored_image import MAX_PIXELS
-from segwright.codecs.stored_values import rescaled, with_nan, ycbcr_to_rgb
+from segwright.codecs.dicom_values import reason, slice_values
 from segwright.codecs.tag_table import refused
 from segwright.core import Grid
 from segwright.core.errors import FormatError, MissingExtraError, SegwrightError
@@ -25,13 +23,6 @@ TAGS = [
     "ImagerPixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "NumberOfFrames",
 ]  # fmt: skip
 SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # segmentations and label maps
-KINDS = ("MONOCHROME1", "MONOCHROME2", "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-DECODERS = {  # of imagecodecs, by transfer syntax
-    **{f"1.2.840.10008.1.2.4.{number}": "jpeg" for number in (50, 51)},
-    **{f"1.2.840.10008.1.2.4.{number}": "ljpeg" for number in (57, 70)},
-    **{f"1.2.840.10008.1.2.4.{number}": "jpegls" for number in (80, 81)},
-    **{f"1.2.840.10008.1.2.4.{number}": "jpeg2k" for number in (90, 91, 201, 202, 203)},
-}
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # the whole file is one zlib stream, which pydicom unpacks unasked: a bomb could be in it
 MAGIC_PLACE, MAGIC = 128, b"DICM"
 SAME_DIRECTION = 1e-3  # difference of two direction cosines that are taken for one; files round to 6 digits
@@ -117,7 +108,7 @@ def read_header(path: Path, tags: Sequence[str] | None = None) -> Any:
     except SegwrightError:
         raise
     except Exception as error:  # pydicom parses what it finds, and damaged files make that fail in any way
-        raise FormatError(f"{path} is damaged DICOM ({_reason(error)}); copy it again or remove it") from error
+        raise FormatError(f"{path} is damaged DICOM ({reason(error)}); copy it again or remove it") from error
 
 
 def in_order(slices: Sequence[Slice]) -> list[Slice]:
@@ -175,12 +166,12 @@ def read_series(ordered: Sequence[Slice]) -> tuple[np.ndarray, Grid]:
     Raises:
         FormatError: a file is damaged, has a tag that is not read, or its pixels are packed in a way that is not known.
     """
-    slices = [_values(one) for one in ordered]
+    slices = [slice_values(one.path, one.shape) for one in ordered]
     kinds = {one.values.shape for one in slices}
     if len(kinds) > 1:
         raise FormatError(f"{ordered[0].path.parent}: its slices have the shapes {sorted(kinds)}; give each kind its folder")
-    low, high = min(one.low for one in slices), max(one.high for one in slices)
-    images = [_shown(one, low, high) for one in slices]  # (C, H, W) each
+    ends = min(one.low for one in slices), max(one.high for one in slices)
+    images = [one.shown(ends) for one in slices]  # (C, H, W) each
     if not ordered[0].has_place:
         return images[0], Grid(ordered[0].shape, ordered[0].spacing)
     return np.stack(images, axis=1), series_grid(ordered)
@@ -223,7 +214,7 @@ def _slice(path: Path, header: Any) -> Slice:
         numbers = [None if header.get(name) is None else int(header.get(name)) for name in ("SeriesNumber", "InstanceNumber")]
         uids = [str(header.get(name) or "") for name in ("SOPInstanceUID", "SeriesInstanceUID")]
     except Exception as error:  # a value of another kind than its tag is read when it is asked for
-        raise FormatError(f"{path} is damaged DICOM ({_reason(error)}); copy it again or remove it") from error
+        raise FormatError(f"{path} is damaged DICOM ({reason(error)}); copy it again or remove it") from error
     if frames > 1:
         raise refused(path, "DICOM", "(0028,0008) frames", f"it holds {frames} frames")
     if min(shape) < 1 or spacing is not None and min(spacing) <= 0:
@@ -248,146 +239,6 @@ def _floats(header: Any, name: str, count: int) -> tuple[float, ...] | None:
     return numbers
 
 
-@dataclass(frozen=True, eq=False)
-class _Values:
-    """The rescaled values of a slice (C, H, W), the range of whatever may be stored, and whether low values are bright."""
-
-    values: np.ndarray
-    low: float
-    high: float
-    is_turned: bool
-    missing: np.ndarray | None = None
-
-
-def _values(one: Slice) -> _Values:
-    """What a slice holds."""
-    dicom = _pydicom()
-    try:
-        data = dicom.dcmread(one.path)
-        kind = str(data.get("PhotometricInterpretation", ""))
-        is_packed = data.file_meta.TransferSyntaxUID.is_compressed
-        count = one.shape[0] * one.shape[1]
-        if (int(data.Rows), int(data.Columns)) != one.shape or is_packed and count > MAX_PIXELS:
-            raise ValueError(f"{data.Rows} x {data.Columns} pixels are announced")
-        if kind not in KINDS:
-            found = f"its PhotometricInterpretation (0028,0004) is {kind!r}"
-            raise refused(one.path, "DICOM", "(0028,0004), others", found)
-        is_turned = kind == "MONOCHROME1" or kind == "MONOCHROME2" and data.get("PresentationLUTShape") == "INVERSE"
-        stored = _stored(data, one, is_packed=is_packed)
-        if kind == "PALETTE COLOR":
-            colors = dicom.pixels.apply_color_lut(stored[0], data)  # (H, W, 3), of 8 or 16 bits
-            is_wide = colors.dtype.itemsize > 1
-            return _Values(np.moveaxis((colors >> 8 if is_wide else colors).astype(np.uint8), -1, 0), 0, 255, is_turned=False)
-        if stored.dtype.kind == "f" and is_turned:
-            raise refused(one.path, "DICOM", "MONOCHROME1 of floats", f"it is {kind} and its values are {stored.dtype}")
-        missing = _padding(data, stored)
-        if data.get("ModalityLUTSequence"):
-            first, table = _modality_table(data, stored.dtype)
-            values = table[np.clip(stored.astype(np.int64) - first, 0, len(table) - 1)]
-            return _Values(values, int(table.min()), int(table.max()), is_turned, missing)
-        slope, intercept = _line(data, one.path)
-        bits = int(data.get("BitsStored") or 16)
-        ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if stored.dtype.kind == "i" else (0, 2**bits - 1)
-        low, high = sorted(end * slope + intercept for end in ends)
-        return _Values(rescaled(stored, slope, intercept, ends), low, high, is_turned, missing)
-    except SegwrightError:
-        raise
-    except Exception as error:  # damaged files make the decoders fail in any way
-        raise FormatError(f"{one.path} is damaged DICOM ({_reason(error)}); copy it again or remove it") from error
-
-
-def _stored(data: Any, one: Slice, *, is_packed: bool) -> np.ndarray:
-    """The stored values of a slice (C, H, W), RGB where they are brightness and differences of colours."""
-    below = int(data.get("HighBit", data.get("BitsStored", 0))) + 1 - int(data.get("BitsStored") or 0)  # bits of something else
-    if "PixelData" in data and below > 0:
-        data.BitsStored = int(data.BitsStored) + below
-    try:
-        stored = data.pixel_array
-    except (RuntimeError, NotImplementedError, ImportError):
-        if not is_packed:
-            raise
-        stored = unpacked(data)
-    if "PixelData" in data and below > 0:
-        data.BitsStored = int(data.BitsStored) - below
-        stored = stored >> below
-    if stored.shape[:2] != one.shape:
-        raise ValueError(f"{stored.shape[:2]} pixels are packed, {one.shape} announced")
-    return stored[None] if stored.ndim == 2 else np.moveaxis(stored, -1, 0)
-
-
-def _padding(data: Any, stored: np.ndarray) -> np.ndarray | None:
-    """Where pixels (C, H, W) fill up the rectangle and are no values, bool; None where none are."""
-    first, last = data.get("PixelPaddingValue"), data.get("PixelPaddingRangeLimit")
-    if first in (None, "") or stored.dtype.kind not in "iu":
-        return None
-    low, high = sorted(_wrapped(first if end in (None, "") else end, stored.dtype) for end in (first, last))
-    missing = (stored >= low) & (stored <= high)
-    return missing if missing.any() else None
-
-
-def _wrapped(number: Any, dtype: np.dtype) -> int:
-    """A number of a header as stored values have it: some programs write -2000 as 63536."""
-    return int(np.int64(int(number)).astype(dtype))
-
-
-def _modality_table(data: Any, dtype: np.dtype) -> tuple[int, np.ndarray]:
-    """The stored number that leads to the first entry of the table of values, and the table."""
-    item = data.ModalityLUTSequence[0]
-    count, first, _ = item.LUTDescriptor
-    count, entries = int(count) % 2**16 or 2**16, item.LUTData
-    if isinstance(entries, bytes):  # words, or bytes side by side
-        order = "<" if data.original_encoding[1] else ">"
-        entries = np.frombuffer(entries, order + "u2" if len(entries) >= 2 * count else "u1")
-    table = np.array(entries, np.uint16)[:count]
-    if len(table) < count:
-        raise ValueError(f"its modality LUT has {len(table)} of {count} entries")
-    return _wrapped(first, dtype), table
-
-
-def _line(data: Any, path: Path) -> tuple[float, float]:
-    """Slope and intercept from stored numbers to values."""
-    slope, intercept = data.get("RescaleSlope"), data.get("RescaleIntercept")
-    mappings = data.get("RealWorldValueMappingSequence") or []
-    if slope is None and intercept is None and mappings:
-        if len(mappings) > 1 or "RealWorldValueSlope" not in mappings[0]:
-            found = f"it has {len(mappings)} real world value mappings (0040,9096), or one by a table"
-            raise refused(path, "DICOM", "(0040,9096) real world values, others", found)
-        slope, intercept = mappings[0].RealWorldValueSlope, mappings[0].RealWorldValueIntercept
-    line = float(slope or 1), float(intercept or 0)
-    if not np.isfinite(line).all():
-        raise FormatError(f"{path}: its values are rescaled by {line[0]} and {line[1]}; correct the header")
-    return line
-
-
-def _shown(one: _Values, low: float, high: float) -> np.ndarray:
-    """The values of a slice (C, H, W), bright ones high, NaN where missing; `low` and `high` are those of the series."""
-    values = one.values
-    if one.is_turned:
-        turned = low + high - values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
-        is_alike = (low, high) == (one.low, one.high) or values.dtype.kind == "f"
-        values = turned.astype(values.dtype if is_alike else np.int32)
-    return values if one.missing is None else with_nan(values, one.missing)
-
-
-def unpacked(data: Any) -> np.ndarray:
-    """The stored values (H, W) or (H, W, C) of an image whose packing pydicom has no plugin for."""
-    from pydicom.encaps import get_frame
-
-    frame = get_frame(data.PixelData, 0, number_of_frames=1)
-    decode = DECODERS[str(data.file_meta.TransferSyntaxUID)]
-    if decode == "jpeg" and str(data.PhotometricInterpretation).startswith("YBR"):
-        return imagecodecs.jpeg_decode(frame, colorspace="YCBCR", outcolorspace="RGB")
-    values = getattr(imagecodecs, f"{decode}_decode")(frame)
-    if str(data.PhotometricInterpretation).startswith("YBR_FULL") and values.dtype == np.uint8:
-        return np.moveaxis(ycbcr_to_rgb(np.moveaxis(values, -1, 0)), 0, -1)
-    bits = int(data.BitsStored)
-    if int(data.PixelRepresentation) == 1 and values.dtype.kind == "u":
-        signed = np.dtype(f"i{values.dtype.itemsize}")
-        free = 8 * values.dtype.itemsize - bits  # bits above the sign, which the packing leaves empty
-        values = (values << free).view(signed) >> free
-    return values
-
-
 def _mixed(what: str, first: Slice, other: Slice, difference: str) -> FormatError:
     return FormatError(
         f"{what} is mixed: {first.path.name} and {other.path.name} {difference}; give each kind a folder of its own"
@@ -396,7 +247,3 @@ def _mixed(what: str, first: Slice, other: Slice, difference: str) -> FormatErro
 
 def _place(one: Slice) -> str:
     return "position " + " ".join(f"{number:g}" for number in (one.position if one.position is not None else ()))
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200] or type(error).__name__

@@ -6,6 +6,7 @@ How values are read, tag by tag, stands in tag_table.py; what is special to TIFF
 import struct
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -122,10 +123,11 @@ def stored_image(path: Path) -> StoredImage:
 
 def _check_beside(path: Path) -> None:
     """Refuse an image of which GDAL keeps in a file beside it where values are missing."""
-    mask, notes = (path.with_name(path.name + suffix) for suffix in (".msk", ".aux.xml"))
-    if mask.is_file() or notes.is_file() and b"<NoDataValue" in notes.read_bytes():
-        found = f"{mask.name if mask.is_file() else notes.name} beside it says where values are missing"
-        raise refused(path, "any", "NAME.msk, NAME.aux.xml with NoDataValue", found)
+    for suffix, sign in ((".msk", b""), (".aux.xml", b"<NoDataValue")):
+        with suppress(OSError):  # mostly, there is no such file
+            if sign in path.with_name(path.name + suffix).read_bytes():
+                found = f"{path.name}{suffix} beside it says where values are missing"
+                raise refused(path, "any", "NAME.msk, NAME.aux.xml with NoDataValue", found)
 
 
 def _decode_bytes(data: bytes, path: Path) -> StoredImage:

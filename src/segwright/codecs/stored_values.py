@@ -4,12 +4,18 @@ import numpy as np
 
 RED, BLUE = 1.402, 1.772  # ITU-R BT.601: how far the differences of red and blue reach, as JPEG, TIFF and DICOM have them
 GREEN = 0.344136, 0.714136
+EXACT = 2**24  # up to here float32 has all integers
 
 
 def with_nan(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
     """The values (C, *S) as floats, NaN where `missing`, bool (C or 1, *S); float64 where float32 would round integers."""
-    values = values.astype(np.promote_types(values.dtype, np.float32))
-    values[np.broadcast_to(missing, values.shape)] = np.nan
+    missing = np.broadcast_to(missing, values.shape)
+    dtype = np.promote_types(values.dtype, np.float32)
+    if values.dtype.kind in "iu" and dtype == np.float64:
+        whole = np.where(missing, 0, values)
+        dtype = np.dtype(np.float32 if whole.min() >= -EXACT and whole.max() <= EXACT else np.float64)
+    values = values.astype(dtype)
+    values[missing] = np.nan
     return values
 
 

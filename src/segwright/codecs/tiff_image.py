@@ -12,10 +12,11 @@ import re
 from contextlib import suppress
 from functools import reduce
 from io import BytesIO
+from math import prod
 from pathlib import Path
 
 import numpy as np
-from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage, TiffPageSeries
+from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage, TiffPageSeries
 
 from segwright.codecs.stored_image import EXIF_ORIENTATION, MAX_PIXELS, StoredImage, bomb
 from segwright.codecs.stored_values import cmyk_to_rgb, rescaled, ycbcr_to_rgb
@@ -61,6 +62,9 @@ def decode_tiff(data: bytes, path: Path) -> StoredImage:
             raise ValueError(f"{series.nbytes} bytes of pixels are announced, the whole file has {len(data)}")
         if page.compression != COMPRESSION.NONE and pixels > MAX_PIXELS:
             raise bomb(path, " x ".join(map(str, series.shape)), len(data))
+        pieces = _pieces(page)
+        if any(one is not None and len(one.dataoffsets) < pieces for one in series.pages):  # tifffile would fill in zeros
+            raise ValueError(f"fewer strips or tiles are there than the {pieces} of a page")
         nodata = _nodata(page, path)
         array = series.asarray()
         if array.shape != series.shape or not array.size:  # tifffile only logs that pixels are missing
@@ -106,6 +110,14 @@ def _image_and_mask(tiff: TiffFile, path: Path) -> tuple[TiffPageSeries, np.ndar
         found = f"the page of its mask (NewSubfileType, tag 254, is 4) is {hidden.shape}, the image {size}"
         raise refused(path, "TIFF", "254 = 4, of another size", found)
     return image, hidden
+
+
+def _pieces(page: TiffPage) -> int:
+    """The number of strips or tiles of a page."""
+    sides = (page.imagedepth, page.imagelength, page.imagewidth)
+    steps = (page.tiledepth, page.tilelength, page.tilewidth) if page.is_tiled else (1, page.rowsperstrip or sides[1], sides[2])
+    planes = page.samplesperpixel if page.planarconfig == PLANARCONFIG.SEPARATE else 1
+    return planes * prod(-(-side // step) for side, step in zip(sides, steps, strict=True))
 
 
 def _photometric(page: TiffPage) -> int:
@@ -191,7 +203,7 @@ def _nodata(page: TiffPage, path: Path) -> float | None:
             number = kind(text)
     if number is None:
         found = f"its GDAL_NODATA (tag {GDAL_NODATA}) is {tag.value!r:.80}"
-        raise refused(path, "TIFF", "42112, 42113", found)
+        raise refused(path, "TIFF", "42112, 42113, no number", found)
     dtype = np.dtype(page.dtype)
     if dtype.kind == "f" or dtype.kind in "iu" and np.iinfo(dtype).min <= number <= np.iinfo(dtype).max:
         page.nodata = number if dtype.kind == "f" else int(number)
@@ -246,7 +258,9 @@ def _meant(values: np.ndarray, page: TiffPage, meaning: int) -> tuple[np.ndarray
         raise ValueError(f"{len(values)} samples make no colour of {COLORS[meaning]}")
     if meaning == PHOTOMETRIC.SEPARATED:
         values = np.concatenate([cmyk_to_rgb(values[:4], 2**bits - 1), values[4:]])
-    if meaning == PHOTOMETRIC.YCBCR and not (page.compression in JPEG and page.planarconfig == 1 and not page.extrasamples):
+    if meaning == PHOTOMETRIC.YCBCR and not (
+        page.compression in JPEG and page.planarconfig == PLANARCONFIG.CONTIG and not page.extrasamples
+    ):
         values = np.concatenate([ycbcr_to_rgb(values[:3]), values[3:]])  # else the decoder of JPEG has done it
     return values, None, white
 
@@ -258,7 +272,7 @@ def _scaled(values: np.ndarray, tiff: TiffFile, page: TiffPage, path: Path) -> n
         sample, number = SAMPLE_OF_ITEM.search(attributes), _number(text)
         if number is None:
             found = f"its GDAL_METADATA (tag {GDAL_METADATA}) has the {role} {text!r:.80}"
-            raise refused(path, "TIFF", "42112, 42113", found)
+            raise refused(path, "TIFF", "42112, 42113, no number", found)
         if sample is not None and int(sample[1]) < len(values):
             (slopes if role == "scale" else offsets)[int(sample[1])] = number
     told = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
