@@ -26,7 +26,7 @@ def _zeros(looks: Sequence[SampleScan]) -> list[Finding]:
         Finding(
             "zero-is-nodata",
             "note",
-            f"The files of {plural(len(keys), 'mask')} say that 0 is no data ({some(keys)}). Many programs write that so that a "
+            f"The files of {plural(len(keys), 'mask')} say that 0 is no data ({some(keys)}). Many programs do so that a "
             "map shows through; 0 is read as a number like others.",
             "If nobody labelled these pixels, name the other classes in classes.json, with their values, and ignore_index 0.",
             {"masks": len(keys)},

@@ -70,8 +70,8 @@ class SampleScan:
     """What one sample tells.
 
     `missing` counts the pixels without a value; `undeclared` is a number that looks as if it stood for more of them, and
-    `zero_is_nodata` tells whether the file of the mask says so of 0. `scale` is the largest absolute value of all others, `step`
-    the distance of its grey values where they are the multiples of a fraction.
+    `zero_is_nodata` tells whether the file of the mask says so of 0. `scale` is the largest absolute value of the others,
+    `step` the distance of its grey values where they are the multiples of a fraction.
     `thumb` is float32 (32, 32), its grey picture small; `borders` float32 (4, 2, n) padded with NaN: left, right, top, bottom,
     each the outermost line of pixels and the next; None for volumes. `orientation` is the EXIF number, `turned` how much better
     the mask fits the picture when it is turned by that (1: alike).
@@ -197,7 +197,7 @@ def _seen(
 
 
 def grey_picture(image: np.ndarray) -> np.ndarray:
-    """The mean of the channels of an image (C, *S), float32 (H, W), or of the middle slice of a volume; no NaN, but the mean."""
+    """The mean of the channels of an image (C, *S), float32 (H, W), or of a volume's middle slice; no NaN, but the mean."""
     while image.ndim > 3:
         image = image[:, image.shape[1] // 2]
     if not len(image):
