@@ -78,6 +78,18 @@ def test_a_single_file(tmp_path):
     assert only.image.shape == (1, 2, 3, 4) and only.truth is None and only.key == "a"
 
 
+@pytest.mark.parametrize("kind", ["rgb", "separated"])
+def test_masks_of_colours_and_of_inks_are_pictures(tmp_path, kind):
+    put(tmp_path / "images" / "a.tif", np.zeros((2, 3), np.uint8), SCALE, TIE)
+    colors = np.zeros((2, 3, 3), np.uint8)
+    colors[0], colors[1] = (255, 0, 0), (0, 0, 255)
+    pixels = colors if kind == "rgb" else np.dstack([255 - colors, np.zeros((2, 3), np.uint8)])
+    (tmp_path / "masks").mkdir()
+    tifffile.imwrite(tmp_path / "masks" / "a.tif", pixels, photometric=kind)
+    (tmp_path / "classes.json").write_text('{"classes": ["red", "blue"], "palette": [[255, 0, 0], [0, 0, 255]]}')
+    assert tiff.read(tmp_path)[0].truth.class_map().tolist() == [[0, 0, 0], [1, 1, 1]]
+
+
 def test_pages_of_a_mask_are_layers(tmp_path):
     put(tmp_path / "images" / "a.tif", np.zeros((1, 3), np.uint8), SCALE, TIE)
     put(tmp_path / "masks" / "a.tif", np.array([[[0, 1, 1]], [[0, 0, 2]]], np.uint8), metadata={"axes": "CYX"})

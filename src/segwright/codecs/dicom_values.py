@@ -66,13 +66,11 @@ def slice_values(path: Path, shape: tuple[int, int]) -> SliceValues:
         stored = _stored(data, shape, is_packed=is_packed)
         if kind == "PALETTE COLOR":
             colors = pydicom.pixels.apply_color_lut(stored[0], data)  # (H, W, 3), of 8 or 16 bits
-            is_wide = colors.dtype.itemsize > 1
-            return SliceValues(
-                np.moveaxis((colors >> 8 if is_wide else colors).astype(np.uint8), -1, 0), 0, 255, is_turned=False
-            )
+            colors = (colors >> 8 if colors.dtype.itemsize > 1 else colors).astype(np.uint8)
+            return SliceValues(np.moveaxis(colors, -1, 0), 0, 255, is_turned=False)
         if stored.dtype.kind == "f" and is_turned:
             raise refused(path, "DICOM", "MONOCHROME1 of floats", f"it is {kind} and its values are {stored.dtype}")
-        missing = _padding(data, stored)
+        missing = _padding(data, stored) if kind.startswith("MONOCHROME") else None
         if data.get("ModalityLUTSequence"):
             first, table = _modality_table(data, stored.dtype)
             values = table[np.clip(stored.astype(np.int64) - first, 0, len(table) - 1)]
@@ -90,18 +88,17 @@ def slice_values(path: Path, shape: tuple[int, int]) -> SliceValues:
 
 def _stored(data: Any, shape: tuple[int, int], *, is_packed: bool) -> np.ndarray:
     """The stored values of a slice (C, H, W), RGB where they are brightness and differences of colours."""
-    below = int(data.get("HighBit", data.get("BitsStored", 0))) + 1 - int(data.get("BitsStored") or 0)  # bits of something else
-    if "PixelData" in data and below > 0:
-        data.BitsStored = int(data.BitsStored) + below
+    bits = int(data.get("BitsStored") or 16)
+    below = max(int(data.get("HighBit", bits - 1)) + 1 - bits, 0)  # bits of something else
+    data.BitsStored = bits + below
     try:
         stored = data.pixel_array
     except (RuntimeError, NotImplementedError, ImportError):
         if not is_packed:
             raise
         stored = unpacked(data)
-    if "PixelData" in data and below > 0:
-        data.BitsStored = int(data.BitsStored) - below
-        stored = stored >> below
+    data.BitsStored = bits
+    stored = stored >> below if below else stored
     if stored.shape[:2] != shape:
         raise ValueError(f"{stored.shape[:2]} pixels are packed, {shape} announced")
     return stored[None] if stored.ndim == 2 else np.moveaxis(stored, -1, 0)

@@ -34,7 +34,7 @@ import tifffile
 from segwright.codecs.image_file import TIFF_SUFFIXES, read_image, read_mask_channels
 from segwright.codecs.image_writer import colormap_of
 from segwright.codecs.stored_image import EXIF_ORIENTATION
-from segwright.codecs.tiff_image import GDAL_NODATA
+from segwright.codecs.tiff_image import COLORS, GDAL_NODATA
 from segwright.core import Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError, OutputError, SegwrightError
@@ -437,7 +437,7 @@ def _guessed(masks: list[Path]) -> Meaning:
 
 def _is_picture(path: Path) -> bool:
     with _first_page(path) as page:
-        return page.photometric == tifffile.PHOTOMETRIC.RGB
+        return page.photometric in COLORS
 
 
 def _is_ours(path: Path) -> bool:
