@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segwright.core.missing import missing_pixels, nan_where_missing, where_measured
+from segwright.core.missing import missing_pixels, nan_where_missing, type_of, where_measured
 
 # By hand
 
@@ -31,6 +31,15 @@ def test_nan_alone_stands_for_what_is_missing():
     assert result.dtype == np.float32 and np.array_equal(result, [[[1, np.nan, np.nan, np.nan]]], equal_nan=True)
     whole = image[:, :, :1]
     assert nan_where_missing(whole) is whole and np.isinf(image[0, 0, 2])
+
+
+def test_holes_make_numbers_of_8_bits_float_and_nothing_else():
+    holey = np.array([[[0, 255, np.nan]]], np.float32)
+    assert type_of(holey) == "uint8" and type_of(holey[:, :, :2]) == "float32"
+    for value in (-1, 256, 0.5):
+        assert type_of(np.array([[[value, np.nan]]], np.float64)) == "float64"
+    assert type_of(np.full((1, 2, 2), np.nan, np.float32)) == "float32"
+    assert type_of(np.zeros((1, 2, 2), np.int16)) == "int16" and type_of(np.zeros((1, 2, 2), bool)) == "bool"
 
 
 # By a slow twin

@@ -10,6 +10,7 @@ from scipy import ndimage
 from segwright.core import Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, ShapeError, UsageError
 from segwright.data.fingerprint import ObjectSizes, fingerprint, measure_objects
+from segwright.data.missing import void_where_missing
 
 CLASSES = Classes.of(["sky", "road", "car"])
 
@@ -185,3 +186,21 @@ def test_messages():
 
     with pytest.raises(FormatError, match="^b.png is cut short$"):
         fingerprint(Dataset("memory", CLASSES, ("b",), broken))
+
+
+def test_holes_change_neither_the_type_nor_the_statistics():
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(60, 200, (3, 20, 30)).astype(np.uint8) for _ in range(4)]
+    truth = Segmentation.semantic(rng.integers(0, 2, (20, 30)))
+
+    def found(images):
+        data = Dataset("memory", truth.classes, tuple("abcd"), lambda key: Sample.of(key, images["abcd".index(key)], truth))
+        return fingerprint(void_where_missing(data))
+
+    holey = [picture.astype(np.float32) for picture in pictures]
+    for number, picture in enumerate(holey):
+        picture[:, :, : number + 2] = np.nan
+    whole, other = found(pictures), found(holey)
+    assert other.dtypes == {"uint8": 4} and other.void_fraction > 0.1
+    assert np.allclose([c.mean for c in other.intensity], [c.mean for c in whole.intensity], rtol=0.02)
+    assert abs(other.mean_shift - whole.mean_shift) < 0.05

@@ -7,6 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from segwright.codecs.image_file import read_mask
 from segwright.codecs.image_writer import write_picture, write_values
 from segwright.core.errors import FormatError
 from segwright.data.splits import open_splits
@@ -229,6 +230,13 @@ def undeclared_in_one(patient):
     patient.put(3, image=image)
 
 
+def zero_nodata(patient):
+    for _, mask in patient.pairs():
+        tag = (42113, "s", 0, "0", True)
+        tifffile.imwrite(mask.with_suffix(".tif"), read_mask(mask), photometric="minisblack", extratags=[tag])
+        mask.unlink()
+
+
 def twice(patient):
     patient.put(8, image=patient.image(2))
 
@@ -334,6 +342,7 @@ ZOO = [
     (scales, "intensity-scales", "warning", STAYS),
     (holes, "missing-values", "note", STAYS),
     (infinite, "missing-values", "note", STAYS),
+    (zero_nodata, "zero-is-nodata", "note", STAYS),
     (undeclared, "undeclared-nodata", "warning", "missing-values"),
     (undeclared_in_one, "undeclared-nodata", "warning", "missing-values"),
     (twice, "duplicates", "warning", GOES),

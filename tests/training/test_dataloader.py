@@ -2,12 +2,16 @@
 
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
+from PIL import Image
 
 from segwright.core.errors import UsageError
+from segwright.data.missing import void_where_missing
 from segwright.data.splits import open_splits
 from segwright.training import dataloader
 from segwright.training.dataloader import CropDataset, ahead_of, batches
@@ -33,6 +37,29 @@ def test_parts_of_a_batch_are_the_batch(tiny_plan):
 
 def of_four(plan):
     return replace(plan, training=replace(plan.training, batch_size=4))
+
+
+@pytest.mark.parametrize("normalise", [Normalise(), Normalise(mean=(100.0,), std=(40.0,))])
+@pytest.mark.parametrize("scale", [None, (0.5, 0.75)])
+def test_where_images_lack_values_crops_have_the_mean_and_teach_nothing(tiny_plan, normalise, scale):
+    for path in sorted((Path(tiny_plan.data.train) / "train" / "images").iterdir()):
+        with Image.open(path) as picture:
+            image = np.array(picture).astype(np.int16)
+        image[:, :20] = -9999
+        image[::7, ::5] = -9999
+        tifffile.imwrite(path.with_suffix(".tif"), image, extratags=[(42113, "s", 0, "-9999", True)])
+        path.unlink()
+    preprocess = replace(tiny_plan.data.preprocess, normalise=normalise, scale=scale)
+    crops = crops_of(replace(tiny_plan, data=replace(tiny_plan.data, preprocess=preprocess)))
+    share = []
+    for position in range(8):
+        _, image, target = crops[position]
+        assert np.isfinite(image).all() and np.abs(image).max() < 20 and image.std() > 0.1
+        assert (target[image[0] == 0] == -1).mean() > 0.95  # a measurement may lie on the mean
+        share.append((image[0] == 0).mean())
+    assert 0.1 < np.mean(share) < 0.7
+    item = crops.store.read(crops.store.dataset.keys[0])
+    assert item.positions.counts().sum() == np.isfinite(item.sample.image).sum()  # no crop is centred on a hole
 
 
 def test_each_epoch_sees_each_sample_once(tiny_plan):
@@ -95,11 +122,11 @@ def test_targets_of_any_shape_are_pinned(monkeypatch):
 
 
 @pytest.mark.parametrize("normalise", [Normalise(), Normalise(mean=(1.0,), std=(2.0,))])
-def test_a_sample_with_holes_is_named(tiny_plan, normalise):
+def test_a_sample_without_any_value_is_all_mean(tiny_plan, normalise):
     preprocess = replace(tiny_plan.data.preprocess, normalise=normalise)
     plan = replace(tiny_plan, data=replace(tiny_plan.data, preprocess=preprocess))
     whole = open_splits(plan.data.train).train
-    holey = replace(whole[0], image=np.full(whole[0].image.shape, np.nan, np.float32))
-    crops = CropDataset.of(replace(whole, load=lambda key: replace(holey, key=key)), plan)
-    with pytest.raises(UsageError, match=rf"sample '{crops_of(tiny_plan)[0][0]}': the image holds NaN or infinity"):
-        crops[0]
+    empty = replace(whole[0], image=np.full(whole[0].image.shape, np.nan, np.float32))
+    data = void_where_missing(replace(whole, load=lambda key: replace(empty, key=key)))
+    _, image, target = CropDataset.of(data, plan)[0]
+    assert not image.any() and (target == -1).all()

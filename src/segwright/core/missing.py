@@ -28,6 +28,15 @@ def missing_pixels(image: np.ndarray) -> np.ndarray | None:
     return None if known is None else np.logical_not(known.all(axis=0))
 
 
+def type_of(image: np.ndarray) -> str:
+    """The name of the type of an image's measurements; "uint8" where only holes made them float, and so no type of a file's."""
+    known = where_measured(image)
+    values = None if known is None else image[known]
+    if values is None or not values.size or values.min() < 0 or values.max() > 255 or (values % 1).any():
+        return str(image.dtype)
+    return "uint8"
+
+
 def nan_where_missing(image: np.ndarray) -> np.ndarray:
     """An image (C, *S) as float32 in which NaN alone stands for what is missing; as it is where nothing is."""
     known = where_measured(image)

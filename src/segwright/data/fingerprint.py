@@ -14,7 +14,7 @@ from numba import njit
 
 from segwright.core import VOID, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, ShapeError, UsageError
-from segwright.core.missing import where_measured
+from segwright.core.missing import type_of, where_measured
 
 PLACE_STEP = 4  # of the pixels along each axis, one in four tells where a class lies as well as all of them
 SAMPLED_PIXELS = 4_000_000  # of all images together: a mean then errs by 1/2000 of the spread, in some 50 MB
@@ -194,7 +194,7 @@ def look(sample: Sample, num_classes: int, pixels: int, generator: np.random.Gen
     placed, centres = _places(truth, num_classes)
     return SampleStatistics(
         shape=sample.grid.shape,
-        dtype=str(sample.image.dtype),
+        dtype=type_of(sample.image),
         spacing_mm=sample.grid.spacing_mm,
         values=_known_values(sample.image, known, pixels, generator),
         pixels=counts,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from segwright.core.missing import where_measured
+from segwright.core.missing import type_of, where_measured
 
 SHARE = 1e-3  # of the pixels: fewer are dead pixels and outliers
 TOGETHER = 0.5  # of these pixels lie left of another one: nodata fills areas
@@ -13,10 +13,10 @@ SAMPLED = 100_000  # values that tell the range of a channel
 def undeclared_nodata(image: np.ndarray) -> float | None:
     """The number that fills areas of an image (C, *S) farther off all other values than those from each other; else None.
 
-    Such are -9999 in a height model, the lowest number of a type, 1e20, or 0 where all else is warm. 8 bits have no room for it;
-    holes in an image have made them float.
+    Such are -9999 in a height model, the lowest number of a type, 1e20, or 0 where all else is warm. 8 bits, which are float
+    where an image has holes, have no room for it.
     """
-    if image.dtype.kind not in "iuf" or image.dtype.itemsize == 1:
+    if image.dtype.kind not in "iuf" or type_of(image) in ("uint8", "int8"):
         return None
     known = where_measured(image)
     found = (_far_value(channel, known if known is None else known[c]) for c, channel in enumerate(image))
@@ -29,8 +29,6 @@ def _far_value(channel: np.ndarray, known: np.ndarray | None) -> float | None:
     if not values.size:
         return None
     low, high = float(values.min()), float(values.max())
-    if known is not None and low >= 0 and high <= 255 and (values == np.rint(values)).all():
-        return None
     for extreme in (low, high):
         at = channel == extreme
         count = int(np.count_nonzero(at))

@@ -255,7 +255,6 @@ def tally_pairs(
         UsageError: sizes differ, a class is unknown, or a name is no metric.
     """
     _check_filled(pairs.truth)
-    pairs = replace(pairs, truth=void_where_missing(pairs.truth))
     names = metrics or fitting_metrics(pairs)
     try:
         return _counted_by(pairs, names, rules, processes, with_atlas=with_atlas, watch=watch)

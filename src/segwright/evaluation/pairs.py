@@ -11,6 +11,7 @@ from segwright.core.classes import BACKGROUND, plain
 from segwright.core.errors import UsageError, naming
 from segwright.core.grid import Grid
 from segwright.core.lookup import did_you_mean
+from segwright.data.missing import void_where_missing
 from segwright.formats.image_index import SHOWN, split_of
 
 NOTHING, UNKNOWN = -1, -2  # what a class of a prediction is, where it is none of the truth's
@@ -119,7 +120,7 @@ def pair(prediction: Dataset, truth: Dataset, groups: tuple[tuple[str, ...], ...
 
     Images of the truth without a prediction count as missed. Parts of the truth (train, val) for which nothing at all was
     predicted are left out, and so are predictions for images that the truth does not have; notes say so. Classes match by
-    name; where one side has numbers only ("class_0"), by number.
+    name; where one side has numbers only ("class_0"), by number. The truth is void where its images lack values.
 
     Raises:
         UsageError: nothing matches, or two predictions are for one image.
@@ -156,7 +157,7 @@ def pair(prediction: Dataset, truth: Dataset, groups: tuple[tuple[str, ...], ...
         notes.append(f"{len(without_truth)} {are} for no image of the truth and left out: {a_few(without_truth)}.")
     class_of = class_numbers(prediction.classes, truth.classes)
     notes += _class_notes(class_of, prediction.classes, truth.classes)
-    return Pairs(prediction, truth.subset(kept), key_of, class_of, missing, tuple(notes), groups)
+    return Pairs(prediction, void_where_missing(truth.subset(kept)), key_of, class_of, missing, tuple(notes), groups)
 
 
 def _are_apart(one: Grid, other: Grid) -> bool:

@@ -274,6 +274,16 @@ def geo_tags(path: Path | str) -> GeoTags | None:
     return GeoTags(order, tuple(found)) if codes & {SCALE, TIE_POINTS, TRANSFORM} else None
 
 
+def calls_zero_nodata(path: Path) -> bool:
+    """Whether a TIFF says that 0 is no data, as many programs do for masks whose 0 is a class, so that the map shows through.
+
+    Raises:
+        FormatError: the file is missing, damaged or no TIFF.
+    """
+    with _first_page(path) as page:
+        return str(page.tags.valueof(GDAL_NODATA, "")).strip("\0 ") in ("0", "0.0", "-0")
+
+
 def write_layers(
     path: Path | str,
     values: np.ndarray,

@@ -27,6 +27,7 @@ MEANING = {  # the names are stable: programs may look for them
     "numbers-by-file": "a number means another class from file to file, as segment names say",
     "spellings": "one name in several spellings",
     "zero-is-void": "0 stands for pixels that nobody labelled, the classes begin with 1",
+    "zero-is-nodata": "files of masks say that 0 is no data, though it may be a class",
     "ignore-inside": "the number to be ignored is the number of a class",
     "off-by-one": "the classes are numbered from 1, and nothing is 0",
     "number-without-class": "the masks hold a number that no class has",

@@ -144,7 +144,7 @@ def _diagnose(
     if opened.classes is not None and not _is_renumbered(numbers):
         findings += about_classes(looks, opened.classes, opened.named, is_split=opened.is_split)
     checks: list[Callable[[list[SampleScan], Together], list[Finding]]] = [about_likeness, about_tiles, about_subjects]
-    findings += [*about_values(looks), *about_missing(looks)]
+    findings += [*about_values(looks), *about_missing(looks, opened.named)]
     for check in checks:
         findings += check(compared, together)
     return [finding if opened.is_split else _of_hold_out(finding) for finding in findings]

@@ -2,15 +2,37 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from segwright.inspection.finding import Finding, Fix, listed, plural, some
 from segwright.inspection.sample_scan import SampleScan
 
 
-def about_missing(looks: Sequence[SampleScan]) -> list[Finding]:
-    """A note on missing values that are declared, a warning of those that are not."""
-    return [*_declared([look for look in looks if look.missing], len(looks)), *_undeclared(looks)]
+def about_missing(looks: Sequence[SampleScan], named: Mapping[str, Any] | None) -> list[Finding]:
+    """A note on missing values that are declared, a warning of those that are not, and a note on masks whose 0 may be both.
+
+    `named` is the content of classes.json or [masks], None where neither is.
+    """
+    findings = [*_declared([look for look in looks if look.missing], len(looks)), *_undeclared(looks)]
+    return findings if named and named.get("ignore_index") == 0 else [*findings, *_zeros(looks)]
+
+
+def _zeros(looks: Sequence[SampleScan]) -> list[Finding]:
+    keys = tuple(look.key for look in looks if look.zero_is_nodata)
+    if not keys:
+        return []
+    return [
+        Finding(
+            "zero-is-nodata",
+            "note",
+            f"The files of {plural(len(keys), 'mask')} say that 0 is no data ({some(keys)}). Many programs do so that a "
+            "map shows through; 0 is read as a number like others.",
+            "If nobody labelled these pixels, name the other classes in classes.json, with their values, and ignore_index 0.",
+            {"masks": len(keys)},
+            keys,
+        )
+    ]
 
 
 def _declared(holey: Sequence[SampleScan], count: int) -> list[Finding]:
