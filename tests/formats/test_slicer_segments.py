@@ -11,7 +11,7 @@ from segwright.codecs.volume_file import write_volume
 from segwright.core import Grid
 from segwright.core.errors import FormatError
 from segwright.formats import open_dataset
-from segwright.formats.slicer_segments import Segment, named_classes, segments_of
+from segwright.formats.slicer_segments import Segment, classes_of_segments, segments_of
 
 SHAPE = (2, 3, 4)
 TAGS = "Segmentation.Status:completed|TerminologyEntry:General~SCT^85756007^Tissue~SCT^10200004^Liver~^^~Anatomy~^^~^^|"
@@ -114,7 +114,7 @@ def test_without_a_name_the_type_counts_then_the_id(tmp_path, numbers):
                         "Segment1_LabelValue": 2})  # fmt: skip
     segments = segments_of(path)
     assert segments == (Segment("Liver", 0, 1, (128, 255, 0)), Segment("S_7", 0, 2, None))
-    classes = named_classes(segments)
+    classes = classes_of_segments(segments)
     assert classes.names == ("background", "Liver", "S_7") and classes.colors[1] == (128, 255, 0)
     assert segments_of(tmp_path / "a.nii.gz") == ()
 

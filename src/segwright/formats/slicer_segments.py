@@ -82,7 +82,7 @@ def _segment(path: Path, index: int, fields: dict[str, str]) -> Segment:
     )
 
 
-def named_classes(segments: Iterable[Segment]) -> Classes:
+def classes_of_segments(segments: Iterable[Segment]) -> Classes:
     """The classes that segments of several files name, in the order in which they are met, after the background."""
     segments = [*segments]
     names = {name: first for name, (first, *_) in spellings(segment.name for segment in segments).items()}
@@ -92,7 +92,7 @@ def named_classes(segments: Iterable[Segment]) -> Classes:
     return Classes.of([*names.values()], colors=[colors.get(name, color) for name, color in zip(names, distinct, strict=True)])
 
 
-def segmentation(
+def truth_of_segments(
     layers: np.ndarray, segments: tuple[Segment, ...], classes: Classes, path: Path
 ) -> tuple[Segmentation, dict[str, int]]:
     """The segments of a file with layers of numbers (P, *S) as segments of the classes of their names, and what is left out.

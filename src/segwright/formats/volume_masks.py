@@ -16,7 +16,7 @@ from segwright.core import Grid, Segmentation
 from segwright.core.classes import plain, spellings
 from segwright.core.errors import FormatError
 from segwright.formats.label_encoding import MAX_VALUE, VOID_8_BIT, VOID_16_BIT, Meaning, meaning_of, present
-from segwright.formats.slicer_segments import Segment, named_classes, segmentation, segments_of
+from segwright.formats.slicer_segments import Segment, classes_of_segments, segments_of, truth_of_segments
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class MaskVolume:
             FormatError: a name or a number is no class, there are several layers without names or several negative numbers.
         """
         if self.segments:
-            return segmentation(self.layers, self.segments, meaning.classes, self.path)
+            return truth_of_segments(self.layers, self.segments, meaning.classes, self.path)
         numbers = self.numbers(MAX_NUMBER if meaning.is_instances else MAX_VALUE)
         is_void = numbers < 0
         if not is_void.any():
@@ -65,7 +65,7 @@ class MaskVolume:
         low, high = int(numbers.min()), int(numbers.max())
         if high > highest:
             raise FormatError(f"{self.path} holds the numbers {low}..{high}; renumber them 0..{highest}")
-        below = np.unique(numbers[numbers < 0]) if low < 0 else []
+        below = np.unique(numbers[numbers < 0]) if low < 0 else np.zeros(0)
         if len(below) > 1:
             raise FormatError(
                 f"{self.path} holds {len(below)} negative numbers, {low}..{below[-1]}; one may be there, for void: "
@@ -189,7 +189,10 @@ def _of_names(masks: Sequence[Path], named: Mapping[Path, tuple[Segment, ...]]) 
             f"{without} does not say what its numbers mean, {min(named)} does, by the names of segments; write the classes and "
             'their numbers in such files into classes.json: {"classes": ["background", "liver"], "values": [0, 1]}'
         )
-    content = {"classes": list((classes := named_classes(chain(*named.values()))).names), "palette": classes.palette.tolist()}
+    content = {
+        "classes": list((classes := classes_of_segments(chain(*named.values()))).names),
+        "palette": classes.palette.tolist(),
+    }
     several = [names for names in spellings(segment.name for segment in chain(*named.values())).values() if len(names) > 1]
     if several:
         log.warning("names of segments are taken for one: %s", "; ".join(", ".join(map(repr, names)) for names in several))
