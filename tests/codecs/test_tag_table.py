@@ -10,7 +10,7 @@ from segwright.codecs.tag_table import TABLE, markdown, refused
 
 
 def proofs() -> set[tuple[str, str]]:
-    """The rows that the tests of this folder name: row("TIFF", "274, orientation"), or a constant where it is made of cases."""
+    """The rows that the tests of this folder name: row("TIFF", "274 Orientation"), or a constant where it is made of cases."""
     found: set[tuple] = set()
     texts = set()
     for path in Path(__file__).parent.glob("test_*.py"):
@@ -45,8 +45,13 @@ def test_the_table_for_people():
     assert len(lines) == 2 + len(TABLE) and "| JPEG | components | heeded |" in "\n".join(lines)
 
 
+def test_the_documentation_has_the_table_of_now():
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    assert "\n".join(markdown()) in page, "run python docs/make_formats.py --values"
+
+
 def test_an_error_says_what_was_found_and_what_to_do():
-    message = str(refused("a.tif", "TIFF", "433, decode array", "its Decode (tag 433) is 1"))
+    message = str(refused("a.tif", "TIFF", "433 Decode", "its Decode (tag 433) is 1"))
     assert message.startswith("a.tif: its Decode (tag 433) is 1; this is not read: save the picture as RGB")
     with pytest.raises(KeyError):
-        refused("a.tif", "TIFF", "274, orientation", "")  # which is heeded
+        refused("a.tif", "TIFF", "274 Orientation", "")  # which is heeded

@@ -36,7 +36,7 @@ def read_as_rgb(tmp_path):
 # How a number becomes a colour or a brightness
 
 
-@row("TIFF", "262 = 0, white is zero")
+@row("TIFF", "262 Photometric = 0, white is zero")
 @pytest.mark.parametrize(("dtype", "bits"), [("u1", 8), ("u2", 16), ("u2", 12), ("u4", 32)])
 def test_white_is_zero(write_tiff, dtype, bits):
     values = np.array([[0, 1, 200], [3, 2**bits - 2, 2**bits - 1]], dtype)
@@ -58,19 +58,19 @@ def test_white_is_zero_of_one_bit_and_in_packings_that_are_white_without_a_word(
     assert read_image(tmp_path / "fax.tif").tolist() == [[[255, 0, 0]]]
 
 
-@row("TIFF", "262 = 1, black is zero")
+@row("TIFF", "262 Photometric = 1, black is zero")
 def test_black_is_zero_and_what_no_tag_means(write_tiff):
     assert np.array_equal(read_image(write_tiff(GREY, t262=1))[0], GREY)
     assert np.array_equal(read_image(write_tiff(GREY, t262=None))[0], GREY)
     assert np.array_equal(read_image(write_tiff(RGB, t262=None)), RGB.transpose(2, 0, 1))
 
 
-@row("TIFF", "262 = 2, RGB")
+@row("TIFF", "262 Photometric = 2, RGB")
 def test_rgb(write_tiff):
     assert np.array_equal(read_image(write_tiff(RGB)), RGB.transpose(2, 0, 1))
 
 
-@row("TIFF", "262 = 3, palette (320)")
+@row("TIFF", "262 Photometric = 3, palette (320)")
 @pytest.mark.parametrize("factor", [257, 256, 1])  # of 16 bits as the standard has it, as others write it, and of 8 bits
 def test_palettes_of_16_and_of_8_bits(write_tiff, factor):
     colors = np.zeros((256, 3), int)
@@ -86,7 +86,7 @@ def test_a_palette_of_one_bit(write_tiff):
     assert read_image(path)[:, 0].T.tolist() == [[1, 3, 5], [2, 4, 6], [1, 3, 5]] and read_mask(path).tolist() == [[0, 1, 0]]
 
 
-@row("TIFF", "262 = 5, inks (CMYK)")
+@row("TIFF", "262 Photometric = 5, inks (CMYK)")
 @pytest.mark.parametrize("planar", [1, 2])
 def test_inks_as_pillow_shows_them(write_tiff, planar):
     inks = np.random.default_rng(1).integers(0, 256, (4, 5, 4), dtype=np.uint8)
@@ -105,7 +105,7 @@ def test_inks_as_pillow_shows_them(write_tiff, planar):
     assert np.abs(read_image(path).astype(int) - shown.astype(int) * 257).max() <= 257
 
 
-@row("TIFF", "262 = 6, YCbCr")
+@row("TIFF", "262 Photometric = 6, YCbCr")
 def test_brightness_and_differences_of_colours(tmp_path):
     picture = Image.fromarray(np.full((16, 16, 3), (200, 30, 90), np.uint8))
     picture.convert("YCbCr").save(tmp_path / "plain.tif")
@@ -116,23 +116,23 @@ def test_brightness_and_differences_of_colours(tmp_path):
 
 
 REFUSED = [
-    ("262 = 4, mask alone", {262: 4}, "tag 262.* is 4 .MASK.*: set tag 262 to 1"),
-    ("262 = 8, 9, 10, CIELab", {262: 8}, "tag 262.* is 8 .CIELAB.*as RGB or grey"),
-    ("262 = 8, 9, 10, CIELab", {262: 9}, "tag 262.* is 9 .ICCLAB.*as RGB or grey"),
-    ("262 = 32803, 34892, raw camera", {262: 32803}, "tag 262.* is 32803 .CFA.*develop it first"),
-    ("262 = 32803, 34892, raw camera", {262: 34892}, "tag 262.* is 34892 .LINEAR_RAW.*develop it first"),
-    ("262 = 32844, 32845, LogL, LogLuv", {262: 32845}, "tag 262.* is 32845 .LOGLUV.*as RGB or grey"),
-    ("262, another number", {262: 777}, "tag 262.* is 777.*as RGB or grey"),
-    ("346, indexed colours", {346: 1}, "Indexed .tag 346.* is 1.*as RGB or grey"),
-    ("433, decode array", {433: [0, 255] * 3}, "Decode .tag 433.*as RGB or grey"),
-    ("530, coarser colours without JPEG", {262: 6, 530: [2, 2]}, "tag 530. is .2, 2. without JPEG.*as RGB or grey"),
+    ("262 Photometric = 4, mask alone", {262: 4}, "tag 262.* is 4 .MASK.*: set tag 262 to 1"),
+    ("262 Photometric = 8, 9, 10, CIELab", {262: 8}, "tag 262.* is 8 .CIELAB.*as RGB or grey"),
+    ("262 Photometric = 8, 9, 10, CIELab", {262: 9}, "tag 262.* is 9 .ICCLAB.*as RGB or grey"),
+    ("262 Photometric = 32803, 34892, raw camera", {262: 32803}, "tag 262.* is 32803 .CFA.*develop it first"),
+    ("262 Photometric = 32803, 34892, raw camera", {262: 34892}, "tag 262.* is 34892 .LINEAR_RAW.*develop it first"),
+    ("262 Photometric = 32844, 32845, LogL, LogLuv", {262: 32845}, "tag 262.* is 32845 .LOGLUV.*as RGB or grey"),
+    ("262 Photometric, another number", {262: 777}, "tag 262.* is 777.*as RGB or grey"),
+    ("346 Indexed", {346: 1}, "Indexed .tag 346.* is 1.*as RGB or grey"),
+    ("433 Decode", {433: [0, 255] * 3}, "Decode .tag 433.*as RGB or grey"),
+    ("530 YCbCrSubSampling without JPEG", {262: 6, 530: [2, 2]}, "tag 530. is .2, 2. without JPEG.*as RGB or grey"),
     (
-        "529, 532, other coefficients of YCbCr",
+        "529 YCbCrCoefficients, 532 ReferenceBlackWhite, unusual",
         {262: 6, 530: [1, 1], 529: [0.2126, 0.7152, 0.0722]},
         "YCbCrCoefficients .tag 529",
     ),
     (
-        "529, 532, other coefficients of YCbCr",
+        "529 YCbCrCoefficients, 532 ReferenceBlackWhite, unusual",
         {262: 6, 530: [1, 1], 532: [16.0, 235, 128, 240, 128, 240]},
         "ReferenceBlackWhite .tag 532",
     ),
@@ -150,7 +150,7 @@ def test_colours_that_are_not_read_are_named(write_tiff, tmp_path, tag, tags, me
         assert np.array_equal(read_mask(write_tiff(GREY, t262=1)), GREY)
 
 
-@row("TIFF", "332, 334, inks other than CMYK")
+@row("TIFF", "332 InkSet, 334 NumberOfInks, other than CMYK")
 @pytest.mark.parametrize("tags", [{332: 2}, {332: 2, 334: 6}, {334: 3}])
 def test_other_inks(write_tiff, tmp_path, tags):
     with pytest.raises(FormatError, match=r"InkSet \(tag 332\) is .* NumberOfInks \(tag 334\) .*as RGB or grey"):
@@ -158,7 +158,7 @@ def test_other_inks(write_tiff, tmp_path, tags):
     assert read_as_rgb(tmp_path)
 
 
-@row("TIFF", "336, range of inks")
+@row("TIFF", "336 DotRange, other than the whole")
 def test_a_range_of_inks(write_tiff):
     inks = np.zeros((2, 3, 4), np.uint8)
     for usual in ([0, 255], [0, 255] * 4):
@@ -167,7 +167,7 @@ def test_a_range_of_inks(write_tiff):
         read_image(write_tiff(inks, t262=5, t336=[16, 235]))
 
 
-@row("TIFF", "262 = 0 with signed numbers or floats")
+@row("TIFF", "262 Photometric = 0 with signed numbers or floats")
 @pytest.mark.parametrize("dtype", ["i2", "f4"])
 def test_white_is_zero_of_numbers_that_have_no_white(write_tiff, dtype):
     with pytest.raises(FormatError, match="is 0 .white is zero. and its values are .*: set tag 262 to 1"):
@@ -175,7 +175,7 @@ def test_white_is_zero_of_numbers_that_have_no_white(write_tiff, dtype):
     assert np.array_equal(read_image(write_tiff(GREY.astype(dtype), t262=1))[0], GREY)
 
 
-@row("TIFF", "262 = 5 or 6 with other bits")
+@row("TIFF", "262 Photometric = 5 or 6 with other bits")
 def test_inks_and_brightness_of_other_bits(write_tiff):
     for kind, channels in ((5, 4), (6, 3)):
         for dtype in ("f4", "u4", "i1"):
@@ -186,7 +186,7 @@ def test_inks_and_brightness_of_other_bits(write_tiff):
 # How a number is stored
 
 
-@row("TIFF", "258, bits")
+@row("TIFF", "258 BitsPerSample")
 def test_few_bits_and_odd_ones(write_tiff):
     values = np.array([[0, 1, 2, 3]])
     for bits, image in (
@@ -204,7 +204,7 @@ def test_few_bits_and_odd_ones(write_tiff):
         assert read_image(path).tolist() == [[image or [0, 1, 2, 3]]] and read_mask(path).tolist() == [[0, 1, 2, 3]]
 
 
-@row("TIFF", "339, sample format")
+@row("TIFF", "339 SampleFormat")
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8", "u8"])
 def test_sample_formats(write_tiff, dtype):
     values = np.array([[0, 1, 100]]).astype(dtype)
@@ -213,7 +213,7 @@ def test_sample_formats(write_tiff, dtype):
     assert read.dtype == dtype and np.array_equal(read[0], values)
 
 
-@row("TIFF", "258, 339, bits or formats that differ")
+@row("TIFF", "258 BitsPerSample, 339 SampleFormat, differing or odd")
 def test_bits_or_formats_that_differ(write_tiff):
     for tags in ({258: [8, 8, 16]}, {258: [64, 8, 8]}, {258: 7, 339: 2}, {339: 9}):
         with pytest.raises(FormatError, match=r"tag 258.*tag 339.*integers of 8, 16 or 32 bits, or floats"):
@@ -222,7 +222,7 @@ def test_bits_or_formats_that_differ(write_tiff):
         assert np.array_equal(read_image(write_tiff(RGB.astype(dtype))), RGB.transpose(2, 0, 1))
 
 
-@row("TIFF", "339 = 5, 6, complex numbers")
+@row("TIFF", "339 SampleFormat = 5, 6, complex numbers")
 def test_complex_numbers_are_no_image(tmp_path):
     values = np.full((3, 4), 1 + 2j, np.complex64)
     tifffile.imwrite(tmp_path / "a.tif", values)
@@ -231,7 +231,7 @@ def test_complex_numbers_are_no_image(tmp_path):
     assert read_image(write_image(tmp_path / "b", np.stack([values.real, values.imag]))).shape == (2, 3, 4)
 
 
-@row("TIFF", "284, planes")
+@row("TIFF", "284 PlanarConfiguration")
 @pytest.mark.parametrize("count", [3, 5])
 def test_planes(tmp_path, count):
     values = np.random.default_rng(0).integers(0, 256, (count, 4, 7), dtype=np.uint8)
@@ -242,13 +242,13 @@ def test_planes(tmp_path, count):
         assert np.array_equal(read_image(tmp_path / name), values)
 
 
-@row("TIFF", "266, order of bits")
+@row("TIFF", "266 FillOrder")
 def test_bits_from_the_low_end(write_tiff):
     path = write_tiff((np.zeros((1, 3), np.uint8), {258: 1, 266: 2, 339: None, "data": bytes([0b00000001])}))
     assert read_mask(path).tolist() == [[1, 0, 0]]
 
 
-@row("TIFF", "317, predictor")
+@row("TIFF", "317 Predictor")
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
 def test_predictors(tmp_path, dtype):
     values = np.random.default_rng(0).integers(0, 200, (8, 9)).astype(dtype)
@@ -256,7 +256,7 @@ def test_predictors(tmp_path, dtype):
     assert np.array_equal(read_image(tmp_path / "a.tif")[0], values)
 
 
-@row("TIFF", "274, orientation")
+@row("TIFF", "274 Orientation")
 def test_orientation(write_tiff):
     assert np.array_equal(read_image(write_tiff(GREY, t274=6))[0], np.rot90(GREY, -1))
     assert np.array_equal(read_mask(write_tiff(GREY, t274=3)), GREY[::-1, ::-1])
@@ -265,7 +265,7 @@ def test_orientation(write_tiff):
 # What is no channel, no value or no page
 
 
-@row("TIFF", "338 = 0, further samples")
+@row("TIFF", "338 ExtraSamples = 0, further samples")
 def test_further_samples_are_channels(write_tiff):
     values = np.dstack([RGB, RGB[..., :2]])
     assert np.array_equal(read_image(write_tiff(values, t262=2, t338=[0, 0])), values.transpose(2, 0, 1))
@@ -273,7 +273,7 @@ def test_further_samples_are_channels(write_tiff):
     assert len(read_image(write_tiff(values, t262=1, t338=[0, 0, 0, 0]))) == 5
 
 
-@row("TIFF", "338 = 2, alpha")
+@row("TIFF", "338 ExtraSamples = 2, alpha")
 @pytest.mark.parametrize("planar", [False, True])
 def test_alpha_is_no_channel_and_says_what_is_missing_on_a_map(write_tiff, tmp_path, planar):
     alpha = np.full((4, 5, 1), 255, np.uint8)
@@ -292,7 +292,7 @@ def test_alpha_is_no_channel_and_says_what_is_missing_on_a_map(write_tiff, tmp_p
     assert read_image(write_tiff((opaque, {262: 2, 338: 2, **PLACE}))).dtype == np.uint8
 
 
-@row("TIFF", "338 = 1, associated alpha")
+@row("TIFF", "338 ExtraSamples = 1, associated alpha")
 def test_colours_that_are_mixed_with_alpha_are_taken_apart(write_tiff):
     values = np.array([[[100, 50, 0, 100], [200, 100, 50, 255], [0, 0, 0, 0]]], np.uint8)
     assert read_image(write_tiff(values, t262=2, t338=1))[:, 0].T.tolist() == [[255, 128, 0], [200, 100, 50], [0, 0, 0]]
@@ -300,7 +300,7 @@ def test_colours_that_are_mixed_with_alpha_are_taken_apart(write_tiff):
     assert read_image(write_tiff(floats, t262=2, t338=1))[:, 0, 0].tolist() == [0.5, 1, 0]
 
 
-@row("TIFF", "42113, GDAL_NODATA")
+@row("TIFF", "42113 GDAL_NODATA")
 @pytest.mark.parametrize(
     ("dtype", "stored", "tag"),
     [
@@ -368,7 +368,7 @@ def test_missing_pixels_of_masks_are_void_but_for_0(write_tiff, dtype, tag, stor
     assert read_mask(write_tiff(values, t42113=tag)).tolist() == expected
 
 
-@row("TIFF", "42112, 42113, no number")
+@row("TIFF", "42112 GDAL_METADATA, 42113 GDAL_NODATA, no number")
 def test_numbers_of_gdal_that_are_none_are_named(write_tiff):
     with pytest.raises(FormatError, match=r"a.tif: its GDAL_NODATA \(tag 42113\) is 'none'; .*: correct or remove it"):
         read_image(write_tiff(GREY, t42113="none"))
@@ -378,7 +378,7 @@ def test_numbers_of_gdal_that_are_none_are_named(write_tiff):
     assert np.array_equal(read_image(write_tiff(GREY))[0], GREY)
 
 
-@row("TIFF", "254 = 4, page of a mask")
+@row("TIFF", "254 NewSubfileType = 4, page of a mask")
 @pytest.mark.parametrize("bits", [1, 8])
 def test_a_page_of_a_mask_says_what_is_missing(write_tiff, bits):
     hidden = np.array([[1, 1, 1], [1, 0, 1]], np.uint8)
@@ -392,7 +392,7 @@ def test_a_page_of_a_mask_says_what_is_missing(write_tiff, bits):
     assert read_image(write_tiff((GREY, {}), (hidden * 0 + 255, {254: 4, 262: 4}))).dtype == np.uint8
 
 
-@row("TIFF", "254 = 4, of another size")
+@row("TIFF", "254 NewSubfileType = 4, of another size")
 def test_a_mask_of_another_size(write_tiff):
     with pytest.raises(
         FormatError, match=r"NewSubfileType, tag 254, is 4. is \(1, 3\), the image \(2, 3\).*: remove this page"
@@ -400,7 +400,7 @@ def test_a_mask_of_another_size(write_tiff):
         read_image(write_tiff((GREY, {}), (GREY[:1], {254: 4, 262: 4})))
 
 
-@row("TIFF", "254 = 1, smaller copy")
+@row("TIFF", "254 NewSubfileType = 1, smaller copy")
 @pytest.mark.parametrize("tags", [{254: 1}, {254: None, 255: 2}])
 def test_smaller_copies_are_passed_over(write_tiff, tags):
     large = np.arange(64, dtype=np.uint8).reshape(8, 8)
@@ -445,7 +445,7 @@ def test_ome_files_of_several_images(tmp_path):
         read_image(tmp_path / "a.ome.tif")
 
 
-@row("TIFF", "42112, scale and offset of GDAL")
+@row("TIFF", "42112 GDAL_METADATA, scale and offset")
 def test_scale_and_offset(write_tiff):
     def items(*lines):
         return "<GDALMetadata>\n" + "\n".join(lines) + "\n</GDALMetadata>"
@@ -465,14 +465,14 @@ def test_scale_and_offset(write_tiff):
     assert read_mask(classes).tolist() == [[0, 1, 2]]
 
 
-@row("TIFF", "270, calibration of ImageJ")
+@row("TIFF", "270 ImageDescription, calibration of ImageJ")
 def test_negative_numbers_of_imagej(tmp_path):
     info = {"cf": 0, "c0": -32768.0, "c1": 1.0}
     tifffile.imwrite(tmp_path / "a.tif", np.array([[0, 32768, 65535]], np.uint16), imagej=True, metadata=info)
     assert read_image(tmp_path / "a.tif").tolist() == [[[-32768, 0, 32767]]]
 
 
-@row("TIFF", "270, other calibrations of ImageJ")
+@row("TIFF", "270 ImageDescription, other calibrations of ImageJ")
 def test_other_calibrations_of_imagej(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((2, 3), np.uint16), imagej=True, metadata={"cf": 4, "c0": 1.0, "c1": 2.0})
     with pytest.raises(FormatError, match=r"calibration of ImageJ \(tag 270\) is of kind 4; .*save the image as 32-bit"):
@@ -481,10 +481,21 @@ def test_other_calibrations_of_imagej(tmp_path):
     assert read_image(tmp_path / "a.tif").shape == (1, 2, 3)
 
 
+@row("TIFF", "270 ImageDescription, OME planes elsewhere")
+def test_planes_of_ome_in_other_files(tmp_path):
+    tifffile.imwrite(tmp_path / "a.ome.tif", np.stack([GREY] * 3), metadata={"axes": "ZYX"}, photometric="minisblack")
+    assert read_image(tmp_path / "a.ome.tif").shape == (1, 3, 2, 3)
+    data = (tmp_path / "a.ome.tif").read_bytes()
+    assert b'SizeZ="3"' in data
+    (tmp_path / "a.ome.tif").write_bytes(data.replace(b'SizeZ="3"', b'SizeZ="5"'))
+    with pytest.raises(FormatError, match="2 of the 5 planes that its description .tag 270. announces .*into one file"):
+        read_image(tmp_path / "a.ome.tif")
+
+
 DISPLAY = [
-    ("34675, 301, 318, 319, profile of colours", {301: [*range(768)], 318: [0.3, 0.3], 319: [0.6, 0.3] * 3}),
-    ("280, 281, 340, 341, range", {280: 3, 281: 200, 340: 3.0, 341: 200.0}),
-    ("290, 291, grey curve", {290: 2, 291: [*range(256)]}),
+    ("34675 ICC, 301, 318, 319, colours of a screen", {301: [*range(768)], 318: [0.3, 0.3], 319: [0.6, 0.3] * 3}),
+    ("280, 281, 340, 341, lowest and highest", {280: 3, 281: 200, 340: 3.0, 341: 200.0}),
+    ("290, 291 GrayResponseCurve", {290: 2, 291: [*range(256)]}),
 ]
 
 

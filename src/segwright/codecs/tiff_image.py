@@ -28,10 +28,10 @@ JPEG = (COMPRESSION.OJPEG, COMPRESSION.JPEG, 34892, 33007)  # the two last: olde
 SLIDES = ("svs", "scn", "ndpi", "bif", "qpi", "philips", "avs")  # scanners that add pictures of the label and of the glass
 COLORS: dict[int, int] = {PHOTOMETRIC.RGB: 3, PHOTOMETRIC.SEPARATED: 4, PHOTOMETRIC.YCBCR: 3}  # samples that make one colour
 UNREAD = {  # interpretations, by their row in the table
-    **{PHOTOMETRIC.MASK: "262 = 4, mask alone", PHOTOMETRIC.CIELAB: "262 = 8, 9, 10, CIELab"},
-    **{PHOTOMETRIC.ICCLAB: "262 = 8, 9, 10, CIELab", PHOTOMETRIC.ITULAB: "262 = 8, 9, 10, CIELab"},
-    **{PHOTOMETRIC.CFA: "262 = 32803, 34892, raw camera", PHOTOMETRIC.LINEAR_RAW: "262 = 32803, 34892, raw camera"},
-    **{PHOTOMETRIC.LOGL: "262 = 32844, 32845, LogL, LogLuv", PHOTOMETRIC.LOGLUV: "262 = 32844, 32845, LogL, LogLuv"},
+    "262 Photometric = 4, mask alone": (PHOTOMETRIC.MASK,),
+    "262 Photometric = 8, 9, 10, CIELab": (PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB, PHOTOMETRIC.ITULAB),
+    "262 Photometric = 32803, 34892, raw camera": (PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW),
+    "262 Photometric = 32844, 32845, LogL, LogLuv": (PHOTOMETRIC.LOGL, PHOTOMETRIC.LOGLUV),
 }
 BT_601 = (0.299, 0.587, 0.114)
 FULL_RANGE = (0, 255, 128, 255, 128, 255)
@@ -49,18 +49,15 @@ def decode_tiff(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
         FormatError: tag_table.py refuses a tag, the axes are not those of one image, or it would unpack to too many pixels.
     """
     with TiffFile(BytesIO(data)) as tiff:
-        series, hidden = _image_and_mask(tiff, path)
+        series, mask = _image_and_mask(tiff, path)
         page = series.keyframe
         meaning = _photometric(page)
         _check(page, meaning, path)
-        pixels = series.size // page.samplesperpixel
         if page.compression == COMPRESSION.NONE and series.nbytes > len(data) and page.dtype != bool:
             raise ValueError(f"{series.nbytes} bytes of pixels are announced, the whole file has {len(data)}")
-        if page.compression != COMPRESSION.NONE and pixels > MAX_PIXELS:
+        if page.compression != COMPRESSION.NONE and series.size // page.samplesperpixel > MAX_PIXELS:
             raise bomb(path, " x ".join(map(str, series.shape)), len(data))
-        pieces = _pieces(page)
-        if any(one is not None and len(one.dataoffsets) < pieces for one in series.pages):  # tifffile would fill in zeros
-            raise ValueError(f"fewer strips or tiles are there than the {pieces} of a page")
+        _check_pages(series, path)
         nodata = _nodata(page, path)
         array = series.asarray()
         if array.shape != series.shape or not array.size:  # tifffile only logs that pixels are missing
@@ -68,19 +65,19 @@ def decode_tiff(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
         values = channels_first(array, series.axes, path, axes)
         values = values.astype(np.uint8 if values.dtype == bool else values.dtype.newbyteorder("="), copy=False)
         values, alpha = _without_alpha(values, page)
-        places: list[np.ndarray] = [] if nodata is None else [_equals(values, nodata)]
-        if places and meaning in COLORS and values.dtype.kind == "u":  # pure red is a colour where 0 is no value
-            places = [np.all(places[0], axis=0, keepdims=True)]
+        missing = [] if mask is None else [mask.keyframe.asarray()[None] == 0]
+        if nodata is not None:
+            is_nodata = _equals(values, nodata)
+            is_color = meaning in COLORS and values.dtype.kind == "u"  # where 0 is no value, pure red still is a colour
+            missing.append(is_nodata.all(axis=0, keepdims=True) if is_color else is_nodata)
         if alpha is not None and any(page.tags.get(code) is not None for code in PLACE_TAGS):
-            places.append(alpha == 0)
-        if hidden is not None:
-            places.append(hidden[None])
-        missing = reduce(np.logical_or, places) if any(place.any() for place in places) else None
+            missing.append(alpha == 0)
         values, palette, white = _meant(values, page, meaning)
         if palette is None:
             scaled = _scaled(values, tiff, page, path)
             values, white = scaled, white if scaled is values else None
-        return StoredImage(values, palette, int(page.tags.valueof(EXIF_ORIENTATION, 1)), white, missing)
+        somewhere = reduce(np.logical_or, missing) if any(one.any() for one in missing) else None
+        return StoredImage(values, palette, int(page.tags.valueof(EXIF_ORIENTATION, 1)), white, somewhere)
 
 
 def told_axes(path: Path, shape: tuple[int, ...]) -> str | None:
@@ -98,8 +95,8 @@ def told_axes(path: Path, shape: tuple[int, ...]) -> str | None:
     return None if told == letters else told
 
 
-def _image_and_mask(tiff: TiffFile, path: Path) -> tuple[TiffPageSeries, np.ndarray | None]:
-    """The pages that are the image, and where, bool (H, W), GDAL's page of a mask hides it, if the file has one.
+def _image_and_mask(tiff: TiffFile, path: Path) -> tuple[TiffPageSeries, TiffPageSeries | None]:
+    """The pages that are the image, and GDAL's page of a mask that is 0 where the image has no value, if there is one.
 
     Raises:
         FormatError: there are pages of another image, or the mask has another size.
@@ -112,23 +109,29 @@ def _image_and_mask(tiff: TiffFile, path: Path) -> tuple[TiffPageSeries, np.ndar
     if others and image.kind not in SLIDES:
         found = f"it holds {sum(len(one.pages) for one in images)} pages with images of their own"
         raise refused(path, "TIFF", "further pages", found)
-    masks = [one for one in series if one.keyframe.subfiletype & MASK and not one.keyframe.subfiletype & REDUCED]
-    if not masks or masks[0] is image:
+    masks = [one for one in series if one.keyframe.subfiletype & (REDUCED | MASK) == MASK and one is not image]
+    if not masks:
         return image, None
-    hidden = masks[0].keyframe.asarray() == 0
     size = (image.keyframe.imagelength, image.keyframe.imagewidth)
-    if hidden.shape != size:
-        found = f"the page of its mask (NewSubfileType, tag 254, is 4) is {hidden.shape}, the image {size}"
-        raise refused(path, "TIFF", "254 = 4, of another size", found)
-    return image, hidden
+    if masks[0].keyframe.shape != size:
+        found = f"the page of its mask (NewSubfileType, tag 254, is 4) is {masks[0].keyframe.shape}, the image {size}"
+        raise refused(path, "TIFF", "254 NewSubfileType = 4, of another size", found)
+    _check_pages(masks[0], path)
+    return image, masks[0]
 
 
-def _pieces(page: TiffPage) -> int:
-    """The number of strips or tiles of a page."""
+def _check_pages(series: TiffPageSeries, path: Path) -> None:
+    """Refuse an image of which pages, or strips or tiles of one, are not in the file: tifffile would fill in zeros."""
+    page, pages = series.keyframe, list(series.pages)
+    if None in pages:
+        found = f"{pages.count(None)} of the {len(pages)} planes that its description (tag 270) announces are not in it"
+        raise refused(path, "TIFF", "270 ImageDescription, OME planes elsewhere", found)
     sides = (page.imagedepth, page.imagelength, page.imagewidth)
     steps = (page.tiledepth, page.tilelength, page.tilewidth) if page.is_tiled else (1, page.rowsperstrip or sides[1], sides[2])
-    planes = page.samplesperpixel if page.planarconfig == PLANARCONFIG.SEPARATE else 1
-    return planes * prod(-(-side // step) for side, step in zip(sides, steps, strict=True))
+    pieces = prod(-(-side // step) for side, step in zip(sides, steps, strict=True))
+    pieces *= page.samplesperpixel if page.planarconfig == PLANARCONFIG.SEPARATE else 1
+    if any(one is not None and len(one.dataoffsets) < pieces for one in pages):
+        raise ValueError(f"fewer strips or tiles are there than the {pieces} of a page")
 
 
 def _photometric(page: TiffPage) -> int:
@@ -144,23 +147,23 @@ def _check(page: TiffPage, meaning: int, path: Path) -> None:
     """Refuse what the table refuses."""
     dtype, bits, tags = page.dtype, page.bitspersample, page.tags
     said = f"its PhotometricInterpretation (tag 262) is {meaning}"
-    if meaning in UNREAD:
-        raise refused(path, "TIFF", UNREAD[PHOTOMETRIC(meaning)], f"{said} ({PHOTOMETRIC(meaning).name})")
+    for row, numbers in UNREAD.items():
+        if meaning in numbers:
+            raise refused(path, "TIFF", row, f"{said} ({PHOTOMETRIC(meaning).name})")
     if meaning not in (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.PALETTE, *COLORS):
-        raise refused(path, "TIFF", "262, another number", said)
+        raise refused(path, "TIFF", "262 Photometric, another number", said)
     formats = f"its BitsPerSample (tag 258) is {bits} and its SampleFormat (tag 339) {tags.valueof(339, 1)}"
     if dtype is not None and dtype.kind == "c":
-        raise refused(path, "TIFF", "339 = 5, 6, complex numbers", f"{formats}: complex numbers")
+        raise refused(path, "TIFF", "339 SampleFormat = 5, 6, complex numbers", f"{formats}: complex numbers")
     if dtype is None or meaning == PHOTOMETRIC.PALETTE and dtype.kind not in "ub":
-        raise refused(path, "TIFF", "258, 339, bits or formats that differ", formats)
+        raise refused(path, "TIFF", "258 BitsPerSample, 339 SampleFormat, differing or odd", formats)
     if meaning == PHOTOMETRIC.MINISWHITE and dtype.kind not in "ub":
-        raise refused(
-            path, "TIFF", "262 = 0 with signed numbers or floats", f"{said} (white is zero) and its values are {dtype}"
-        )
+        found = f"{said} (white is zero) and its values are {dtype}"
+        raise refused(path, "TIFF", "262 Photometric = 0 with signed numbers or floats", found)
     if tags.valueof(346, 0) != 0:
-        raise refused(path, "TIFF", "346, indexed colours", f"its Indexed (tag 346) is {tags.valueof(346)}")
+        raise refused(path, "TIFF", "346 Indexed", f"its Indexed (tag 346) is {tags.valueof(346)}")
     if tags.get(433) is not None:
-        raise refused(path, "TIFF", "433, decode array", f"its Decode (tag 433) is {tags.valueof(433)}")
+        raise refused(path, "TIFF", "433 Decode", f"its Decode (tag 433) is {tags.valueof(433)}")
     if meaning == PHOTOMETRIC.SEPARATED:
         _check_inks(page, said, path)
     if meaning == PHOTOMETRIC.YCBCR:
@@ -170,33 +173,33 @@ def _check(page: TiffPage, meaning: int, path: Path) -> None:
 def _check_inks(page: TiffPage, said: str, path: Path) -> None:
     bits, tags = page.bitspersample, page.tags
     if bits not in (8, 16) or page.dtype not in (np.uint8, np.uint16):
-        raise refused(
-            path, "TIFF", "262 = 5 or 6 with other bits", f"{said} (inks) and its values are {page.dtype} of {bits} bits"
-        )
+        found = f"{said} (inks) and its values are {page.dtype} of {bits} bits"
+        raise refused(path, "TIFF", "262 Photometric = 5 or 6 with other bits", found)
     ink_set, count = tags.valueof(332, 1), tags.valueof(334, 4)
     if (ink_set, count) != (1, 4):
         found = f"its InkSet (tag 332) is {ink_set} and its NumberOfInks (tag 334) {count}"
-        raise refused(path, "TIFF", "332, 334, inks other than CMYK", found)
+        raise refused(path, "TIFF", "332 InkSet, 334 NumberOfInks, other than CMYK", found)
     dots = tags.valueof(336)
     if dots is not None and set(zip(dots[::2], dots[1::2], strict=True)) != {(0, 2**bits - 1)}:
-        raise refused(path, "TIFF", "336, range of inks", f"its DotRange (tag 336) is {dots}")
+        raise refused(path, "TIFF", "336 DotRange, other than the whole", f"its DotRange (tag 336) is {dots}")
 
 
 def _check_ycbcr(page: TiffPage, said: str, path: Path) -> None:
     tags = page.tags
     if page.bitspersample != 8 or page.dtype != np.uint8:
         found = f"{said} (YCbCr) and its values are {page.dtype} of {page.bitspersample} bits"
-        raise refused(path, "TIFF", "262 = 5 or 6 with other bits", found)
+        raise refused(path, "TIFF", "262 Photometric = 5 or 6 with other bits", found)
     if page.compression not in JPEG and tags.valueof(530, (2, 2)) != (1, 1):
         found = f"its YCbCrSubSampling (tag 530) is {tags.valueof(530, (2, 2))} without JPEG"
-        raise refused(path, "TIFF", "530, coarser colours without JPEG", found)
+        raise refused(path, "TIFF", "530 YCbCrSubSampling without JPEG", found)
     for code, name, usual in ((529, "YCbCrCoefficients", BT_601), (532, "ReferenceBlackWhite", FULL_RANGE)):
         value = tags.valueof(code)
         if value is None:
             continue
         numbers = np.array(value, np.float64).reshape(-1, 2)  # numerators and denominators
         if numbers.shape[0] != len(usual) or (np.abs(numbers[:, 0] - numbers[:, 1] * usual) > numbers[:, 1] * 0.01).any():
-            raise refused(path, "TIFF", "529, 532, other coefficients of YCbCr", f"its {name} (tag {code}) is {value}")
+            found = f"its {name} (tag {code}) is {value}"
+            raise refused(path, "TIFF", "529 YCbCrCoefficients, 532 ReferenceBlackWhite, unusual", found)
 
 
 def _nodata(page: TiffPage, path: Path) -> float | None:
@@ -214,7 +217,7 @@ def _nodata(page: TiffPage, path: Path) -> float | None:
             number = kind(text)
     if number is None:
         found = f"its GDAL_NODATA (tag {GDAL_NODATA}) is {tag.value!r:.80}"
-        raise refused(path, "TIFF", "42112, 42113, no number", found)
+        raise refused(path, "TIFF", "42112 GDAL_METADATA, 42113 GDAL_NODATA, no number", found)
     dtype = np.dtype(page.dtype)
     if dtype.kind == "f" or dtype.kind in "iu" and np.iinfo(dtype).min <= number <= np.iinfo(dtype).max:
         page.nodata = number if dtype.kind == "f" else int(number)
@@ -269,10 +272,9 @@ def _meant(values: np.ndarray, page: TiffPage, meaning: int) -> tuple[np.ndarray
         raise ValueError(f"{len(values)} samples make no colour of {COLORS[meaning]}")
     if meaning == PHOTOMETRIC.SEPARATED:
         values = np.concatenate([cmyk_to_rgb(values[:4], 2**bits - 1), values[4:]])
-    if meaning == PHOTOMETRIC.YCBCR and not (
-        page.compression in JPEG and page.planarconfig == PLANARCONFIG.CONTIG and not page.extrasamples
-    ):
-        values = np.concatenate([ycbcr_to_rgb(values[:3]), values[3:]])  # else the decoder of JPEG has done it
+    is_done = page.compression in JPEG and page.planarconfig == PLANARCONFIG.CONTIG and not page.extrasamples  # by the decoder
+    if meaning == PHOTOMETRIC.YCBCR and not is_done:
+        values = np.concatenate([ycbcr_to_rgb(values[:3]), values[3:]])
     return values, None, white
 
 
@@ -283,7 +285,7 @@ def _scaled(values: np.ndarray, tiff: TiffFile, page: TiffPage, path: Path) -> n
         sample, number = SAMPLE_OF_ITEM.search(attributes), _number(text)
         if number is None:
             found = f"its GDAL_METADATA (tag {GDAL_METADATA}) has the {role} {text!r:.80}"
-            raise refused(path, "TIFF", "42112, 42113, no number", found)
+            raise refused(path, "TIFF", "42112 GDAL_METADATA, 42113 GDAL_NODATA, no number", found)
         if sample is not None and int(sample[1]) < len(values):
             (slopes if role == "scale" else offsets)[int(sample[1])] = number
     told = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
@@ -291,7 +293,7 @@ def _scaled(values: np.ndarray, tiff: TiffFile, page: TiffPage, path: Path) -> n
         slope, offset = _number(told.get("c1")), _number(told.get("c0"))
         if told["cf"] != 0 or slope is None or offset is None:
             found = f"its calibration of ImageJ (tag 270) is of kind {told['cf']}"
-            raise refused(path, "TIFF", "270, other calibrations of ImageJ", found)
+            raise refused(path, "TIFF", "270 ImageDescription, other calibrations of ImageJ", found)
         slopes, offsets = [slope] * len(values), [offset] * len(values)
     if set(slopes) == {1} and set(offsets) == {0}:
         return values
