@@ -107,6 +107,22 @@ def test_objects_may_be_void_too(tmp_path):
     assert truth.instance_ids.tolist() == [0, 1, 2, 4] and (truth.planes == VOID).sum() == 15
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64, np.float64])
+def test_numbers_beyond_16_bits_are_objects(tmp_path, dtype):
+    labels = LABELS.astype(np.int64)
+    labels[labels == 4] = 2_000_000_000
+    labels[labels == 2] = 70_000
+    put(tmp_path, labels.astype(dtype)[None])
+    truth = open_dataset(tmp_path)[0].truth
+    assert truth.classes.names == ("background", "object") and truth.instance_ids.tolist() == [0, 1, 70_000, 2_000_000_000]
+    assert truth.areas().tolist() == [(labels == number).sum() for number in (0, 1, 70_000, 2_000_000_000)]
+    (tmp_path / "classes.json").write_text('{"classes": ["cell"], "masks": "instances"}')
+    assert open_dataset(tmp_path)[0].truth.instance_ids.tolist() == [1, 70_000, 2_000_000_000]
+    (tmp_path / "classes.json").write_text('["a", "b"]')
+    with pytest.raises(FormatError, match='0..2000000000; renumber them 0..65535, or write "masks": "instances"'):
+        open_dataset(tmp_path)[0]
+
+
 def test_what_masks_mean_and_whether_names_count(tmp_path):
     path = put(tmp_path, LABELS[None])
     meaning, is_named = meaning_of_masks([path], None)

@@ -21,6 +21,7 @@ from segwright.formats.slicer_segments import Segment, classes_of_segments, segm
 log = logging.getLogger(__name__)
 
 MAX_NUMBER = np.iinfo(np.int32).max
+UNWRITTEN = "the rule for masks without classes.json"
 APART = 1e-3  # of a voxel, between two grids that are taken for one: NIfTI's float32 leaves less
 
 
@@ -64,7 +65,8 @@ class MaskVolume:
         numbers = self.layers[0]
         low, high = int(numbers.min()), int(numbers.max())
         if high > highest:
-            raise FormatError(f"{self.path} holds the numbers {low}..{high}; renumber them 0..{highest}")
+            objects = ', or write "masks": "instances" into classes.json if each is one object' if highest == MAX_VALUE else ""
+            raise FormatError(f"{self.path} holds the numbers {low}..{high}; renumber them 0..{highest}{objects}")
         below = np.unique(numbers[numbers < 0]) if low < 0 else np.zeros(0)
         if len(below) > 1:
             raise FormatError(
@@ -150,9 +152,11 @@ def meaning_of_masks(masks: Sequence[Path], written: Meaning | None) -> tuple[Me
 
 
 def guessed(masks: Iterable[np.ndarray]) -> Meaning:
-    """What the numbers 0..65535 of these masks mean where nobody says it; the rule is in the docstring of the module."""
+    """What the numbers of these masks mean where nobody says it; volume.py has the rule."""
     values = np.zeros(0, np.int64)
     for mask in masks:
+        if mask.max(initial=0) > MAX_VALUE:
+            return meaning_of({"classes": ["background", "object"], "masks": "instances"}, UNWRITTEN)
         values = np.union1d(values, present(mask))
     nonzero = values[values > 0]
     if len(nonzero) <= 1:
@@ -161,7 +165,7 @@ def guessed(masks: Iterable[np.ndarray]) -> Meaning:
         highest = int(nonzero[nonzero != VOID_8_BIT].max())
         names = [f"class_{k}" for k in range(highest + 1)]
         content = {"classes": names, "ignore_index": VOID_8_BIT if highest < VOID_8_BIT else VOID_16_BIT}
-    return meaning_of(content, "the rule for masks without classes.json")
+    return meaning_of(content, UNWRITTEN)
 
 
 def _guessed(masks: Sequence[Path]) -> Meaning:
@@ -170,7 +174,7 @@ def _guessed(masks: Sequence[Path]) -> Meaning:
 
     def numbers() -> Iterator[np.ndarray]:
         for path in masks:
-            mask = read_mask_volume(path, is_named=False).numbers(MAX_VALUE)
+            mask = read_mask_volume(path, is_named=False).numbers(MAX_NUMBER)
             lowest.setdefault(int(mask.min()), path)
             yield np.maximum(mask, 0)
 
