@@ -75,7 +75,7 @@ def test_a_mask_that_is_the_same_at_each_time_is_one(tmp_path):
     put(tmp_path, np.repeat(LABELS[None], 4, axis=0))
     assert np.array_equal(open_dataset(tmp_path)[0].truth.class_map(), LABELS)
     put(tmp_path, np.stack([LABELS, LABELS[::-1]]))
-    with pytest.raises(FormatError, match="holds 2 masks that differ, along its fourth axis"):
+    with pytest.raises(FormatError, match="holds 2 masks that differ, as channels or along a fourth axis"):
         open_dataset(tmp_path)
 
 

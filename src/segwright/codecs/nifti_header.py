@@ -37,7 +37,10 @@ def nifti(path: Path) -> Layout:
     order = "<" if data[:4] == b"\x5c\x01\0\0" else ">"
     if struct.unpack(f"{order}i", data[:4])[0] != 348 or data[344:347] != b"n+1":
         kind = ", but NIfTI-2" if data[4:7] == b"n+2" else ", but half of a .hdr/.img pair" if data[344:347] == b"ni1" else ""
-        raise FormatError(f"{path} is no NIfTI-1 file{kind}; save it again as .nii.gz, for example with SimpleITK or nibabel")
+        raise FormatError(
+            f"{path} is no NIfTI-1 file{kind}; save it again as such, for example with "
+            "nibabel.Nifti1Image.from_image(nibabel.load(old)).to_filename(new)"
+        )
     axes, *sides = struct.unpack(f"{order}8h", data[40:56])
     code, bits = struct.unpack(f"{order}2h", data[70:74])
     pixdim = struct.unpack(f"{order}8f", data[76:108])
