@@ -159,7 +159,7 @@ def test_pairs_of_two_files_are_told_and_the_remedy_helps(tmp_path):
         (tmp_path / folder).mkdir()
         nibabel.save(nibabel.Nifti1Pair(values % 3, np.eye(4)), tmp_path / folder / "a.img")
     for folder in ("masks", "images"):
-        with pytest.raises(FormatError, match=rf"{folder}/a.(img|hdr) is half of a pair .*nibabel.Nifti1Image.from_image"):
+        with pytest.raises(FormatError, match=rf"{folder}/a.hdr is half of a pair .*nibabel.Nifti1Image.from_image"):
             open_dataset(tmp_path)
         pair = nibabel.load(tmp_path / folder / "a.img")
         nibabel.Nifti1Image.from_image(pair).to_filename(tmp_path / folder / "a.nii.gz")
@@ -186,7 +186,7 @@ def test_masks_that_are_none_are_told(tmp_path):
     for mask, message in (
         (np.full((1, 2, 3, 4), 0.5), "holds fractions"),
         (np.arange(-2, 22, dtype=np.int16).reshape(1, 2, 3, 4), "holds 2 negative numbers, -2..-1; .*renumber its classes"),
-        (np.arange(48, dtype=np.uint8).reshape(2, 2, 3, 4), "holds 2 masks that differ, .*with nibabel.four_to_three"),
+        (np.arange(48, dtype=np.uint8).reshape(2, 2, 3, 4), "holds 2 masks that differ, .*nibabel.four_to_three"),
     ):
         put(tmp_path, images__a=image, masks__a=mask)
         with pytest.raises(FormatError, match=message):

@@ -59,7 +59,6 @@ log = logging.getLogger(__name__)
 
 LOSES = "of overlapping segments the later covers the earlier"
 NUMBER_FOLDER = "instances"
-PAIRS = (".hdr", ".img")
 NAMES = re.compile(r".*\.(tsv|ctbl|label)|.*label.*\.(txt|json|csv)|dataset\.json", re.IGNORECASE)  # of files that name classes
 DETACHED = {".mhd": ".mha", ".nhdr": ".nrrd"}  # headers in files of their own; masks are one file
 
@@ -206,7 +205,15 @@ def volumes_below(folder: Path) -> dict[str, Path]:
 
 
 def _has_volumes(folder: Path) -> bool:
-    return any(suffix_of(path) or path.suffix.lower() in PAIRS for path in folder.rglob("*"))
+    return any(suffix_of(path) or _is_half(path) for path in folder.rglob("*"))
+
+
+def _is_half(path: Path) -> bool:
+    """Whether a file is the header of a NIfTI or Analyze whose pixels lie in a file beside it."""
+    if path.suffix.lower() != ".hdr" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) in (b"\x5c\x01\0\0", b"\0\0\x01\x5c")  # its length, 348
 
 
 def _only_folder(root: Path, names: Sequence[str], what: str, dropped: frozenset[str]) -> dict[str, Path]:
@@ -215,10 +222,10 @@ def _only_folder(root: Path, names: Sequence[str], what: str, dropped: frozenset
     if len(filled) != 1:
         problem = f"has several folders of {what}" if filled else f"has no folder of {what} that holds volumes ({found(root)})"
         raise FormatError(f"{root} {problem}; put them into {what}/, as .nii.gz, .nrrd or .mha")
-    pair = next((path for path in filled[0].rglob("*") if path.suffix.lower() in PAIRS), None)
-    if pair is not None:
+    half = next(filter(_is_half, filled[0].rglob("*")), None)
+    if half is not None:
         raise FormatError(
-            f"{pair} is half of a pair of .hdr and .img, which is not read; save both as one file, for example with "
+            f"{half} is half of a pair of .hdr and .img, which is not read; save both as one file, for example with "
             "nibabel.Nifti1Image.from_image(nibabel.load(pair)).to_filename('name.nii.gz'), and remove the pair"
         )
     return {stem: path for stem, path in volumes_below(filled[0]).items() if safe_key(stem) not in dropped}

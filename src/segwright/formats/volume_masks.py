@@ -59,8 +59,8 @@ class MaskVolume:
         if len(self.layers) > 1 and not (self.layers[1:] == self.layers[:1]).all():
             raise FormatError(
                 f"{self.path} holds {len(self.layers)} masks that differ, as channels or along a fourth axis; one number per "
-                "voxel is needed: if that axis is time, save each time point as a file of its own beside its image, for example "
-                "with nibabel.four_to_three; if it holds a channel for each class, save the argmax along it"
+                "voxel is needed: if that axis is time, save each time point as a file of its own beside its image, as with "
+                "nibabel.four_to_three; if it holds a channel for each class, save the argmax along it"
             )
         numbers = self.layers[0]
         low, high = int(numbers.min()), int(numbers.max())
