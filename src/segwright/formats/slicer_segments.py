@@ -116,6 +116,8 @@ def truth_of_segments(
             if plain(segment.name) == VOID_NAME:
                 class_of[segment.number] = VOID
                 continue
+            if plain(segment.name) not in class_ids and not (numbers == segment.number).any():
+                continue
             if plain(segment.name) not in class_ids:
                 known = ", ".join(classes.names[:10])
                 raise FormatError(f"{path} names a segment {segment.name!r}, but the classes are {known}; add it or rename it")
