@@ -9,6 +9,7 @@ from PIL import Image
 from segwright.codecs.image_file import holds, read_image, read_mask, read_mask_channels
 from segwright.codecs.image_writer import write_image
 from segwright.codecs.stored_values import cmyk_to_rgb
+from segwright.codecs.tiff_axes import FLAT
 from segwright.codecs.tiff_image import decode_tiff
 from segwright.core.errors import FormatError
 
@@ -511,7 +512,7 @@ def test_layers_of_a_mask_stay_layers(tmp_path):
     tifffile.imwrite(tmp_path / "stack.tif", layers, photometric="minisblack", metadata={"axes": "CYX"})
     Image.fromarray(layers[0]).save(tmp_path / "pages.tif", save_all=True, append_images=[Image.fromarray(layers[1])])
     for name in ("stack.tif", "pages.tif"):
-        assert np.array_equal(read_mask_channels(tmp_path / name), layers)
+        assert np.array_equal(read_mask_channels(tmp_path / name, FLAT), layers)
 
 
 def test_without_a_file(write_tiff):

@@ -42,7 +42,8 @@ def test_what_float_arithmetic_leaves_is_rounded_and_missing_is_minus_one():
         ([0, 0.4, 0.8], 0.4, "fractions such as 0.4"),  # 0.8 is half a step from 1
         ([0, 3.7, 7.4], 3.7, "fractions such as 3.7"),  # a slope that rounds nothing
         (np.arange(256) / 255, 1 / 255, "fractions such as 0.003922"),
-        ([0, np.inf], 0.0, "infinite values"),
+        ([0, np.inf], 0.0, "fractions such as inf"),
+        ([0, 1e20], 0.0, r"fractions such as 1e\+20"),
     ],
 )
 def test_fractions_are_told(values, slope, shown):

@@ -60,10 +60,20 @@ def test_a_number_that_is_no_class_is_told(tmp_path):
         bare_masks(tmp_path, STREET).load("a")
 
 
-def test_segments_are_read_by_their_names(tmp_path):
+def test_segments_are_read_by_their_names(tmp_path, caplog):
     organs = Classes.of(["background", "liver", "tumour"])
     header = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 3 2 1\nencoding: raw\n"
     said = "Segment0_Name:=Tumour\nSegment0_LabelValue:=1\nSegment1_Name:=Liver\nSegment1_LabelValue:=2\n\n"
     (tmp_path / "a.seg.nrrd").write_bytes((header + said).encode() + bytes([0, 1, 2, 0, 0, 0]))
     data = bare_masks(tmp_path, organs)
     assert data[0].truth.class_map().tolist() == [[[0, 2, 1], [0, 0, 0]]]
+    said = "Segment2_Name:=Vessel\nSegment2_LabelValue:=3\n" + said  # no voxel shows it
+    (tmp_path / "a.seg.nrrd").write_bytes((header + said).encode() + bytes([0, 1, 2, 0, 0, 0]))
+    assert bare_masks(tmp_path, organs)[0].truth.class_map().tolist() == [[[0, 2, 1], [0, 0, 0]]]
+    (tmp_path / "a.seg.nrrd").write_bytes((header + said).encode() + bytes([0, 1, 2, 3, 0, 0]))
+    with pytest.raises(FormatError, match="names a segment 'Vessel', but the classes are background, liver, tumour"):
+        bare_masks(tmp_path, organs)[0]
+    (tmp_path / "a.seg.nrrd").write_bytes((header + said).encode() + bytes([0, 1, 2, 0, 0, 0]))
+    data = bare_masks(tmp_path, Classes.of(["class_0", "class_1", "class_2", "class_3"]))
+    assert data[0].truth.class_map().tolist() == [[[0, 1, 2], [0, 0, 0]]]
+    assert "names 'Tumour', 'Liver', 'Vessel', no class of the truth: its numbers count" in caplog.text

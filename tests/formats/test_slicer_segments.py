@@ -3,15 +3,16 @@
 import gzip
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from segwright.codecs.volume_file import write_volume
-from segwright.core import Grid
+from segwright.core import Classes, Grid, Segmentation
 from segwright.core.errors import FormatError
-from segwright.formats import open_dataset
-from segwright.formats.slicer_segments import Segment, named_classes, segments_of
+from segwright.formats import open_dataset, volume
+from segwright.formats.slicer_segments import Segment, classes_of_segments, segments_of
 
 SHAPE = (2, 3, 4)
 TAGS = "Segmentation.Status:completed|TerminologyEntry:General~SCT^85756007^Tissue~SCT^10200004^Liver~^^~Anatomy~^^~^^|"
@@ -114,7 +115,7 @@ def test_without_a_name_the_type_counts_then_the_id(tmp_path, numbers):
                         "Segment1_LabelValue": 2})  # fmt: skip
     segments = segments_of(path)
     assert segments == (Segment("Liver", 0, 1, (128, 255, 0)), Segment("S_7", 0, 2, None))
-    classes = named_classes(segments)
+    classes = classes_of_segments(segments)
     assert classes.names == ("background", "Liver", "S_7") and classes.colors[1] == (128, 255, 0)
     assert segments_of(tmp_path / "a.nii.gz") == ()
 
@@ -157,6 +158,24 @@ def test_a_classes_json_of_other_names_decides_by_number(tmp_path, numbers, capl
         data = open_dataset(tmp_path)
     assert "all masks are read by the numbers there, not by names" in caplog.text
     assert np.array_equal(data[0].truth.class_map(), numbers[0])
+
+
+# By a law
+
+
+def test_a_mask_that_is_written_is_read_by_its_names(tmp_path):
+    classes = Classes.of(["background", "Zebra", "ape"], colors=[(0, 0, 0), (10, 200, 30), (1, 2, 3)])
+    class_map = np.random.default_rng(0).integers(-1, 3, SHAPE)
+    image(tmp_path, "a")
+    source = volume.read(tmp_path / "images/a.nrrd")
+    source = replace(source, image_files={"a": tmp_path / "images/a.nrrd"})
+    path = volume.write_mask(tmp_path / "masks", replace(source[0], truth=Segmentation.semantic(class_map, classes)), source)
+    assert [segment.name for segment in segments_of(path)] == ["Zebra", "ape", "void"]
+    data = open_dataset(tmp_path)
+    assert data.classes.names == ("background", "ape", "Zebra") and data.classes.colors[2] == (10, 200, 30)
+    assert np.array_equal(data[0].truth.class_map(), np.array([-1, 0, 2, 1])[class_map + 1])
+    written = Segmentation.semantic(np.maximum(class_map, 0), Classes.of(["sky", "b", "c"]))  # 0 can be no segment
+    assert segments_of(volume.write_mask(tmp_path / "masks", replace(source[0], truth=written), source)) == ()
 
 
 # By its messages

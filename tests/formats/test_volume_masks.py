@@ -75,7 +75,7 @@ def test_a_mask_that_is_the_same_at_each_time_is_one(tmp_path):
     put(tmp_path, np.repeat(LABELS[None], 4, axis=0))
     assert np.array_equal(open_dataset(tmp_path)[0].truth.class_map(), LABELS)
     put(tmp_path, np.stack([LABELS, LABELS[::-1]]))
-    with pytest.raises(FormatError, match="holds 2 masks that differ, along its fourth axis"):
+    with pytest.raises(FormatError, match="holds 2 masks that differ, as channels or along a fourth axis"):
         open_dataset(tmp_path)
 
 
@@ -105,6 +105,22 @@ def test_objects_may_be_void_too(tmp_path):
     (tmp_path / "classes.json").write_text('{"classes": ["background", "cell"], "masks": "instances", "ignore_index": -1}')
     truth = open_dataset(tmp_path)[0].truth
     assert truth.instance_ids.tolist() == [0, 1, 2, 4] and (truth.planes == VOID).sum() == 15
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64, np.float64])
+def test_numbers_beyond_16_bits_are_objects(tmp_path, dtype):
+    labels = LABELS.astype(np.int64)
+    labels[labels == 4] = 2_000_000_000
+    labels[labels == 2] = 70_000
+    put(tmp_path, labels.astype(dtype)[None])
+    truth = open_dataset(tmp_path)[0].truth
+    assert truth.classes.names == ("background", "object") and truth.instance_ids.tolist() == [0, 1, 70_000, 2_000_000_000]
+    assert truth.areas().tolist() == [(labels == number).sum() for number in (0, 1, 70_000, 2_000_000_000)]
+    (tmp_path / "classes.json").write_text('{"classes": ["cell"], "masks": "instances"}')
+    assert open_dataset(tmp_path)[0].truth.instance_ids.tolist() == [1, 70_000, 2_000_000_000]
+    (tmp_path / "classes.json").write_text('["a", "b"]')
+    with pytest.raises(FormatError, match='0..2000000000; renumber them 0..65535, or write "masks": "instances"'):
+        open_dataset(tmp_path)[0]
 
 
 def test_what_masks_mean_and_whether_names_count(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segwright.codecs.tag_table import refused
 from segwright.codecs.volume_header import FAR, SHEAR, STEP, Layout, check_spacing, open_binary, times
 from segwright.core.errors import FormatError
 
@@ -36,7 +37,10 @@ def nifti(path: Path) -> Layout:
     order = "<" if data[:4] == b"\x5c\x01\0\0" else ">"
     if struct.unpack(f"{order}i", data[:4])[0] != 348 or data[344:347] != b"n+1":
         kind = ", but NIfTI-2" if data[4:7] == b"n+2" else ", but half of a .hdr/.img pair" if data[344:347] == b"ni1" else ""
-        raise FormatError(f"{path} is no NIfTI-1 file{kind}; save it again as .nii.gz, for example with SimpleITK or nibabel")
+        raise FormatError(
+            f"{path} is no NIfTI-1 file{kind}; save it again as such, for example with "
+            "nibabel.Nifti1Image.from_image(nibabel.load(old)).to_filename(new)"
+        )
     axes, *sides = struct.unpack(f"{order}8h", data[40:56])
     code, bits = struct.unpack(f"{order}2h", data[70:74])
     pixdim = struct.unpack(f"{order}8f", data[76:108])
@@ -47,16 +51,16 @@ def nifti(path: Path) -> Layout:
     if sum(side > 1 for side in sides[3:]) > 1:
         raise FormatError(f"{path} has {axes} axes of {sides}; one axis after x, y, z is read, as channels: split the file")
     if code in NIFTI_COMPLEX:
-        raise FormatError(f"{path} holds complex numbers (NIfTI type {code}), real ones are needed; save their magnitude")
+        raise refused(path, "NIfTI", "datatype 32, 1792, 2048, complex", f"its datatype is {code}, complex numbers")
     if code not in NIFTI_TYPES or bits != (np.dtype(NIFTI_TYPES[code]).itemsize * 8 * NIFTI_COLORS.get(code, 1)):
-        raise FormatError(f"{path}: its pixels are of NIfTI type {code} with {bits} bits; save it with integers or floats")
+        raise refused(path, "NIfTI", "datatype, others", f"its datatype is {code} with {bits} bits")
     check_spacing(path, pixdim[1 : min(axes, 3) + 1])
     if not math.isfinite(start) or start < 348 or start != int(start):
         raise FormatError(f"{path}: its pixels start at byte {start} (vox_offset); copy it again")
     if not slope or not math.isfinite(slope) or code in NIFTI_COLORS:  # the standard: then nothing is scaled
         slope, inter = 1.0, 0.0
     if not math.isfinite(inter):
-        raise FormatError(f"{path}: its values are scaled by {slope:g} and {inter} (scl_slope, scl_inter); correct the header")
+        raise refused(path, "NIfTI", "scl_inter NaN or infinite", f"its scl_slope is {slope:g} and its scl_inter {inter}")
     dtype, colors = np.dtype(order + NIFTI_TYPES[code]), NIFTI_COLORS.get(code)
     stored = (*sides[::-1], *((colors,) if colors else ()))
     axis = len(stored) - 1 if colors else None

@@ -11,9 +11,9 @@ import gzip
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import BinaryIO
 from uuid import uuid4
 
@@ -81,8 +81,10 @@ def layout_of(path: Path) -> Layout:
     raise FormatError(f"{path} does not end like a volume file; {', '.join(SUFFIXES)} can be read")
 
 
-def write_volume(path: Path | str, array: np.ndarray, grid: Grid) -> None:
+def write_volume(path: Path | str, array: np.ndarray, grid: Grid, notes: Mapping[str, str] = MappingProxyType({})) -> None:
     """Write values (C, *S) in the format that the name ends like, whole or not at all. `read_volume` gives them back.
+
+    `notes` are kept by NRRD alone, as name:=value.
 
     Values and dtype are kept. So are spacing and affine: by MetaImage and NRRD to 1e-15, by NIfTI to float32 (1e-7 of the
     spacing, the direction and the distance to the world's origin). Where the grid has no spacing it becomes 1 mm; where
@@ -105,6 +107,9 @@ def write_volume(path: Path | str, array: np.ndarray, grid: Grid) -> None:
     check_utf8(path)  # SimpleITK would end the process
     itk = _simple_itk()
     image = _image(itk, path, np.ascontiguousarray(array, array.dtype.newbyteorder("=")), grid, suffix in NIFTI_SUFFIXES)
+    if suffix in NRRD_SUFFIXES:
+        for name, value in notes.items():
+            image.SetMetaData(name, value)
     folder = path.parent / f".{path.name[:50]}.{uuid4().hex}"  # 50: names longer than 255 bytes are refused
     try:
         folder.mkdir(parents=True)

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from segwright.codecs.tag_table import refused
 from segwright.core.errors import FormatError
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -182,10 +183,7 @@ def _nrrd_unit(path: Path, fields: dict[str, str]) -> float:
     found = {MM.get(unit) for unit in units} or {1.0}
     size = found.pop()
     if found or size is None:
-        raise FormatError(
-            f"{path}: its {'space units' if name == 'spaceunits' else name} are {fields[name][:60]}; one unit of length for "
-            'all axes, such as "mm" or "um", is needed: correct the header'
-        )
+        raise refused(path, "NRRD", "space units, units, others", f"its {name.replace('ceu', 'ce u')} are {fields[name]:.60}")
     return size
 
 
@@ -195,9 +193,9 @@ def _nrrd_place(path: Path, fields: dict[str, str], kinds: list[str]) -> tuple[i
     given = fields.get("spacedirections")
     unread = [kind for kind in kinds if kind in UNREAD_KINDS]
     if unread:
-        raise FormatError(f"{path}: an axis of its pixels is of kind {unread[0]!r}, which is not read; save plain numbers")
+        raise refused(path, "NRRD", "kinds, complex, HSV, XYZ, quaternion", f"an axis of its pixels is of kind {unread[0]}")
     if given is None and "spacings" not in fields and "axismins" in fields:
-        raise FormatError(f"{path}: it says axis mins and no spacings, which is not read; write spacings into the header")
+        raise refused(path, "NRRD", "axis mins without spacings", f"its axis mins are {fields['axismins']:.60}")
     if given is not None:
         vectors = [
             None if word == "none" else _numbers(path, "space directions", word.strip("()").replace(",", " "))
@@ -283,13 +281,10 @@ def _meta_unit(path: Path, fields: dict[str, str]) -> float:
     """Millimetres of the unit of length in a MetaImage header, which is also checked for values that ask to be scaled."""
     for name, plain in (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0)):
         if _numbers(path, name, fields.get(name, str(plain))) != [plain]:
-            raise FormatError(
-                f"{path}: its {name} is {fields[name][:60]}, which most programs pass over, so that its values are not clear; "
-                f"scale the values and write {plain:g} there"
-            )
+            raise refused(path, "MetaImage", "ElementToIntensityFunctionSlope, Offset", f"its {name} is {fields[name]:.60}")
     size = MM.get(_utf8(fields.get("DistanceUnits", "")).lower())
     if size is None:
-        raise FormatError(f"{path}: its DistanceUnits are {fields['DistanceUnits'][:60]!r}; write mm, um or cm there")
+        raise refused(path, "MetaImage", "DistanceUnits, others", f"its DistanceUnits are {fields['DistanceUnits']:.60}")
     return size
 
 

@@ -4,9 +4,10 @@
 
 A number k is class k of the truth, where classes that are all things have the background before them, and 255 is void. Of two
 classes, masks of 0 and one other number are the first and the second; and where the second is a thing, the numbers of a 16-bit
-mask are its objects. Masks that name their segments (.seg.nrrd) are read by these names.
+mask are its objects. Masks that name their segments (.seg.nrrd) are read by these names where the truth has any of them.
 """
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from segwright.codecs.image_file import JPEG_SUFFIXES, SUFFIXES
 from segwright.core import Classes, Dataset, Sample
+from segwright.core.classes import plain
 from segwright.data.background import Background
 from segwright.formats.image_index import natural, safe_key
 from segwright.formats.label_encoding import VOID_8_BIT, Meaning, guess_meaning, meaning_of
@@ -22,6 +24,8 @@ from segwright.formats.pairing import IMAGE_FOLDERS, Files
 from segwright.formats.slicer_segments import segments_of
 from segwright.formats.volume import volumes_below
 from segwright.formats.volume_masks import guessed, read_mask_volume, read_number_volume
+
+log = logging.getLogger(__name__)
 
 FOLDER = "masks"
 SOURCE = "the truth, as no classes.json lies beside the masks,"  # for messages
@@ -77,6 +81,11 @@ class _Volumes:
     meaning: Meaning
 
     def __call__(self, key: str) -> Sample:
-        mask = read_mask_volume(self.files[key])
+        known = {plain(name) for name in self.meaning.classes.names}
+        named = [segment.name for segment in segments_of(self.files[key])]
+        is_strange = bool(named) and not any(plain(name) in known for name in named)
+        if is_strange:
+            log.warning("%s names %s, no class of the truth: its numbers count", self.files[key], ", ".join(map(repr, named)))
+        mask = read_mask_volume(self.files[key], is_named=not is_strange)
         truth, left_out = mask.truth(self.meaning)
         return Sample(key, np.zeros((0, *mask.grid.shape), np.uint8), mask.grid, truth, left_out)

@@ -71,7 +71,7 @@ class Reader:
     def __call__(self, key: str) -> Sample:
         ordered = self.slices[key] if len(self.slices[key]) == 1 else in_order(self.slices[key])
         image, grid = read_series(ordered)
-        truth, left_out = None, {}
+        truth, left_out = None, dict[str, int]()
         if self.segmentations.get(key):
             truth, empty = _truth(self.segmentations[key], ordered, grid.shape, self.classes)
             left_out |= {"segments without a pixel": empty} if empty else {}
@@ -241,9 +241,9 @@ def _classes(segments: Sequence[_Segment]) -> Classes:
     if not segments:
         return Classes.of(["nothing"])
     known = spellings(segment.name for segment in segments)
-    for names in known.values():
-        if len(names) > 1:
-            log.warning("labels of segments are taken for one: %s", ", ".join(map(repr, names)))
+    for several in known.values():
+        if len(several) > 1:
+            log.warning("labels of segments are taken for one: %s", ", ".join(map(repr, several)))
     things = {plain(segment.name) for segment in segments if segment.number is not None}
     colors = {plain(segment.name): segment.color for segment in reversed(segments) if segment.color}
     names = {name: first for name, (first, *_) in known.items()}

@@ -95,7 +95,7 @@ class Meaning:
 
     def class_map(self, mask: np.ndarray, path: Path) -> np.ndarray:
         """The class (or VOID or NOTHING) that each number of an integer mask (*S) stands for, int32; raises as `maps`."""
-        class_map = self.class_of[mask]
+        class_map = self.class_of[mask if mask.dtype.itemsize < 4 else np.where(mask > MAX_VALUE, 1, mask)]  # objects alone
         if class_map.min(initial=0) == UNKNOWN:
             self._refuse(mask, class_map == UNKNOWN, path)
         return class_map
@@ -107,7 +107,12 @@ class Meaning:
             FormatError: a number is no class.
         """
         class_map = self.class_map(mask, path)
-        return to_segmentation(class_map, self._number_of[mask] if self.is_instances else None, self.classes)
+        if not self.is_instances:
+            return to_segmentation(class_map, None, self.classes)
+        if mask.dtype.itemsize < 4:
+            return to_segmentation(class_map, self._number_of[mask], self.classes)
+        numbers = np.where(mask > MAX_VALUE, mask, self._number_of[np.minimum(mask, MAX_VALUE)])
+        return to_segmentation(class_map, numbers, self.classes)
 
     def looking_at(self, masks: Iterable[Path]) -> "Meaning":
         """This, or the same for pictures of colours where the first of these masks that is not grey is one."""

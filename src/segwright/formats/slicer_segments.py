@@ -5,7 +5,8 @@
     Segment0_Layer:=0                the layer that it lies in; old files say neither: there, segment N is 1 in layer N
     Segment0_Color:=0.5 0.7 0.5      red, green and blue, 0..1
 
-Segments of different layers may overlap. Pixels of no segment are the class "background". Axes: P layers or planes, *S spatial.
+Segments of different layers may overlap. Pixels of no segment are the class "background", those of one called "void" are void.
+Axes: P layers or planes, *S spatial axes.
 """
 
 import re
@@ -18,15 +19,17 @@ import numpy as np
 
 from segwright.codecs.volume_file import layout_of
 from segwright.codecs.volume_header import NRRD_SUFFIXES, suffix_of
-from segwright.core import Classes, Segmentation
+from segwright.core import VOID, Classes, Segmentation
 from segwright.core.classes import BACKGROUND, background_of, plain, spellings
 from segwright.core.errors import FormatError
+from segwright.core.visualise import VOID_COLOR
 from segwright.formats.label_maps import NOTHING, to_segmentation
 
 FIELD = re.compile(r"Segment(\d{1,5})_(ID|Name|LabelValue|Layer|Color|Tags)")
 TERMINOLOGY = re.compile(
     r"TerminologyEntry:[^~]*~[^~]*~[^~^]*\^[^~^]*\^([^~^]+)~"
 )  # list ~ category ~ type, as code^scheme^name
+VOID_NAME = "void"
 UNKNOWN = NOTHING - 1  # class of a number that no segment has
 HIGHEST = 65_535  # number of a segment
 
@@ -82,17 +85,20 @@ def _segment(path: Path, index: int, fields: dict[str, str]) -> Segment:
     )
 
 
-def named_classes(segments: Iterable[Segment]) -> Classes:
-    """The classes that segments of several files name, in the order in which they are met, after the background."""
+def classes_of_segments(segments: Iterable[Segment]) -> Classes:
+    """The classes that segments of several files name, after the background in the order of their names.
+
+    So they have the same numbers in two sets of the same classes, whatever their files are called.
+    """
     segments = [*segments]
-    names = {name: first for name, (first, *_) in spellings(segment.name for segment in segments).items()}
-    names = ({} if BACKGROUND in names else {BACKGROUND: BACKGROUND}) | names
+    known = spellings(segment.name for segment in segments)
+    names = {BACKGROUND: BACKGROUND} | {name: known[name][0] for name in sorted(known) if name != VOID_NAME}
     colors = {plain(segment.name): segment.color for segment in reversed(segments) if segment.color is not None}
     distinct = Classes.of([*names.values()]).colors
     return Classes.of([*names.values()], colors=[colors.get(name, color) for name, color in zip(names, distinct, strict=True)])
 
 
-def segmentation(
+def truth_of_segments(
     layers: np.ndarray, segments: tuple[Segment, ...], classes: Classes, path: Path
 ) -> tuple[Segmentation, dict[str, int]]:
     """The segments of a file with layers of numbers (P, *S) as segments of the classes of their names, and what is left out.
@@ -107,6 +113,11 @@ def segmentation(
         class_of = np.full(HIGHEST + 1, UNKNOWN, np.int32)
         class_of[0] = NOTHING
         for segment in here:
+            if plain(segment.name) == VOID_NAME:
+                class_of[segment.number] = VOID
+                continue
+            if plain(segment.name) not in class_ids and not (numbers == segment.number).any():
+                continue
             if plain(segment.name) not in class_ids:
                 known = ", ".join(classes.names[:10])
                 raise FormatError(f"{path} names a segment {segment.name!r}, but the classes are {known}; add it or rename it")
@@ -123,10 +134,29 @@ def segmentation(
     return _in_planes(class_maps, classes), {"segments without a voxel": empty} if empty else {}
 
 
+def notes_of_segments(classes: Classes, values: np.ndarray, void: int) -> dict[str, str]:
+    """What a NRRD says of a map of class numbers as its segments; nothing where 0 is no background, as 0 is no segment."""
+    if background_of(classes) != 0:
+        return {}
+    said = [(classes.names[k], k, classes.colors[k]) for k in range(1, len(classes))]
+    said += [(VOID_NAME, void, VOID_COLOR)] if (values == void).any() else []
+    return {
+        f"Segment{index}_{key}": value
+        for index, (name, number, color) in enumerate(said)
+        for key, value in (
+            *(("ID", f"Segment_{number}"), ("Name", name), ("LabelValue", str(number)), ("Layer", "0")),
+            ("Color", " ".join(f"{part / 255:.6g}" for part in color)),
+        )
+    }
+
+
 def _in_planes(class_maps: np.ndarray, classes: Classes) -> Segmentation:
     """A segment for each class in maps (P, *S) that may overlap; in one plane where they do not."""
     for layer in range(1, len(class_maps)):
         class_maps[layer][(class_maps[:layer] == class_maps[layer]).any(axis=0)] = NOTHING  # two segments of one name
+    is_void = (class_maps == VOID).any(axis=0) & (class_maps < 0).all(axis=0)
+    class_maps[class_maps == VOID] = NOTHING
+    class_maps[0][is_void] = VOID
     background = background_of(classes)
     if background is not None:
         class_maps[0][(class_maps == NOTHING).all(axis=0)] = background

@@ -21,6 +21,7 @@ with 1 mm and the axes of the world. NIfTI holds no bool, float16 or complex num
 """
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -44,8 +45,10 @@ from segwright.formats.label_encoding import (
 from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segmentation
 from segwright.formats.pairing import IMAGE_FOLDERS, MASK_ENDING, Files, subfolders
 from segwright.formats.resume_journal import Journal, truth_of
+from segwright.formats.slicer_segments import notes_of_segments
 from segwright.formats.volume_masks import (
     MAX_NUMBER,
+    UNWRITTEN,
     check_same_grid,
     meaning_of_masks,
     read_mask_volume,
@@ -56,6 +59,7 @@ log = logging.getLogger(__name__)
 
 LOSES = "of overlapping segments the later covers the earlier"
 NUMBER_FOLDER = "instances"
+NAMES = re.compile(r".*\.(tsv|ctbl|label)|.*label.*\.(txt|json|csv)|dataset\.json", re.IGNORECASE)  # of files that name classes
 DETACHED = {".mhd": ".mha", ".nhdr": ".nrrd"}  # headers in files of their own; masks are one file
 
 
@@ -116,6 +120,10 @@ def read(path: Path | str) -> Dataset:
         files = {safe_key(stem): Files(None, mask) for stem, mask in masks.items()}
     drawn = [entry.mask for entry in files.values() if entry.mask]
     meaning, is_named = meaning_of_masks(drawn, written_meaning(root, is_above=True))
+    if not is_named and meaning.source == UNWRITTEN:
+        for file in {file for folder in (root, *{mask.parent for mask in drawn}) for file in folder.iterdir()}:
+            if NAMES.fullmatch(file.name):
+                log.warning("%s may name the classes, and is not read; write them into classes.json", file)
     if not meaning.is_instances and (root / NUMBER_FOLDER).is_dir():
         numbers = {safe_key(stem): file for stem, file in volumes_below(root / NUMBER_FOLDER).items()}
         files = {key: Files(entry.image, entry.mask, numbers.get(key)) for key, entry in files.items()}
@@ -167,14 +175,16 @@ def mask_path(folder: Path, key: str, source: Dataset) -> Path:
 def write_mask(folder: Path, sample: Sample, source: Dataset, *, palette: bool = False) -> Path:
     """Write the truth of a sample of `source` as a volume of class numbers, void the highest, on the grid of the image.
 
-    Volumes have no colours, whatever `palette` says.
+    A NRRD names the classes and their colours as 3D Slicer does; others have no colours, whatever `palette` says.
 
     Raises:
         OutputError: the place is not writable, or a map of classes cannot hold the truth.
         MissingExtraError: SimpleITK is not installed.
     """
     path = mask_path(folder, sample.key, source)
-    write_volume(path, mask_values(sample)[None], sample.grid)
+    values = mask_values(sample)
+    notes = notes_of_segments(truth_of(sample).classes, values, np.iinfo(values.dtype).max)
+    write_volume(path, values[None], sample.grid, notes)
     return path
 
 
@@ -195,7 +205,15 @@ def volumes_below(folder: Path) -> dict[str, Path]:
 
 
 def _has_volumes(folder: Path) -> bool:
-    return any(suffix_of(path) for path in folder.rglob("*"))
+    return any(suffix_of(path) or _is_half(path) for path in folder.rglob("*"))
+
+
+def _is_half(path: Path) -> bool:
+    """Whether a file is the header of a NIfTI or Analyze whose pixels lie in a file beside it."""
+    if path.suffix.lower() != ".hdr" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) in (b"\x5c\x01\0\0", b"\0\0\x01\x5c")  # its length, 348
 
 
 def _only_folder(root: Path, names: Sequence[str], what: str, dropped: frozenset[str]) -> dict[str, Path]:
@@ -204,6 +222,12 @@ def _only_folder(root: Path, names: Sequence[str], what: str, dropped: frozenset
     if len(filled) != 1:
         problem = f"has several folders of {what}" if filled else f"has no folder of {what} that holds volumes ({found(root)})"
         raise FormatError(f"{root} {problem}; put them into {what}/, as .nii.gz, .nrrd or .mha")
+    half = next(filter(_is_half, filled[0].rglob("*")), None)
+    if half is not None:
+        raise FormatError(
+            f"{half} is half of a pair of .hdr and .img, which is not read; save both as one file, for example with "
+            "nibabel.Nifti1Image.from_image(nibabel.load(pair)).to_filename('name.nii.gz'), and remove the pair"
+        )
     return {stem: path for stem, path in volumes_below(filled[0]).items() if safe_key(stem) not in dropped}
 
 

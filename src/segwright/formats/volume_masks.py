@@ -16,11 +16,12 @@ from segwright.core import Grid, Segmentation
 from segwright.core.classes import plain, spellings
 from segwright.core.errors import FormatError
 from segwright.formats.label_encoding import MAX_VALUE, VOID_8_BIT, VOID_16_BIT, Meaning, meaning_of, present
-from segwright.formats.slicer_segments import Segment, named_classes, segmentation, segments_of
+from segwright.formats.slicer_segments import Segment, classes_of_segments, segments_of, truth_of_segments
 
 log = logging.getLogger(__name__)
 
 MAX_NUMBER = np.iinfo(np.int32).max
+UNWRITTEN = "the rule for masks without classes.json"
 APART = 1e-3  # of a voxel, between two grids that are taken for one: NIfTI's float32 leaves less
 
 
@@ -40,7 +41,7 @@ class MaskVolume:
             FormatError: a name or a number is no class, there are several layers without names or several negative numbers.
         """
         if self.segments:
-            return segmentation(self.layers, self.segments, meaning.classes, self.path)
+            return truth_of_segments(self.layers, self.segments, meaning.classes, self.path)
         numbers = self.numbers(MAX_NUMBER if meaning.is_instances else MAX_VALUE)
         is_void = numbers < 0
         if not is_void.any():
@@ -57,15 +58,16 @@ class MaskVolume:
         """The only layer, of which the numbers 0..highest are classes or objects, and one negative number is void."""
         if len(self.layers) > 1 and not (self.layers[1:] == self.layers[:1]).all():
             raise FormatError(
-                f"{self.path} holds {len(self.layers)} masks that differ, along its fourth axis; one number per voxel is "
-                "needed: if that axis is time, save each time point as a file of its own beside its image, for example with "
+                f"{self.path} holds {len(self.layers)} masks that differ, as channels or along a fourth axis; one number per "
+                "voxel is needed: if that axis is time, save each time point as a file of its own beside its image, as with "
                 "nibabel.four_to_three; if it holds a channel for each class, save the argmax along it"
             )
         numbers = self.layers[0]
         low, high = int(numbers.min()), int(numbers.max())
         if high > highest:
-            raise FormatError(f"{self.path} holds the numbers {low}..{high}; renumber them 0..{highest}")
-        below = np.unique(numbers[numbers < 0]) if low < 0 else []
+            objects = ', or write "masks": "instances" into classes.json if each is one object' if highest == MAX_VALUE else ""
+            raise FormatError(f"{self.path} holds the numbers {low}..{high}; renumber them 0..{highest}{objects}")
+        below = np.unique(numbers[numbers < 0]) if low < 0 else np.zeros(0)
         if len(below) > 1:
             raise FormatError(
                 f"{self.path} holds {len(below)} negative numbers, {low}..{below[-1]}; one may be there, for void: "
@@ -150,9 +152,11 @@ def meaning_of_masks(masks: Sequence[Path], written: Meaning | None) -> tuple[Me
 
 
 def guessed(masks: Iterable[np.ndarray]) -> Meaning:
-    """What the numbers 0..65535 of these masks mean where nobody says it; the rule is in the docstring of the module."""
+    """What the numbers of these masks mean where nobody says it; volume.py has the rule."""
     values = np.zeros(0, np.int64)
     for mask in masks:
+        if mask.max(initial=0) > MAX_VALUE:
+            return meaning_of({"classes": ["background", "object"], "masks": "instances"}, UNWRITTEN)
         values = np.union1d(values, present(mask))
     nonzero = values[values > 0]
     if len(nonzero) <= 1:
@@ -161,7 +165,7 @@ def guessed(masks: Iterable[np.ndarray]) -> Meaning:
         highest = int(nonzero[nonzero != VOID_8_BIT].max())
         names = [f"class_{k}" for k in range(highest + 1)]
         content = {"classes": names, "ignore_index": VOID_8_BIT if highest < VOID_8_BIT else VOID_16_BIT}
-    return meaning_of(content, "the rule for masks without classes.json")
+    return meaning_of(content, UNWRITTEN)
 
 
 def _guessed(masks: Sequence[Path]) -> Meaning:
@@ -170,7 +174,7 @@ def _guessed(masks: Sequence[Path]) -> Meaning:
 
     def numbers() -> Iterator[np.ndarray]:
         for path in masks:
-            mask = read_mask_volume(path, is_named=False).numbers(MAX_VALUE)
+            mask = read_mask_volume(path, is_named=False).numbers(MAX_NUMBER)
             lowest.setdefault(int(mask.min()), path)
             yield np.maximum(mask, 0)
 
@@ -189,7 +193,10 @@ def _of_names(masks: Sequence[Path], named: Mapping[Path, tuple[Segment, ...]]) 
             f"{without} does not say what its numbers mean, {min(named)} does, by the names of segments; write the classes and "
             'their numbers in such files into classes.json: {"classes": ["background", "liver"], "values": [0, 1]}'
         )
-    content = {"classes": list((classes := named_classes(chain(*named.values()))).names), "palette": classes.palette.tolist()}
+    content = {
+        "classes": list((classes := classes_of_segments(chain(*named.values()))).names),
+        "palette": classes.palette.tolist(),
+    }
     several = [names for names in spellings(segment.name for segment in chain(*named.values())).values() if len(names) > 1]
     if several:
         log.warning("names of segments are taken for one: %s", "; ".join(", ".join(map(repr, names)) for names in several))
