@@ -214,11 +214,8 @@ def test_an_order_that_is_out_of_date(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ("0 0.5 0.5 0.2 0.1", "line 1 has five numbers: that is a box, and boxes are no masks; give labels for segmentation"),
         (SQUARE + "0 0.5 0.5 0.2", "line 2 has 3 numbers after the class; x and y of three or more corners"),
-        ("0 0 0 1 1 0 1 0.5", "has 7 numbers after the class"),
-        ("2 0 0 1 1 0 1", "has the class 2; names has the classes 0..1: correct one of them"),
-        ("-1 0 0 1 1 0 1", "has the class -1"),
+        ("0 0 0 1 1 0 1 0.5", "has 7 numbers after the class.*: remove a score at its end, or write the kpt_shape"),
         ("0.5 0 0 1 1 0 1", "a class number and the corners x y x y"),
         ("0 0 0 1 1 0 a", "is '0 0 0 1 1 0 a'; a class number"),
         ("0 0 0 640 1 0 1", r"no shares of the image \(0..1\); divide x by its width"),
