@@ -20,7 +20,7 @@ def test_a_data_set_without_loss(tmp_path):
     assert result.exit_code == 0, result.output
     assert f"2 samples in {tmp_path / 'new'}, 2 without loss; mean IoU 1.000000" in result.stdout
     lines = (tmp_path / "a.csv").read_text().splitlines()
-    assert lines == ["key,iou,reasons,notes", "cells_0000,1.000000,,", "cells_0001,1.000000,,"]
+    assert lines == ["key,iou,reasons,notes,left_out", "cells_0000,1.000000,,,", "cells_0001,1.000000,,,"]
 
 
 def test_what_is_lost_is_told(tmp_path):

@@ -1,6 +1,8 @@
 """A zoo of broken data sets: each disease by its name and by no other, and after its remedy no longer."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image
 from segwright.codecs.image_file import write_picture, write_values
 from segwright.core.errors import FormatError
 from segwright.data.splits import open_splits
-from segwright.formats import mask_folder, synthetic
+from segwright.formats import coco, mask_folder, open_dataset, readers, synthetic
 from segwright.inspection.finding import MEANING
 from segwright.inspection.fixes import write_config
 from segwright.inspection.inspect import inspect
@@ -269,8 +271,55 @@ def clip(patient):
             path.rename(path.with_name(f"drive{drive}_{100 + index}{path.suffix}"))
 
 
+def annotated(patient, change):
+    """The set as COCO's, in which every third annotation is changed, and all where `change` says so by its result."""
+    mask_data, drawn = open_dataset(patient.root), patient.root.with_name("drawn")
+    coco.write(drawn, mask_data)
+    shutil.rmtree(patient.root)
+    drawn.rename(patient.root)
+    for path in (patient.root / "annotations").iterdir():
+        content = json.loads(path.read_text())
+        for entry in content["annotations"][:: change.step]:
+            change.one(entry)
+        path.write_text(json.dumps(content))
+
+
+def larger(patient):
+    """Polygons of images five times the size."""
+    annotated(patient, SimpleNamespace(step=1, one=lambda entry: entry.update(segmentation=moved(entry, 5, 60))))
+
+
+def some_outside(patient):
+    annotated(patient, SimpleNamespace(step=5, one=lambda entry: entry.update(segmentation=moved(entry, 1, -200))))
+
+
+def boxes_alone(patient):
+    annotated(patient, SimpleNamespace(step=5, one=lambda entry: entry.update(segmentation=[])))
+
+
+def unlisted(patient):
+    annotated(patient, SimpleNamespace(step=2, one=lambda entry: entry.update(category_id=99)))
+
+
+def moved(entry, times, by):
+    """The polygon of the box of an annotation, which is drawn elsewhere."""
+    left, top, width, height = entry["bbox"]
+    corners = ((left, top), (left + width, top), (left + width, top + height), (left, top + height))
+    return [[times * value + by for corner in corners for value in corner]]
+
+
+def all_empty(patient):
+    patient.name(["background", "road", "car"])
+    patient.each_mask(np.zeros_like)
+
+
 GOES, NOTE, STAYS = "goes", "note", "stays"
 ZOO = [
+    (larger, "objects-outside", "error", STAYS),
+    (some_outside, "objects-outside", "warning", STAYS),
+    (boxes_alone, "left-out", "warning", STAYS),
+    (unlisted, "left-out", "error", STAYS),
+    (all_empty, "empty-masks", "error", STAYS),
     (masks_0_255, "masks-0-255", "error", GOES),
     (masks_0_255_ignored, "masks-0-255", "error", GOES),
     (masks_0_255_unnamed, "masks-0-255", "note", GOES),
@@ -340,6 +389,12 @@ def test_a_clean_set_gives_no_finding(clean):
     report = inspect(clean.root)
     assert report.findings == () and report.parts == {"train": 30, "val": 8} and report.looked_at == report.count == 38
     assert write_config(report)[1] == [] and not (clean.root / "dataset.toml").exists()
+
+
+@pytest.mark.parametrize("format", ["coco", "cvat", "datumaro", "geojson", "label_studio", "labelme", "yolo"])
+def test_a_clean_set_of_drawn_shapes_gives_no_finding(clean, tmp_path, format):
+    readers()[format].write(tmp_path / "drawn", open_dataset(clean.root))
+    assert inspect(tmp_path / "drawn").findings == ()
 
 
 def test_drawn_streets_as_train_and_val_are_clean(tmp_path):

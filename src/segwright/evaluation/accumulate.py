@@ -123,6 +123,7 @@ class Counter:
         """What one must know of a pair to understand these metrics."""
         names = self.metrics.keys()
         found = [remark for remark in pair.remarks if not names.isdisjoint(CONCERNS.get(remark, names))]
+        found += [f"Annotations of the truth are left out, as they are {reason}" for reason in pair.sample.left_out]
         needs_spacing = any(getattr(metric, "NEEDS_SPACING", False) for metric in self.metrics.values())
         return found + [NO_SPACING] * (needs_spacing and pair.sample.grid.spacing_mm is None)
 

@@ -14,7 +14,7 @@ Axes: V corners, N shapes, (H, W) pixels, R runs.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -47,6 +47,11 @@ def of_kind(kind: str) -> str:
 def of_category(category: object) -> str:
     """The reason of an annotation whose category the file does not list."""
     return f"of the category {category!s:.{SHOWN}}, which is not listed"
+
+
+def told(left_out: Mapping[str, int]) -> str:
+    """How many annotations are no segment, in words, the most first: "3 outside the image, 1 without a label"."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items(), key=lambda entry: -entry[1]))
 
 
 def is_polygon(kind: str, corners: int) -> bool:
