@@ -208,6 +208,29 @@ def test_an_order_that_is_out_of_date(tmp_path, caplog):
     assert "all does not name the images that are there" in caplog.text
 
 
+def test_what_becomes_no_segment_is_counted(tmp_path):
+    lines = ["0 .5 .5 .2 .1", "1 .5 .5 .2 .1 .9", "0 .1 .1", "0", "7 0 0 1 1 0 1", "-1 .5 .5 .2 .1", "0 1.2 0 1.4 0 1.4 1"]
+    add(yaml(tmp_path), "images/a.png", "\n".join(lines) + "\n" + SQUARE)
+    sample = read(tmp_path)[0]
+    assert len(sample.truth) == 1 and sample.left_out == {
+        "given as a box without a mask": 2,
+        "with fewer than three corners": 2,
+        "of the category 7, which is not listed": 1,
+        "of the category -1, which is not listed": 1,
+        "outside the image": 1,
+    }
+
+
+def test_boxes_with_points_and_turned_boxes(tmp_path):
+    pose, turned = "0 .5 .5 .2 .1 .4 .4 2 .6 .6 1", "0 0 0 1 0 1 1 0 1"  # a turned box is its four corners
+    text = "train: images\nnames: [road, car]\nkpt_shape: {}\n"
+    add(yaml(tmp_path, text.format("[2, 3]")), "images/a.png", f"{pose}\n{turned}")
+    sample = read(tmp_path)[0]
+    assert len(sample.truth) == 1 and sample.left_out == {"given as a box without a mask": 1}
+    with pytest.raises(FormatError, match="kpt_shape is 'x'; .points, 2 or 3 numbers of each. is needed"):
+        read(yaml(tmp_path, text.format("x")))
+
+
 # By its messages
 
 

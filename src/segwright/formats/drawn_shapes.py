@@ -1,13 +1,20 @@
-"""Drawn shapes to pixels by one rule in every format, and a count of the annotations that become no segment, by the reason.
+"""What a drawn shape means, in every format, and the count of the annotations that become no segment, by the reason.
 
-    polygon, box, circle, ellipse, mask, brush    their pixels; boxes and ellipses also turned, in degrees clockwise
-    any other kind with three or more corners     the polygon of its corners: turned boxes of X-AnyLabeling, quadrilaterals
-    line, polyline, points, keypoints, skeleton   no pixel: counted
-    cuboid, tag, caption, choice, ...             no region of the image: counted
-    the box that a format keeps beside its masks  no shape but a summary: where there is no mask, counted (COCO, Datumaro, YOLO)
+    polygon, also several, or with holes       the pixels whose centres lie inside
+    box that somebody drew (labelme, CVAT,     the same, of its four corners; CVAT turns it by degrees clockwise around its
+        Label Studio), turned or not           centre, Label Studio around its left upper corner, the others give the corners
+    circle, ellipse, turned or not             the pixels whose centres lie inside
+    mask, brush, run lengths                   its pixels
+    other kinds with three or more corners     the polygon of the corners: rotation and quadrilateral of X-AnyLabeling
+    line, polyline, points, skeleton           no pixel: counted
+    cuboid, tag, caption, choice, relation     no region of the image: counted
+    box that a format keeps beside its masks   no shape, but what is known of one: where there is no mask, counted (COCO,
+                                               Datumaro, YOLO; the XML of VOC is not read)
 
-A region without a pixel in the image is no segment either, because it lies outside, because it is thinner than the distance of
-pixel centres, or because corners are missing. Each annotation is counted once, under the first reason that holds.
+A region is no segment either where it lies outside of the image, has no pixel, fewer than three corners, no label, or a
+category that the file does not list. Each annotation is counted once: in `Sample.left_out`, as a lost segment by `segwright
+convert`, as a finding of `segwright inspect`, in the notes of `evaluate` and `metrics`, and in the log of `fit` and `plan`.
+Errors are a class that a classes.json lacks, damaged numbers, and an image of another size than its annotations say.
 
 Axes: V corners, N shapes, (H, W) pixels, R runs.
 """
