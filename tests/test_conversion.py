@@ -134,6 +134,8 @@ def test_what_became_no_segment_is_lost():
     change = compare_samples(before, sample([[[1, 1, 0, 0]]], [1], [1]))
     assert change.iou == 0.25 and change.reasons == ("annotations became no segment",)
     assert change.left_out == {"outside the image": 2, "without a pixel": 1}
+    tagged = compare_samples(replace(before, left_out={"about the image as a whole": 2}), before)
+    assert (tagged.iou, tagged.reasons, tagged.notes) == (1, (), ("tags, captions and the like are not kept",))
     nothing = replace(sample([[[0, 0, 0, 0]]], [], []), left_out={"outside the image": 2})
     assert compare_samples(nothing, sample([[[0, 0, 0, 0]]], [], [])).iou == 0
 

@@ -18,6 +18,7 @@ from segwright.core.atomic_files import remove, replace_file
 from segwright.core.errors import FormatError, OutputError, UnknownNameError
 from segwright.core.lookup import did_you_mean
 from segwright.formats import dataset_file, open_dataset, readers
+from segwright.formats.drawn_shapes import ABOUT_IMAGE, lost
 from segwright.formats.resume_journal import UNFINISHED
 
 OnSample = Callable[[str, int, int], None]
@@ -25,6 +26,7 @@ OnSample = Callable[[str, int, int], None]
 UNCHECKED = ".segwright-unchecked"  # a file in a data set that is written, until all of it was read back
 SAME_PLACE = 1e-3  # of a pixel: float32, which NIfTI stores, is 100 times finer; people and networks are coarser
 LEFT_OUT = "annotations became no segment"
+ABOUT_IMAGES = "tags, captions and the like are not kept"
 TALLIED = 1 << 22  # pairs of segments counted in a table of 32 MB; more are sorted instead
 
 
@@ -35,7 +37,7 @@ class Change:
     Segments are matched one to one, within their class, objects with objects; void counts as a segment, and what is not an
     object (stuff, crowds) is one segment per class. `iou` is the sum of the IoU of the pairs over the larger number of
     segments. `notes` tells of differences that are not in the pixels: object numbers, scores, pixel sizes, the image.
-    `left_out` counts the annotations of the source that no segment came of, by the reason: each is a segment that was lost.
+    `left_out` counts the annotations of the source that no segment came of, by the reason: each of an object is a segment lost.
     """
 
     key: str
@@ -140,7 +142,8 @@ def compare_samples(before: Sample, after: Sample) -> Change:
         return Change(before.key, float(is_same), tuple(reasons), tuple(notes))
     if before.truth.shape != after.truth.shape:
         raise FormatError(f"sample {before.key!r} is {before.truth.shape}, and came back as {after.truth.shape}")
-    iou, reasons, more = _compare(before.truth, after.truth, lost=sum(before.left_out.values()))
+    iou, reasons, more = _compare(before.truth, after.truth, lost(before.left_out))
+    notes += [ABOUT_IMAGES] if ABOUT_IMAGE in before.left_out else []
     return Change(before.key, iou, tuple(reasons), tuple(notes + more), before.left_out)
 
 
@@ -188,12 +191,12 @@ def _check(
     )
 
 
-def _compare(before: Segmentation, after: Segmentation, lost: int) -> tuple[float, list[str], list[str]]:
-    """IoU, reasons and notes, where so many annotations more became no segment; see Change."""
+def _compare(before: Segmentation, after: Segmentation, num_lost: int) -> tuple[float, list[str], list[str]]:
+    """IoU, reasons and notes, where so many annotations of objects became no segment; see Change."""
     number_of = {name: k for k, name in enumerate(dict.fromkeys((*before.classes.names, *after.classes.names)))}
     first, second = _groups(before, number_of), _groups(after, number_of)
     pairs = _matches(first, second)
-    count = max(len(first.areas), len(second.areas)) + lost
+    count = max(len(first.areas), len(second.areas)) + num_lost
     total = sum(iou for *_, iou in pairs)
     less, new = len(first.areas) - len(pairs), len(second.areas) - len(pairs)
     changed = sum(iou < 1 for *_, iou in pairs)
@@ -207,7 +210,7 @@ def _compare(before: Segmentation, after: Segmentation, lost: int) -> tuple[floa
         *(["segments have other pixels"] if changed else []),
         *(["void is not the same"] if not np.array_equal(before.planes[0] == VOID, after.planes[0] == VOID) else []),
         *(["pixels of several objects keep one of them"] if _depth(before) > _depth(after) else []),
-        *([LEFT_OUT] if lost else []),
+        *([LEFT_OUT] if num_lost else []),
     ]
     notes = []
     if {*before.classes.names} != {*after.classes.names}:

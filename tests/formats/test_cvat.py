@@ -137,7 +137,7 @@ def test_boxes_are_regions_and_what_is_none_is_counted(tmp_path):
     assert [sample.truth.classes.names[k] for k in sample.truth.class_ids] == ["board", "board", "car"]
     assert sample.left_out == {
         "drawn as a line or as points": 3,
-        "of the kind 'tag'": 1,
+        "about the image as a whole": 1,
         "of the kind 'cuboid'": 1,
         "with fewer than three corners": 1,
         "outside the image": 2,

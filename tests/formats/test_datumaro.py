@@ -58,7 +58,12 @@ def test_each_kind_of_annotation(tmp_path, caplog):
     assert truth.scores.tolist() == [0.5, 1, 1, 1]
     assert truth.planes.tolist() == [[[0, 1, 1], [2, 3, 0]], [[4, 4, 0], [0, 0, 0]]]
     assert len(caplog.records) == 1 and "no image lies beside" in caplog.text
-    assert left_out == {"without a label": 3, "outside the image": 1, "given as a box without a mask": 1}
+    assert left_out == {
+        "about the image as a whole": 1,
+        "without a label": 2,
+        "outside the image": 1,
+        "given as a box without a mask": 1,
+    }
 
 
 def test_a_group_is_one_object(tmp_path):
@@ -76,14 +81,13 @@ def test_a_box_of_an_object_with_a_mask_is_not_counted(tmp_path):
 def test_what_is_no_region_is_counted(tmp_path):
     corners = [0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0]
     kinds = ("polyline", "points", "skeleton", "cuboid_2d", "label", "new_kind")
-    parts = [one(kind, points=corners) for kind in kinds] + [mask([[1, 1, 1]], label_id=2), mask([[0, 0, 0]])]
+    parts = [one(kind, points=corners) for kind in kinds] + [mask([[0, 0, 0]])]
     sample = read(subset(tmp_path, item("a", *parts, one("polygon", points=corners[:4]), size=(1, 3))))[0]
     assert sample.truth.planes.tolist() == [[[1, 0, 0]]]  # the kind that is not known
     assert sample.left_out == {
         "drawn as a line or as points": 3,
         "of the kind 'cuboid_2d'": 1,
-        "of the kind 'label'": 1,
-        "of the category 2, which is not listed": 1,
+        "about the image as a whole": 1,
         "without a pixel": 1,
         "with fewer than three corners": 1,
     }
@@ -155,6 +159,7 @@ def test_what_is_no_datumaro(tmp_path):
         (one("mask", rle={"counts": [0, -6], "size": [2, 3]}), r"counts.*greater than or equal to 0"),
         (one("polygon", points=[1, 2, 3]), r"annotations\[0\]: 3 numbers are no points of a polygon"),
         (one("ellipse", points=[1, 2]), r"annotations\[0\]: 2 numbers are no points of a ellipse"),
+        (mask([[1] * 3] * 2, label_id=2), r"annotations\[0\].label_id is 2, there are 2 labels"),
     ],
 )
 def test_what_is_wrong_with_an_annotation(tmp_path, wrong, message):

@@ -8,14 +8,17 @@ from segwright.codecs import rle
 from segwright.core import Segmentation
 from segwright.core.errors import FormatError
 from segwright.formats.drawn_shapes import (
+    ABOUT_IMAGE,
     FEW_CORNERS,
     LINE_OR_POINTS,
     NO_PIXEL,
     OUTSIDE,
     Drawing,
     is_polygon,
+    lost,
     of_category,
     of_kind,
+    told,
 )
 
 MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9))
@@ -80,6 +83,8 @@ def test_which_kinds_are_polygons():
     assert is_polygon("rotation", 4) and is_polygon("quadrilateral", 3) and not is_polygon("rotation", 2)
     assert not any(is_polygon(kind, 9) for kind in ("linestrip", "Points", "skeleton", "cuboid", "tag"))
     assert of_kind("skeleton") == LINE_OR_POINTS and of_kind("cuboid") == "of the kind 'cuboid'"
+    assert of_kind("tag") == ABOUT_IMAGE and lost({ABOUT_IMAGE: 3, OUTSIDE: 2}) == 2
+    assert told({NO_PIXEL: 1, OUTSIDE: 1200}) == "1,200 outside the image, 1 without a pixel"
 
 
 # By a slow twin

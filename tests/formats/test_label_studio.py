@@ -63,7 +63,7 @@ def test_each_kind_of_result(tmp_path, caplog):
     assert truth.planes.tolist() == [[[1, 0, 0, 2, 2, 2], [3, 3, 3, 0, 0, 0], [0, 0, 0, 0, 0, 4], [5, 5, 5, 0, 0, 1]]]
     assert left_out == {
         "drawn as a line or as points": 2,
-        "of the kind 'choices'": 1,
+        "about the image as a whole": 1,
         "with fewer than three corners": 1,
         "outside the image": 1,
     }

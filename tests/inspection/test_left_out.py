@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segwright.formats.drawn_shapes import BOX_ALONE, NO_PIXEL, OUTSIDE, SWAPPED, of_category
+from segwright.formats.drawn_shapes import ABOUT_IMAGE, BOX_ALONE, NO_PIXEL, OUTSIDE, SWAPPED, of_category
 from segwright.inspection.left_out import about_left_out
 from segwright.inspection.sample_scan import SampleScan
 
@@ -66,11 +66,22 @@ def test_places_on_a_map_and_swapped_ones():
 
 
 def test_each_reason_has_its_remedy():
-    finding = found(look("a", {BOX_ALONE: 2}, 1), look("b", {of_category(7): 1, "of the kind 'tag'": 1}))["left-out"]
+    finding = found(look("a", {BOX_ALONE: 2}, 1), look("b", {of_category(7): 1, "of the kind 'cuboid'": 1}))["left-out"]
     assert finding.evidence == (
         "4 of 5 annotations became no segment: 2 given as a box without a mask, 1 of the category 7, which is not listed, "
-        "1 of the kind 'tag' (a and b)."
+        "1 of the kind 'cuboid' (a and b)."
     )
     assert finding.numbers["reasons"][BOX_ALONE] == 2 and finding.keys == ("a", "b")
     for sentence in ("Draw masks for them", "Add what is missing to the list of classes", "kinds without a region"):
         assert sentence in finding.remedy
+
+
+def test_what_is_said_of_an_image_is_no_object():
+    assert found(look("a", {ABOUT_IMAGE: 5}, 1)) == found(look("a", {ABOUT_IMAGE: 5})) == {}
+
+
+def test_shares_and_degrees_are_smaller_than_a_pixel():
+    finding = found(look("a", {NO_PIXEL: 1}, drawn=[[0.1, 0.2, 0.4, 0.9]]))["left-out"]
+    assert finding.remedy.startswith("All shapes are smaller than a pixel: are these shares of the image, or degrees?")
+    finding = found(look("a", {OUTSIDE: 1}, drawn=[[14.06, 62.47, 14.07, 62.48]]))["objects-outside"]
+    assert finding.remedy.startswith("All shapes are smaller than a pixel")

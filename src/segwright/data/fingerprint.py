@@ -15,7 +15,7 @@ from numba import njit
 
 from segwright.core import VOID, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, ShapeError, UsageError
-from segwright.formats.drawn_shapes import told
+from segwright.formats.drawn_shapes import lost, told
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def fingerprint(dataset: Dataset, *, at_most: int = 200, seed: int = 0) -> Finge
     pixels_each = max(1, SAMPLED_PIXELS // len(chosen))
     looks = [look(_with_image(dataset, int(i)), len(dataset.classes), pixels_each, generator) for i in chosen]
     left_out = sum((Counter(item.left_out) for item in looks), Counter())
-    if left_out:
+    if lost(left_out):
         log.warning(
             "%s: annotations of the %d samples looked at that became no segment: %s; segwright inspect tells where",
             dataset.source,

@@ -57,7 +57,7 @@ class _Annotation:
     segmentation: Annotated[_Runs | list[list[FiniteFloat]] | list[FiniteFloat], Field(union_mode="left_to_right")]
     iscrowd: bool | None = False
     instance_id: int | None = None
-    score: FiniteFloat = 1.0
+    score: FiniteFloat | None = None
 
 
 @dataclass(slots=True)
@@ -111,7 +111,9 @@ class Reader:
             number = 0 if annotation.iscrowd else annotation.instance_id
             counts = _draw(annotation.segmentation, drawing, f"{place}.segmentation")
             if counts is not None:
-                yield Region(self.classes.names[class_id], counts, number, annotation.score)
+                yield Region(
+                    self.classes.names[class_id], counts, number, 1.0 if annotation.score is None else annotation.score
+                )
 
 
 def matches(path: Path | str) -> bool:

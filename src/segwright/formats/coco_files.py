@@ -237,9 +237,9 @@ def _image_of(file: JsonFile, index_of: dict[Any, int]) -> np.ndarray:
         place = np.minimum(np.searchsorted(ids, given), len(ids) - 1)
         indices = np.array([known[name] for name in ids.tolist()], np.int64)
         result = np.where(ids[place] == given, indices[place], -1)
-    by_text = {str(name): index for name, index in index_of.items()}
+    by_text = {str(name).removesuffix(".0"): index for name, index in index_of.items()}
     for position, entry in zip(unclear, file.entries("annotations", IMAGE_ID, unclear.tolist()), strict=True):
-        result[position] = index_of.get(entry.image_id, by_text.get(str(entry.image_id), -1))
+        result[position] = index_of.get(entry.image_id, by_text.get(str(entry.image_id).removesuffix(".0"), -1))
     if (result < 0).any() and len(known) < len(index_of):  # images whose ids are texts, annotations that have numbers
         result = np.where(result < 0, [by_text.get(str(number), -1) for number in given], result)
     return result

@@ -33,12 +33,12 @@ from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, SettingError, naming
 from segwright.formats.drawn_shapes import (
+    ABOUT_IMAGE,
     BOX_ALONE,
     NO_PIXEL,
     UNLABELLED,
     Drawing,
     is_polygon,
-    of_category,
     of_kind,
 )
 from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, ImageIndex, found, natural, split_of
@@ -178,9 +178,12 @@ class Reader:
         order = sorted(range(len(annotations)), key=lambda number: annotations[number].z_order or 0)
         for number in order:
             one = annotations[number]
-            if one.label_id is None or not 0 <= one.label_id < len(self.classes):
-                drawing.leave_out(UNLABELLED if one.label_id is None else of_category(one.label_id))
+            if one.label_id is None:
+                drawing.leave_out(ABOUT_IMAGE if one.type == "caption" else UNLABELLED)
                 continue
+            if not 0 <= one.label_id < len(self.classes):
+                where = f"{place}.annotations[{number}]"
+                raise FormatError(f"{where}.label_id is {one.label_id}, there are {len(self.classes)} labels; correct it")
             name = (one.label_id, 1, one.group) if one.group else (one.label_id, 0, number)
             if one.type in BOXES:
                 boxes.append(name)

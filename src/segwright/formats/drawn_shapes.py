@@ -7,14 +7,16 @@
     mask, brush, run lengths                   its pixels
     other kinds with three or more corners     the polygon of the corners: rotation and quadrilateral of X-AnyLabeling
     line, polyline, points, skeleton           no pixel: counted
-    cuboid, tag, caption, choice, relation     no region of the image: counted
+    cuboid                                     no region of the image: counted
+    tag, caption, choice, relation             about the image and no object: counted apart, and not as lost
     box that a format keeps beside its masks   no shape, but what is known of one: where there is no mask, counted (COCO,
                                                Datumaro, YOLO; the XML of VOC is not read)
 
 A region is no segment either where it lies outside of the image, has no pixel, fewer than three corners, no label, or a
-category that the file does not list. Each annotation is counted once: in `Sample.left_out`, as a lost segment by `segwright
-convert`, as a finding of `segwright inspect`, in the notes of `evaluate` and `metrics`, and in the log of `fit` and `plan`.
-Errors are a class that a classes.json lacks, damaged numbers, and an image of another size than its annotations say.
+category of COCO that the file does not list. Each annotation is counted once: in `Sample.left_out`, as a lost segment by
+`segwright convert`, as a finding of `segwright inspect`, in the notes of `evaluate` and `metrics`, and in the log of `fit` and
+`plan`. Errors are a name that a classes.json lacks, a number beyond the list of classes (others may be shifted then), damaged
+numbers, and an image of another size than its annotations say.
 
 Axes: V corners, N shapes, (H, W) pixels, R runs.
 """
@@ -36,24 +38,33 @@ FEW_CORNERS = "with fewer than three corners"
 LINE_OR_POINTS = "drawn as a line or as points"
 BOX_ALONE = "given as a box without a mask"
 UNLABELLED = "without a label"
+ABOUT_IMAGE = "about the image as a whole"
 SHOWN = 30  # characters of a kind or a category in a reason
 
 LINES_AND_POINTS = frozenset(
     ("line", "polyline", "linestrip", "point", "points", "keypoint", "keypoints", "keypointlabels", "skeleton", "vector")
 )
-NO_REGIONS = frozenset(("cuboid", "cuboid_2d", "cuboid_3d", "tag", "label", "caption", "choices", "relation", "textarea"))
+CUBOIDS = frozenset(("cuboid", "cuboid_2d", "cuboid_3d"))
+TAGS = frozenset(("tag", "label", "caption", "choices", "taxonomy", "rating", "number", "datetime", "textarea", "relation"))
 
 Ring = Sequence[Sequence[float]] | np.ndarray
 
 
 def of_kind(kind: str) -> str:
     """The reason of an annotation that is no region by its kind."""
+    if kind.lower() in TAGS:
+        return ABOUT_IMAGE
     return LINE_OR_POINTS if kind.lower() in LINES_AND_POINTS else f"of the kind {kind[:SHOWN]!r}"
 
 
 def of_category(category: object) -> str:
     """The reason of an annotation whose category the file does not list."""
     return f"of the category {category!s:.{SHOWN}}, which is not listed"
+
+
+def lost(left_out: Mapping[str, int]) -> int:
+    """How many annotations of objects are no segment: what is said of an image is none."""
+    return sum(count for reason, count in left_out.items() if reason != ABOUT_IMAGE)
 
 
 def told(left_out: Mapping[str, int]) -> str:
@@ -63,7 +74,7 @@ def told(left_out: Mapping[str, int]) -> str:
 
 def is_polygon(kind: str, corners: int) -> bool:
     """Whether a shape that no format knows by its kind is the polygon of its corners."""
-    return corners >= 3 and kind.lower() not in LINES_AND_POINTS | NO_REGIONS
+    return corners >= 3 and kind.lower() not in LINES_AND_POINTS | CUBOIDS | TAGS
 
 
 class Drawing:

@@ -372,7 +372,7 @@ def _has_shape(value: _Value | None) -> bool:
 
 def _draw(result: _Result, drawing: Drawing, place: str, *, has_label: bool) -> np.ndarray | None:
     """The run lengths (R,) of a result, None where it is left out."""
-    value, kind = result.value, result.type.removesuffix("labels")
+    value, kind = result.value, result.type.removesuffix("labels") or result.type
     height, width = drawing.shape
     is_open = value is not None and value.closed is False
     if value is None or is_open or kind.lower() in LINES_AND_POINTS or not _has_shape(value):

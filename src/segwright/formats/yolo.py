@@ -15,7 +15,7 @@ yaml; "../" in front of it, which some tools write, is passed over where the res
 lines, and may overlap. All classes are things unless `is_thing` says otherwise.
 
 Lines of five numbers are boxes, of six boxes with a score, and where the yaml has `kpt_shape`, boxes with points: all hold no
-mask. They are left out and counted, and so are lines of a class that `names` does not have (drawn_shapes.py).
+mask, and are left out and counted (drawn_shapes.py).
 
 An object of several parts, or with holes, is written as one ring, in which cuts of no width join the parts: this reader gives
 back exactly its pixels. Tools that fill with OpenCV also paint the corners and edges themselves: borders grow by half a pixel,
@@ -45,7 +45,7 @@ from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.atomic_files import replace_file, replacing
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError
-from segwright.formats.drawn_shapes import BOX_ALONE, Drawing, of_category
+from segwright.formats.drawn_shapes import BOX_ALONE, Drawing
 from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural
 from segwright.formats.named_objects import (
     Region,
@@ -387,8 +387,7 @@ def _region(line: str, drawing: Drawing, classes: Classes, pose: int | None, pla
             f"{place} is {line.strip()!r:.40}; a class number and the corners x y x y x y ... are needed"
         ) from error
     if not 0 <= class_id < len(classes):
-        drawing.leave_out(of_category(class_id))
-        return None
+        raise FormatError(f"{place} has the class {class_id}; names has the classes 0..{len(classes) - 1}: correct one of them")
     if len(values) in BOX or len(values) == pose:
         drawing.leave_out(BOX_ALONE)
         return None

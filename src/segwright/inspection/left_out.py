@@ -1,11 +1,22 @@
 """Annotations that became no segment: drawn outside of their image, or of a kind, a class or a size that gives no pixel."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from segwright.formats.drawn_shapes import BOX_ALONE, FEW_CORNERS, LINE_OR_POINTS, NO_PIXEL, OUTSIDE, SWAPPED, UNLABELLED, told
+from segwright.formats.drawn_shapes import (
+    ABOUT_IMAGE,
+    BOX_ALONE,
+    FEW_CORNERS,
+    LINE_OR_POINTS,
+    NO_PIXEL,
+    OUTSIDE,
+    SWAPPED,
+    UNLABELLED,
+    lost,
+    told,
+)
 from segwright.inspection.finding import Finding, Level, some
 from segwright.inspection.sample_scan import SampleScan
 
@@ -22,13 +33,15 @@ REMEDIES = {
     "dataset.toml.",
     UNLABELLED: "Give them a label, or remove them.",
 }
+NOT_HERE = (OUTSIDE, SWAPPED, ABOUT_IMAGE)
 LISTED = "Add what is missing to the list of classes, or remove these annotations."
+TINY = "All shapes are smaller than a pixel: are these shares of the image, or degrees? Bring them to pixels."
 UNKNOWN = "Nothing can be learned of kinds without a region: remove them, or draw regions."
 
 
 def about_left_out(looks: Sequence[SampleScan]) -> list[Finding]:
     """Findings on annotations outside of the image, and on others that became no segment."""
-    total = sum(look.segments + sum(look.left_out.values()) for look in looks)
+    total = sum(look.segments + lost(look.left_out) for look in looks)
     return [*_outside(looks, total), *_others(looks, total)] if total else []
 
 
@@ -57,7 +70,9 @@ def _outside(looks: Sequence[SampleScan], total: int) -> list[Finding]:
         evidence += f"; {text}."
         numbers["times"] = times
         remedy = "Give the images that were annotated, or bring the coordinates to the size of these."
-        if 1 < times <= ON_A_MAP:
+        if _are_tiny(looks):
+            remedy = TINY
+        elif 1 < times <= ON_A_MAP:
             remedy = f"Were the images made smaller, to {1 / times:.2g} of their size or less? {remedy}"
         if times > ON_A_MAP:
             remedy = "These look like coordinates of a map: give images that lie on it (GeoTIFF), or export labels in pixels."
@@ -71,6 +86,12 @@ def _beyond(look: SampleScan) -> np.ndarray:
         return np.zeros(0)
     height, width = look.shape
     return np.maximum(-look.drawn_xyxy[:, :2], look.drawn_xyxy[:, 2:] - (width, height)).max(axis=1)
+
+
+def _are_tiny(looks: Iterable[SampleScan]) -> bool:
+    """Whether there are drawn shapes, and none is as long as a pixel."""
+    sizes = [look.drawn_xyxy[:, 2:] - look.drawn_xyxy[:, :2] for look in looks if look.drawn_xyxy is not None]
+    return any(map(len, sizes)) and bool((np.concatenate(sizes) < 1).all())
 
 
 def _reach(looks: Sequence[SampleScan]) -> tuple[str, float]:
@@ -95,7 +116,7 @@ def _others(looks: Sequence[SampleScan], total: int) -> list[Finding]:
     counts: Counter[str] = Counter()
     keys = []
     for look in looks:
-        others = {reason: count for reason, count in look.left_out.items() if reason not in (OUTSIDE, SWAPPED)}
+        others = {reason: count for reason, count in look.left_out.items() if reason not in NOT_HERE}
         counts.update(others)
         keys += [look.key] if others else []
     if not counts:
@@ -103,5 +124,7 @@ def _others(looks: Sequence[SampleScan], total: int) -> list[Finding]:
     count = sum(counts.values())
     evidence = f"{count:,} of {total:,} annotations became no segment: {told(counts)} ({some(keys)})."
     remedies = [LISTED if "not listed" in reason else REMEDIES.get(reason, UNKNOWN) for reason, _ in counts.most_common()]
+    if _are_tiny(look for look in looks if look.left_out.get(NO_PIXEL)):
+        remedies = [TINY]
     remedy = " ".join(dict.fromkeys(remedies))
     return [Finding("left-out", _level(count / total), evidence, remedy, {"of": total, "reasons": dict(counts)}, tuple(keys))]
