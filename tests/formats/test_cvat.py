@@ -127,14 +127,14 @@ def test_boxes_are_regions_and_what_is_none_is_counted(tmp_path):
     lines = '<polyline label="car" points="0,0;3,3"/><points label="car" points="1,1"/><skeleton label="x"><points/></skeleton>'
     odd = '<tag label="car"/><cuboid label="car" xtl1="0"/><polygon label="car" points="1,2;3,4"/>'
     far = '<box label="car" xtl="40" ytl="0" xbr="90" ybr="2"/><polygon label="car" points="9,9;1e9,9;9,1e9"/>'
-    new = '<octagon label="car" points="0,2;1,2;1,3;0,3"/>'  # of a version of CVAT that is not known
+    new = '<octagon label="new" points="0,2;1,2;1,3;0,3"/>'  # of a version of CVAT that is not known
     sample = read(xml(tmp_path, image(box.format(0) + box.format(90) + lines + odd + far + new)))[0]
     assert [sample.truth.mask(k).astype(int).tolist() for k in range(3)] == [
         [[0] * 4, [1, 1, 1, 0], [0] * 4],
         [[0, 1, 0, 0]] * 3,
         [[0] * 4, [0] * 4, [1, 0, 0, 0]],
     ]
-    assert [sample.truth.classes.names[k] for k in sample.truth.class_ids] == ["board", "board", "car"]
+    assert [sample.truth.classes.names[k] for k in sample.truth.class_ids] == ["board", "board", "new"]
     assert sample.left_out == {
         "drawn as a line or as points": 3,
         "about the image as a whole": 1,

@@ -84,6 +84,7 @@ def test_which_kinds_are_polygons():
     assert not any(is_polygon(kind, 9) for kind in ("linestrip", "Points", "skeleton", "cuboid", "tag"))
     assert of_kind("skeleton") == LINE_OR_POINTS and of_kind("cuboid") == "of the kind 'cuboid'"
     assert of_kind("tag") == ABOUT_IMAGE and lost({ABOUT_IMAGE: 3, OUTSIDE: 2}) == 2
+    assert told({of_category(k): 9 - k for k in range(8)}).endswith(", 4 of the category 5, which is not listed, 5 of others")
     assert told({NO_PIXEL: 1, OUTSIDE: 1200}) == "1,200 outside the image, 1 without a pixel"
 
 

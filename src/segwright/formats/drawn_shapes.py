@@ -39,6 +39,7 @@ LINE_OR_POINTS = "drawn as a line or as points"
 BOX_ALONE = "given as a box without a mask"
 UNLABELLED = "without a label"
 ABOUT_IMAGE = "about the image as a whole"
+MAX_REASONS = 6  # in a sentence
 SHOWN = 30  # characters of a kind or a category in a reason
 
 LINES_AND_POINTS = frozenset(
@@ -69,7 +70,9 @@ def lost(left_out: Mapping[str, int]) -> int:
 
 def told(left_out: Mapping[str, int]) -> str:
     """How many annotations are no segment, in words, the most first: "3 outside the image, 1 without a label"."""
-    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items(), key=lambda entry: -entry[1]))
+    ordered = sorted(left_out.items(), key=lambda entry: -entry[1])
+    rest = sum(count for _, count in ordered[MAX_REASONS:])
+    return ", ".join([f"{count:,} {reason}" for reason, count in ordered[:MAX_REASONS]] + [f"{rest:,} of others"] * (rest > 0))
 
 
 def is_polygon(kind: str, corners: int) -> bool:
