@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -271,34 +270,35 @@ def clip(patient):
             path.rename(path.with_name(f"drive{drive}_{100 + index}{path.suffix}"))
 
 
-def annotated(patient, change):
-    """The set as COCO's, in which every third annotation is changed, and all where `change` says so by its result."""
-    mask_data, drawn = open_dataset(patient.root), patient.root.with_name("drawn")
-    coco.write(drawn, mask_data)
-    shutil.rmtree(patient.root)
-    drawn.rename(patient.root)
+def annotated(patient, step, **change):
+    """The set as COCO's, in which each annotation after so many is changed: a value under a key, or a function of it."""
+    if (patient.root / "train").is_dir():
+        drawn = patient.root.with_name("drawn")
+        coco.write(drawn, open_dataset(patient.root))
+        shutil.rmtree(patient.root)
+        drawn.rename(patient.root)
     for path in (patient.root / "annotations").iterdir():
         content = json.loads(path.read_text())
-        for entry in content["annotations"][:: change.step]:
-            change.one(entry)
+        for entry in content["annotations"][::step]:
+            entry |= {key: value(entry) if callable(value) else value for key, value in change.items()}
         path.write_text(json.dumps(content))
 
 
 def larger(patient):
     """Polygons of images five times the size."""
-    annotated(patient, SimpleNamespace(step=1, one=lambda entry: entry.update(segmentation=moved(entry, 5, 60))))
+    annotated(patient, 1, segmentation=lambda entry: moved(entry, 5, 60))
 
 
 def some_outside(patient):
-    annotated(patient, SimpleNamespace(step=5, one=lambda entry: entry.update(segmentation=moved(entry, 1, -200))))
+    annotated(patient, 5, segmentation=lambda entry: moved(entry, 1, -200))
 
 
 def boxes_alone(patient):
-    annotated(patient, SimpleNamespace(step=5, one=lambda entry: entry.update(segmentation=[])))
+    annotated(patient, 5, segmentation=[])
 
 
 def unlisted(patient):
-    annotated(patient, SimpleNamespace(step=2, one=lambda entry: entry.update(category_id=99)))
+    annotated(patient, 2, category_id=99)
 
 
 def moved(entry, times, by):
@@ -389,6 +389,25 @@ def test_a_clean_set_gives_no_finding(clean):
     report = inspect(clean.root)
     assert report.findings == () and report.parts == {"train": 30, "val": 8} and report.looked_at == report.count == 38
     assert write_config(report)[1] == [] and not (clean.root / "dataset.toml").exists()
+
+
+def test_what_is_said_of_lost_annotations_helps(patient):
+    larger(patient)
+    assert "bring the coordinates to the size of these" in inspect(patient.root).findings[0].remedy
+    annotated(patient, 1, segmentation=lambda entry: moved(entry, 1, 0))
+    assert patient.found() == {}
+    boxes_alone(patient)
+    finding = inspect(patient.root).findings[0]
+    assert finding.remedy.endswith("or leave these images out by drop in dataset.toml.")
+    (patient.root / "dataset.toml").write_text(f"drop = {list(finding.keys)}\n")
+    assert "left-out" not in patient.found()
+    (patient.root / "dataset.toml").unlink()
+    annotated(patient, 1, segmentation=lambda entry: moved(entry, 1, 0), category_id=99)
+    assert inspect(patient.root).findings[0].remedy.startswith("Add what is missing to the list of classes")
+    for path in (patient.root / "annotations").iterdir():
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | {"categories": [{"id": 99, "name": "all"}]}))
+    assert "left-out" not in patient.found()
 
 
 @pytest.mark.parametrize("format", ["coco", "cvat", "datumaro", "geojson", "label_studio", "labelme", "yolo"])

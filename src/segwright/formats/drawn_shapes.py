@@ -156,7 +156,8 @@ class Drawing:
     def sample(self, key: str, image: np.ndarray, truth: Segmentation, grid: Grid | None = None) -> Sample:
         """The sample with what was counted here."""
         boxes = np.array(self.boxes, np.float64).reshape(-1, 4)
-        return Sample(key, image, grid or Grid(image.shape[1:]), truth, dict(self.left_out), boxes)
+        place = grid or Grid(image.shape[1:])
+        return Sample(key, image, place, truth, left_out=dict(self.left_out), drawn_xyxy=boxes)
 
     def _kept(self, counts: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray | None:
         self.boxes.append(box)

@@ -22,7 +22,8 @@ from segwright.inspection.sample_scan import SampleScan
 
 SPOILED, FEW = 0.5, 0.01  # shares of all annotations, from which on this is an error, and below which it is a note
 MANY_CUT = 0.1  # share of shapes: objects at the border of a picture are cut too, where people draw beyond it
-CUT = 2.0  # pixels beyond the border: less is a hand that was not steady
+CUT = 2.0  # pixels beyond the border, and
+CUT_SHARE = 0.01  # of the longer side more: less is a hand that was not steady
 BORDER = "the border of their image"
 ON_A_MAP = 50.0  # times the side of an image: no picture is made so much smaller
 REMEDIES = {
@@ -53,10 +54,10 @@ def _outside(looks: Sequence[SampleScan], total: int) -> list[Finding]:
     counts = {look.key: look.left_out.get(OUTSIDE, 0) + look.left_out.get(SWAPPED, 0) for look in looks}
     outside, swapped = sum(counts.values()), sum(look.left_out.get(SWAPPED, 0) for look in looks)
     beyond = {look.key: _beyond(look) for look in looks}
-    cut = sum(int((pixels > CUT).sum()) for pixels in beyond.values()) - (outside - swapped)
+    cut = sum(int((pixels > 0).sum()) for pixels in beyond.values()) - (outside - swapped)
     if not outside and cut < MANY_CUT * total:
         return []
-    keys = tuple(key for key, count in counts.items() if count) or tuple(key for key, by in beyond.items() if (by > CUT).any())
+    keys = tuple(key for key, count in counts.items() if count) or tuple(key for key, by in beyond.items() if (by > 0).any())
     said = [f"{outside:,} of {total:,} annotations lie outside of their image"] if outside else []
     if cut > 0:
         said += [f"{cut:,} more are cut by its border" if outside else f"{cut:,} of {total:,} annotations are cut by {BORDER}"]
@@ -81,11 +82,12 @@ def _outside(looks: Sequence[SampleScan], total: int) -> list[Finding]:
 
 
 def _beyond(look: SampleScan) -> np.ndarray:
-    """By how many pixels each drawn shape reaches beyond its image, float64 (N,)."""
+    """By how many pixels each drawn shape reaches farther beyond its image than a hand that is not steady, float64 (N,)."""
     if look.drawn_xyxy is None or not len(look.drawn_xyxy):
         return np.zeros(0)
     height, width = look.shape
-    return np.maximum(-look.drawn_xyxy[:, :2], look.drawn_xyxy[:, 2:] - (width, height)).max(axis=1)
+    beyond = np.maximum(-look.drawn_xyxy[:, :2], look.drawn_xyxy[:, 2:] - (width, height)).max(axis=1)
+    return beyond - CUT - CUT_SHARE * max(height, width)
 
 
 def _are_tiny(looks: Iterable[SampleScan]) -> bool:
