@@ -73,10 +73,10 @@ def _outside(looks: Sequence[SampleScan], total: int) -> list[Finding]:
         remedy = "Give the images that were annotated, or bring the coordinates to the size of these."
         if _are_tiny(looks):
             remedy = TINY
-        elif 1 < times <= ON_A_MAP:
-            remedy = f"Were the images made smaller, to {1 / times:.2g} of their size or less? {remedy}"
-        if times > ON_A_MAP:
+        elif times > ON_A_MAP:
             remedy = "These look like coordinates of a map: give images that lie on it (GeoTIFF), or export labels in pixels."
+        elif times > 1:
+            remedy = f"Were the images made smaller, to {1 / times:.2g} of their size or less? {remedy}"
     level = _level(outside / total) if outside else "warning"
     return [Finding("objects-outside", level, evidence, remedy, numbers, keys)]
 
