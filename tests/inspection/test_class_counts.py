@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,15 @@ def test_empty_masks():
     looks = [look("a", [50, 50]), look("b", [100, 0]), look("c", [0, 0], void=100)]
     finding = named(looks, CELLS)["empty-masks"]
     assert finding.keys == ("b", "c") and finding.fix.drop == ("c",) and finding.numbers["all_void"] == 1
+
+
+def test_all_masks_are_empty():
+    finding = named([look("a", [100, 0]), look("b", [0, 0], void=100)], CELLS)["empty-masks"]
+    assert finding.level == "error" and finding.evidence.startswith("2 of 2 masks hold no object and no class but background")
+    assert finding.fix.drop == ("b",)
+    assert named([look("a", [0, 0], void=100)], CELLS)["empty-masks"].fix is None  # nothing would be left
+    told = replace(look("a", [100, 0]), left_out={"outside the image": 1})  # by left_out.py
+    assert named([told], CELLS) == {}
 
 
 def test_tiny_foreground_tells_the_expected_pixels():
