@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save_file
 
 from segwright.core import Classes
@@ -72,6 +72,19 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mappin
         raise OutputError(f"cannot write {path} ({error}); choose another folder or free some space") from error
 
 
+def read_facts(path: Path) -> dict[str, str]:
+    """The facts of a safetensors file, without its tensors.
+
+    Raises:
+        FormatError: the file is missing, cut short or something else.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and facts of a safetensors file, which is opened once, as it may be replaced at any moment.
 
@@ -84,4 +97,8 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # 8: the bytes of its length, which come first
         return tensors, header.get("__metadata__", {})
     except (OSError, SafetensorError) as error:
-        raise FormatError(f"cannot read {path} ({error}); give the folder of a finished or started run") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> FormatError:
+    return FormatError(f"cannot read {path} ({error}); give the folder of a finished or started run")
