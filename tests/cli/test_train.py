@@ -93,8 +93,8 @@ def test_a_dropped_and_a_resized_image_are_named(segwright, flat):
 def test_a_class_more_is_named_and_planned_for(segwright, flat):
     path = flat / "data" / "classes.json"
     table = json.loads(path.read_text())
-    more = {"classes": [*table["classes"], "bar"], "is_thing": [*table["is_thing"], True]}
-    path.write_text(json.dumps({"masks": table["masks"]} | more))
+    more = {"classes": "bar", "palette": [1, 2, 3], "is_thing": True}
+    path.write_text(json.dumps(table | {name: [*table[name], value] for name, value in more.items()}))
     code, _, err = segwright("train", "--resume", "run")
     assert code == 2 and "the class 'bar' is new" in err and "plan for the new classes: segwright plan data --out" in err
     words = ("--minutes", "0.1", "--model", "unet_small")
