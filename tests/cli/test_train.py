@@ -21,6 +21,9 @@ from segwright.training.run_dir import read_log
 def flat(tiny_plan, tmp_path, monkeypatch):
     """A finished run "run" on six images in "data", the last of which is held out; the folder that both lie in."""
     mask_folder.write(tmp_path / "data", synthetic.cells(6, shape=(48, 64), seed=1))
+    for path in files(tmp_path / "data", "masks"):
+        Image.fromarray((np.array(Image.open(path)) > 0).astype(np.uint8)).save(path)
+    (tmp_path / "data" / "classes.json").write_text('["background", "cell"]')
     monkeypatch.chdir(tmp_path)
     plan = replace(tiny_plan, data=replace(tiny_plan.data, train="data"), training=replace(tiny_plan.training, steps=2))
     train(plan, "run")
@@ -91,10 +94,7 @@ def test_a_dropped_and_a_resized_image_are_named(segwright, flat):
 
 
 def test_a_class_more_is_named_and_planned_for(segwright, flat):
-    path = flat / "data" / "classes.json"
-    table = json.loads(path.read_text())
-    more = {"classes": "bar", "palette": [1, 2, 3], "is_thing": True}
-    path.write_text(json.dumps(table | {name: [*table[name], value] for name, value in more.items()}))
+    (flat / "data" / "classes.json").write_text('["background", "cell", "bar"]')
     code, _, err = segwright("train", "--resume", "run")
     assert code == 2 and "the class 'bar' is new" in err and "plan for the new classes: segwright plan data --out" in err
     words = ("--minutes", "0.1", "--model", "unet_small")
