@@ -77,6 +77,7 @@ def fit(
         made.plan,
         run,
         splits=made.splits,
+        values=made.values,
         minutes=max(minutes, SHORTEST),
         watchers=watchers,
         own_modules=own_modules,

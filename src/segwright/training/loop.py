@@ -16,6 +16,7 @@ from torch import Tensor
 from segwright.core import Dataset
 from segwright.core.errors import TrainingError, UnrecognisedError, UsageError
 from segwright.data.splits import Splits, open_splits, remembered
+from segwright.data.value_range import ValueRange
 from segwright.plans.plan import Plan
 from segwright.tasks import Batch
 from segwright.training.checkpointer import Checkpointer
@@ -36,13 +37,15 @@ def train(
     minutes: float | None = None,
     watchers: Sequence[OnRecord] = (),
     own_modules: bool = False,
+    values: ValueRange | None = None,
 ) -> Path:
     """Train what a plan describes into the folder `run`, and return the path of the best model found.
 
     With `resume` a run that was stopped or killed goes on from its last save; on a CPU it ends with the same weights, to the
     bit, as if it had never stopped. With `minutes` the clock decides and not the plan's steps: the learning rate decays with it
     and the run ends by it, which fills the time, and cannot be repeated to the bit. `watchers` are called with each record of
-    the log. `splits` are the plan's data where they are open already. Started by torchrun, all processes train together.
+    the log. `splits` are the plan's data where they are open already, and `values` those of the training images where they were
+    measured. Started by torchrun, all processes train together.
     `own_modules` lets the weights to start from name modules outside segwright.
 
     Raises:
@@ -62,7 +65,8 @@ def train(
     state = _resumed(learner, log, data) if resume else _started(learner, log, data, own_modules=own_modules)
     fabric.barrier()
     crops = CropDataset.of(train_set, plan)
-    clock, checkpointer = _Clock(state, plan.training.steps, minutes, fabric), Checkpointer(run, plan, val_set, log)
+    values = values or ValueRange.measured(train_set)
+    clock, checkpointer = _Clock(state, plan.training.steps, minutes, fabric), Checkpointer(run, plan, val_set, log, values)
     feed = _feed_from(state, crops, fabric)
     while True:
         progress = clock.progress()
