@@ -240,13 +240,12 @@ def test_where_the_type_tells_the_scale_the_masks_are_the_same_and_it_is_said_on
 def test_another_scale_is_doubted_once_with_both_ranges_and_the_way_out_works(caplog):
     predictor = predictor_of(Bright(), trained_on=TRAINED)
     for image in (IMAGE.astype(np.uint16) * 16, IMAGE.astype(np.uint16) * 15):
-        assert predictor.on_scale(image) is image
+        assert predictor.on_scale(Sample.of("cell", image)).image is image
     (record,) = caplog.records
     assert record.levelname == "WARNING" and "uint16 images seem to be on another scale" in record.getMessage()
-    assert (
-        "one holds 0 to 4080, and the model was trained on 0 to 255 (uint8); say which values stand for 0 and 255 there: "
-        in (record.getMessage())
-    )
+    text = record.getMessage()
+    assert "cell holds 0 to 4080, and the model was trained on 0 to 255 (uint8); give these images alone, with --values" in text
+    assert text.endswith("the numbers that stand for 0 and 255 there")
     caplog.clear()
     scaled = replace(predictor, values=(0, 4080), told=set())
     assert np.array_equal(is_bright(scaled, IMAGE.astype(np.uint16) * 16), is_bright(predictor, IMAGE))
@@ -268,7 +267,7 @@ def test_where_each_image_is_measured_or_nothing_is_known_no_scale_matters(caplo
     image = IMAGE.astype(np.uint16) * 16
     each = predictor_of(Bright(), trained_on=TRAINED, preprocess=Preprocess(channels=1))
     for predictor in (each, predictor_of(Bright())):
-        assert predictor.on_scale(image) is image
+        assert predictor.on_scale(Sample.of("cell", image)).image is image
     assert not caplog.records
 
 

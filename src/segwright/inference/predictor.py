@@ -77,36 +77,35 @@ class Predictor:
             raise ShapeError(
                 f"the image has {axes} spatial axes, but tile is {self.tile}; give an image with as many axes as the tile"
             )
-        image = self.on_scale(sample.image)
-        return self.task.decode(self.run(axes), self.preprocess(replace(sample, image=image, truth=None)))
+        return self.task.decode(self.run(axes), self.preprocess(replace(self.on_scale(sample), truth=None)))
 
-    def on_scale(self, image: np.ndarray) -> np.ndarray:
-        """The image (C, *S) on the scale of the training images as far as that is known, what is done or doubted being logged.
+    def on_scale(self, sample: Sample) -> Sample:
+        """The sample with its image on the scale of the training images as far as that is known; what is done is logged.
 
         Where each image is normalised by its own numbers, no scale matters.
         """
-        trained = self.trained_on
+        trained, image = self.trained_on, sample.image
         if trained is None or self.preprocess.normalise.mean is None:
-            return image
+            return sample
         if self.values is not None:
             (low, high), (first, last) = self.values, trained.ends
-            return ((image.astype(np.float32) - low) * ((last - first) / (high - low)) + first).astype(np.float32)
+            return replace(sample, image=(image.astype(np.float32) - np.float32(low)) * ((last - first) / (high - low)) + first)
         factor = trained.factor(image)
         if factor != 1:
             text = f"multiplied by {factor:.6g}" if factor > 1 else f"divided by {1 / factor:.6g}"
             full = f"{image.dtype} images full at {full_scale(image):g}"
             self._tell(logging.INFO, f"{full} are {text}, as the model was trained on {trained.text}")
-            return image.astype(np.float32) * np.float32(factor)
+            return replace(sample, image=image.astype(np.float32) * np.float32(factor))
         if trained.is_unlike(image):
             low, high = ends_of(image)
-            text = f"{image.dtype} images seem to be on another scale than in training, so that their masks are likely wrong"
             self._tell(
                 logging.WARNING,
-                text,
-                f": one holds {low:.6g} to {high:.6g}, and the model was trained on {trained.text}; say which values stand for "
-                f"{trained.ends[0]:.6g} and {trained.ends[1]:.6g} there: --values LOW HIGH, in Python values=(LOW, HIGH)",
+                f"{image.dtype} images seem to be on another scale than in training, so that their masks are likely wrong",
+                f": {sample.key or 'one'} holds {low:.6g} to {high:.6g}, and the model was trained on {trained.text}; give "
+                "these images alone, with --values LOW HIGH (in Python values=(LOW, HIGH)), the numbers that stand for "
+                f"{trained.ends[0]:.6g} and {trained.ends[1]:.6g} there",
             )
-        return image
+        return sample
 
     def _tell(self, level: int, text: str, details: str = "") -> None:
         """Log a text, unless it was logged before, if with other details."""
