@@ -273,6 +273,6 @@ def test_of_few_images_an_end_that_says_nothing_is_left_out_and_it_is_said(class
         limit = 200**0.5 if name.partition("/")[0] in ("HD95", "HD", "ASSD") else 1
         assert not high > limit and not low < (-1 if name == "kappa" else 0), name
     assert any(np.isnan(low) != np.isnan(high) for low, high in scores.intervals.values())
-    assert "Where an end is missing, so few images tell no more on that side" in scores.conventions["intervals"]
+    assert "Where one end alone is given, so few images tell no more on the other side" in scores.conventions["intervals"]
     perfect = evaluate(lambda sample: truth, pairs)
-    assert "Where an end" not in perfect.conventions["intervals"]
+    assert "Where one end" not in perfect.conventions["intervals"]

@@ -15,7 +15,7 @@ Data", Survey Methodology 27; Shao and Wu 1989, "A General Theory for Jackknife 
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from math import inf, isfinite, nan
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ CELLS = 2**20  # weights made at once, 8 MiB: all 1000 resamples of 1000 images
 MOST_BLOCKS = 20  # of images left out to see on how few a score rests; of more, the interval hardly depends
 ROUNDING = 1e-10  # share of a score; a change below is none
 SHOWN = 5e-5  # an end that is nearer to a limit is shown as it, with four digits
-MOST_EXPONENT = 100.0  # beyond, an end says nothing any more
+MOST_EXPONENT = 20.0  # an end half a billion times as large as the score says nothing
 
 Labels = Sequence[int] | Sequence[str] | np.ndarray
 
@@ -127,9 +127,10 @@ def limits_of(metric: Metric, states: Sequence[Any], name: str, *scores: float) 
 
 
 def without_limits(interval: Interval, limits: Interval) -> Interval:
-    """An interval with NaN for an end that lies at a limit, or beyond, or nowhere."""
+    """An interval with NaN for an end that lies at a limit or beyond; of one that says nothing at all, the limits."""
     (low, high), (lowest, highest) = interval, limits
-    return low if low - lowest >= SHOWN and isfinite(low) else nan, high if highest - high >= SHOWN and isfinite(high) else nan
+    has_low, has_high = low - lowest >= SHOWN, highest - high >= SHOWN
+    return (low if has_low else nan, high if has_high else nan) if has_low or has_high else limits
 
 
 def _interval(whole: float, drawn: np.ndarray, count: int, freedom: int, limits: Interval) -> Interval:
@@ -150,7 +151,8 @@ def _interval(whole: float, drawn: np.ndarray, count: int, freedom: int, limits:
         span = highest - lowest
         ends = lowest + span * expit(logit(above / span) + ends * reach * span / (above * (span - above)))
     elif -inf < lowest < whole:
-        ends = lowest + above * np.exp(np.minimum(ends * reach / above, MOST_EXPONENT))
+        step = reach / above
+        ends = lowest + above * np.exp([-step, step if step < MOST_EXPONENT else inf])
     else:
         ends = whole + ends * reach
     return without_limits((float(ends[0]), float(ends[1])), limits)

@@ -31,7 +31,7 @@ from segwright.metrics.panoptic_quality import OverlapError
 
 SEED = 0  # of the resampling: the same images give the same interval
 FEW = 20  # images; with fewer, 1 to 4 of 100 intervals less hold the truth than should (benchmarks/intervals.py)
-NO_END = " Where an end is missing, so few images tell no more on that side than what the score can be at all."
+NO_END = " Where one end alone is given, so few images tell no more on the other side than what the score can be at all."
 ATLASES = 64  # of single images, are made one at a time: the labels to look at, with pictures, stay few
 OnImage = Callable[[Sample, Segmentation, dict[str, float]], None]
 OnProgress = Callable[[int, int], None]
@@ -144,7 +144,7 @@ class Tally:
             values |= {score: float(value[0]) for score, value in total.items() if self.counter.is_wanted(name, score)}
             intervals |= bootstrap(metric, states, resamples, np.random.default_rng(SEED), groups=self.labels(name))
         intervals = {score: interval for score, interval in intervals.items() if score in values}
-        lacks_ends = any(np.isnan(intervals[score]).any() and not isnan(value) for score, value in values.items())
+        lacks_ends = any(isnan(low) != isnan(high) for low, high in intervals.values())
         images = [counted for counted in self.counted if counted.scores]
         conventions = {name: metric.convention for name, metric in self.counter.metrics.items()}
         return Scores(
