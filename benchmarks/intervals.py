@@ -109,10 +109,14 @@ def borders(generator: np.random.Generator, count: int) -> list[Sums]:
     return [Sums(each) for each in values]
 
 
+DIAGONAL = 600.0  # mm, of a scan of the trunk
+
+
 def distances(generator: np.random.Generator, count: int) -> list[Sums]:
-    """States of Surface, (5, 1): HD95 in mm, log-normal with a median of 4.5, and whether it exists."""
+    """States of Surface, (6, 1): HD95 in mm, log-normal with a median of 4.5, whether it exists, and the diagonal of a scan."""
     has_organ = generator.random(count) < 0.8
-    values = np.zeros((count, 5, 1))
+    values = np.zeros((count, 6, 1))
+    values[:, 5, 0] = DIAGONAL * has_organ
     values[:, 0, 0], values[:, 4, 0] = generator.lognormal(1.5, 0.9, count) * has_organ, has_organ
     return [Sums(each) for each in values]
 
@@ -234,9 +238,9 @@ def simulate(population: Population, count: int, trials: int, truth: dict[str, f
         others = percentiles(population.metric, states, generator)
         for name in population.shown:
             low, high = found[name]
-            if np.isfinite(low):
+            if np.isfinite(low) or np.isfinite(high):  # one end may be left out
                 widths[name].append(high - low)
-                held[name].append(low <= truth[name] <= high)
+                held[name].append(not (truth[name] < low or truth[name] > high))
                 plain[name].append(others[name][0] <= truth[name] <= others[name][1])
     for name, title in population.shown.items():
         known = len(held[name])
@@ -245,7 +249,7 @@ def simulate(population: Population, count: int, trials: int, truth: dict[str, f
         images = f"{count}" if size == 1 else f"{count} x {size}"
         print(
             f"| {title} | {truth[name]:.3f} | {images} | {known} | {100 * share:.1f} ± {100 * error:.1f} "
-            f"| {np.mean(widths[name]):.3f} | {100 * np.mean(plain[name]):.1f} |",
+            f"| {np.nanmean(widths[name]):.3f} | {100 * np.mean(plain[name]):.1f} |",
             flush=True,
         )
 

@@ -13,7 +13,7 @@ import torch
 import segwright
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core.atomic_files import replace_file
-from segwright.data.splits import Fold, Splits, open_splits
+from segwright.data.splits import Fold, Splits
 from segwright.evaluation.evaluate import evaluate
 from segwright.evaluation.scores import Scores, write_scores
 from segwright.inference.load import load
@@ -23,7 +23,7 @@ from segwright.plans.plan import Plan
 from segwright.reports.gallery import Gallery
 from segwright.reports.report import write_report
 from segwright.training.loggers import logger
-from segwright.training.loop import train
+from segwright.training.loop import open_data, train
 from segwright.training.run_dir import MODEL_FILE, PLAN_FILE, OnRecord, check_free, read_log
 
 SHORTEST = 0.02  # minutes: at least one step, whatever the budget
@@ -77,6 +77,7 @@ def fit(
         made.plan,
         run,
         splits=made.splits,
+        values=made.values,
         minutes=max(minutes, SHORTEST),
         watchers=watchers,
         own_modules=own_modules,
@@ -104,7 +105,7 @@ def finish(run: Path, splits: Splits | None = None) -> Scores:
     The plan was the trainer's own, so that modules of their own are imported.
     """
     plan = Plan.read(run, own_modules=True)
-    splits = splits or open_splits(plan.data.train, plan.data.val, fold=plan.data.fold)
+    splits = splits or open_data(plan)
     gallery = Gallery()
     scores = evaluate(load(run, own_modules=True), splits.val, on_image=gallery)
     write_scores(run / "scores.json", scores)

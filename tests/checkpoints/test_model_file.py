@@ -1,5 +1,6 @@
 """A model file holds weights, plan and classes, and is whole or absent."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from segwright.checkpoints.model_file import LAYOUT, ModelFile, read_tensors, write_tensors
+from segwright.checkpoints.model_file import LAYOUT, ModelFile, read_facts, read_tensors, write_tensors
 from segwright.core import Classes
 from segwright.core.errors import FormatError, OutputError
+from segwright.data.value_range import ValueRange
+from segwright.formats import open_dataset
 
 
 def test_what_is_written_reads_back(tiny_plan, tmp_path):
@@ -22,7 +25,29 @@ def test_what_is_written_reads_back(tiny_plan, tmp_path):
     content = ModelFile.read(tmp_path / "model.safetensors")
     assert content.plan == tiny_plan and content.classes == classes
     assert all(torch.equal(content.weights[name], value) for name, value in network.state_dict().items())
+    assert content.values is None  # as in a file of an earlier version
     assert len(list(tmp_path.iterdir())) == 1  # no temporary file stays
+
+
+def test_the_values_of_training_are_kept(tiny_plan, tmp_path):
+    values = ValueRange.measured(open_dataset(tiny_plan.data.train))
+    model = ModelFile(tiny_plan.model.build().state_dict(), tiny_plan, Classes.of(["a", "b"]), values)
+    model.write(tmp_path / "model.safetensors")
+    assert ModelFile.read(tmp_path / "model.safetensors").values == values
+    assert values.dtypes == ("uint8",) and json.loads(read_facts(tmp_path / "model.safetensors")["values"])["dtypes"] == [
+        "uint8"
+    ]
+
+
+def test_facts_are_read_without_tensors(tmp_path):
+    write_tensors(tmp_path / "a", {"a": torch.zeros(1000)}, {"b": "c"})
+    assert read_facts(tmp_path / "a") == {"b": "c"} == read_tensors(tmp_path / "a")[1]
+    for length in (0, 5, 100, 3000):
+        (tmp_path / "cut").write_bytes((tmp_path / "a").read_bytes()[:length])
+        with pytest.raises(FormatError, match="cannot read .*cut"):
+            read_facts(tmp_path / "cut")
+    with pytest.raises(FormatError, match="cannot read .*nowhere"):
+        read_facts(tmp_path / "nowhere")
 
 
 def test_broken_and_foreign_files_are_named(tmp_path):
@@ -35,7 +60,12 @@ def test_broken_and_foreign_files_are_named(tmp_path):
     save_file({"a": torch.zeros(2)}, path)
     with pytest.raises(FormatError, match="no model that segwright saved"):
         ModelFile.read(path)
-    for facts in ({}, {"plan": "", "classes": "[]"}, {"plan": "", "classes": "{"}):
+    for facts in (
+        {},
+        {"plan": "", "classes": "[]"},
+        {"plan": "", "classes": "{"},
+        {"plan": "", "classes": "[]", "values": "{"},
+    ):
         write_tensors(path, {"a": torch.zeros(1)}, {"layout": LAYOUT, **facts})
         with pytest.raises(FormatError, match="lacks its plan or its classes .*put back the file"):
             ModelFile.read(path)

@@ -1,7 +1,13 @@
 """Masks that other tools read."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
+import tifffile
 from PIL import Image
+
+from segwright.training.loop import train
 
 
 def test_masks_overlays_and_palettes(segwright, finished_run, tiny_plan, tmp_path):
@@ -15,6 +21,50 @@ def test_masks_overlays_and_palettes(segwright, finished_run, tiny_plan, tmp_pat
     code, _, err = segwright("predict", finished_run, images, "--out", tmp_path / "colours", "--palette", "--flips")
     assert code == 0, err
     assert Image.open(tmp_path / "colours" / masks[0].name).mode == "P"
+
+
+@pytest.fixture
+def eight_bit_run(tiny_plan, tmp_path):
+    """A run on 8-bit images that normalises by fixed numbers."""
+    train(
+        tiny_plan.with_settings(["data.preprocess.normalise.mean=[60.0]", "data.preprocess.normalise.std=[40.0]"]),
+        tmp_path / "run",
+    )
+    return tmp_path / "run"
+
+
+def test_copies_on_other_scales_give_the_same_masks_or_a_warning_whose_remedy_works(
+    segwright, eight_bit_run, tiny_plan, tmp_path, caplog
+):
+    original = next(Path(tiny_plan.data.train, "val", "images").iterdir())
+    image = np.array(Image.open(original))
+    for name, copy in (
+        ("plain", image),
+        ("full", image.astype(np.uint16) * 257),
+        ("open", (image / 255).astype(np.float32)),
+        ("twelve", image.astype(np.uint16) * 16),
+    ):
+        (tmp_path / name).mkdir()
+        tifffile.imwrite(tmp_path / name / "copy.tif", copy)
+
+    def masks(name, *words):
+        caplog.clear()
+        code, _, err = segwright("predict", eight_bit_run, tmp_path / name, "--out", tmp_path / f"{name}_masks", *words)
+        assert code == 0, err
+        return tifffile.imread(tmp_path / f"{name}_masks" / "copy.tif"), caplog.text
+
+    plain, err = masks("plain")
+    assert "scale" not in err and "trained on" not in err
+    for name, said in (
+        ("full", "uint16 images full at 65535 are divided by 257"),
+        ("open", "float32 images full at 1 are mult"),
+    ):
+        mask, err = masks(name)
+        assert (mask == plain).mean() > 0.999 and err.count(said) == 1
+    _, err = masks("twelve")
+    assert err.count("seem to be on another scale") == 1 and "--values LOW HIGH" in err
+    mask, err = masks("twelve", "--values", "0", "4080")
+    assert (mask == plain).mean() > 0.999 and "scale" not in err
 
 
 def test_what_cannot_be_used_is_named(segwright, finished_run, tmp_path):

@@ -2,8 +2,10 @@
 
 import pytest
 
-from segwright.cli.terminal import print_table, training_progress, working, write_text
+from segwright.cli.terminal import print_scores, print_table, training_progress, working, write_text
+from segwright.core import Classes
 from segwright.core.errors import OutputError
+from segwright.evaluation.scores import Scores
 
 
 def test_progress_goes_to_stderr_and_tables_to_stdout(capsys):
@@ -46,3 +48,24 @@ def test_an_unwritable_text_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         write_text(tmp_path / "file" / "text", "words")
+
+
+def test_an_end_of_an_interval_that_is_not_known_is_not_shown(capsys):
+    intervals = {
+        "mIoU": (0.25, float("nan")),
+        "Dice": (float("nan"), 0.75),
+        "kappa": (float("nan"),) * 2,
+        "recall": (0.5, 0.625),
+    }
+    values = dict.fromkeys(intervals, 0.5)
+    print_scores(
+        Scores(count=2, classes=Classes.of(["a"]), values=values, intervals=intervals, per_image={}, matrix=(), conventions={})
+    )
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for row in (
+        "mIoU 0.5000 at least 0.2500",
+        "Dice 0.5000 at most 0.7500",
+        "kappa 0.5000 -",
+        "recall 0.5000 0.5000 to 0.6250",
+    ):
+        assert row in rows

@@ -10,6 +10,7 @@ import pytest
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import ShapeError
 from segwright.evaluation.accumulate import metric_class, offered
+from segwright.evaluation.bootstrap import bootstrap, limits_of
 from segwright.metrics import Metric
 
 METRICS = sorted(offered())
@@ -96,6 +97,23 @@ def test_adds_up_in_any_order(name):
     metric = metric_class(name)(CLASSES)
     states = [counted(metric, segmentation(seed), segmentation(seed + 10)) for seed in range(3)]
     assert_scores_equal(metric.score(states[0] + states[1] + states[2]), metric.score(states[2] + (states[0] + states[1])))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_scores_and_intervals_lie_within_the_limits(name):
+    """Of random, perfect and missing answers, and of their sums; an end of an interval may be unknown instead."""
+    metric, truth = metric_class(name)(CLASSES), segmentation(0)
+    nothing = Segmentation.panoptic(np.zeros(truth.shape, int), [], classes=CLASSES)
+    pairs = [(nothing, truth), (truth, nothing), (truth, truth), *((segmentation(n), segmentation(n + 10)) for n in range(4))]
+    states = [counted(metric, *pair) for pair in pairs]
+    for given in (*([state] for state in states), states, states[:2]):
+        values = metric.score(reduce(add, given))
+        intervals = bootstrap(metric, given, 50, np.random.default_rng(0))
+        for score, value in values.items():
+            lowest, highest = limits_of(metric, given, score, value)
+            assert np.isnan(value) or -1 <= lowest <= value <= highest, f"{score} is {value}, beyond {lowest} to {highest}"
+            low, high = intervals[score]
+            assert not low < lowest and not high > highest
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -297,3 +297,18 @@ def test_results_without_an_entry_and_scores_of_lvis(coco):
     assert "AP rare" in measure(coco / "results.json", coco / "lvis.json").values
     with pytest.raises(UnknownNameError, match="LVIS has no score AR@1; it has AP, AP50"):
         measure(coco / "results.json", coco / "lvis.json", metrics=["AR@1"])
+
+
+def test_of_few_images_an_end_that_says_nothing_is_left_out_and_it_is_said(classes):
+    """Two images, one met well and one badly: no distance is longer than the diagonal, no share above 1."""
+    truth = Segmentation.semantic(np.pad(np.ones((4, 4), np.int64), 3), classes)
+    poor = Segmentation.semantic(np.pad(np.ones((1, 1), np.int64), ((9, 0), (9, 0))), classes)
+    pairs = Dataset("memory", classes, ("a", "b"), lambda key: Sample.of(key, np.zeros((1, 10, 10)), truth))
+    scores = evaluate(lambda sample: truth if sample.key == "a" else poor, pairs, metrics=["surface_distance", "confusion"])
+    for name, (low, high) in scores.intervals.items():
+        limit = 200**0.5 if name.partition("/")[0] in ("HD95", "HD", "ASSD") else 1
+        assert not high > limit and not low < (-1 if name == "kappa" else 0), name
+    assert any(np.isnan(low) != np.isnan(high) for low, high in scores.intervals.values())
+    assert "Where one end alone is given, so few images tell no more on the other side" in scores.conventions["intervals"]
+    perfect = evaluate(lambda sample: truth, pairs)
+    assert "Where one end" not in perfect.conventions["intervals"]

@@ -1,12 +1,13 @@
 import json
 from dataclasses import replace
+from math import nan
 
 import numpy as np
 import pytest
 
 from segwright.core.errors import FormatError, OutputError
 from segwright.evaluation.evaluate import evaluate
-from segwright.evaluation.scores import Scores, is_distance, score_text, write_scores
+from segwright.evaluation.scores import Scores, interval_text, is_distance, score_text, write_scores
 
 
 def test_law_json_reads_back_what_it_wrote(truths, guess, tmp_path, classes):
@@ -36,3 +37,19 @@ def test_scores_as_text():
     assert score_text("HD95", 3.14159) == "3.14" and score_text("HD95", float("nan")) == "–" == score_text("PQ", float("nan"))
 
     assert is_distance("element HD95/liver") and is_distance("Betti-0 error") and not is_distance("NSD/liver")
+
+
+@pytest.mark.parametrize(
+    ("interval", "text"),
+    [((0.25, 0.5), "0.25 to 0.5"), ((0.25, nan), "at least 0.25"), ((nan, 0.5), "at most 0.5"), ((nan, nan), "")],
+)
+def test_an_end_that_is_not_known_is_not_shown(interval, text):
+    assert interval_text(interval, str) == text
+
+
+def test_an_end_that_is_not_known_is_null(truths, guess):
+    scores = replace(evaluate(guess, truths), intervals={"mIoU": (0.25, nan), "Dice": (nan, 0.5), "kappa": (nan, nan)})
+    table = json.loads(scores.to_json())["intervals"]
+    assert table == {"mIoU": [0.25, None], "Dice": [None, 0.5], "kappa": [None, None]}
+    again = Scores.from_json(scores.to_json()).intervals
+    np.testing.assert_array_equal(list(again.values()), list(scores.intervals.values()))

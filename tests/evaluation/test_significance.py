@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 from itertools import product
+from math import inf
 
 import numpy as np
 import pytest
@@ -29,6 +30,16 @@ class Average:
     def score(self, state):
         average = ratio(state.values[..., 0], state.values[..., 1])
         return {"average": average, "square": average**2, "sign/plus": (average > 0).astype(float)}
+
+    def limits(self, states):
+        return dict.fromkeys(("average", "square"), (-inf, inf))
+
+
+class Shares(Average):
+    """The same of values from 0 to 1, whose scores have the limits of shares."""
+
+    def limits(self, states):
+        return {}
 
 
 def averaged(values):
@@ -156,3 +167,13 @@ def test_refuses_what_cannot_be_compared():
     with pytest.raises(UsageError, match="1 group labels were given for 2 images"):
         compare(Average(), averaged([1, 2]), averaged([1, 2]), 10, rng, groups=[0])
     assert "Holm" in CONVENTION
+
+
+def test_of_few_images_a_difference_lies_within_what_two_scores_can_differ_by():
+    """Two images, of which one is much better: the second may be worse too, but no share gains more than 1."""
+    first, second = averaged([0.1, 0.4]), averaged([0.9, 0.5])
+    row = next(row for row in compare(Shares(), first, second, 100, np.random.default_rng(0)) if row.score == "average")
+    assert row.difference == pytest.approx(0.45) and row.interval == (-1, 1)
+    rows = compare(Shares(), averaged([0.1, 0.4, 0.2]), averaged([0.9, 0.9, 0.4]), 100, np.random.default_rng(0))
+    (low, high), (lowest, highest) = rows[0].interval, (-1, 1)
+    assert not low < lowest and not high > highest and np.isnan(high) != np.isnan(low)

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from segwright.core import Classes, Grid, Sample
+from segwright.core import Classes, Dataset, Grid, Sample
 from segwright.core.errors import SegwrightError, SettingError, ShapeError
+from segwright.data.value_range import ValueRange
 from segwright.inference.engine import TorchEngine
 from segwright.inference.predictor import Predictor
 from segwright.tasks.semantic import Semantic
@@ -225,3 +226,88 @@ def test_nan_is_not_an_answer():
 
     with pytest.raises(SegwrightError, match="answers NaN; its weights hold NaN"):
         predictor_of(Lost())(np.zeros((1, 8, 8), np.uint8))
+
+
+# On another scale than in training
+
+IMAGE = np.tile(np.arange(256, dtype=np.uint8), 4).reshape(1, 16, 64)  # of which bright is 100 and more
+TRAINED = ValueRange.measured(Dataset("memory", TWO, ("a",), lambda key: Sample.of(key, IMAGE)))
+
+
+def is_bright(predictor: Predictor, image: np.ndarray) -> np.ndarray:
+    return predictor(image).class_map() == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (IMAGE, []),
+        (IMAGE // 10, []),
+        (
+            IMAGE.astype(np.uint16) * 257,
+            ["uint16 images full at 65535 are divided by 257, as the model was trained on 0 to 255 (uint8)"],
+        ),
+        (
+            (IMAGE / 255).astype(np.float32),
+            ["float32 images full at 1 are multiplied by 255, as the model was trained on 0 to 255 (uint8)"],
+        ),
+        (IMAGE / 255, ["float64 images full at 1 are multiplied by 255, as the model was trained on 0 to 255 (uint8)"]),
+        (IMAGE.astype(np.uint16), []),
+        (IMAGE.astype(np.float64), []),
+    ],
+)
+def test_where_the_type_tells_the_scale_the_masks_are_the_same_and_it_is_said_once(image, said, caplog):
+    caplog.set_level("INFO", "segwright.inference.predictor")
+    predictor, plain = predictor_of(Bright(), trained_on=TRAINED), predictor_of(Bright())
+    expected = is_bright(plain, IMAGE if image.max() != 25 else image)
+    for _ in range(3):
+        assert np.array_equal(is_bright(predictor, image), expected)
+    assert [record.getMessage() for record in caplog.records] == said
+
+
+def test_another_scale_is_doubted_once_with_both_ranges_and_the_way_out_works(caplog):
+    predictor = predictor_of(Bright(), trained_on=TRAINED)
+    for image in (IMAGE.astype(np.uint16) * 16, IMAGE.astype(np.uint16) * 15):
+        assert predictor.on_scale(Sample.of("cell", image)).image is image
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "uint16 images seem to be on another scale" in record.getMessage()
+    text = record.getMessage()
+    assert "cell holds 0 to 4080, and the model was trained on 0 to 255 (uint8); give these images alone, with --values" in text
+    assert text.endswith("the numbers that stand for 0 and 255 there")
+    caplog.clear()
+    scaled = replace(predictor, values=(0, 4080), told=set())
+    assert np.array_equal(is_bright(scaled, IMAGE.astype(np.uint16) * 16), is_bright(predictor, IMAGE))
+    turned = replace(predictor, values=(255, 0))  # as of a negative
+    assert np.array_equal(is_bright(turned, 255 - IMAGE), is_bright(predictor, IMAGE))
+    assert not caplog.records
+
+
+def test_hounsfield_units_are_doubted_and_their_window_may_be_said(caplog):
+    image = (IMAGE * 4.0 - 160).astype(np.int16)
+    predictor = predictor_of(Bright(), trained_on=TRAINED)
+    predictor(image)
+    assert "int16 images seem to be on another scale" in caplog.text and "one holds -160 to 860" in caplog.text
+    assert np.array_equal(is_bright(replace(predictor, values=(-160, 860)), image), is_bright(predictor, IMAGE))
+
+
+def test_where_each_image_is_measured_or_nothing_is_known_no_scale_matters(caplog):
+    caplog.set_level("INFO", "segwright.inference.predictor")
+    image = IMAGE.astype(np.uint16) * 16
+    each = predictor_of(Bright(), trained_on=TRAINED, preprocess=Preprocess(channels=1))
+    for predictor in (each, predictor_of(Bright())):
+        assert predictor.on_scale(Sample.of("cell", image)).image is image
+    assert not caplog.records
+
+
+def test_values_that_say_nothing_are_refused():
+    for changes, message in (
+        ({"trained_on": TRAINED, "values": (5, 5)}, "values are 5 and 5; give two different numbers"),
+        ({"trained_on": TRAINED, "values": (0, float("nan"))}, "values are 0 and nan; give two"),
+        ({"values": (0, 4095)}, "the model file, of an earlier version, does not say .*; leave them out"),
+        (
+            {"trained_on": TRAINED, "values": (0, 4095), "preprocess": Preprocess(channels=1)},
+            "measures each image by itself, so that its scale does not matter; leave them out",
+        ),
+    ):
+        with pytest.raises(SettingError, match=message):
+            predictor_of(Bright(), **changes)

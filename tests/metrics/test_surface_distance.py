@@ -138,10 +138,10 @@ def test_void_is_taken_out_of_both():
     prediction = np.array([[0, 0, 0, 0, 0, 0]])
     metric = SurfaceDistance(ONE)
     state = metric.count(Segmentation.semantic(prediction, ONE), Segmentation.semantic(truth, ONE))
-    np.testing.assert_array_equal(state.values[:, 0], [0, 0, 0, 1, 1])
+    np.testing.assert_array_equal(state.values[:, 0], [0, 0, 0, 1, 1, 37**0.5])
     planes = np.int32([[[-1, 1, 1, 1, -1, -1]], [[2, 0, 0, 0, 2, 2]]])  # a second plane of the truth does not fill void
     overlapping = Segmentation(planes, np.int32([0, 0]), np.int32([0, 0]), np.ones(2, np.float32), ONE)
-    np.testing.assert_array_equal(metric.count(overlapping, overlapping).values[:, 0], [0, 0, 0, 1, 1])
+    np.testing.assert_array_equal(metric.count(overlapping, overlapping).values[:, 0], [0, 0, 0, 1, 1, 37**0.5])
     assert len(borders(overlapping, 1)[0]) == 6  # where nobody takes void out, all are of the class
 
 

@@ -166,3 +166,12 @@ def test_messages(truths, guess, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="report.html cannot be written"):
         write_report(tmp_path / "file" / "report.html", title="t", scores=evaluate(guess, truths, resamples=0))
+
+
+def test_an_end_of_an_interval_that_is_not_known_is_not_shown(classes, tmp_path, read_html):
+    values = {"mIoU": 0.5, "Dice": 0.6, "kappa": 0.3, "IoU/sky": 0.5}
+    intervals = {"mIoU": (0.25, np.nan), "Dice": (np.nan, 0.75), "kappa": (0.125, np.nan), "IoU/sky": (0.25, np.nan)}
+    html = written(tmp_path, scores=scores_of(values, classes, intervals=intervals))
+    text = "".join(read_html(html).text)
+    assert "95 % interval at least 25.0" in text and "95 % interval at most 75.0" in text and "at least 12.5" in text
+    assert "nan" not in html.lower().replace("<nan", "") and html.count("left:25.00%;width:75.00%") == 2

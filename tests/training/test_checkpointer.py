@@ -6,8 +6,8 @@ from segwright.checkpoints.model_file import ModelFile
 from segwright.data.splits import open_splits
 from segwright.training.checkpointer import Checkpointer
 from segwright.training.learner import Learner, launch
-from segwright.training.resume import STATE_FILE, State
-from segwright.training.run_dir import MODEL_FILE, TrainLog, read_log
+from segwright.training.resume import State
+from segwright.training.run_dir import MODEL_FILE, STATE_FILE, TrainLog, read_log
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ from segwright.checkpoints.model_file import read_tensors
 from segwright.core.errors import FormatError, OutputError, TrainingError, UsageError
 from segwright.training import loop
 from segwright.training.loop import train
-from segwright.training.resume import STATE_FILE
-from segwright.training.run_dir import read_log
+from segwright.training.run_dir import STATE_FILE, read_log
 
 TRAIN = """
 import sys

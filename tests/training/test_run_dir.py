@@ -1,12 +1,21 @@
 """A run's folder keeps what it holds."""
 
 import os
+from dataclasses import replace
 
 import pytest
 
 from segwright.core.errors import FormatError, OutputError
 from segwright.plans.plan import Plan
-from segwright.training.run_dir import TrainLog, check_free, check_resumable, read_log, start_folder
+from segwright.training.run_dir import (
+    STATE_FILE,
+    TrainLog,
+    check_free,
+    check_resumable,
+    note_places,
+    read_log,
+    start_folder,
+)
 
 
 def test_a_new_folder_holds_the_plan(tiny_plan, tmp_path):
@@ -47,10 +56,25 @@ def test_places_that_cannot_hold_a_run_are_named(tiny_plan, tmp_path):
     start_folder(tmp_path / "run", tiny_plan)
     with pytest.raises(OutputError, match="is no name in UTF-8"):
         check_free(tmp_path / "\udce4")
-    with pytest.raises(OutputError, match="holds a run already"):
+    with pytest.raises(OutputError, match="holds a run already; choose another folder"):  # as nothing was saved to go on with
         check_free(tmp_path / "run")
-    with pytest.raises(FormatError, match="holds no saved run"):
+    with pytest.raises(FormatError, match="holds no saved run .*; start anew: segwright train .*/run/plan.toml --out FOLDER"):
         check_resumable(tmp_path / "run")
+    (tmp_path / "run" / STATE_FILE).touch()
+    with pytest.raises(OutputError, match="holds a run already; go on with it by: segwright train --resume .*/run, or choose"):
+        check_free(tmp_path / "run")
+    check_resumable(tmp_path / "run")
+
+
+def test_only_where_data_lie_is_changed_in_a_plan(tiny_plan, tmp_path):
+    start_folder(tmp_path / "run", replace(tiny_plan, reasons={"training.steps": "few"}))
+    before = (tmp_path / "run" / "plan.toml").read_text()
+    note_places(tmp_path / "run", tiny_plan.data)
+    assert (tmp_path / "run" / "plan.toml").read_text() == before
+    moved = replace(tiny_plan.data, train="there", val="beside")
+    note_places(tmp_path / "run", moved)
+    assert Plan.read(tmp_path / "run") == replace(tiny_plan, data=moved)
+    assert "# few" in (tmp_path / "run" / "plan.toml").read_text()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save_file
 
 from segwright.core import Classes
 from segwright.core.errors import FormatError, OutputError
+from segwright.data.value_range import ValueRange
 from segwright.plans.plan import Plan
 
 LAYOUT = "segwright-1"  # the first word to look for in a file; raised when a reader of today could misread it
@@ -20,11 +21,15 @@ LAYOUT = "segwright-1"  # the first word to look for in a file; raised when a re
 
 @dataclass(frozen=True, eq=False)
 class ModelFile:
-    """What a model file holds: `weights` under the network's own names, the plan of the run, the meaning of the classes."""
+    """What a model file holds: `weights` under the network's own names, the plan of the run, the meaning of the classes.
+
+    `values` are those of the training images; None in a file of an earlier version, which did not note them.
+    """
 
     weights: dict[str, torch.Tensor]
     plan: Plan
     classes: Classes
+    values: ValueRange | None = None
 
     def write(self, path: Path) -> None:
         """Write the file.
@@ -33,6 +38,8 @@ class ModelFile:
             OutputError: the place cannot be written.
         """
         facts = {"layout": LAYOUT, "plan": self.plan.to_toml(), "classes": json.dumps(asdict(self.classes))}
+        if self.values is not None:
+            facts["values"] = json.dumps(asdict(self.values))
         write_tensors(path, self.weights, facts)
 
     @classmethod
@@ -48,9 +55,10 @@ class ModelFile:
         try:
             text, known = facts["plan"], json.loads(facts["classes"])
             classes = Classes.of(known["names"], colors=known["colors"], is_thing=known["is_thing"])
+            values = ValueRange.of_table(json.loads(facts["values"])) if "values" in facts else None
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{path} lacks its plan or its classes ({error!r}); put back the file that was saved") from error
-        return cls(weights, Plan.from_toml(text, source=str(path), own_modules=own_modules), classes)
+        return cls(weights, Plan.from_toml(text, source=str(path), own_modules=own_modules), classes, values)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> None:
@@ -72,6 +80,19 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mappin
         raise OutputError(f"cannot write {path} ({error}); choose another folder or free some space") from error
 
 
+def read_facts(path: Path) -> dict[str, str]:
+    """The facts of a safetensors file, without its tensors.
+
+    Raises:
+        FormatError: the file is missing, cut short or something else.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and facts of a safetensors file, which is opened once, as it may be replaced at any moment.
 
@@ -84,4 +105,8 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # 8: the bytes of its length, which come first
         return tensors, header.get("__metadata__", {})
     except (OSError, SafetensorError) as error:
-        raise FormatError(f"cannot read {path} ({error}); give the folder of a finished or started run") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> FormatError:
+    return FormatError(f"cannot read {path} ({error}); give the folder of a finished or started run")

@@ -1,5 +1,6 @@
 """`segwright evaluate`: how good a model is on data with truth."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,12 @@ def run(
     metrics: Annotated[
         str, typer.Option(help="Scores by name, separated by commas, such as mIoU,boundary; else the task's.")
     ] = "",
+    values: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            help="Values in the images that stand for the darkest and brightest of training, where types do not tell."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the scores, per image too, into this JSON file.")] = None,
     own_modules: Annotated[
@@ -32,5 +39,6 @@ def run(
     if keys_of(dataset.keys, TRAIN_NAMES):
         dataset = open_splits(data).val  # what was trained with measures nothing
     with working(f"evaluate {model} on {data}"):
-        scores = evaluate(load(model, own_modules=own_modules), dataset, metrics=names)
+        predictor = replace(load(model, own_modules=own_modules), values=values)
+        scores = evaluate(predictor, dataset, metrics=names)
     show(scores, out, as_json=json)

@@ -144,7 +144,7 @@ def _refuse(option: str, others: Mapping[str, object]) -> None:
 def _print_differences(rows: "list[Difference]", first: str, second: str, *, as_json: bool) -> None:
     """Print how two predictions differ in each score, as a table with what its columns mean or as JSON."""
     from segwright.cli.terminal import number, print_table
-    from segwright.evaluation.scores import without_nan
+    from segwright.evaluation.scores import interval_text, without_nan
     from segwright.evaluation.significance import CONVENTION
 
     if as_json:
@@ -154,7 +154,7 @@ def _print_differences(rows: "list[Difference]", first: str, second: str, *, as_
         [
             row.score,
             *(number(value) for value in (row.first, row.second, row.difference)),
-            f"{number(row.interval[0])} to {number(row.interval[1])}" if row.interval[0] == row.interval[0] else "-",
+            interval_text(row.interval, number) or "-",
             *(number(value) for value in (row.p, row.p_holm)),
         ]
         for row in rows

@@ -13,6 +13,12 @@ def run(
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with the mask over the image.")] = False,
     palette: Annotated[bool, typer.Option("--palette", help="Masks with the colours of the classes (palette PNG).")] = False,
     flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images: slower, a little better.")] = False,
+    values: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            help="Values in the images that stand for the darkest and brightest of training, where types do not tell."
+        ),
+    ] = None,
     format: Annotated[
         str | None,
         typer.Option(help="Write a data set of this format, such as coco, not masks; a wrong name is answered with all."),
@@ -36,6 +42,7 @@ def run(
             overlay=overlay,
             palette=palette,
             flips=(-1,) if flips else None,
+            values=values,
             format=format,
             own_modules=own_modules,
         )

@@ -169,8 +169,9 @@ def number(value: float) -> str:
 
 def _interval(scores: "Scores", name: str) -> str:
     """The 95 % interval of a score; a dash where there is none."""
-    low, high = scores.intervals.get(name, (float("nan"), float("nan")))
-    return f"{low:.4f} to {high:.4f}" if low == low else "-"
+    from segwright.evaluation.scores import interval_text
+
+    return interval_text(scores.intervals.get(name, (float("nan"), float("nan"))), number) or "-"
 
 
 def check_places(*places: Path | None) -> None:

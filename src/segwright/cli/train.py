@@ -1,9 +1,12 @@
 """`segwright train`: carry out a plan, or go on with a run."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
+
+MOVABLE = {"data.train", "data.val"}  # settings that a run may go on with; it sees that the data are the same
 
 
 def run(
@@ -25,9 +28,10 @@ def run(
 
     if (plan is None) == (resume is None):
         raise UsageError("give either a plan file, or --resume RUN; a plan comes from: segwright plan DATA --out plan.toml")
-    if resume is not None and (out is not None or settings):
+    if resume is not None and (out is not None or not {each.partition("=")[0].strip() for each in settings or []} <= MOVABLE):
         raise UsageError(
-            "--resume goes on with a run as it is; leave out --out and --set, or start a new run from its plan.toml"
+            "--resume goes on with a run as it is; leave out --out, and --set but for data.train=PATH and data.val=PATH, which "
+            f"say where the data lie now; or start a new run: segwright train {quote(str(resume / 'plan.toml'))} --out FOLDER"
         )
     chosen = Plan.read(resume or plan or Path(), own_modules=own_modules)
     chosen = chosen.with_settings(settings) if settings else chosen

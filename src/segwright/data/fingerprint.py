@@ -28,13 +28,15 @@ ALL_NEIGHBOURS: dict[int, Literal[8, 26]] = {2: 8, 3: 26}  # axes -> neighbours 
 
 @dataclass(frozen=True, kw_only=True)
 class IntensityStatistics:
-    """Values of one channel over known pixels: mean, standard deviation, 0.5th, 50th and 99.5th percentile."""
+    """Values of one channel over known pixels: mean, standard deviation, 0.5th, 50th and 99.5th percentile, both ends."""
 
     mean: float
     std: float
     low: float
     median: float
     high: float
+    lowest: float
+    highest: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +184,7 @@ def gathered(dataset: Dataset, looks: Sequence[SampleStatistics], keys: Sequence
         channels=dict(sorted(Counter(len(item.values) for item in looks).items())),
         dtypes=dict(Counter(item.dtype for item in looks).most_common()),
         spacing_mm=tuple(float(value) for value in np.median(spacings, axis=0)) if spacings else None,
-        intensity=_intensities(looks, dataset.source),
+        intensity=intensities([item.values for item in looks], dataset.source),
         mean_shift=_mean_shift(looks),
         class_fractions=tuple(float(value) for value in counts / max(known, 1)),
         nothing_fraction=nothing / max(known, 1),
@@ -211,7 +213,7 @@ def look(sample: Sample, num_classes: int, pixels: int, generator: np.random.Gen
         shape=sample.grid.shape,
         dtype=type_of(sample.image),
         spacing_mm=sample.grid.spacing_mm,
-        values=_known_values(sample.image, known, pixels, generator),
+        values=known_values(sample.image, known, pixels, generator),
         pixels=counts,
         nothing=nothing,
         void=void,
@@ -249,7 +251,7 @@ def _mean_places(looks: Sequence[SampleStatistics]) -> tuple[tuple[float, ...], 
     return tuple(tuple(float(value) for value in row) for row in centres)
 
 
-def _known_values(image: np.ndarray, known: np.ndarray | None, pixels: int, generator: np.random.Generator) -> np.ndarray:
+def known_values(image: np.ndarray, known: np.ndarray | None, pixels: int, generator: np.random.Generator) -> np.ndarray:
     """Values (C, M) at known pixels of an image (C, *S): all of them, or a random `pixels` where there are more."""
     flat = image.reshape(len(image), -1)
     where = np.flatnonzero(known) if known is not None else None
@@ -322,24 +324,25 @@ def _object_sizes(objects: np.ndarray, num_classes: int) -> tuple[ObjectSizes, .
     return tuple(result)
 
 
-def _intensities(looks: Sequence[SampleStatistics], source: str) -> tuple[IntensityStatistics, ...]:
-    """Statistics of each channel over the images that have it.
+def intensities(images: Sequence[np.ndarray], source: str) -> tuple[IntensityStatistics, ...]:
+    """Statistics of each channel over the images that have it, from values (C, M) of each image.
 
     Raises:
         FormatError: a channel has no value.
     """
     result = []
-    for channel in range(max(len(item.values) for item in looks)):
-        values = np.concatenate([item.values[channel] for item in looks if len(item.values) > channel])
-        values = _known_of(values)
+    for channel in range(max(map(len, images))):
+        values = _known_of(np.concatenate([image[channel] for image in images if len(image) > channel]))
+        values = values.astype(np.uint8) if values.dtype == bool else values
         if not len(values):
             raise FormatError(
-                f"{source}: channel {channel} holds no value in {len(looks)} images, but nodata, NaN or infinity; numbers are "
+                f"{source}: channel {channel} holds no value in {len(images)} images, but nodata, NaN or infinity; numbers are "
                 "needed: check how the images were exported, or drop that channel"
             )
         low, median, high = np.percentile(values, (0.5, 50, 99.5)).tolist()
         mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
-        result.append(IntensityStatistics(mean=mean, std=std, low=low, median=median, high=high))
+        ends = {"lowest": float(values.min()), "highest": float(values.max())}
+        result.append(IntensityStatistics(mean=mean, std=std, low=low, median=median, high=high, **ends))
     return tuple(result)
 
 

@@ -3,9 +3,10 @@
 The scores of random halves lie about as far from the score of all images as that one lies from the score of endlessly many:
 the mean of half of the values, drawn without replacement, varies about the mean of all with the standard error of that. So
 their root mean square distance is the standard error, and a t interval on the scale of log odds, or of logarithms, is as
-skewed as scores near their limits are. In simulations (benchmarks/intervals.py) this keeps 95 % where quantiles of images drawn
-with replacement do not: such draws miss rare classes, so that a mean over classes moves, and varies too little. Leaving out one
-image after the other covers as well and needs no chance, but is too wide for average precision, which jumps.
+skewed as scores near their limits are, and stays within them; an end at such a limit says nothing, and is left out. In
+simulations (benchmarks/intervals.py) this keeps 95 % where quantiles of images drawn with replacement do not: such draws miss
+rare classes, so that a mean over classes moves, and varies too little. Leaving out one image after the other covers as well and
+needs no chance, but is too wide for average precision, which jumps.
 
 Source: Saigo, Shao and Sitter 2001, "A Repeated Half-Sample Bootstrap and Balanced Repeated Replications for Randomly Imputed
 Data", Survey Methodology 27; Shao and Wu 1989, "A General Theory for Jackknife Variance Estimation", doi
@@ -14,6 +15,7 @@ Data", Survey Methodology 27; Shao and Wu 1989, "A General Theory for Jackknife 
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -22,25 +24,30 @@ from scipy.special import expit, logit, stdtrit
 from segwright.core.errors import UsageError
 from segwright.metrics import Metric
 
+Interval = tuple[float, float]
+
 LEVEL = 0.95
-UNKNOWN = (float("nan"), float("nan"))
+UNKNOWN = (nan, nan)
 CELLS = 2**20  # weights made at once, 8 MiB: all 1000 resamples of 1000 images
 MOST_BLOCKS = 20  # of images left out to see on how few a score rests; of more, the interval hardly depends
 ROUNDING = 1e-10  # share of a score; a change below is none
+SHOWN = 5e-5  # an end that is nearer to a limit is shown as it, with four digits
+MOST_EXPONENT = 20.0  # an end half a billion times as large as the score says nothing
 
 Labels = Sequence[int] | Sequence[str] | np.ndarray
 
 
 def bootstrap(
     metric: Metric, states: Sequence[Any], resamples: int, generator: np.random.Generator, *, groups: Labels | None = None
-) -> dict[str, tuple[float, float]]:
+) -> dict[str, Interval]:
     """A 95 % interval for each score of a metric, from its states of N images.
 
     `groups` holds a label per image: images of one label, such as slices of a person or frames of a video, are drawn together,
     since they tell less than as many others would. Without it, images count as independent of each other.
 
-    An interval is NaN for a score that is NaN itself or rests on one image (or group) alone, and without resamples. Images that
-    are all alike leave no doubt here: a perfect score on ten images does not prove that the next is perfect.
+    An interval is NaN for a score that is NaN itself or rests on one image (or group) alone, and without resamples; one end of
+    it is, where few images tell no more on that side than what the score can be at all. Images that are all alike leave no
+    doubt here: a perfect score on ten images does not prove that the next is perfect.
 
     Raises:
         UsageError: there is not one label per image.
@@ -54,7 +61,8 @@ def bootstrap(
     result = {}
     for name, values in weighed(metric, states, (table[:, unit_of] for table in tables)).items():
         whole, without, drawn = float(values[0]), values[1 : len(fixed)], values[len(fixed) :]
-        result[name] = _interval(whole, drawn, count, degrees_of_freedom(whole, without, count))
+        limits = limits_of(metric, states, name, whole)
+        result[name] = _interval(whole, drawn, count, degrees_of_freedom(whole, without, count), limits)
     return result
 
 
@@ -109,11 +117,26 @@ def degrees_of_freedom(whole: float, without: Sequence[float] | np.ndarray, coun
     return count - 1 if moving in (0, len(without)) else moving - 1
 
 
-def _interval(whole: float, drawn: np.ndarray, count: int, freedom: int) -> tuple[float, float]:
+def limits_of(metric: Metric, states: Sequence[Any], name: str, *scores: float) -> Interval:
+    """The lowest and the highest value that a score of a metric can have; infinite where one of the `scores` lies beyond."""
+    known = metric.limits(states) if hasattr(metric, "limits") else {}
+    lowest, highest = known.get(name.partition("/")[0], (0.0, 1.0))
+    if any(score < lowest or score > highest for score in scores):  # of a metric of somebody's own, which does not tell
+        return -inf, inf
+    return lowest, highest
+
+
+def without_limits(interval: Interval, limits: Interval) -> Interval:
+    """An interval with NaN for an end that lies at a limit or beyond; of one that says nothing at all, the limits."""
+    (low, high), (lowest, highest) = interval, limits
+    has_low, has_high = low - lowest >= SHOWN, highest - high >= SHOWN
+    return (low if has_low else nan, high if has_high else nan) if has_low or has_high else limits
+
+
+def _interval(whole: float, drawn: np.ndarray, count: int, freedom: int, limits: Interval) -> Interval:
     """The 95 % interval of a score, from the scores (R,) of random halves of U = `count` units and its degrees of freedom.
 
-    The scale is that of log odds for a score between 0 and 1, of logarithms for one above 0, else linear; it is told by the
-    scores of the halves, which reach about three standard errors far.
+    The scale is that of log odds between two limits, of logarithms above one, else linear.
     """
     drawn = drawn[np.isfinite(drawn)]  # a half may lack a class
     if not np.isfinite(whole) or not len(drawn) or freedom < 1:
@@ -122,12 +145,17 @@ def _interval(whole: float, drawn: np.ndarray, count: int, freedom: int) -> tupl
     if error <= ROUNDING * abs(whole):
         return whole, whole
     reach = -float(stdtrit(freedom, (1 - LEVEL) / 2)) * error
-    if 0 < whole < 1 and drawn.min() >= 0 and drawn.max() <= 1:
-        middle, step = logit(whole), reach / (whole * (1 - whole))  # as wide as on the linear scale, to first order
-        return float(expit(middle - step)), float(expit(middle + step))
-    if whole > 0 and drawn.min() >= 0:
-        return float(whole * np.exp(-reach / whole)), float(whole * np.exp(reach / whole))
-    return whole - reach, whole + reach
+    lowest, highest = limits
+    above, ends = whole - lowest, np.array([-1.0, 1.0])
+    if lowest < whole < highest < inf:  # steps as wide as on the linear scale, to first order
+        span = highest - lowest
+        ends = lowest + span * expit(logit(above / span) + ends * reach * span / (above * (span - above)))
+    elif -inf < lowest < whole:
+        step = reach / above
+        ends = lowest + above * np.exp([-step, step if step < MOST_EXPONENT else inf])
+    else:
+        ends = whole + ends * reach
+    return without_limits((float(ends[0]), float(ends[1])), limits)
 
 
 def standard_error(distances: np.ndarray, count: int) -> float:

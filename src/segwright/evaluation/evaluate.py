@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from segwright.metrics.panoptic_quality import OverlapError
 
 SEED = 0  # of the resampling: the same images give the same interval
 FEW = 20  # images; with fewer, 1 to 4 of 100 intervals less hold the truth than should (benchmarks/intervals.py)
+NO_END = " Where one end alone is given, so few images tell no more on the other side than what the score can be at all."
 ATLASES = 64  # of single images, are made one at a time: the labels to look at, with pictures, stay few
 OnImage = Callable[[Sample, Segmentation, dict[str, float]], None]
 OnProgress = Callable[[int, int], None]
@@ -109,8 +111,8 @@ class Tally:
         )
         return (*(self.pairs.notes if self.pairs else ()), *remarks)
 
-    def interval_convention(self, resamples: int) -> str:
-        """A sentence or two that say where the intervals come from, or why there are none."""
+    def interval_convention(self, resamples: int, *, lacks_ends: bool) -> str:
+        """Some sentences that say where the intervals come from, or why there are none, or why some ends are missing."""
         counts = {}
         for name, metric in self.counter.metrics.items():
             is_grouped = len(set(labels := self.labels(name))) < len(labels)
@@ -124,7 +126,8 @@ class Tally:
         what = " or ".join(f"{count} {kind}s" for kind, count in counts.items())
         few = " With so few, 91 to 95 of 100 such intervals hold the truth." if fewest < FEW else ""
         alone = "" if "group" in counts else "; for neighbouring frames or slices they are too narrow"
-        return f"95 % intervals, from {resamples} random halves of the {what}, taken as independent{alone}.{few}"
+        ends = NO_END if lacks_ends else ""
+        return f"95 % intervals, from {resamples} random halves of the {what}, taken as independent{alone}.{few}{ends}"
 
     def scores(self, resamples: int = 1000) -> Scores:
         """Scores of everything taken in, with intervals from that many resamples (0: none).
@@ -141,16 +144,18 @@ class Tally:
             total = metric.score(type(states[0]).weighted(states, np.ones((1, len(states)), np.int64)))
             values |= {score: float(value[0]) for score, value in total.items() if self.counter.is_wanted(name, score)}
             intervals |= bootstrap(metric, states, resamples, np.random.default_rng(SEED), groups=self.labels(name))
+        intervals = {score: interval for score, interval in intervals.items() if score in values}
+        lacks_ends = any(isnan(low) != isnan(high) for low, high in intervals.values())
         images = [counted for counted in self.counted if counted.scores]
         conventions = {name: metric.convention for name, metric in self.counter.metrics.items()}
         return Scores(
             count=len(images) or len(self.counted),
             classes=self.counter.classes,
             values=values,
-            intervals={score: interval for score, interval in intervals.items() if score in values},
+            intervals=intervals,
             per_image={counted.key: counted.scores for counted in images},
             matrix=tuple(map(tuple, self.matrix.tolist())) if self.matrix is not None else (),
-            conventions=conventions | {"intervals": self.interval_convention(resamples)},
+            conventions=conventions | {"intervals": self.interval_convention(resamples, lacks_ends=lacks_ends)},
             notes=self.notes(),
         )
 

@@ -1,9 +1,9 @@
 """Scores of predictions, each with its convention and an interval that says how sure it is. Axes: K classes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ DISTANCES = ("HD95", "HD", "ASSD", "error")  # how scores are called that are no
 class Scores:
     """Scores between 0 and 1, NaN where nothing could be measured.
 
-    `values` holds each score by name, `intervals` its 95 % interval, `per_image` some scores of each image by key. `matrix`
-    counts pixels: a row per true class, a column per predicted class, and a last column for pixels that were given no class;
-    it is empty where no classes of pixels were scored. `conventions` says for each metric what was averaged, and over what,
+    `values` holds each score by name, `intervals` its 95 % interval, with NaN for an end that is not known, `per_image` some
+    scores of each image by key. `matrix` counts pixels: a row per true class, a column per predicted class, and a last column
+    for pixels that were given no class; it is empty where no classes of pixels were scored. `conventions` says for each metric
+    what was averaged, and over what,
     and `notes` what else one must know, as images that have no prediction.
     """
 
@@ -89,6 +90,16 @@ def score_text(name: str, value: float, *, unit: str = "\u00a0%") -> str:
     if is_distance(name) and np.isfinite(value):
         return f"{value:.2f}"
     return percent(value) + unit * bool(np.isfinite(value))
+
+
+def interval_text(interval: tuple[float, float], shown: Callable[[float], str]) -> str:
+    """An interval as it is shown, "0.5 to 0.7", or "at least 0.5" where the other end is NaN; empty where both are."""
+    low, high = interval
+    if isnan(low) and isnan(high):
+        return ""
+    if isnan(low) or isnan(high):
+        return f"at most {shown(high)}" if isnan(low) else f"at least {shown(low)}"
+    return f"{shown(low)} to {shown(high)}"
 
 
 def write_scores(path: Path | str, scores: Scores) -> None:

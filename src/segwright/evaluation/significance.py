@@ -21,14 +21,17 @@ from segwright.evaluation.bootstrap import (
     LEVEL,
     ROUNDING,
     UNKNOWN,
+    Interval,
     Labels,
     all_and_without,
     chunks,
     degrees_of_freedom,
     halves,
+    limits_of,
     standard_error,
     units,
     weighed,
+    without_limits,
 )
 from segwright.metrics import Metric
 
@@ -94,7 +97,8 @@ def compare(
     for name in names:
         one, other = (float(table[name][0]) for table in fixed)
         freedom = min(degrees_of_freedom(float(table[name][0]), table[name][1:], count) for table in fixed)
-        span = _linear_interval(other - one, halved[name], count, freedom)
+        lowest, highest = limits_of(metric, both, name, one, other)
+        span = _linear_interval(other - one, halved[name], count, freedom, (lowest - highest, highest - lowest))
         rows.append((name, one, other, span, _p_value(other - one, swapped[name])))
     adjusted = holm([row[-1] for row in rows])
     return [
@@ -125,13 +129,16 @@ def _differences(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _linear_interval(difference: float, drawn: np.ndarray, count: int, freedom: int) -> tuple[float, float]:
-    """The 95 % interval of a difference from those (R,) of random halves of U = `count` units and its degrees of freedom."""
+def _linear_interval(difference: float, drawn: np.ndarray, count: int, freedom: int, limits: Interval) -> Interval:
+    """The 95 % interval of a difference from those (R,) of random halves of U = `count` units and its degrees of freedom.
+
+    An end beyond the limits, which says nothing, is NaN.
+    """
     drawn = drawn[np.isfinite(drawn)]
     if not np.isfinite(difference) or not len(drawn) or freedom < 1 or count < 2:
         return UNKNOWN
     reach = -float(stdtrit(freedom, (1 - LEVEL) / 2)) * standard_error(drawn - difference, count)
-    return difference - reach, difference + reach
+    return without_limits((difference - reach, difference + reach), limits)
 
 
 def _p_value(difference: float, swapped: np.ndarray) -> float:

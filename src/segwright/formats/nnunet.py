@@ -206,7 +206,8 @@ def read(path: Path | str) -> Dataset:
         if key in files:
             raise FormatError(f"two cases would both be called {key}, the second is {label}; rename one")
         files[key] = ([cases[case][channel] for channel in range(count)], label)
-    return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning, len(content.channel_names)))
+    image_files = {key: images[0] for key, (images, _) in files.items() if len(images) == 1}
+    return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning, len(content.channel_names)), image_files)
 
 
 def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:

@@ -127,7 +127,8 @@ def read(path: Path | str) -> Dataset:
     if not meaning.is_instances and (root / NUMBER_FOLDER).is_dir():
         numbers = {safe_key(stem): file for stem, file in volumes_below(root / NUMBER_FOLDER).items()}
         files = {key: Files(entry.image, entry.mask, numbers.get(key)) for key, entry in files.items()}
-    return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning, is_named))
+    images = {key: entry.image for key, entry in files.items() if entry.image is not None}
+    return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning, is_named), images)
 
 
 def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core import Classes
 from segwright.core.errors import FormatError
+from segwright.data.value_range import ValueRange
 from segwright.inference.engine import TorchEngine
 from segwright.inference.predictor import Predictor
 from segwright.plans.plan import Plan
@@ -32,16 +33,22 @@ def load(run: str | Path, *, own_modules: bool = False) -> Predictor:
         raise FormatError(
             f"{path} does not fit its own plan ({error}); it was written by another version or changed"
         ) from error
-    return Predictor(**_settings_of(network, content.plan, content.classes))
+    return Predictor(**_settings_of(network, content.plan, content.classes), trained_on=content.values)
 
 
-def training_predictor(network: nn.Module, plan: Plan, classes: Classes) -> Predictor:
-    """The predictor of a network that goes on learning: on the device and in the precision in which it learns."""
+def training_predictor(
+    network: nn.Module, plan: Plan, classes: Classes, *, trained_on: ValueRange | None = None, told: set[str] | None = None
+) -> Predictor:
+    """The predictor of a network that goes on learning: on the device and in the precision in which it learns.
+
+    `told` holds what its predecessors have said, so that it is not said again.
+    """
     training = plan.training
     engine = TorchEngine(
         network, training.device, channels_last=training.channels_last, bfloat16=training.precision == "bf16-mixed"
     )
-    return Predictor(**_settings_of(network, plan, classes), engine=engine)
+    told = set() if told is None else told
+    return Predictor(**_settings_of(network, plan, classes), engine=engine, trained_on=trained_on, told=told)
 
 
 def _settings_of(network: nn.Module, plan: Plan, classes: Classes) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def predict(
     overlay: bool = False,
     palette: bool = False,
     flips: tuple[int, ...] | None = None,
+    values: tuple[float, float] | None = None,
     format: str | None = None,
     own_modules: bool = False,
 ) -> list[Path]:
@@ -84,8 +85,8 @@ def predict(
     class numbers at the image's own size, with the classes' colours if `palette`. For a TIFF it is KEY.tif with the same place
     on the map, for a volume a volume of the same kind on the same grid, for a DICOM series KEY.dcm, a DICOM-SEG (without
     colours, these two). `overlay` adds pictures for people, KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice.
-    `flips` replaces those of the model. Masks of an earlier run are replaced, images and the masks of a data set (images/ and
-    masks/ side by side) never.
+    `flips` replaces those of the model, `values` are as in `Predictor`. Masks of an earlier run are replaced, images and the
+    masks of a data set (images/ and masks/ side by side) never.
 
     With `format`, such as "coco", `out` becomes a data set of that format with images and predictions, which `open_dataset`
     reads. It does so by itself where the model finds objects, which a map of classes would lose: COCO (panoptic where there is
@@ -108,6 +109,8 @@ def predict(
     predictor = load(model, own_modules=own_modules) if isinstance(model, (str, Path)) else model
     if flips is not None:
         predictor = replace(predictor, flips=flips)
+    if values is not None:
+        predictor = replace(predictor, values=values)
     if palette:
         _check_palette(len(predictor.classes), format)
     jobs = _planned(places, out, None if predictor.tile is None else (None,) * len(predictor.tile))
@@ -118,7 +121,7 @@ def predict(
     if format is None:
         written, format = _write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette)
     if format is not None:
-        source = run_name(model if isinstance(model, (str, Path)) else None, places, predictor.flips)
+        source = run_name(model if isinstance(model, (str, Path)) else None, places, predictor.flips, values)
         written = _write_format(format, jobs, predictor, out, failed, source, overlay=overlay)
     if failed:
         rest = f"the others are in {out}" if written else "nothing was written"

@@ -1,17 +1,22 @@
 """A trained network with all that it needs to answer for an image of a file. Axes: C channels, *S spatial axes."""
 
+import logging
 from dataclasses import dataclass, field, replace
+from math import isfinite
 
 import numpy as np
 from torch import nn
 
 from segwright.core import Classes, Sample, Segmentation
-from segwright.core.errors import ShapeError
+from segwright.core.errors import SettingError, ShapeError
 from segwright.core.missing import missing_pixels
+from segwright.data.value_range import ValueRange, ends_of, full_scale
 from segwright.decoding.run import Engine, Run
 from segwright.inference.engine import AutoEngine
 from segwright.tasks import Task
 from segwright.transforms.prepare import Preprocess
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = {"cpu": 1, "cuda": 8}  # tiles and mirror images in a batch: a CPU is as fast with one, and needs less memory
 
@@ -25,6 +30,11 @@ class Predictor:
     are axes, counted from the end, over whose mirror images outputs are averaged: (-1,) takes twice the time, (-2, -1) four
     times. `engine` runs the network; without one it is picked by timing when that pays (`AutoEngine`), and the network must not
     be trained any further. For a network in training give `TorchEngine(network)`.
+
+    `trained_on` are the values of the training images (see `data/value_range.py`). Where the type of an image makes it certain
+    that it is on another scale, it is brought to that of training; where it only seems so, a warning says it. `values` are the
+    numbers in the images that stand for the darkest and the brightest of training: then nothing is guessed. What was said once
+    is in `told`.
     """
 
     network: nn.Module
@@ -34,8 +44,12 @@ class Predictor:
     tile: tuple[int, ...] | None = None
     flips: tuple[int, ...] = ()
     engine: Engine = field(default=None)  # type: ignore[assignment]  # never None once it is made
+    trained_on: ValueRange | None = None
+    values: tuple[float, float] | None = None
+    told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self._check_values()
         if self.engine is None:
             object.__setattr__(self, "engine", AutoEngine(self.network, self.task.agreement))
         self.run(len(self.tile or (0, 0)))  # flips that cannot be are told now
@@ -66,9 +80,65 @@ class Predictor:
             raise ShapeError(
                 f"the image has {axes} spatial axes, but tile is {self.tile}; give an image with as many axes as the tile"
             )
-        found = self.task.decode(self.run(axes), self.preprocess(replace(sample, truth=None)))
+        found = self.task.decode(self.run(axes), self.preprocess(replace(self.on_scale(sample), truth=None)))
         missing = missing_pixels(sample.image)
         return found if missing is None else found.with_void(missing)
+
+    def on_scale(self, sample: Sample) -> Sample:
+        """The sample with its image on the scale of the training images as far as that is known; what is done is logged.
+
+        Where each image is normalised by its own numbers, no scale matters.
+        """
+        trained, image = self.trained_on, sample.image
+        if trained is None or self.preprocess.normalise.mean is None:
+            return sample
+        if self.values is not None:
+            (low, high), (first, last) = self.values, trained.ends
+            return replace(sample, image=(image.astype(np.float32) - np.float32(low)) * ((last - first) / (high - low)) + first)
+        factor = trained.factor(image)
+        if factor != 1:
+            text = f"multiplied by {factor:.6g}" if factor > 1 else f"divided by {1 / factor:.6g}"
+            full = f"{image.dtype} images full at {full_scale(image):g}"
+            self._tell(logging.INFO, f"{full} are {text}, as the model was trained on {trained.text}")
+            return replace(sample, image=image.astype(np.float32) * np.float32(factor))
+        if trained.is_unlike(image):
+            low, high = ends_of(image)
+            self._tell(
+                logging.WARNING,
+                f"{image.dtype} images seem to be on another scale than in training, so that their masks are likely wrong",
+                f": {sample.key or 'one'} holds {low:.6g} to {high:.6g}, and the model was trained on {trained.text}; give "
+                "these images alone, with --values LOW HIGH (in Python values=(LOW, HIGH)), the numbers that stand for "
+                f"{trained.ends[0]:.6g} and {trained.ends[1]:.6g} there",
+            )
+        return sample
+
+    def _tell(self, level: int, text: str, details: str = "") -> None:
+        """Log a text, unless it was logged before, if with other details."""
+        if text not in self.told:
+            self.told.add(text)
+            log.log(level, "%s%s", text, details)
+
+    def _check_values(self) -> None:
+        """Refuse values that say nothing.
+
+        Raises:
+            SettingError: they are equal, or their scale does not matter or is not known.
+        """
+        if self.values is None:
+            return
+        low, high = self.values
+        if not (isfinite(low) and isfinite(high) and low != high):
+            raise SettingError(f"values are {low:g} and {high:g}; give two different numbers, such as 0 and 4095 for 12 bits")
+        if self.preprocess.normalise.mean is None:
+            raise SettingError(
+                f"values are {low:g} and {high:g}, and this model measures each image by itself, so that its scale does not "
+                "matter; leave them out"
+            )
+        if self.trained_on is None:
+            raise SettingError(
+                f"values are {low:g} and {high:g}, and the model file, of an earlier version, does not say what the model was "
+                "trained on; leave them out, and give images on the scale of its training images"
+            )
 
     def checked(self, image: np.ndarray) -> np.ndarray:
         """The image, if it is (C, *S).

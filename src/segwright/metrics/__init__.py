@@ -24,7 +24,11 @@ class State(Protocol):
 
 @runtime_checkable
 class Metric(Protocol):
-    """What each metric offers, built from `Classes`. `SCORES` are the names of its summary scores, the main one first."""
+    """What each metric offers, built from `Classes`. `SCORES` are the names of its summary scores, the main one first.
+
+    Scores lie between 0 and 1, but for those that a metric names in a further method, `limits(states)`: the lowest and the
+    highest that each can be for images like these, by its title, such as {"HD95": (0.0, 350.0)}, which holds for "HD95/liver".
+    """
 
     SCORES: ClassVar[tuple[str, ...]]
 

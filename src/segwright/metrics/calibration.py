@@ -5,7 +5,9 @@ Ramdas 2022, "Top-label Calibration and Multiclass-to-binary Reductions", arXiv:
 doi 10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import log
 from typing import ClassVar
 
 import numpy as np
@@ -88,6 +90,10 @@ class Calibration:
                 f"{found.max():.4g}; give probabilities from 0 to 1 that add up to 1, {EXAMPLE}"
             )
         return Sums(sums)
+
+    def limits(self, states: Sequence[Sums]) -> dict[str, tuple[float, float]]:
+        """Squares add up to 2, and no probability counts as less than FLOOR."""
+        return {"Brier": (0.0, 2.0), "NLL": (0.0, -log(FLOOR))}
 
     def score(self, state: Sums) -> dict[str, np.ndarray]:
         """Scores by name, each 0 at best, then `ECE` of each predicted class; NaN where there are no pixels."""

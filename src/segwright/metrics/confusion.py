@@ -3,6 +3,7 @@
 Axes: K classes, F scores, R sums at once, *S spatial axes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -111,6 +112,10 @@ class Confusion:
         elif self.rules.images == "averaged with classes":
             scores |= _means(ratio(total.sum(axis=-1), known.sum(axis=-1)))
         return scores
+
+    def limits(self, states: Sequence[Sums]) -> dict[str, tuple[float, float]]:
+        """Agreement may be worse than by chance."""
+        return {"kappa": (-1.0, 1.0)}
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ Scores are equal to those of davis2017-evaluation where all objects are in the f
 more than 258 frames, whose frame numbers it keeps in 8 bits.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, hypot
 from typing import ClassVar
@@ -80,6 +80,10 @@ class DavisJf:
             scores[f"J&F{suffix}"] = (means["J mean"] + means["F mean"]) / 2
             scores |= {f"{title}{suffix}": value for title, value in means.items()}
         return scores
+
+    def limits(self, states: Sequence[Sums]) -> dict[str, tuple[float, float]]:
+        """What decays may also gain."""
+        return {"J decay": (-1.0, 1.0), "F decay": (-1.0, 1.0)}
 
 
 def statistics(values: np.ndarray) -> tuple[float, float, float]:

@@ -60,6 +60,10 @@ class NumberOfClicks:
         clicks, failures = zip(*(_clicks_to(curve[:MAX_CLICKS], target) for target in TARGETS), strict=True)
         return Sums(np.array([1, *clicks, *failures, *_held(curve)], np.float64))
 
+    def limits(self, states: Sequence[Sums]) -> dict[str, tuple[float, float]]:
+        """One click at least is made."""
+        return {f"NoC@{100 * target:.0f}": (1.0, float(MAX_CLICKS)) for target in TARGETS}
+
     def score(self, state: Sums) -> dict[str, np.ndarray]:
         """Scores by name: clicks from 1 to 20, shares of failures and IoUs from 0 to 1."""
         means = ratio(state.values[..., 1:], state.values[..., :1])

@@ -36,7 +36,10 @@ WITHIN = 1 + 1e-9  # a tolerance of 0.3 mm reaches three steps of 0.1 mm, whose 
 
 @dataclass(frozen=True)
 class SurfaceDistance:
-    """Distances between border voxels, averaged over images, `Sums` (5, K): HD95, HD, ASSD, NSD and images of each class."""
+    """Distances between border voxels, averaged over images, `Sums` (6, K) of each class.
+
+    Rows are HD95, HD, ASSD, NSD, the images that have the class, and their diagonals.
+    """
 
     classes: Classes
     tolerance_mm: float = 1.0  # of NSD: the smallest of the Medical Segmentation Decathlon, and the spacing of many scans
@@ -56,7 +59,9 @@ class SurfaceDistance:
         )
 
     def count(self, prediction: Segmentation, truth: Segmentation, spacing_mm: tuple[float, ...] | None = None) -> Sums:
-        """Scores of each class of one image and whether it has them, (5, K); distances in mm, in pixels without spacing.
+        """Scores of each class of one image, whether it has them, and its diagonal, (6, K).
+
+        Distances are in mm, in pixels without spacing.
 
         Raises:
             ShapeError: prediction and truth differ in size, or the spacing in axes.
@@ -78,6 +83,10 @@ class SurfaceDistance:
     def score(self, state: Sums) -> dict[str, np.ndarray]:
         """Distances in mm and NSD from 0 to 1: means over classes, then each class as "HD95/liver"."""
         return averages(state, self.SCORES, self.classes)
+
+    def limits(self, states: Sequence[Sums]) -> dict[str, tuple[float, float]]:
+        """No distance is longer than the longest diagonal."""
+        return longest(states, self.SCORES)
 
 
 RULES = (
@@ -152,30 +161,30 @@ def check_tolerance(tolerance_mm: float) -> None:
 
 
 def worst(shape: tuple[int, ...], steps: tuple[float, ...]) -> np.ndarray:
-    """HD95, HD, ASSD, NSD and count of a class that only one of both has: the diagonal in mm, no NSD, one image; (5,)."""
+    """What a class adds that only one of both has, (6,): the diagonal in mm as each distance, no NSD, one image and it."""
     diagonal = float(np.linalg.norm(np.multiply(shape, steps[-len(shape) :])))
-    return np.array([diagonal, diagonal, diagonal, 0.0, 1.0])
+    return np.array([diagonal, diagonal, diagonal, 0.0, 1.0, diagonal])
 
 
 def by_pairs(
     predicted: Sequence[Any], true: Sequence[Any], compared: Callable[[Any, Any], Compared], worst: np.ndarray
 ) -> Sums:
-    """The sums (5, K) of one image from its K predicted and K true surfaces: of both `compared`, or the `worst` (5,) of one."""
-    values = np.zeros((5, len(true)))
+    """The sums (6, K) of one image from its K predicted and K true surfaces: of both `compared`, or the `worst` (6,) of one."""
+    values = np.zeros((6, len(true)))
     for k, (ours, theirs) in enumerate(zip(predicted, true, strict=True)):
-        if len(ours) and len(theirs):
-            values[:, k] = *compared(ours, theirs), 1
-        elif len(ours) or len(theirs):
+        if len(ours) or len(theirs):
             values[:, k] = worst
+        if len(ours) and len(theirs):
+            values[:4, k] = compared(ours, theirs)
     return Sums(values)
 
 
 def averages(state: Sums, titles: tuple[str, ...], classes: Classes) -> dict[str, np.ndarray]:
-    """Each score as its mean over images by class, and the mean of these over classes, from sums (..., 5, K).
+    """Each score as its mean over images by class, and the mean of these over classes, from sums (..., 6, K).
 
     A class called background is left out of the mean, unless it is alone: its border runs along the edge of the image too.
     """
-    *totals, images = np.moveaxis(state.values, -2, 0)  # (..., K) each
+    *totals, images, _ = np.moveaxis(state.values, -2, 0)  # (..., K) each
     by_class = {title: ratio(total, images) for title, total in zip(titles, totals, strict=True)}
     background = background_of(classes)
     averaged = [k for k in range(len(classes)) if k != background] or [0]
@@ -183,6 +192,12 @@ def averages(state: Sums, titles: tuple[str, ...], classes: Classes) -> dict[str
     for title, values in by_class.items():
         scores |= {f"{title}/{name}": values[..., k] for k, name in enumerate(classes.names)}
     return scores
+
+
+def longest(states: Sequence[Sums], titles: tuple[str, ...]) -> dict[str, tuple[float, float]]:
+    """The limits of the distances among four titles, of which the last is a share, from states (6, K)."""
+    diagonal = max(float(state.values[-1].max()) for state in states)
+    return dict.fromkeys(titles[:-1], (0.0, diagonal))
 
 
 def grids_of(segmentation: Segmentation) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ Against border voxels: a mask one voxel thick has two surfaces, not one border; 
 voxels; unequal spacing weighs the sides unequally; percentiles are not interpolated.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -32,6 +33,7 @@ from segwright.metrics.surface_distance import (
     comparable,
     grids_of,
     longer,
+    longest,
     spacing_of,
     worst,
 )
@@ -39,7 +41,7 @@ from segwright.metrics.surface_distance import (
 
 @dataclass(frozen=True)
 class SurfaceDistanceSurfels:
-    """Distances between surface elements, averaged over images, `Sums` (5, K): HD95, HD, ASSD, NSD and images of each class."""
+    """Distances between surface elements, averaged over images, `Sums` (6, K) as those of `SurfaceDistance`."""
 
     classes: Classes
     tolerance_mm: float = 1.0  # of NSD, as for border voxels
@@ -60,7 +62,9 @@ class SurfaceDistanceSurfels:
         )
 
     def count(self, prediction: Segmentation, truth: Segmentation, spacing_mm: tuple[float, ...] | None = None) -> Sums:
-        """Scores of each class of one image and whether it has them, (5, K); distances in mm, in pixels without spacing.
+        """Scores of each class of one image, whether it has them, and its diagonal, (6, K).
+
+        Distances are in mm, in pixels without spacing.
 
         Raises:
             ShapeError: prediction and truth differ in size, or the spacing in axes.
@@ -83,6 +87,10 @@ class SurfaceDistanceSurfels:
     def score(self, state: Sums) -> dict[str, np.ndarray]:
         """Distances in mm and NSD from 0 to 1: means over classes, then each class as "element HD95/liver"."""
         return averages(state, self.SCORES, self.classes)
+
+    def limits(self, states: Sequence[Sums]) -> dict[str, tuple[float, float]]:
+        """No distance is longer than the longest diagonal."""
+        return longest(states, self.SCORES)
 
 
 Weighed = tuple[np.ndarray, np.ndarray]

@@ -1,9 +1,9 @@
 """Whether masks hang together as they should: clDice and Betti errors. Axes: K classes, *S spatial axes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from math import ceil, prod
+from math import ceil, inf, prod
 from typing import ClassVar, Literal
 
 import cc3d
@@ -91,6 +91,10 @@ class Topology:
         for title, values in per_class.items():
             scores |= {f"{title}/{name}": values[..., k] for k, name in enumerate(self.classes.names)}
         return scores
+
+    def limits(self, states: Sequence[Sums]) -> dict[str, tuple[float, float]]:
+        """Errors are counts."""
+        return {f"Betti-{order} error": (0.0, inf) for order in range(AXES)}
 
 
 def cl_dice(predicted: np.ndarray, true: np.ndarray) -> float:

@@ -16,6 +16,7 @@ from segwright.core.errors import SettingError, UsageError
 from segwright.core.lookup import find
 from segwright.data.fingerprint import Fingerprint
 from segwright.data.splits import Fold, Splits, open_splits, remembered
+from segwright.data.value_range import ValueRange
 from segwright.models import preset
 from segwright.optimisers import adamw
 from segwright.planning.budget import Budget, Cost, step_cost
@@ -46,10 +47,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan, the data that it is for, and the `seconds_after` that scoring and reporting will take once training ends."""
+    """A plan, the data that it is for, and the `seconds_after` that scoring and reporting will take once training ends.
+
+    `values` are those of the training images.
+    """
 
     plan: Plan
     splits: Splits
+    values: ValueRange
     seconds_after: float
 
 
@@ -112,7 +117,8 @@ def planned(
             )
     left = max(0.0, seconds - (time.monotonic() - started))
     made, after = _scheduled(chosen, cost, trial, len(val_set), left)
-    return Planned(_with_settings(made, settings, train_set) if settings else made, splits, after)
+    made = _with_settings(made, settings, train_set) if settings else made
+    return Planned(made, splits, ValueRange.of(survey.found), after)
 
 
 def _drafted(data: Data, task_class: Any, found: Fingerprint, train_set: Dataset, budget: Budget) -> Plan:

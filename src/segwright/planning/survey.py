@@ -64,6 +64,8 @@ class Survey:
     def check(self, channels: int, seconds: float) -> None:
         """See that samples can become images of so many channels, so that one that cannot is named now; as time allows.
 
+        Those held out must have as many axes as those to train with, besides.
+
         Raises:
             UsageError: a sample cannot be used; the message names its file.
         """
@@ -76,9 +78,24 @@ class Survey:
                     data.load(key)
                 done += 1
                 with naming(f"sample {key!r}"):
+                    self._check_axes(seen[key])
                     match_channels(seen[key].image, channels)
         if done < total:
             log.info("looked through %d of %d samples for damage; the others are read while training", done, total)
+
+    def _check_axes(self, sample: Sample) -> None:
+        """See that a sample is an image where those to train with are, or a volume.
+
+        Raises:
+            UsageError: it is not.
+        """
+        axes = len(sample.grid.shape)
+        if axes != self.found.axes:
+            kinds = {2: "an image", 3: "a volume"}
+            raise UsageError(
+                f"it is {kinds[axes]}, and those to train with are {self.found.axes}D; one kind is needed: put images and "
+                "volumes into two data sets"
+            )
 
 
 def _check_truth(found: Fingerprint, source: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from segwright.core.atomic_files import replace_file
 from segwright.evaluation.error_analysis import Atlas
-from segwright.evaluation.scores import Scores, is_distance, score_text
+from segwright.evaluation.scores import Scores, interval_text, is_distance, score_text
 from segwright.reports.atlas_page import atlas_sections, suspect_section
 from segwright.reports.gallery import Example
 from segwright.reports.heat_map import confusion_map, mistakes
@@ -125,10 +125,9 @@ def _rest_table(scores: Scores, names: Sequence[str]) -> str:
         return ""
     rows = []
     for name in names:
-        low, high = (score_text(name, end, unit="") for end in scores.intervals.get(name, (np.nan, np.nan)))
         rows.append(
             f'<tr><td>{escape(name)}</td><td class="num">{score_text(name, scores.values[name])}</td>'
-            f'<td class="num muted">{low} to {high}</td></tr>'
+            f'<td class="num muted">{_interval(name, scores) or "–"}</td></tr>'
         )
     return (
         f'<details><summary>{len(rows)} further scores</summary><table class="dense"><thead><tr><th>Score</th>'
@@ -137,11 +136,16 @@ def _rest_table(scores: Scores, names: Sequence[str]) -> str:
     )
 
 
+def _interval(name: str, scores: Scores) -> str:
+    """The interval of a score as it is shown; empty where there is none."""
+    return interval_text(scores.intervals.get(name, (np.nan, np.nan)), lambda end: score_text(name, end, unit=""))
+
+
 def _summary(name: str, scores: Scores) -> str:
     """One score as a figure with its interval."""
     value, interval = scores.values.get(name, np.nan), scores.intervals.get(name, (np.nan, np.nan))
-    low, high = (score_text(name, end, unit="") for end in interval)
-    text = f"95 % interval {low} to {high}" if bool(np.isfinite(interval).all()) else "no interval"
+    between = _interval(name, scores)
+    text = f"95 % interval {between}" if between else "no interval"
     is_share = not is_distance(name)
     number = f'<div class="value">{score_text(name, value, unit="")}{"<small>%</small>" * is_share}</div>'
     label = escape(name[0].upper() + name[1:]) if name != "mIoU" else name

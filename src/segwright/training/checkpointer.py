@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core import Dataset
+from segwright.data.value_range import ValueRange
 from segwright.evaluation.evaluate import Tally, count_predictions
 from segwright.inference.load import training_predictor
 from segwright.plans.plan import Plan
@@ -22,12 +23,17 @@ SAVE_EVERY_S = 30.0  # a killed run loses at most this and one step; half of the
 
 @dataclass
 class Checkpointer:
-    """Saves the state of a run, scores its averaged weights at even moments, and keeps the best of them."""
+    """Saves the state of a run, scores its averaged weights at even moments, and keeps the best of them.
+
+    `values` are those of the training images, which the model file keeps.
+    """
 
     run: Path
     plan: Plan
     val_set: Dataset
     log: TrainLog
+    values: ValueRange | None = None
+    told: set[str] = field(default_factory=set)
     saved: float = field(default_factory=time.monotonic)
 
     def keep(self, learner: Learner, state: State, progress: float) -> None:
@@ -48,7 +54,7 @@ class Checkpointer:
         """Score the averaged weights on the validation samples, and keep them if they are the best so far."""
         fabric, score = learner.fabric, self.plan.task.score
         learner.share_ema()
-        predictor = training_predictor(learner.ema, self.plan, self.val_set.classes)
+        predictor = training_predictor(learner.ema, self.plan, self.val_set.classes, trained_on=self.values, told=self.told)
         keys = self.val_set.keys[fabric.global_rank :: fabric.world_size]
         share = count_predictions(predictor, self.val_set, metrics=[score], keys=keys)
         tallies = _gathered(share, fabric)
@@ -58,7 +64,8 @@ class Checkpointer:
         self.log.add(step=state.step, seconds=state.seconds, score=value, metric=score)
         if value > state.best_score or not (self.run / MODEL_FILE).exists():
             state.best_score = max(value, state.best_score)
-            ModelFile(learner.ema.state_dict(), self.plan, self.val_set.classes).write(self.run / MODEL_FILE)
+            model = ModelFile(learner.ema.state_dict(), self.plan, self.val_set.classes, self.values)
+            model.write(self.run / MODEL_FILE)
 
 
 def _gathered(share: Tally, fabric: Fabric) -> list[Tally]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import psutil
@@ -13,16 +14,18 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from segwright.core import Dataset
-from segwright.core.errors import TrainingError, UsageError
+from segwright.core.errors import TrainingError, UnrecognisedError, UsageError
 from segwright.data.splits import Splits, open_splits, remembered
+from segwright.data.value_range import ValueRange
 from segwright.plans.plan import Plan
 from segwright.tasks import Batch
 from segwright.training.checkpointer import Checkpointer
 from segwright.training.dataloader import CropDataset, batches
 from segwright.training.init import initialise
 from segwright.training.learner import Learner, ema_decay, is_out_of_memory, launch, layout
-from segwright.training.resume import State
-from segwright.training.run_dir import MODEL_FILE, OnRecord, TrainLog, check_resumable, start_folder
+from segwright.training.resume import State, check_same_data, leaked
+from segwright.training.run_data import RunData
+from segwright.training.run_dir import MODEL_FILE, OnRecord, TrainLog, check_resumable, note_places, start_folder
 
 
 def train(
@@ -34,27 +37,36 @@ def train(
     minutes: float | None = None,
     watchers: Sequence[OnRecord] = (),
     own_modules: bool = False,
+    values: ValueRange | None = None,
 ) -> Path:
     """Train what a plan describes into the folder `run`, and return the path of the best model found.
 
     With `resume` a run that was stopped or killed goes on from its last save; on a CPU it ends with the same weights, to the
     bit, as if it had never stopped. With `minutes` the clock decides and not the plan's steps: the learning rate decays with it
     and the run ends by it, which fills the time, and cannot be repeated to the bit. `watchers` are called with each record of
-    the log. `splits` are the plan's data where they are open already. Started by torchrun, all processes train together.
+    the log. `splits` are the plan's data where they are open already, and `values` those of the training images where they were
+    measured. Started by torchrun, all processes train together.
     `own_modules` lets the weights to start from name modules outside segwright.
 
     Raises:
         OutputError: `run` cannot be written, or holds another run.
         TrainingError: the loss is not finite, or not even one sample fits into memory.
+        UsageError: a run is to go on with other data than it began with.
     """
     run = Path(run)
     fabric = launch(plan.training)
-    train_set, val_set = _checked_splits(plan, splits)
+    train_set, val_set = (plan.task.dataset(part) for part in splits or remembered(open_data(plan)))
+    data = RunData.of(train_set, val_set)
+    if resume:
+        check_resumable(run)
+        check_same_data(run, data, train_set.source)
+    _check_classes(plan, train_set)
     learner, log = Learner.new(plan, fabric), TrainLog(run, watchers)
-    state = _resumed(learner, log) if resume else _started(learner, log, own_modules=own_modules)
+    state = _resumed(learner, log, data) if resume else _started(learner, log, data, own_modules=own_modules)
     fabric.barrier()
     crops = CropDataset.of(train_set, plan)
-    clock, checkpointer = _Clock(state, plan.training.steps, minutes, fabric), Checkpointer(run, plan, val_set, log)
+    values = values or ValueRange.measured(train_set)
+    clock, checkpointer = _Clock(state, plan.training.steps, minutes, fabric), Checkpointer(run, plan, val_set, log, values)
     feed = _feed_from(state, crops, fabric)
     while True:
         progress = clock.progress()
@@ -129,25 +141,32 @@ def _step_facts(plan: Plan, fabric: Fabric, losses: Mapping[str, float], rate: f
     }
 
 
-def _started(learner: Learner, log: TrainLog, *, own_modules: bool) -> State:
+def _started(learner: Learner, log: TrainLog, data: RunData, *, own_modules: bool) -> State:
     """Where a new run stands, whose folder is made once all that it starts from was read."""
     plan, random = learner.plan, initialise(learner.network, learner.plan.init, own_modules=own_modules)
+    weights = plan.init.weights
     if learner.fabric.is_global_zero:
         start_folder(log.run, plan)
-    if plan.init.weights is not None:
+    if weights is not None:
         learner.ema.load_state_dict(learner.network.state_dict())
         if learner.fabric.is_global_zero:
             left = f"; not there, so random: {', '.join(random)}" if random else ", all of them"
-            log.add(step=0, event=f"weights from {plan.init.weights}{left}")
-    return State(accumulate=plan.training.accumulate)
+            log.add(step=0, event=f"weights from {weights}{left}")
+            if warning := leaked(Path(weights), data):
+                log.add(step=0, event=warning)
+    return State(accumulate=plan.training.accumulate, data=data)
 
 
-def _resumed(learner: Learner, log: TrainLog) -> State:
+def _resumed(learner: Learner, log: TrainLog, data: RunData) -> State:
     """Where a run stood when it was saved last; what learns is filled with what was learnt."""
-    check_resumable(log.run)
     state = State.read(log.run, learner)
     if learner.fabric.is_global_zero:
         log.drop_after(state.step, state.validations)
+        note_places(log.run, learner.plan.data)
+        if state.data is None:
+            event = "an earlier version saved this run and did not note its samples, so whether they have changed is unknown"
+            log.add(step=state.step, event=event)
+    state.data = data
     return state
 
 
@@ -175,23 +194,40 @@ class _Clock:
         return self.fabric.broadcast(self.state.seconds / (60 * self.minutes))
 
 
-def _checked_splits(plan: Plan, splits: Splits | None) -> tuple[Dataset, Dataset]:
-    """The training and the validation samples of a plan, as its task sees them.
+def open_data(plan: Plan) -> Splits:
+    """The samples of a plan to train with and to validate with.
 
     Raises:
-        UsageError: the network is for other classes than the data have.
+        UsageError: they are not there.
+        FormatError: as `open_splits`.
     """
-    splits = splits or remembered(open_splits(plan.data.train, plan.data.val, fold=plan.data.fold))
-    train_set, val_set = plan.task.dataset(splits.train), plan.task.dataset(splits.val)
+    data = plan.data
+    try:
+        return open_splits(data.train, data.val, fold=data.fold)
+    except UnrecognisedError as error:
+        for name, path in (("train", data.train), ("val", data.val)):
+            if path is not None and not Path(path).exists():
+                raise UsageError(
+                    f"the plan has its data.{name} in {path}, which does not exist seen from {Path.cwd()}; go to where it "
+                    f"does, or say where it is now: --set data.{name}=PATH"
+                ) from error
+        raise
+
+
+def _check_classes(plan: Plan, train_set: Dataset) -> None:
+    """See that the network fits the data.
+
+    Raises:
+        UsageError: it is for other classes than the data have.
+    """
     fitted = plan.task.fitted(plan.model, plan.data.preprocess.channels, train_set.classes)
     if fitted != plan.model:
         given = vars(plan.model)
         wrong = ", ".join(f"{name} {given[name]} and not {need}" for name, need in vars(fitted).items() if need != given[name])
         raise UsageError(
             f"{train_set.source} has {len(train_set.classes)} classes, and the network of the plan is for others ({wrong}); "
-            "make a plan for these data with: segwright plan DATA --out plan.toml"
+            f"make a plan for these data with: segwright plan {quote(train_set.source)} --out plan.toml"
         )
-    return train_set, val_set
 
 
 def _feed_from(state: State, crops: CropDataset, fabric: Fabric) -> Iterator[list[Batch]]:

@@ -1,23 +1,29 @@
 """What a run needs to go on after it was killed: one safetensors file, replaced as a whole."""
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
+from typing import TypeVar
 
 import torch
 
-from segwright.checkpoints.model_file import read_tensors, write_tensors
-from segwright.core.errors import FormatError
+from segwright.checkpoints.model_file import read_facts, read_tensors, write_tensors
+from segwright.core.errors import FormatError, UsageError
 from segwright.training.learner import Learner
+from segwright.training.run_data import RunData
+from segwright.training.run_dir import STATE_FILE, start_anew
 
-STATE_FILE = "state.safetensors"
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
 class State:
     """Where a run stands: `step` steps and `position` crops are done, in `seconds` of work.
 
-    `accumulate` is the plan's, or more where memory ran out; `best_score` is the score of the saved model.
+    `accumulate` is the plan's, or more where memory ran out; `best_score` is the score of the saved model. `data` is what the
+    run began with; None in the state of an earlier version, which did not note it.
     """
 
     accumulate: int
@@ -26,6 +32,7 @@ class State:
     seconds: float = 0.0
     validations: int = 0
     best_score: float = -1.0
+    data: RunData | None = None
 
     def write(self, run: Path, learner: Learner) -> None:
         """Write the state with the weights, their average and the optimiser's moments into the folder of a run."""
@@ -44,7 +51,7 @@ class State:
         Raises:
             FormatError: the folder holds no state of this network.
         """
-        tensors, facts = read_tensors(run / STATE_FILE)
+        tensors, facts = _whole(run, read_tensors)
         parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "ema": {}, "optimiser": {}}
         moments: dict[int, dict[str, torch.Tensor]] = {}
         try:
@@ -54,12 +61,9 @@ class State:
             for name, tensor in parts["optimiser"].items():
                 index, _, moment = name.partition("/")
                 moments.setdefault(int(index), {})[moment] = tensor
-            state = cls(**json.loads(facts["state"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise FormatError(
-                f"{run / STATE_FILE} is not the state of a run ({error!r}); put back the file that was there, or start the run "
-                f"again: segwright train {run / 'plan.toml'} --out FOLDER"
-            ) from error
+            state = cls(**json.loads(facts["state"]) | {"data": _data_in(facts)})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _foreign(run, error) from error
         try:
             learner.network.load_state_dict(parts["network"])
             learner.ema.load_state_dict(parts["ema"])
@@ -70,3 +74,76 @@ class State:
                 f"{run / STATE_FILE} does not fit the network of its plan.toml ({error}); undo the changes to either"
             ) from error
         return state
+
+
+def data_of(run: Path) -> RunData | None:
+    """The data that a saved run began with; None where an earlier version saved it, which did not note them.
+
+    Raises:
+        FormatError: the folder holds no state of a run.
+    """
+    facts = _whole(run, read_facts)
+    try:
+        return _data_in(facts)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _foreign(run, error) from error
+
+
+def check_same_data(run: Path, now: RunData, source: str) -> None:
+    """See that a saved run goes on with the data that it began with, lest what it was trained with be held out.
+
+    Raises:
+        FormatError: the folder holds no state of a run.
+        UsageError: the data have changed.
+    """
+    before = data_of(run)
+    changes = before.changes(now) if before else []
+    if before is None or not changes:
+        return
+    if before.classes != now.classes:
+        way = f"plan for the new classes: segwright plan {quote(source)} --out plan.toml"
+    else:
+        way = start_anew(run, from_weights=not before.trained_and_held_out(now))
+    raise UsageError(f"{source} is not as it was when {run} began: {'; '.join(changes)}. Put it back as it was, or {way}")
+
+
+def leaked(weights: Path, now: RunData) -> str | None:
+    """A warning where the weights of a run, its folder or its file, were trained with samples that are held out now."""
+    run = weights if weights.is_dir() else weights.parent
+    if not (run / STATE_FILE).exists():
+        return None
+    try:
+        before = data_of(run)
+    except FormatError:
+        return f"{run / STATE_FILE} is damaged, so whether these weights were trained with what is held out now is unknown"
+    known = before.trained_and_held_out(now) if before else []
+    if not known:
+        return None
+    return (
+        f"these weights were trained with {len(known)} of {len(now.val)} samples that are held out now, such as {known[0]!r}: "
+        "the scores will be too good; leave out init.weights for scores that can be trusted"
+    )
+
+
+def _data_in(facts: Mapping[str, str]) -> RunData | None:
+    table = json.loads(facts["state"]).get("data")
+    return RunData.of_table(table) if table else None
+
+
+def _whole(run: Path, read: Callable[[Path], T]) -> T:
+    """What is read of a state.
+
+    Raises:
+        FormatError: the file is missing or cut short.
+    """
+    path = run / STATE_FILE
+    try:
+        return read(path)
+    except FormatError as error:
+        anew = start_anew(run, from_weights=True)
+        raise FormatError(f"{path} is damaged or cut short ({error.__cause__}); put back a copy of it, or {anew}") from error
+
+
+def _foreign(run: Path, error: Exception) -> FormatError:
+    anew = start_anew(run, from_weights=True)
+    return FormatError(f"{run / STATE_FILE} is not the state of a run ({error!r}); put back the file that was there, or {anew}")

@@ -3,16 +3,19 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryFile
 from typing import Any
 
-from segwright.core.atomic_files import check_utf8
+import tomlkit
+
+from segwright.core.atomic_files import check_utf8, replace_file
 from segwright.core.errors import FormatError, OutputError
-from segwright.plans.plan import Plan
-from segwright.training.resume import STATE_FILE
+from segwright.plans.plan import Data, Plan
 
 MODEL_FILE = "model.safetensors"
 PLAN_FILE = "plan.toml"
+STATE_FILE = "state.safetensors"
 LOG_FILE = "log.jsonl"
 
 OnRecord = Callable[[dict[str, Any]], None]
@@ -32,6 +35,20 @@ def start_folder(run: Path, plan: Plan) -> None:
         raise OutputError(f"cannot write into {run} ({error}); choose another folder with --out") from error
 
 
+def note_places(run: Path, data: Data) -> None:
+    """Write where the data of a run lie now into its plan, whose comments stay.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    document = tomlkit.parse((run / PLAN_FILE).read_text(encoding="utf-8"))
+    before, now = document["data"], {"train": data.train, "val": data.val}
+    moved = {name: place for name, place in now.items() if place is not None and before.get(name) != place}
+    if moved:
+        before.update(moved)
+        replace_file(run / PLAN_FILE, tomlkit.dumps(document).encode())
+
+
 def check_free(run: Path) -> None:
     """See that a folder can take a new run.
 
@@ -40,9 +57,8 @@ def check_free(run: Path) -> None:
     """
     check_utf8(run)
     if (run / PLAN_FILE).exists():
-        raise OutputError(
-            f"{run} holds a run already; go on with it by: segwright train --resume {run}, or choose another folder with --out"
-        )
+        on = f"go on with it by: segwright train --resume {quote(str(run))}, or " if (run / STATE_FILE).exists() else ""
+        raise OutputError(f"{run} holds a run already; {on}choose another folder with --out")
     there = next(place for place in (run, *run.absolute().parents) if place.exists())
     try:
         TemporaryFile(dir=there).close()  # only trying tells: rights are not all that can be in the way
@@ -57,9 +73,14 @@ def check_resumable(run: Path) -> None:
         FormatError: it does not.
     """
     if not (run / STATE_FILE).exists():
-        raise FormatError(
-            f"{run} holds no saved run ({STATE_FILE} is missing); start it again: segwright train PLAN --out FOLDER"
-        )
+        raise FormatError(f"{run} holds no saved run ({STATE_FILE} is missing); {start_anew(run, from_weights=False)}")
+
+
+def start_anew(run: Path, *, from_weights: bool) -> str:
+    """The words that say how to train anew with the plan of a run, and from the weights that it has learnt if that is fine."""
+    weights = f" --set {quote(f'init.weights={run}')}" if from_weights and (run / MODEL_FILE).exists() else ""
+    plan = quote(str(run / PLAN_FILE))
+    return f"start anew{' from its weights' * bool(weights)}: segwright train {plan}{weights} --out FOLDER"
 
 
 class TrainLog:

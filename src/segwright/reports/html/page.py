@@ -61,8 +61,8 @@ def small_percent(share: float) -> str:
 def track(share: float, interval: tuple[float, float] | None = None) -> str:
     """A bar from 0 to 1, with the ends of an interval marked on it."""
     fill = f'<span class="fill" style="width:{100 * min(max(share, 0), 1):.2f}%"></span>' if np.isfinite(share) else ""
-    if interval and np.isfinite(interval).all():
-        low, high = np.clip(interval, 0, 1)
+    if interval and not np.isnan(interval).all():  # an end that is not known is that of the bar
+        low, high = np.clip(np.where(np.isnan(interval), (0, 1), interval), 0, 1)
         fill += f'<span class="range" style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></span>'
     return f'<span class="track">{fill}</span>'
 
