@@ -12,7 +12,7 @@ from segwright.formats import mask_folder, synthetic
 GUARD = Path(__file__).parent / "no_network"
 IN_CI = ("CI", "TF_BUILD", "JENKINS_URL")  # where OpenVINO's telemetry is silent of itself
 
-# Several commands in one process, since each loads torch anew. No patience: the first image picks an engine, OpenVINO among them.
+# In one process, since each loads torch anew. No patience: the first image picks an engine, and OpenVINO is tried.
 COMMANDS = """
 import sys
 import segwright
@@ -42,6 +42,7 @@ from segwright.inference import quiet_openvino
 quiet_openvino.sys = type("sys", (), {"modules": {}})
 quiet_openvino.quiet_openvino()
 """
+
 
 @pytest.fixture
 def calls(tmp_path):

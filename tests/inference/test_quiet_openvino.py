@@ -1,4 +1,4 @@
-"""What the module is for, that nothing is sent, tests/test_no_network.py holds; here is that it loads, late, and what it leaves."""
+"""That nothing is sent, tests/test_no_network.py holds; here is that it loads, late, and what it leaves."""
 
 import subprocess
 import sys
