@@ -25,8 +25,8 @@ from segwright.core.errors import FormatError, OutputError, SegwrightError
 from segwright.core.visualise import VOID_COLOR
 
 TIFF_SUFFIXES = (".tif", ".tiff")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".pgm", ".ppm", ".pnm", *TIFF_SUFFIXES)
-JPEG_SUFFIXES = (".jpg", ".jpeg")
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+SUFFIXES = (".png", *JPEG_SUFFIXES, ".bmp", ".webp", ".gif", ".pgm", ".ppm", ".pnm", *TIFF_SUFFIXES)
 PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM")  # no EPS or PDF: those run other programs
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PIXELS = 178_956_970  # Pillow's own limit, 13377 x 13377: a PNG of a few kB can claim more than any memory holds

@@ -24,6 +24,7 @@ from segwright.core import Dataset
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError
 from segwright.core.lookup import did_you_mean
+from segwright.core.spelling import composed
 from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES
 
 NAME = "dataset.toml"
@@ -167,7 +168,8 @@ def _read(path: Path) -> DatasetFile | None:
     format = content.get("format")
     if format is not None and not isinstance(format, str):
         raise FormatError(f'{path}: format is {format!r:.80}; the name of a format is needed, such as "coco"')
-    return DatasetFile(path, tuple(drop), table, tuple(map(tuple, groups)), format)
+    together = tuple(tuple(map(composed, keys)) for keys in groups)
+    return DatasetFile(path, tuple(map(composed, drop)), table, together, format)
 
 
 def _check_names(path: Path, content: dict[str, Any], known: Sequence[str], place: str) -> None:

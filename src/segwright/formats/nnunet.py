@@ -6,7 +6,8 @@
     ROOT/labelsTr/CASE.nii.gz           the numbers of dataset.json
 
 Endings may be those of volumes and of PNG and TIFF images. Where labels are regions, {"whole": [1, 2], "core": [2]}, each
-region is one class, and regions overlap. imagesTs/ (images without truth) is not read. The key of a sample is its case.
+region is one class, and regions overlap. The key of a sample is its case. Where imagesTs/ and labelsTs/ have cases too, these
+are the part to test with: keys are train__CASE and test__CASE then. Images there without label are not read.
 
 What is written: volumes as .nii.gz with the grid of the image, 2D images as .png, or .tif where their values need it, the same
 for all. Number 0 is the class "background" if that is the first class, else what belongs to no class; void is "ignore". Where
@@ -34,6 +35,7 @@ from segwright.codecs.image_file import read_image, read_mask, write_image, writ
 from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError, OutputError, SettingError
+from segwright.core.spelling import composed
 from segwright.formats import dataset_file
 from segwright.formats.image_index import found, natural, safe_key
 from segwright.formats.label_maps import NOTHING, to_maps, to_segmentation
@@ -161,32 +163,68 @@ def read(path: Path | str) -> Dataset:
     for folder in (root / "imagesTr", root / "labelsTr"):
         if not folder.is_dir():
             raise FormatError(f"{folder} is no folder; images and labels of nnU-Net lie in imagesTr/ and labelsTr/")
-    cases: dict[str, dict[int, Path]] = {}
-    for file in sorted((root / "imagesTr").iterdir(), key=lambda file: natural(file.name)):
-        match = CASE.fullmatch(file.name.removesuffix(ending)) if file.name.endswith(ending) else None
-        if match and not file.name.startswith("."):
-            cases.setdefault(match[1], {})[int(match[2])] = file
-    if not cases:
+    train, test = _Part.of(root, "Tr", ending), _Part.of(root, "Ts", ending)
+    if not train.images:
         raise FormatError(f"{root / 'imagesTr'} holds no image CASE_0000{ending} ({found(root / 'imagesTr')}); name them so")
-    files: dict[str, tuple[list[Path], Path]] = {}
-    dropped = dataset_file.dropped(root)
-    for case in sorted(cases, key=natural):
-        key = safe_key(case)
-        if key in dropped:
-            continue
-        count = len(cases[case])
-        if sorted(cases[case]) != [*range(count)] or count not in (1, len(content.channel_names)):
-            raise FormatError(
-                f"{root / 'imagesTr'}: case {case} has the channels {sorted(cases[case])}, {len(content.channel_names)} are "
-                "named in dataset.json; add the missing files"
-            )
-        label = root / "labelsTr" / f"{case}{ending}"
-        if not label.is_file():
-            raise FormatError(f"{label} does not exist; each case of imagesTr/ needs it, cases without truth lie in imagesTs/")
-        if key in files:
-            raise FormatError(f"two cases would both be called {key}, the second is {label}; rename one")
-        files[key] = ([cases[case][channel] for channel in range(count)], label)
+    has_test = bool(test.images.keys() & test.labels.keys())
+    if test.labels and not has_test:
+        log.warning(
+            "%s: none of the %d labels in labelsTs/ has an image in imagesTs/; they are left out", root, len(test.labels)
+        )
+    parts = {"train__": train, "test__": test} if has_test else {"": train}
+    dropped, files = dataset_file.dropped(root), {}
+    for prefix, part in parts.items():
+        for case in sorted(part.images, key=natural):
+            key = safe_key(prefix + case)
+            if key in dropped or (part is test and case not in part.labels):
+                continue
+            if key in files:
+                raise FormatError(f"two cases would both be called {key}, the second is {part.labels[case]}; rename one")
+            files[key] = part.files(case, len(content.channel_names))
     return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning, len(content.channel_names)))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The files of images{name}/ and labels{name}/, "Tr" or "Ts": the images of each case by channel, and its label."""
+
+    name: str
+    images: dict[str, dict[int, Path]]
+    labels: dict[str, Path]
+
+    @classmethod
+    def of(cls, root: Path, name: str, ending: str) -> "_Part":
+        """The part of a data set; a folder that is not there holds nothing."""
+        images: dict[str, dict[int, Path]] = {}
+        for stem, file in _files(root / f"images{name}", ending).items():
+            if match := CASE.fullmatch(stem):
+                images.setdefault(match[1], {})[int(match[2])] = file
+        return cls(name, images, _files(root / f"labels{name}", ending))
+
+    def files(self, case: str, channels: int) -> tuple[list[Path], Path]:
+        """The images of a case, one per channel or one in all, and its label.
+
+        Raises:
+            FormatError: one is missing.
+        """
+        images = self.images[case]
+        folder = next(iter(images.values())).parent
+        if sorted(images) != [*range(len(images))] or len(images) not in (1, channels):
+            raise FormatError(
+                f"{folder}: case {case} has the channels {sorted(images)}, {channels} are named in dataset.json; "
+                "add the missing files"
+            )
+        if case not in self.labels:
+            label = folder.with_name(f"labels{self.name}") / images[0].name.replace(f"{case}_0000", case)
+            raise FormatError(f"{label} does not exist; each case of imagesTr/ needs it, cases without truth lie in imagesTs/")
+        return [images[channel] for channel in range(len(images))], self.labels[case]
+
+
+def _files(folder: Path, ending: str) -> dict[str, Path]:
+    """The files of a folder that end so, but hidden ones, by their composed names without that; none without the folder."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    named = [file for file in files if file.name.endswith(ending) and not file.name.startswith(".")]
+    return {composed(file.name.removesuffix(ending)): file for file in named}
 
 
 def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:

@@ -75,7 +75,9 @@ def fit_to_image(mask: np.ndarray, path: Path, image: np.ndarray, image_path: Pa
 
 
 def _has_images(folder: Path) -> bool:
-    return any(name.lower().endswith(SUFFIXES) for _, _, names in os.walk(folder) for name in names)
+    return any(
+        name.lower().endswith(SUFFIXES) and not name.startswith(".") for _, _, names in os.walk(folder) for name in names
+    )
 
 
 def by_stem(folder: Path, dropped: Collection[str] = ()) -> dict[str, Path]:

@@ -27,6 +27,7 @@ import numpy as np
 from segwright.codecs.volume_file import SUFFIXES, read_volume, suffix_of, write_volume
 from segwright.core import Classes, Dataset, Grid, Sample
 from segwright.core.errors import FormatError, OutputError
+from segwright.core.spelling import composed
 from segwright.formats import dataset_file
 from segwright.formats.image_index import MASK_FOLDERS, SHOWN, found, natural, safe_key
 from segwright.formats.label_encoding import (
@@ -214,7 +215,7 @@ def check_same_grid(first: Grid, second: Grid, path: Path, other: Path) -> None:
 
 
 def volumes_below(folder: Path) -> dict[str, Path]:
-    """The volume files below a folder in name order by their path without suffix, but hidden ones.
+    """The volume files below a folder in name order by their path without suffix, composed, but hidden ones.
 
     Raises:
         FormatError: two files have one name.
@@ -222,7 +223,7 @@ def volumes_below(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     paths = [path for path in folder.rglob("*") if suffix_of(path) and not path.name.startswith(".")]
     for path in sorted(paths, key=lambda path: natural(path.relative_to(folder).as_posix())):
-        stem = path.relative_to(folder).as_posix()[: -len(suffix_of(path))]
+        stem = composed(path.relative_to(folder).as_posix()[: -len(suffix_of(path))])
         other = files.setdefault(stem, path)
         if other is not path:
             raise FormatError(f"{other} and {path} have one name, so that their partner is not clear; rename or remove one")
@@ -230,7 +231,7 @@ def volumes_below(folder: Path) -> dict[str, Path]:
 
 
 def _has_volumes(folder: Path) -> bool:
-    return any(suffix_of(path) for path in folder.rglob("*"))
+    return any(suffix_of(path) and not path.name.startswith(".") for path in folder.rglob("*"))
 
 
 def _only_folder(root: Path, names: Sequence[str], what: str, dropped: frozenset[str]) -> dict[str, Path]:

@@ -44,7 +44,7 @@ from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.atomic_files import replace_file, replacing
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError, naming
-from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural
+from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES, as_spelt, images_below, natural
 from segwright.formats.named_objects import (
     Region,
     place_of,
@@ -294,7 +294,7 @@ def _inside(root: Path, base: Path, text: str, place: str) -> Path:
         within = within.partition("/")[2]
     for start, name in ((base, text), (root, text), (root, within)):
         below = _normal(name)
-        path = start / below if below else None
+        path = as_spelt(start / below) if below else None
         if path is not None and os.path.exists(path):  # noqa: PTH110  (no error, whatever the name)
             return path
     if _normal(text) is None:
@@ -339,7 +339,7 @@ def _labels(root: Path, image: Path) -> Path:
     if "images" in parts[:-1]:
         last = len(parts) - 2 - parts[-2::-1].index("images")
         parts[last] = "labels"
-    return root.joinpath(*parts[:-1], f"{image.name.rpartition('.')[0]}.txt")
+    return as_spelt(root.joinpath(*parts[:-1], f"{image.name.rpartition('.')[0]}.txt"))
 
 
 def _truth(file: Path | None, shape: tuple[int, ...], classes: Classes) -> Segmentation:
