@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, TypeAdapter, Valid
 from segwright.codecs import volume_file
 from segwright.codecs.image_file import SUFFIXES as IMAGE_SUFFIXES
 from segwright.codecs.image_file import read_image, read_mask, write_image, write_values
+from segwright.codecs.json_stream import top_keys
 from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError, OutputError, SettingError
@@ -132,10 +133,9 @@ class Reader:
         image = np.concatenate(images)
         if len(kinds) > 1:
             log.info("%s: the channels are stored as %s and become %s", key, ", ".join(map(str, kinds)), image.dtype)
-        is_volume = bool(volume_file.suffix_of(label_path))
         if len(image) != self.channels:
             raise FormatError(f"{paths[0]} and its like have {len(image)} channels, dataset.json names {self.channels}")
-        numbers, label_grid = read_number_volume(label_path) if is_volume else _numbers(label_path)
+        numbers, label_grid = read_labels(label_path)
         check_same_grid(grid, label_grid, paths[0], label_path)
         return Sample(key, image, grid, self.meaning.truth(numbers, label_path))
 
@@ -168,9 +168,7 @@ def read(path: Path | str) -> Dataset:
         raise FormatError(f"{root / 'imagesTr'} holds no image CASE_0000{ending} ({found(root / 'imagesTr')}); name them so")
     has_test = bool(test.images.keys() & test.labels.keys())
     if test.labels and not has_test:
-        log.warning(
-            "%s: none of the %d labels in labelsTs/ has an image in imagesTs/; they are left out", root, len(test.labels)
-        )
+        log.warning("%s: no label in labelsTs/ (%d) has an image in imagesTs/; they are left out", root, len(test.labels))
     parts = {"train__": train, "test__": test} if has_test else {"": train}
     dropped, files = dataset_file.dropped(root), {}
     for prefix, part in parts.items():
@@ -225,6 +223,19 @@ def _files(folder: Path, ending: str) -> dict[str, Path]:
     files = folder.iterdir() if folder.is_dir() else ()
     named = [file for file in files if file.name.endswith(ending) and not file.name.startswith(".")]
     return {composed(file.name.removesuffix(ending)): file for file in named}
+
+
+def labels_meaning(folder: Path) -> NnunetMeaning | None:
+    """What the numbers of the labels in a folder such as labelsTs/ mean; None where no dataset.json of nnU-Net lies there.
+
+    It may lie in the folder itself, as where nnU-Net predicts into, or in the one above.
+
+    Raises:
+        FormatError: it is not as the docstring of the module says.
+    """
+    files = (folder / "dataset.json", folder.absolute().parent / "dataset.json")
+    file = next((file for file in files if file.is_file() and {"labels", "file_ending"} <= top_keys(file)), None)
+    return None if file is None else _meaning(_content(file), file)
 
 
 def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
@@ -306,7 +317,14 @@ def _image(path: Path) -> tuple[np.ndarray, Grid]:
     return image, Grid(image.shape[1:])
 
 
-def _numbers(path: Path) -> tuple[np.ndarray, Grid]:
+def read_labels(path: Path) -> tuple[np.ndarray, Grid]:
+    """The numbers 0..65535 of a volume or an image of labels (*S), and where they are.
+
+    Raises:
+        FormatError: the file cannot be read, or holds other numbers.
+    """
+    if volume_file.suffix_of(path):
+        return read_number_volume(path)
     numbers = read_mask(path)
     if numbers.min(initial=0) < 0 or numbers.max(initial=0) >= VALUES:
         raise FormatError(f"{path} holds the numbers {numbers.min()}..{numbers.max()}; labels are 0..{VALUES - 1}")
