@@ -11,8 +11,8 @@
 The labels of an image lie where the last "images" of its path is "labels". An image without labels has no object, but where a
 part has no labels at all (often `test`), nobody drew any. Keys are paths below images/, with the part before them, as in
 "train__NAME"; without it where the whole set is one folder. What `path`, `train` or a list name must lie in the folder of the
-yaml; "../" in front of it, which some tools write, is passed over where the rest does, and so is the beginning of a path elsewhere.
-A part that is not there is left out, but not train. Objects are numbered in the order of the lines, and may overlap.
+yaml; "../" in front of it, which some tools write, is passed over where the rest does, and so is how a path of another machine
+begins. A part that is not there is left out, but not train. Objects are numbered in the order of the lines, and may overlap.
 All classes are things unless `is_thing` says otherwise.
 
 Lines of five numbers are boxes: they hold no mask, and are refused.
