@@ -10,7 +10,7 @@ from types import ModuleType
 from segwright.core import Classes, Dataset, Sample
 from segwright.core.errors import FormatError, SegwrightError, UnknownNameError, UnrecognisedError
 from segwright.core.lookup import did_you_mean, find, names
-from segwright.formats import dataset_file
+from segwright.formats import dataset_file, mask_folder
 from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, found, split_of
 from segwright.formats.mask_folder import image_files, read_images
 from segwright.formats.resume_journal import UNFINISHED
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 __all__ = ["alike", "image_files", "open_dataset", "read_images", "readers"]
 
+LOOKED_ABOVE = 3  # folders, for the data set that a path belongs to: images/train/a.png lies three deep
 GENERAL = ("mask_folder",)  # also matches what a more special format is: then that one reads it
 
 
@@ -120,6 +121,10 @@ def _reader(name: str) -> ModuleType:
 def _unrecognised(path: Path, known: dict[str, ModuleType]) -> str:
     if not path.exists():
         return f"{path} does not exist; check the spelling"
+    above = next((folder for folder in path.parents[:LOOKED_ABOVE] if mask_folder.matches(folder)), None)
+    if above is not None:
+        what = "a folder" if path.is_dir() else "a file"
+        return f"{path} is {what} of the data set {above}; give that one"
     layouts = "".join(f"\n  {name}: {(module.__doc__ or '').splitlines()[0]}" for name, module in known.items())
     if not path.is_dir():
         return f"{path} is a file; give the folder that it belongs to. Segwright reads{layouts}"

@@ -46,12 +46,20 @@ from segwright.formats.label_encoding import (
     written_meaning,
 )
 from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segmentation
-from segwright.formats.pairing import IMAGE_FOLDERS, Files, fit_to_image, masks_alone, only_subfolder, pairs, subfolders
+from segwright.formats.pairing import (
+    IMAGE_FOLDERS,
+    NUMBER_FOLDER,
+    Files,
+    fit_to_image,
+    masks_alone,
+    only_subfolder,
+    pairs,
+    subfolders,
+)
 from segwright.formats.resume_journal import Journal, truth_of
 from segwright.formats.volume import guessed
 
 LOSES = "of volumes, place and voxel size are lost"
-NUMBER_FOLDER = "instances"
 SCALE, TIE_POINTS, TRANSFORM, KEYS = 33550, 33922, 34264, 34735
 GEO_TAGS = (SCALE, TIE_POINTS, TRANSFORM, KEYS, 34736, 34737, 42113)
 RASTER_TYPE, IS_AREA, IS_POINT = 1025, 1, 2  # a key, and what it may say

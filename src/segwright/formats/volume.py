@@ -41,13 +41,12 @@ from segwright.formats.label_encoding import (
     written_meaning,
 )
 from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segmentation
-from segwright.formats.pairing import IMAGE_FOLDERS, MASK_ENDING, Files, subfolders
+from segwright.formats.pairing import IMAGE_FOLDERS, MASK_ENDING, NUMBER_FOLDER, Files, subfolders
 from segwright.formats.resume_journal import Journal, truth_of
 
 log = logging.getLogger(__name__)
 
 LOSES = "of overlapping segments the later covers the earlier"
-NUMBER_FOLDER = "instances"
 APART = 1e-3  # of a voxel, between two grids that are taken for one: NIfTI's float32 leaves less
 DETACHED = {".mhd": ".mha", ".nhdr": ".nrrd"}  # headers in files of their own; masks are one file
 MAX_NUMBER = np.iinfo(np.int32).max
