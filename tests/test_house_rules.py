@@ -66,12 +66,14 @@ UNTESTED: dict[str, str] = {}  # a module without a test file of its own, and th
 KERNELS_OF_CORE = "core/segment_kernels.py"
 NAMED_PARTS = ("losses", "metrics", "tasks", "transforms")  # their classes are settings too, found by the name of the file
 IMPORT_NAMES = {
-    "connected-components-3d": "cc3d",
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
     "pyyaml": "yaml",
+    "scikit-image": "skimage",
     "simpleitk": "SimpleITK",
 }  # where they differ
+COMMANDS = {"mypy", "pytest", "ruff"}  # packages that the Makefile calls
+ALONE = {"openvino": "inference/quiet_openvino.py"}  # packages that one file may import, since importing them sends something
 MAX_FUNCTION, WARN_FILE, MAX_FILE = 60, 400, 600  # lines
 
 
@@ -325,12 +327,36 @@ def undeclared(modules: Sequence[Module], declared: set[str]) -> list[str]:
     return found
 
 
-def declared_packages() -> set[str]:
-    """The import names of the dependencies and extras in pyproject.toml."""
+def declared_packages(*groups: str) -> set[str]:
+    """The import names of what pyproject.toml declares under "dependencies", or under an extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lists = [project["dependencies"], *project.get("optional-dependencies", {}).values()]
-    names = {re.match(r"[\w.-]+", entry).group().lower() for entries in lists for entry in entries}
+    entries = [entry for group in groups for entry in {**project, **project["optional-dependencies"]}[group]]
+    names = {re.match(r"[\w.-]+", entry).group().lower() for entry in entries if not entry.startswith("segwright[")}
     return {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in names}
+
+
+def unused(modules: Sequence[Module], declared: set[str]) -> list[str]:
+    """Declared packages that no module imports, by a statement or by name."""
+    imported = set()
+    for node in (node for module in modules for node in ast.walk(module.tree)):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            imported.add(node.module or "")
+        elif isinstance(node, ast.Call) and called(node) in ("importorskip", "import_module"):
+            imported |= {argument.value for argument in node.args[:1] if is_text(argument)}
+    gone = declared - {name.split(".")[0] for name in imported}
+    return [f"pyproject.toml names {name}, which nothing imports; remove it there" for name in sorted(gone)]
+
+
+def imported_elsewhere(modules: Sequence[Module]) -> list[str]:
+    """Imports of packages that one file alone may import."""
+    return [
+        f"{module.path} imports {name}, which {ALONE[name]} does"
+        for module in modules
+        for name in ALONE
+        if module.path != ALONE[name] and not unused([module], {name})
+    ]
 
 
 # Each [x] keeps a pattern from finding itself in this file.
@@ -483,15 +509,18 @@ def said_twice(modules: Sequence[Module]) -> list[str]:
     return [f"{name} is defined at {' and '.join(at)}" for name, at in sorted(places.items()) if len(at) > 1]
 
 
+BESIDE = ("tests", "benchmarks", "docs")
+
+
 def readers() -> list[Module]:
     """The files beside the package that use it, by their path in the repository."""
-    paths = [path for folder in ("tests", "benchmarks", "docs") for path in sorted((ROOT / folder).rglob("*.py"))]
+    paths = [path for folder in BESIDE for path in sorted((ROOT / folder).rglob("*.py"))]
     return [Module(f"../{path.relative_to(ROOT).as_posix()}", path.read_text(encoding="utf-8")) for path in paths]
 
 
 # The repository keeps the rules
 
-RULES = [imports_up, heavy_core, unread_settings, too_long, undocumented, vague_names, prints, asserts]
+RULES = [imports_up, heavy_core, imported_elsewhere, unread_settings, too_long, undocumented, vague_names, prints, asserts]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -518,7 +547,15 @@ def test_each_module_has_its_test():
 
 
 def test_each_imported_package_is_declared():
-    found = undeclared(package(), declared_packages())
+    found = undeclared(package(), declared_packages("dependencies", "medical"))
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_each_declared_package_is_imported():
+    beside = {folder: [module for module in readers() if module.path.startswith(f"../{folder}")] for folder in BESIDE}
+    found = unused(package(), declared_packages("dependencies", "medical"))
+    found += unused(beside["tests"], declared_packages("dev") - COMMANDS)
+    found += unused(beside["benchmarks"], declared_packages("bench"))
     assert not found, "\n" + "\n".join(found)
 
 
@@ -576,6 +613,8 @@ CASES = [
         "def f():\n    from segwright.core import segment_kernels",
     ),
     (heavy_core, KERNELS_OF_CORE, "import scipy", "from numba import njit"),
+    (imported_elsewhere, "inference/engine.py", "def f():\n    import openvino", "import quiet_openvino"),
+    (imported_elsewhere, "cli/models.py", "from openvino.runtime import Core", "from openvinos import Core"),
     (too_long, "models/a.py", "def f():\n" + "    x = 1\n" * 60, "def f():\n" + "    x = 1\n" * 59),
     (too_long, "models/a.py", "x = 1\n" * 601, "x = 1\n" * 600),
     (undocumented, "models/a.py", "x = 1", '"""Module."""\nx = 1'),
@@ -699,6 +738,13 @@ def test_the_rule_about_tests_can_fail():
 def test_the_rule_about_declared_packages_can_fail():
     assert len(undeclared([Module("core/a.py", "def f():\n    import skimage.io")], {"numpy"})) == 1
     assert undeclared([Module("core/a.py", "import os.path\nfrom numpy import linalg\nfrom . import b")], {"numpy"}) == []
+
+
+def test_the_rule_about_unused_packages_can_fail():
+    uses = ["import numpy.linalg", "from numpy import array", "def f():\n    pytest.importorskip('numpy.random')"]
+    for use in uses:
+        assert unused([Module("core/a.py", use)], {"numpy"}) == []
+    assert len(unused([Module("core/a.py", "import numpydoc\nfrom .numpy import a")], {"numpy"})) == 1
 
 
 @pytest.mark.parametrize(

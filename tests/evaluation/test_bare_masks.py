@@ -8,7 +8,7 @@ from segwright.codecs.volume_file import write_volume
 from segwright.core import Classes
 from segwright.core.errors import FormatError
 from segwright.core.grid import Grid
-from segwright.evaluation.bare_masks import bare_masks
+from segwright.evaluation.bare_masks import bare_masks, bare_truth
 
 STREET = Classes.of(["sky", "road", "car"], is_thing=[False, False, True])
 CELLS = Classes.of(["cell"], is_thing=[True])
@@ -77,3 +77,56 @@ def test_segments_are_read_by_their_names(tmp_path, caplog):
     data = bare_masks(tmp_path, Classes.of(["class_0", "class_1", "class_2", "class_3"]))
     assert data[0].truth.class_map().tolist() == [[[0, 1, 2], [0, 0, 0]]]
     assert "names 'Tumour', 'Liver', 'Vessel', no class of the truth: its numbers count" in caplog.text
+
+
+# Of a truth
+
+
+def test_a_truth_alone_has_the_numbers_of_both_sides(tmp_path):
+    save(tmp_path / "truth", "a.tif", [[0, 1], [1, 1]])
+    save(tmp_path / "found", "a.png", [[0, 1], [3, 1]])
+    truth = bare_truth(tmp_path / "truth", tmp_path / "found")
+    assert truth.keys == ("a",) and truth.classes.names == ("class_0", "class_1", "class_2", "class_3")
+    assert bare_truth(tmp_path / "truth", tmp_path / "elsewhere").classes.names == ("background", "foreground")
+
+
+def test_black_and_white_stays_so_beside_other_numbers(tmp_path):
+    save(tmp_path / "truth", "a.png", [[0, 255]])
+    save(tmp_path / "found", "a.png", [[0, 3], [1, 2]])
+    truth = bare_truth(tmp_path / "truth", tmp_path / "found")
+    assert truth.load("a").truth.class_map().tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("place", ["masks", "labels", "gt", "city/aachen"])
+def test_masks_may_lie_in_a_folder_of_the_folder(tmp_path, place):
+    (tmp_path / place).mkdir(parents=True)
+    save(tmp_path / place, "a.png", [[0, 1, 2]])
+    (tmp_path / "classes.json").write_text('["sky", "road", "car"]')
+    truth = bare_truth(tmp_path, tmp_path / "elsewhere")
+    assert truth.keys == (("city__aachen__a",) if "/" in place else ("a",)) and truth[0].truth.class_map().tolist() == [
+        [0, 1, 2]
+    ]
+    assert "/" in place or truth.classes.names == ("sky", "road", "car")  # from the folder above the masks
+
+
+def test_black_and_white_jpegs_are_a_truth(tmp_path):
+    save(tmp_path, "a.jpg", np.kron([[0, 255]], np.ones((8, 8))))
+    assert np.unique(bare_truth(tmp_path, tmp_path)[0].truth.class_map()).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("place", ["labelsTs", "predicted"])
+def test_nnu_net_names_the_numbers(tmp_path, place):
+    (tmp_path / place).mkdir()
+    said = '{"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}'
+    (tmp_path / (f"{place}/dataset.json" if place == "predicted" else "dataset.json")).write_text(said)
+    write_volume(tmp_path / place / "case.nii.gz", np.array([[[[0, 1, 1]]]], np.uint8), Grid((1, 1, 3)))
+    truth = bare_truth(tmp_path / place, tmp_path)
+    assert truth.classes.names == ("background", "liver") and truth[0].truth.class_map().tolist() == [[[0, 1, 1]]]
+
+
+def test_one_file_is_one_mask(tmp_path):
+    save(tmp_path, "a.png", [[0, 1, 2]])
+    write_volume(tmp_path / "case.nii.gz", np.array([[[[0, 1, 2]]]], np.uint8), Grid((1, 1, 3)))
+    assert bare_truth(tmp_path / "a.png", tmp_path).keys == ("a",)
+    assert bare_truth(tmp_path / "case.nii.gz", tmp_path).keys == ("case",)
+    assert bare_masks(tmp_path / "a.png", STREET, key="b").load("b").truth.class_map().tolist() == [[0, 1, 2]]

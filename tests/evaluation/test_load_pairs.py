@@ -21,6 +21,50 @@ def test_masks_alone_and_the_options_of_each_side(tmp_path):
         open_pairs(tmp_path / "truth" / "images", tmp_path / "truth")
 
 
+def masks(folder, *names, values=(0, 1, 2)):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        Image.fromarray(np.array([values], np.uint8)).save(folder / name)
+
+
+def test_two_folders_of_masks(tmp_path):
+    masks(tmp_path / "found", "a.png", "b.png", values=(0, 1, 1))
+    masks(tmp_path / "truth", "a.tif", "b.png")
+    pairs = open_pairs(tmp_path / "found", tmp_path / "truth")
+    assert pairs.keys == ("a", "b") and pairs.classes.names == ("class_0", "class_1", "class_2")
+    assert pairs.load("a").truth.class_map().tolist() == [[0, 1, 2]]
+    assert pairs.load("a").prediction.class_map().tolist() == [[0, 1, 1]]
+    assert "truth holds masks alone; their classes are 0 class_0, 1 class_1, 2 class_2." in pairs.notes[0]
+
+
+def test_two_files_belong_together_whatever_their_names(tmp_path):
+    masks(tmp_path, "found.png", "truth.png")
+    pairs = open_pairs(tmp_path / "found.png", tmp_path / "truth.png")
+    assert pairs.load("truth").prediction.class_map().tolist() == [[0, 1, 2]]
+
+
+def test_the_test_cases_of_nnu_net_are_those_that_are_predicted(tmp_path):
+    for part, case in (("Tr", "one"), ("Ts", "two")):
+        masks(tmp_path / "data" / f"images{part}", f"{case}_0000.png")
+        masks(tmp_path / "data" / f"labels{part}", f"{case}.png")
+    (tmp_path / "data" / "dataset.json").write_text(
+        '{"channel_names": {"0": "grey"}, "labels": {"background": 0, "a": 1, "b": 2}, "file_ending": ".png"}'
+    )
+    masks(tmp_path / "found", "two.png")
+    pairs = open_pairs(tmp_path / "found", tmp_path / "data")
+    assert pairs.keys == ("test__two",) and pairs.load("test__two").prediction.class_map().tolist() == [[0, 1, 2]]
+
+
+def test_what_holds_no_masks_is_told_in_one_line(tmp_path):
+    masks(tmp_path / "found", "a.png")
+    (tmp_path / "truth").mkdir()
+    with pytest.raises(FormatError, match=r"truth is not laid out as a data set \(it is empty\), and holds no masks") as caught:
+        open_pairs(tmp_path / "found", tmp_path / "truth")
+    assert "\n" not in str(caught.value)
+    masks(tmp_path / "truth", "a.png")  # the remedy
+    assert open_pairs(tmp_path / "found", tmp_path / "truth").keys == ("a",)
+
+
 def test_a_run_is_no_prediction(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "model.safetensors").touch()

@@ -28,6 +28,11 @@ def test_the_part_may_be_left_out_on_either_side():
     assert both.key_of == {"train__a": "train__a", "val__a": "val__a"}
 
 
+def test_endings_that_say_what_a_mask_is_count_only_where_names_are_equal():
+    assert pair(dataset(["a_pred", "b_pred"]), dataset(["a_mask", "b"])).key_of == {"a_mask": "a_pred", "b": "b_pred"}
+    assert pair(dataset(["a", "b_l"]), dataset(["a", "b"])).key_of == {"a": "a"}  # may be the left one
+
+
 def test_parts_that_nobody_predicted_are_left_out():
     pairs = pair(dataset(["c", "d"]), dataset(["train__a", "train__b", "val__c", "val__d", "val__e"]))
     assert pairs.keys == ("val__c", "val__d", "val__e") and pairs.missing == ("val__e",)

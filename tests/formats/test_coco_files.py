@@ -59,6 +59,13 @@ def test_parts_of_one_name_are_kept_apart(tmp_path):
     assert prefixes(tmp_path, [tmp_path / "a.json"]) == [""]
 
 
+def test_the_folder_of_annotations_stands_for_the_data_set(tmp_path):
+    save_json(tmp_path / "annotations" / "instances_val.json")
+    save_image(tmp_path / "images" / "a.png", 7)
+    for place in (tmp_path, tmp_path / "annotations", tmp_path / "annotations" / "instances_val.json"):
+        assert coco.read(place)[0].image.max() == 7
+
+
 def test_the_layout_of_coco_itself(tmp_path):
     for part in ("train2017", "val2017"):
         save_json(tmp_path / "annotations" / f"instances_{part}.json", ["0001.png", "0002.png"])

@@ -10,6 +10,7 @@ from segwright.codecs.image_writer import write_image, write_values
 from segwright.codecs.volume_file import read_volume, write_volume
 from segwright.core import VOID, Classes, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
+from segwright.data.splits import open_splits
 from segwright.formats import nnunet, open_dataset
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "hippocampus"
@@ -84,6 +85,20 @@ def test_regions_overlap(tmp_path):
     assert truth.classes.names == ("background", "whole", "core", "enhancing")
     assert truth.masks().astype(int).tolist() == [[[1, 0, 0, 0, 0]], [[0, 1, 1, 1, 0]], [[0, 0, 1, 1, 0]], [[0, 0, 0, 1, 0]]]
     assert truth.class_map().tolist() == [[0, 1, 2, 3, VOID]]
+
+
+def test_labels_of_the_test_part_make_it_one(tmp_path, caplog):
+    make(tmp_path, LIVER, np.array([[0, 1, 2]]))
+    write_image(tmp_path / "imagesTs" / "b_0000", np.zeros((1, 1, 3), np.uint8))
+    write_image(tmp_path / "imagesTs" / "without_0000", np.zeros((1, 1, 3), np.uint8))
+    assert open_dataset(tmp_path).keys == ("a",)
+    write_values(tmp_path / "labelsTs" / "c.png", np.array([[2, 1, 0]], np.uint8))
+    assert open_dataset(tmp_path).keys == ("a",) and "no label in labelsTs/ (1) has an image in imagesTs/" in caplog.text
+    (tmp_path / "labelsTs" / "c.png").rename(tmp_path / "labelsTs" / "b.png")
+    data = open_dataset(tmp_path)
+    assert data.keys == ("train__a", "test__b") and data[1].truth.class_map().tolist() == [[2, 1, 0]]
+    train, val = open_splits(tmp_path)
+    assert train.keys == ("train__a",) and val.keys == ("test__b",)  # nothing of labelsTs/ is trained with
 
 
 def test_what_is_written_is_what_nnu_net_demands(tmp_path):

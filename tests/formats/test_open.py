@@ -104,6 +104,15 @@ def test_a_place_that_nothing_recognises(tmp_path):
         open_dataset(tmp_path)
 
 
+@pytest.mark.parametrize("place", ["images", "masks", "images/0.png"])
+def test_a_place_inside_a_data_set_is_answered_with_that(tmp_path, place):
+    mask_folder.write(tmp_path / "data", synthetic.cells(2, shape=(8, 8)))
+    inside = next((tmp_path / "data" / "images").iterdir()) if "/" in place else tmp_path / "data" / place
+    with pytest.raises(FormatError, match=f"of the data set {tmp_path / 'data'}; give that one"):
+        open_dataset(inside)
+    assert len(open_dataset(tmp_path / "data")) == 2  # the remedy
+
+
 def test_a_data_set_whose_writing_was_stopped(tmp_path):
     mask_folder.write(tmp_path / "data", synthetic.cells(2, shape=(8, 8)))
     (tmp_path / "data" / UNFINISHED).touch()

@@ -3,8 +3,10 @@ import pytest
 from PIL import Image
 
 from segwright.core.errors import FormatError
-from segwright.formats.mask_folder import read
-from segwright.formats.pairing import masks_alone, pairs, partners_of
+from segwright.formats import open_dataset
+from segwright.formats.image_index import images_below
+from segwright.formats.mask_folder import image_files, read
+from segwright.formats.pairing import is_truth_folder, masks_alone, pairs, partners_of, without_truth
 
 IMAGE = np.arange(12, dtype=np.uint8).reshape(3, 4)
 MASK = np.array([[0, 0, 1, 1], [0, 2, 2, 1], [0, 0, 0, 0]], dtype=np.uint8)
@@ -34,6 +36,36 @@ def test_common_names_of_folders(tmp_path, images, masks):
     save(tmp_path / masks / ".hidden.png", MASK)
     (tmp_path / "labels").mkdir(exist_ok=True)  # an empty folder of the same kind does no harm
     assert len(read(tmp_path)) == 1
+
+
+def test_of_a_data_set_with_parts_the_images_are_taken_and_no_masks(tmp_path):
+    folder_of(tmp_path / "train", "a")
+    save(tmp_path / "train" / "instances" / "a.png", MASK)
+    save(tmp_path / "test" / "images" / "b.png", IMAGE)  # nobody drew masks
+    save(tmp_path / "masks" / "c.png", MASK)  # no folder of images beside it: a name like any other
+    assert open_dataset(tmp_path).keys == ("train__a",)
+    assert image_files(tmp_path).keys() == {"train__a", "test__b", "masks__c"}
+    assert image_files(tmp_path / "train" / "masks").keys() == {"a"}  # as somebody asked for it
+
+
+@pytest.mark.parametrize(
+    ("truth", "images"),
+    [("gtFine", "leftImg8bit"), ("labelsTr", "imagesTr"), ("labelsTs", "imagesTs"), ("SegmentationClass", "JPEGImages")],
+)
+def test_folders_of_truth_lie_beside_images(tmp_path, truth, images):
+    save(tmp_path / truth / "city" / "a.png", MASK)
+    assert not is_truth_folder(tmp_path / truth) and not is_truth_folder(tmp_path / images)
+    save(tmp_path / images / "city" / "a.png", IMAGE)
+    assert is_truth_folder(tmp_path / truth) and not is_truth_folder(tmp_path / images)
+    assert [stem for stem, _ in without_truth(tmp_path, images_below(tmp_path))] == [f"{images}/city/a"]
+
+
+@pytest.mark.parametrize(
+    ("stem", "expected"),
+    [("images/train/a", "train/a"), ("train/images/b/a", "train/b/a"), ("images/b/a", "images/b/a"), ("train/a", "train/a")],
+)
+def test_a_folder_of_images_is_no_part_of_a_name(tmp_path, stem, expected):
+    assert without_truth(tmp_path, [(stem, tmp_path / f"{stem}.png")]) == [(expected, tmp_path / f"{stem}.png")]
 
 
 @pytest.mark.parametrize("ending", ["", "_mask", "-label", "_GT", "_seg", "_segmentation", "_ground_truth", "_L"])

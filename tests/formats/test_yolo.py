@@ -66,6 +66,42 @@ def test_names_are_a_list_or_numbered(tmp_path):
     assert data[0].truth.instance_ids.tolist() == [0]
 
 
+@pytest.mark.parametrize("value", ["../test/images", "test/images", "/content/data/test/images", "C:\\\\data\\\\test", "[]"])
+def test_a_part_that_is_not_there_is_left_out(tmp_path, caplog, value):
+    for place in ("train/images/a.png", "valid/images/b.png"):
+        add(tmp_path, place, SQUARE)
+    data = read(yaml(tmp_path, f"train: ../train/images\nval: ../valid/images\ntest: {value}\nnames: [a, b]\n"))
+    assert data.keys == ("train__a", "valid__b")
+    assert value == "[]" or "data.yaml: test is left out: " in caplog.text
+    yaml(tmp_path, "train: ../train/images\nval: ../valid/images\nnames: [a, b]\n")  # the remedy
+    caplog.clear()
+    assert read(tmp_path).keys == data.keys and not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("path", "train", "val"),
+    [
+        ("", "/content/data/train/images", "/content/data/valid/images"),
+        ("", "C:\\data\\train\\images", "C:\\data\\valid\\images"),
+        ("/datasets/cells", "train/images", "valid/images"),
+        ("../datasets/cells", "train/images", "valid/images"),
+        ("", "./train/images", "valid"),
+        ("", "/content/data/train", "/content/data/valid"),
+    ],
+)
+def test_paths_of_another_machine_are_found_by_their_ends(tmp_path, path, train, val):
+    for place in ("train/images/a.png", "valid/images/b.png"):
+        add(tmp_path, place, SQUARE)
+    data = read(yaml(tmp_path, f"path: {path}\ntrain: {train}\nval: {val}\nnames: [a, b]\n"))
+    assert data.keys == ("train__a", "valid__b")
+
+
+def test_the_last_name_alone_of_another_machine_is_no_guess(tmp_path):
+    add(tmp_path, "images/a.png", SQUARE)
+    with pytest.raises(FormatError, match="train: '/content/train/images' leads out of"):
+        read(yaml(tmp_path, "train: /content/train/images\nval: /content/valid/images\nnames: [a, b]\n"))
+
+
 def test_parts_become_keys(tmp_path):
     for place in ("images/train/b/2.png", "images/train/10.png", "images/train/9.png", "images/val/a.png"):
         add(tmp_path, place, SQUARE)

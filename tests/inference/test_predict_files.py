@@ -9,9 +9,9 @@ from PIL import Image
 from torch import nn
 
 from segwright.codecs.volume_file import read_volume, write_volume
-from segwright.core import Classes, Grid
+from segwright.core import Classes, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError, UsageError
-from segwright.formats import mask_folder, open_dataset, tiff
+from segwright.formats import mask_folder, open_dataset, readers, tiff
 from segwright.inference import predict_files
 from segwright.inference.engine import AutoEngine, TorchEngine
 from segwright.inference.predict_files import predict
@@ -56,6 +56,31 @@ def photos(tmp_path):
 
 
 # By hand
+
+
+@pytest.mark.parametrize(
+    ("format", "file"), [("coco", "annotations/instances.json"), ("yolo", "data.yaml"), ("cvat", "annotations.xml")]
+)
+def test_the_file_of_a_data_set_names_its_images(tmp_path, photos, format, file):
+    truth = Segmentation.panoptic(np.ones((20, 30), int), [0], [1], classes=Classes.of(["cell"], is_thing=[True]))
+    pictures = ((path, np.array(Image.open(path).convert("RGB")).transpose(2, 0, 1)) for path in sorted(photos.iterdir())[:2])
+    readers()[format].write(tmp_path / "data", [Sample.of(path.stem, image, truth) for path, image in pictures])
+    written = predict(predictor(), [tmp_path / "data" / file], tmp_path / "found")
+    assert [path.name for path in written] == ["0.png", "1.png"]
+    for path in (tmp_path / "data" / "images").rglob("*.png"):
+        path.unlink()
+    with pytest.raises(FormatError, match=f"no image that .*{file} names is there; add them, or give a folder of images"):
+        predict(predictor(), [tmp_path / "data" / file], tmp_path / "other")
+
+
+def test_of_a_data_set_with_parts_no_mask_is_predicted(tmp_path, photos):
+    for part in ("train", "val"):
+        (tmp_path / "data" / part / "masks").mkdir(parents=True)
+        (tmp_path / "data" / part / "images").mkdir()
+        for path in (tmp_path / "data" / part / folder / f"{part}.png" for folder in ("images", "masks")):
+            path.write_bytes((photos / "0.png").read_bytes())
+    written = predict(predictor(), [tmp_path / "data"], tmp_path / "found")
+    assert [path.name for path in written] == ["train__train.png", "val__val.png"]
 
 
 def test_a_mask_for_each_image(photos, tmp_path):

@@ -20,8 +20,8 @@ from segwright.codecs.tiff_image import decode_tiff
 from segwright.core.errors import FormatError, SegwrightError
 
 TIFF_SUFFIXES = (".tif", ".tiff")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".pgm", ".ppm", ".pnm", *TIFF_SUFFIXES)
-JPEG_SUFFIXES = (".jpg", ".jpeg")
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+SUFFIXES = (".png", *JPEG_SUFFIXES, ".bmp", ".webp", ".gif", ".pgm", ".ppm", ".pnm", *TIFF_SUFFIXES)
 PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM")  # no EPS or PDF: those run other programs
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 JPEG_MAGIC = b"\xff\xd8\xff"

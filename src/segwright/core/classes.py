@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segwright.core.errors import SettingError
+from segwright.core.spelling import composed
 
 BACKGROUND = "background"  # as it is compared
 MAX_CLASSES = 65_535  # a class map must fit a 16-bit PNG, with one value left for void
@@ -15,13 +16,17 @@ GOLDEN_ANGLE = 0.381966  # of a full turn: neighbouring indices get hues far apa
 
 @dataclass(frozen=True)
 class Classes:
-    """Names, RGB colours (0..255) and thing-ness of the classes 0, 1, ...; a void pixel has no class and no entry here."""
+    """Names, RGB colours (0..255) and thing-ness of the classes 0, 1, ...; a void pixel has no class and no entry here.
+
+    Names are composed (NFC), in whatever spelling they are given.
+    """
 
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     is_thing: tuple[bool, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(map(composed, self.names)))
         if not 1 <= len(self.names) <= MAX_CLASSES:
             raise SettingError(f"{len(self.names)} classes were given; between 1 and {MAX_CLASSES} are possible: merge some")
         if not len(self.names) == len(self.colors) == len(self.is_thing):

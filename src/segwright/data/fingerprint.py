@@ -7,9 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
-import cc3d
 import numpy as np
 from numba import njit
 
@@ -17,13 +15,13 @@ from segwright.core import VOID, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, ShapeError, UsageError
 from segwright.core.missing import type_of, where_measured
 from segwright.formats.drawn_shapes import lost, told
+from segwright.metrics.connected_components import ALL_NEIGHBOURS, connected_components
 
 log = logging.getLogger(__name__)
 
 PLACE_STEP = 4  # of the pixels along each axis, one in four tells where a class lies as well as all of them
 SAMPLED_PIXELS = 4_000_000  # of all images together: a mean then errs by 1/2000 of the spread, in some 50 MB
 CENTRED = 0.08  # of a side: how far a class's mean place may lie from the middle before that axis has a direction
-ALL_NEIGHBOURS: dict[int, Literal[8, 26]] = {2: 8, 3: 26}  # axes -> neighbours that make one object, corners included
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,11 +268,9 @@ def measure_objects(truth: Segmentation) -> np.ndarray:
     for plane in truth.planes:
         segments = np.maximum(plane, 0)
         narrow = segments.astype(np.uint8) if len(truth) < 256 else segments  # 256: one byte is enough, and faster
-        pieces, count = cc3d.connected_components(narrow, connectivity=ALL_NEIGHBOURS[plane.ndim], return_N=True)
+        pieces, count = connected_components(narrow, ALL_NEIGHBOURS[plane.ndim])
         as_volume = (1,) * (3 - plane.ndim) + plane.shape
-        table = _measure(
-            segments.reshape(as_volume), pieces.astype(np.int32, copy=False).reshape(as_volume), is_instance, int(count)
-        )
+        table = _measure(segments.reshape(as_volume), pieces.reshape(as_volume), is_instance, count)
         table = table[table[:, 1] > 0]
         extents = (table[:, 5:] - table[:, 2:5] + 1)[:, 3 - plane.ndim :].min(axis=1)
         rows.append(np.stack([class_of[table[:, 0]], table[:, 1], extents], axis=1))

@@ -17,6 +17,7 @@ from segwright.codecs import polygons, rle
 from segwright.codecs.json_stream import parse
 from segwright.core import Classes
 from segwright.core.errors import FormatError, UsageError, naming
+from segwright.core.spelling import composed
 from segwright.metrics.rle_overlap import Runs
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def images_of(truth: Mapping[str, Any], place: str) -> Images:
     for first, second in zip(order, order[1:], strict=False):
         if ids[first] == ids[second]:
             raise FormatError(f"{place}: [{first}] and [{second}] have one id, {ids[first]!r}; give each its own")
-    keys = tuple(PurePosixPath(str(entries[n].get("file_name", ids[n]))).stem for n in order)
+    keys = tuple(composed(PurePosixPath(str(entries[n].get("file_name", ids[n]))).stem) for n in order)
     if len(set(keys)) < len(keys):
         keys = tuple(str(ids[n]) for n in order)
     return Images(entries, [ids[n] for n in order], order, shapes, keys)

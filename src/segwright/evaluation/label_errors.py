@@ -13,12 +13,13 @@ model, the more of them are errors of the labels.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import cc3d
 import numpy as np
+from scipy.ndimage import find_objects
 
 from segwright.core import VOID, Segmentation
 from segwright.evaluation.borders import NEAR
 from segwright.evaluation.tide_errors import CLASS, FALSE, MATCHED, MISSED, TOUCHED, MatchOutcomes
+from segwright.metrics.connected_components import FACE_NEIGHBOURS, connected_components
 from segwright.reports.html.cutout import cutout
 
 KINDS = ("missing label", "nothing there", "wrong class", "wrong region")
@@ -160,18 +161,18 @@ def _wrong_regions(
     for each, labels in ((prediction, guess), (truth, actual)):  # objects have suspects of their own
         for k in np.unique(each.class_ids[each.instance_ids > 0]):
             wrong &= labels != k
-    code = np.where(wrong, 1 + actual * len(names) + guess, 0).astype(np.uint32)
-    patches, count = cc3d.connected_components(code, connectivity=4 if code.ndim == 2 else 6, return_N=True)
+    code = np.where(wrong, 1 + actual * len(names) + guess, 0)
+    patches, count = connected_components(code, FACE_NEIGHBOURS[code.ndim])
     places = np.flatnonzero(wrong)
     patch = patches.ravel()[places]
     areas = np.bincount(patch, minlength=count + 1)
     inner = np.bincount(patch, distance.ravel()[places] > NEAR, count + 1) / np.maximum(areas, 1)
     right = 1 - (errors - areas) / np.maximum(known - areas, 1)
     large = np.flatnonzero((areas >= MIN_AREA) & (inner >= 0.5) & (right >= MIN_RIGHT))  # 0.5: most of it
-    boxes = cc3d.statistics(patches)["bounding_boxes"] if len(large) else []
+    boxes = find_objects(patches) if len(large) else []
     result = []
     for one in large:
-        box = tuple((int(part.start), int(part.stop)) for part in boxes[one])
+        box = tuple((part.start, part.stop) for part in boxes[one - 1])
         if min(high - low for low, high in box[-2:]) < MIN_SIDE:
             continue
         inside = tuple(slice(*ends) for ends in box)

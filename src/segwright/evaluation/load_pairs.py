@@ -1,15 +1,17 @@
 """Predictions and their truth from disk, of whatever formats."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from segwright.codecs.json_stream import top_keys
 from segwright.core import Dataset
 from segwright.core.errors import FormatError, UnrecognisedError, UsageError
-from segwright.evaluation.bare_masks import bare_masks
+from segwright.evaluation.bare_masks import bare_masks, bare_truth
 from segwright.evaluation.pairs import Pairs, pair
 from segwright.formats import dataset_file, open_dataset
 from segwright.formats.image_index import SHOWN
+from segwright.formats.image_index import found as content_of
 
 MODEL = ".safetensors"
 
@@ -24,6 +26,8 @@ def open_pairs(
 ) -> Pairs:
     """The pairs of two data sets on disk, with the groups that the dataset.toml of the truth names.
 
+    Either side, or both, may be a folder of masks alone, whose classes are found as bare_masks.py says; a note tells how.
+
     Raises:
         UsageError: one cannot be read, or nothing matches.
     """
@@ -32,18 +36,38 @@ def open_pairs(
             f"{prediction} is a list of detections, without the images that they are in; give a data set, such as COCO's "
             "images with annotations"
         )
-    there = _opened(truth, truth_format, "truth")
+    notes = []
+    there, is_bare = _side(truth, truth_format, "truth", lambda: bare_truth(truth, prediction))
+    if is_bare:
+        notes.append(f"{truth} holds masks alone; their classes are {_classes_of(there)}.")
+    key = there.keys[0] if Path(truth).is_file() else None  # of a file that is given by hand, whatever its name
+    here, is_bare = _side(prediction, prediction_format, "prediction", lambda: bare_masks(prediction, there.classes, key=key))
+    if is_bare:
+        notes.append(f"{prediction} holds masks without names of classes; their numbers are taken for {_classes_of(here)}.")
     known = dataset_file.read(truth)
-    groups = known.groups if known else ()
+    pairs = pair(here, there, known.groups if known else ())
+    return replace(pairs, notes=(*pairs.notes, *notes))
+
+
+def _side(path: str | Path, format: str | None, side: str, bare: Callable[[], Dataset | None]) -> tuple[Dataset, bool]:
+    """The data set of one side, and whether it is of masks alone: a mask file, or a folder that no format recognises.
+
+    Raises:
+        FormatError: it cannot be read.
+    """
+    if format is None and Path(path).is_file() and (found := bare()) is not None:
+        return found, True
     try:
-        return pair(_opened(prediction, prediction_format, "prediction"), there, groups)
-    except UnrecognisedError:
-        bare = bare_masks(prediction, there.classes)
-        if bare is None:
+        return _opened(path, format, side), False
+    except UnrecognisedError as error:
+        if format is None and (found := bare()) is not None:
+            return found, True
+        if not Path(path).is_dir():
             raise
-    pairs = pair(bare, there, groups)
-    note = f"{prediction} holds masks without names of classes; their numbers are taken for {_classes_of(bare)}."
-    return replace(pairs, notes=(*pairs.notes, note))
+        raise UnrecognisedError(
+            f"{path} is not laid out as a data set ({content_of(Path(path))}), and holds no masks alone; give a folder of "
+            f"masks called like their images, or a data set: segwright inspect {path} lists the layouts"
+        ) from error
 
 
 def _opened(path: str | Path, format: str | None, side: str) -> Dataset:

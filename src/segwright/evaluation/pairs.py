@@ -1,7 +1,8 @@
 """A prediction beside its truth, image by image: which belongs to which, and which class of one is which of the other."""
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from segwright.core.grid import Grid
 from segwright.core.lookup import did_you_mean
 from segwright.data.missing import void_where_missing
 from segwright.formats.image_index import SHOWN, split_of
+from segwright.formats.pairing import MASK_ENDING
 
 NOTHING, UNKNOWN = -1, -2  # what a class of a prediction is, where it is none of the truth's
 GUESSED = ("foreground", "object")  # what masks without a word on their classes hold beside background
@@ -20,6 +22,7 @@ NO_MASK = "Predictions without a mask count as missed"
 OTHER_PLACE = "Predictions with another voxel size or place than their truth are compared voxel by voxel all the same"
 UNTOLD = "Predicted things without object numbers find no object"
 UNRANKED = "Objects whose scores are all equal are ranked in the order of images, which average precision depends on"
+PREDICTED_ENDING = re.compile(r"[_\-. ](pred|prediction|predicted|output)s?$", re.IGNORECASE)
 APART = 0.5  # of a voxel, between grids that are taken for two: less is rounding
 
 
@@ -119,6 +122,8 @@ class Pairs:
 def pair(prediction: Dataset, truth: Dataset, groups: tuple[tuple[str, ...], ...] = ()) -> Pairs:
     """Predictions by the keys of their truths: equal keys, or equal but for the part ("val__a" and "a").
 
+    Where none is equal so, endings that say what a mask is do not count ("a_pred" and "a_mask").
+
     Images of the truth without a prediction count as missed. Parts of the truth (train, val) for which nothing at all was
     predicted are left out, and so are predictions for images that the truth does not have; notes say so. Classes match by
     name; where one side has numbers only ("class_0"), by number. The truth is void where its images lack values.
@@ -126,20 +131,7 @@ def pair(prediction: Dataset, truth: Dataset, groups: tuple[tuple[str, ...], ...
     Raises:
         UsageError: nothing matches, or two predictions are for one image.
     """
-    by_rest = _group(truth.keys)
-    key_of: dict[str, str] = {}
-    without_truth = []
-    for key in prediction.keys:
-        rest = split_of(key)[1]
-        own = key if key in by_rest.get(rest, ()) else next(iter(by_rest.get(rest, ())), None)
-        if own is None or (own != key and len(by_rest[rest]) > 1):
-            without_truth.append(key)
-        elif own in key_of:
-            raise UsageError(
-                f"{prediction.source}: {key_of[own]!r} and {key!r} are both predictions for {own!r}; remove or rename one"
-            )
-        else:
-            key_of[own] = key
+    key_of = _matched(prediction, truth, _rest) or _matched(prediction, truth, _bare)
     if not key_of:
         raise UsageError(
             f"no prediction in {prediction.source} is for an image of {truth.source}: keys such as {a_few(prediction.keys)} "
@@ -148,6 +140,8 @@ def pair(prediction: Dataset, truth: Dataset, groups: tuple[tuple[str, ...], ...
     parts = {split_of(key)[0] for key in key_of}
     kept = [key for key in truth.keys if split_of(key)[0] in parts]
     missing = tuple(key for key in kept if key not in key_of)
+    used = set(key_of.values())
+    without_truth = [key for key in prediction.keys if key not in used]
     notes = []
     if len(kept) < len(truth):
         notes.append(f"{len(truth) - len(kept)} images of other parts than {', '.join(sorted(parts))} are left out.")
@@ -176,12 +170,36 @@ def _are_apart(one: Grid, other: Grid) -> bool:
     return bool((apart > APART * np.linalg.norm(other.affine[:-1, :-1], axis=0).min()).any())
 
 
-def _group(keys: Sequence[str]) -> dict[str, list[str]]:
-    """The keys that are equal but for their part, by what is equal."""
-    groups: dict[str, list[str]] = {}
-    for key in keys:
-        groups.setdefault(split_of(key)[1], []).append(key)
-    return groups
+def _rest(key: str) -> str:
+    """A key without its part."""
+    return split_of(key)[1]
+
+
+def _bare(key: str) -> str:
+    """A key without its part and without an ending such as "_mask" or "_pred"."""
+    return PREDICTED_ENDING.sub("", MASK_ENDING.sub("", _rest(key)))
+
+
+def _matched(prediction: Dataset, truth: Dataset, name_of: Callable[[str], str]) -> dict[str, str]:
+    """The predicted key of each key of the truth that has the same name, and is the only one of it or the same key.
+
+    Raises:
+        UsageError: two predictions are for one image.
+    """
+    named: dict[str, list[str]] = {}
+    for key in truth.keys:
+        named.setdefault(name_of(key), []).append(key)
+    key_of: dict[str, str] = {}
+    for key in prediction.keys:
+        options = named.get(name_of(key), [])
+        own = key if key in options else options[0] if len(options) == 1 else None
+        if own is not None and own in key_of:
+            raise UsageError(
+                f"{prediction.source}: {key_of[own]!r} and {key!r} are both predictions for {own!r}; remove or rename one"
+            )
+        if own is not None:
+            key_of[own] = key
+    return key_of
 
 
 def a_few(keys: Sequence[str]) -> str:

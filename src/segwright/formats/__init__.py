@@ -1,5 +1,6 @@
 """Data on disk: one module per format, each with `matches(path)` and `read(path)`, most with `write(path, samples)`."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,13 +10,16 @@ from types import ModuleType
 from segwright.core import Classes, Dataset, Sample
 from segwright.core.errors import FormatError, SegwrightError, UnknownNameError, UnrecognisedError
 from segwright.core.lookup import did_you_mean, find, names
-from segwright.formats import dataset_file
-from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, found
+from segwright.formats import dataset_file, mask_folder
+from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, found, split_of
 from segwright.formats.mask_folder import image_files, read_images
 from segwright.formats.resume_journal import UNFINISHED
 
+log = logging.getLogger(__name__)
+
 __all__ = ["alike", "image_files", "open_dataset", "read_images", "readers"]
 
+LOOKED_ABOVE = 3  # folders, for the data set that a path belongs to: images/train/a.png lies three deep
 GENERAL = ("mask_folder",)  # also matches what a more special format is: then that one reads it
 
 
@@ -54,7 +58,7 @@ def open_dataset(path: Path | str, format: str | None = None) -> Dataset:
         raise UnrecognisedError(_unrecognised(Path(path), modules))
     with _named(str(path)):
         data = modules[matching[0]].read(path)
-    return dataset_file.apply(replace(data, load=_Named(data)), path)
+    return dataset_file.apply(_with_images(replace(data, load=_Named(data))), path)
 
 
 def readers() -> dict[str, ModuleType]:
@@ -90,6 +94,21 @@ class _Named:
         return _Named(self.data.without_images())(key)
 
 
+def _with_images(data: Dataset) -> Dataset:
+    """The data set without parts, such as val, of which no image is there while those of others are; a warning names them."""
+    keys: dict[str, list[str]] = {}
+    for key in data.keys:
+        keys.setdefault(split_of(key)[0], []).append(key)
+    there = data.image_files.keys()
+    for part in [part for part, own in keys.items() if part and there and there.isdisjoint(own)]:
+        try:
+            data.load(keys[part][0])  # some formats hold images inside their own files
+        except FormatError:
+            count = len(keys.pop(part))
+            log.warning("%s: left out %s, as none of its %d images is there; add them, or drop it", data.source, part, count)
+    return data.subset([key for key in data.keys if split_of(key)[0] in keys])
+
+
 def _reader(name: str) -> ModuleType:
     if "." in name:
         return find(__name__, name)
@@ -102,6 +121,10 @@ def _reader(name: str) -> ModuleType:
 def _unrecognised(path: Path, known: dict[str, ModuleType]) -> str:
     if not path.exists():
         return f"{path} does not exist; check the spelling"
+    above = next((folder for folder in path.parents[:LOOKED_ABOVE] if mask_folder.matches(folder)), None)
+    if above is not None:
+        what = "a folder" if path.is_dir() else "a file"
+        return f"{path} is {what} of the data set {above}; give that one"
     layouts = "".join(f"\n  {name}: {(module.__doc__ or '').splitlines()[0]}" for name, module in known.items())
     if not path.is_dir():
         return f"{path} is a file; give the folder that it belongs to. Segwright reads{layouts}"

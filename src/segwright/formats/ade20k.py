@@ -43,9 +43,9 @@ from segwright.formats.label_encoding import (
     written_meaning,
 )
 from segwright.formats.label_maps import NOTHING, to_maps
-from segwright.formats.mask_folder import NUMBER_FOLDER, Reader, write_numbers
+from segwright.formats.mask_folder import Reader, write_numbers
 from segwright.formats.named_objects import truth_2d
-from segwright.formats.pairing import Files, by_stem, keys_of_parts
+from segwright.formats.pairing import NUMBER_FOLDER, Files, by_stem, keys_of_parts
 from segwright.formats.resume_journal import Journal
 
 LOSES = "of overlapping segments the later covers the earlier"

@@ -38,6 +38,7 @@ from segwright.codecs.image_writer import write_values
 from segwright.codecs.json_stream import parse
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import FormatError, OutputError, naming
+from segwright.core.spelling import composed
 from segwright.formats.image_index import TRAIN_NAMES, found, safe_key, split_of
 from segwright.formats.label_encoding import (
     CLASSES_FILE,
@@ -348,7 +349,7 @@ def _truths(root: Path) -> dict[str, tuple[Path, str]]:
             match = TRUTH_NAME.fullmatch(path.name)
             if match is None or path.name.startswith("."):
                 continue
-            name = path.relative_to(root / folder).with_name(match[1]).as_posix()
+            name = composed(path.relative_to(root / folder).with_name(match[1]).as_posix())
             rank = level * len(KINDS) + KINDS.index(match[3])
             if name not in best or rank < best[name][0]:
                 best[name] = rank, path, match[3]

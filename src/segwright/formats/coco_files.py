@@ -187,10 +187,8 @@ def prefixes(path: Path, files: Sequence[Path]) -> list[str]:
 
 def _root_of(path: Path) -> Path:
     """The folder that the images lie below."""
-    if not path.is_file():
-        return path
-    folder = path.absolute().parent
-    return folder.parent if folder.name == "annotations" else folder
+    folder = path.absolute().parent if path.is_file() else path
+    return folder.absolute().parent if folder.name == "annotations" else folder
 
 
 def _read_part(path: Path, prefix: str, *, filled: str) -> Part:

@@ -41,6 +41,7 @@ from segwright.formats.coco_files import (
     write_categories,
 )
 from segwright.formats.drawn_shapes import NO_PIXEL, Drawing, of_category
+from segwright.formats.image_index import as_spelt
 from segwright.formats.named_objects import place_of, read_picture, truth_2d, unread_picture
 from segwright.formats.resume_journal import Journal
 
@@ -209,7 +210,7 @@ def _read_colors(json_path: Path, name: str, shape: tuple[int, int]) -> tuple[np
     Raises:
         FormatError: the PNG is missing, damaged, or not of three channels and the size of the image.
     """
-    path = json_path.with_suffix("") / PurePosixPath(name.replace("\\", "/")).name
+    path = as_spelt(json_path.with_suffix("") / PurePosixPath(name.replace("\\", "/")).name)
     image = read_image(path)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[0] not in (3, 4):
         raise FormatError(

@@ -31,6 +31,7 @@ from segwright.core import Dataset, Sample
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError
 from segwright.core.lookup import did_you_mean
+from segwright.core.spelling import composed
 from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES
 
 NAME = DATASET_FILE
@@ -224,7 +225,8 @@ def _read(path: Path) -> DatasetFile | None:
         raise FormatError(
             f"{path}: nodata is {nodata!r:.80}; numbers that stand for missing values are needed, such as [-9999]"
         )
-    return DatasetFile(path, tuple(drop), table, tuple(map(tuple, groups)), format, tuple(nodata))
+    together = tuple(tuple(map(composed, keys)) for keys in groups)
+    return DatasetFile(path, tuple(map(composed, drop)), table, together, format, tuple(nodata))
 
 
 def _check_names(path: Path, content: dict[str, Any], known: Sequence[str], place: str) -> None:

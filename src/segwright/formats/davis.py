@@ -37,6 +37,7 @@ from segwright.codecs.json_stream import parse
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError, OutputError, SettingError
+from segwright.core.spelling import composed
 from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural, split_of
 from segwright.formats.label_encoding import CLASSES_FILE
 from segwright.formats.named_objects import (
@@ -276,7 +277,7 @@ def _parts(root: Path) -> dict[str, str]:
             lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
         except OSError as error:
             raise FormatError(f"{file} cannot be read ({error.strerror}); check that it is a readable file") from error
-        for sequence in filter(None, (line.strip() for line in lines)):
+        for sequence in filter(None, (composed(line.strip()) for line in lines)):
             parts[sequence] = parts.get(sequence) or _part(file.stem)
     return parts
 
@@ -299,9 +300,10 @@ def _semantics(root: Path) -> dict[str, dict[str, str]]:
     if not file.is_file():
         return {}
     try:
-        return parse(NAMES_BY_NUMBER, file.read_bytes(), str(file))
+        said = parse(NAMES_BY_NUMBER, file.read_bytes(), str(file))
     except OSError as error:
         raise FormatError(f"{file} cannot be read ({error.strerror}); check that it is a readable file") from error
+    return {composed(key): {number: composed(name) for number, name in names.items()} for key, names in said.items()}
 
 
 def _classes(root: Path, semantics: dict[str, dict[str, str]], sequences: Iterable[str]) -> Classes:

@@ -251,7 +251,7 @@ def _image_of(index: ImageIndex, file: Path) -> Path | None:
     folder = file.parent.relative_to(index.root).as_posix()
     said = _image(JsonFile(file)).path
     stem = _name(file.parent, file)
-    names = [said] if said else [stem + suffix for suffix in (*SUFFIXES, *map(str.upper, SUFFIXES))]
+    names = [said] if said else [stem + case(suffix) for suffix in SUFFIXES for case in (str.lower, str.upper, str.title)]
     fitting = {image for name in names if (image := find_image(index, folder, name)) is not None}
     if len(fitting) > 1:
         one, other, *_ = sorted(fitting)

@@ -43,13 +43,22 @@ from segwright.formats.label_encoding import (
     written_meaning,
 )
 from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segmentation
-from segwright.formats.pairing import IMAGE_FOLDERS, Files, fit_to_image, masks_alone, only_subfolder, pairs, subfolders
+from segwright.formats.pairing import (
+    IMAGE_FOLDERS,
+    NUMBER_FOLDER,
+    Files,
+    fit_to_image,
+    masks_alone,
+    only_subfolder,
+    pairs,
+    subfolders,
+    without_truth,
+)
 from segwright.formats.resume_journal import Journal, truth_of
 
 log = logging.getLogger(__name__)
 
 LOSES = "of overlapping segments the later covers the earlier"
-NUMBER_FOLDER = "instances"
 CROWD_16_BIT, NOTHING_16_BIT = 65_534, 65_533  # in maps of objects, below 65535 for void
 IS_INSTANCES, HAS_NOTHING, HAS_CROWD = "is_instances", "has_nothing", "has_crowd"  # what the journal notes of a sample
 
@@ -99,12 +108,6 @@ def matches(path: Path | str) -> bool:
     if not path.is_dir() or not subfolders(path, MASK_FOLDERS):
         return False
     return bool(subfolders(path, IMAGE_FOLDERS)) or (path / "masks").is_dir() and (path / "classes.json").is_file()
-
-
-def is_mask_folder(path: Path | str) -> bool:
-    """Whether a path is the folder of masks of a data set: called like one, with one of images beside it."""
-    path = Path(path).resolve()
-    return path.name.lower() in MASK_FOLDERS and path.is_dir() and bool(subfolders(path.parent, IMAGE_FOLDERS))
 
 
 def read(path: Path | str) -> Dataset:
@@ -158,7 +161,7 @@ def image_files(path: Path | str) -> dict[str, Path]:
     if not path.is_dir():
         raise FormatError(f"{path} does not exist; give an image file or a folder of images")
     folder = only_subfolder(path, "images", IMAGE_FOLDERS) if matches(path) else path
-    files = images_below(folder)
+    files = without_truth(folder, images_below(folder))
     if not files:
         raise FormatError(f"{path} holds no image ({found(path)}); images end in {', '.join(SUFFIXES)}")
     stems = Counter(stem for stem, _ in files)

@@ -24,6 +24,7 @@ from segwright.core import Classes, Sample, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError
+from segwright.core.spelling import composed
 from segwright.formats.image_index import MASK_FOLDERS, ImageIndex, natural, safe_key, split_of
 from segwright.formats.label_encoding import CLASSES_FILE, read_classes, read_table
 from segwright.formats.resume_journal import truth_of
@@ -39,6 +40,9 @@ class Region:
     counts: np.ndarray
     instance_id: int | None = None
     score: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", composed(self.name))
 
 
 def segmentation(
@@ -121,8 +125,8 @@ def find_classes(root: Path, names: Iterable[str], colors: Mapping[str, Sequence
         classes = read_classes(file).classes
         says_things = read_table(file).get("is_thing") is not None
         return classes if says_things else Classes.of(classes.names, colors=classes.colors, is_thing=[True] * len(classes))
-    found = sorted(set(names), key=natural) or ["object"]
-    given = colors or {}
+    found = sorted(set(map(composed, names)), key=natural) or ["object"]
+    given = {composed(name): color for name, color in (colors or {}).items()}
     palette = [given.get(name, color) for name, color in zip(found, distinct_colors(len(found)), strict=True)]
     try:
         return Classes.of(found, colors=palette, is_thing=[True] * len(found))

@@ -6,7 +6,8 @@
     ROOT/labelsTr/CASE.nii.gz           the numbers of dataset.json
 
 Endings may be those of volumes and of PNG and TIFF images. Where labels are regions, {"whole": [1, 2], "core": [2]}, each
-region is one class, and regions overlap. imagesTs/ (images without truth) is not read. The key of a sample is its case.
+region is one class, and regions overlap. The key of a sample is its case. Where imagesTs/ and labelsTs/ have cases too, these
+are the part to test with: keys are train__CASE and test__CASE then. Images there without label are not read.
 
 The older form, of the Decathlon, is read too: {"modality": {"0": "CT"}, "labels": {"0": "background"}} without file_ending, and
 one file CASE.nii.gz whose fourth axis holds the channels.
@@ -35,10 +36,12 @@ from segwright.codecs import volume_file
 from segwright.codecs.image_file import SUFFIXES as IMAGE_SUFFIXES
 from segwright.codecs.image_file import read_image, read_mask
 from segwright.codecs.image_writer import write_image, write_values
+from segwright.codecs.json_stream import top_keys
 from segwright.codecs.tiff_axes import Axes
 from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError, OutputError, SettingError
+from segwright.core.spelling import composed
 from segwright.formats import dataset_file
 from segwright.formats.image_index import found, natural, safe_key
 from segwright.formats.label_maps import NOTHING, to_maps, to_segmentation
@@ -136,8 +139,7 @@ class Reader:
 
     def __call__(self, key: str) -> Sample:
         paths, label_path = self.files[key]
-        is_volume = bool(volume_file.suffix_of(label_path))
-        numbers, label_grid = read_number_volume(label_path) if is_volume else _numbers(label_path)
+        numbers, label_grid = read_labels(label_path)
         first, grid = _image(paths[0], numbers.shape)
         images = [first]
         for path in paths[1:]:
@@ -177,37 +179,81 @@ def read(path: Path | str) -> Dataset:
     for folder in (root / "imagesTr", root / "labelsTr"):
         if not folder.is_dir():
             raise FormatError(f"{folder} is no folder; images and labels of nnU-Net lie in imagesTr/ and labelsTr/")
-    cases: dict[str, dict[int, Path]] = {}
-    for file in sorted((root / "imagesTr").iterdir(), key=lambda file: natural(file.name)):
-        if not file.name.endswith(ending) or file.name.startswith("."):
-            continue
-        match = CASE.fullmatch(name := file.name.removesuffix(ending))
-        if match and not (root / "labelsTr" / file.name).is_file():
-            cases.setdefault(match[1], {})[int(match[2])] = file
-        else:
-            cases.setdefault(name, {})[0] = file
-    if not cases:
+    train, test = _Part.of(root, "Tr", ending), _Part.of(root, "Ts", ending)
+    if not train.images:
         raise FormatError(f"{root / 'imagesTr'} holds no image CASE_0000{ending} ({found(root / 'imagesTr')}); name them so")
-    files: dict[str, tuple[list[Path], Path]] = {}
-    dropped = dataset_file.dropped(root)
-    for case in sorted(cases, key=natural):
-        key = safe_key(case)
-        if key in dropped:
-            continue
-        count = len(cases[case])
-        if sorted(cases[case]) != [*range(count)] or count not in (1, len(content.channel_names)):
-            raise FormatError(
-                f"{root / 'imagesTr'}: case {case} has the channels {sorted(cases[case])}, {len(content.channel_names)} are "
-                "named in dataset.json; add the missing files"
-            )
-        label = root / "labelsTr" / f"{case}{ending}"
-        if not label.is_file():
-            raise FormatError(f"{label} does not exist; each case of imagesTr/ needs it, cases without truth lie in imagesTs/")
-        if key in files:
-            raise FormatError(f"two cases would both be called {key}, the second is {label}; rename one")
-        files[key] = ([cases[case][channel] for channel in range(count)], label)
+    has_test = bool(test.images.keys() & test.labels.keys())
+    if test.labels and not has_test:
+        log.warning("%s: no label in labelsTs/ (%d) has an image in imagesTs/; they are left out", root, len(test.labels))
+    parts = {"train__": train, "test__": test} if has_test else {"": train}
+    dropped, files = dataset_file.dropped(root), {}
+    for prefix, part in parts.items():
+        for case in sorted(part.images, key=natural):
+            key = safe_key(prefix + case)
+            if key in dropped or (part is test and case not in part.labels):
+                continue
+            if key in files:
+                raise FormatError(f"two cases would both be called {key}, the second is {part.labels[case]}; rename one")
+            files[key] = part.files(case, len(content.channel_names))
     image_files = {key: images[0] for key, (images, _) in files.items() if len(images) == 1}
     return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning, len(content.channel_names)), image_files)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The files of images{name}/ and labels{name}/, "Tr" or "Ts": the images of each case by channel, and its label."""
+
+    name: str
+    images: dict[str, dict[int, Path]]
+    labels: dict[str, Path]
+
+    @classmethod
+    def of(cls, root: Path, name: str, ending: str) -> "_Part":
+        """The part of a data set; a folder that is not there holds nothing."""
+        images: dict[str, dict[int, Path]] = {}
+        labels = _files(root / f"labels{name}", ending)
+        for stem, file in _files(root / f"images{name}", ending).items():
+            match = CASE.fullmatch(stem) if stem not in labels else None
+            images.setdefault(match[1] if match else stem, {})[int(match[2]) if match else 0] = file
+        return cls(name, images, labels)
+
+    def files(self, case: str, channels: int) -> tuple[list[Path], Path]:
+        """The images of a case, one per channel or one in all, and its label.
+
+        Raises:
+            FormatError: one is missing.
+        """
+        images = self.images[case]
+        folder = next(iter(images.values())).parent
+        if sorted(images) != [*range(len(images))] or len(images) not in (1, channels):
+            raise FormatError(
+                f"{folder}: case {case} has the channels {sorted(images)}, {channels} are named in dataset.json; "
+                "add the missing files"
+            )
+        if case not in self.labels:
+            label = folder.with_name(f"labels{self.name}") / images[0].name.replace(f"{case}_0000", case)
+            raise FormatError(f"{label} does not exist; each case of imagesTr/ needs it, cases without truth lie in imagesTs/")
+        return [images[channel] for channel in range(len(images))], self.labels[case]
+
+
+def _files(folder: Path, ending: str) -> dict[str, Path]:
+    """The files of a folder that end so, but hidden ones, by their composed names without that; none without the folder."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    named = [file for file in files if file.name.endswith(ending) and not file.name.startswith(".")]
+    return {composed(file.name.removesuffix(ending)): file for file in named}
+
+
+def labels_meaning(folder: Path) -> NnunetMeaning | None:
+    """What the numbers of the labels in a folder such as labelsTs/ mean; None where no dataset.json of nnU-Net lies there.
+
+    It may lie in the folder itself, as where nnU-Net predicts into, or in the one above.
+
+    Raises:
+        FormatError: it is not as the docstring of the module says.
+    """
+    files = (folder / "dataset.json", folder.absolute().parent / "dataset.json")
+    file = next((file for file in files if file.is_file() and {"labels", "file_ending"} <= top_keys(file)), None)
+    return None if file is None else _meaning(_content(file), file)
 
 
 def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
@@ -289,7 +335,14 @@ def _image(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, Grid]:
     return image, Grid(image.shape[1:])
 
 
-def _numbers(path: Path) -> tuple[np.ndarray, Grid]:
+def read_labels(path: Path) -> tuple[np.ndarray, Grid]:
+    """The numbers 0..65535 of a volume or an image of labels (*S), and where they are.
+
+    Raises:
+        FormatError: the file cannot be read, or holds other numbers.
+    """
+    if volume_file.suffix_of(path):
+        return read_number_volume(path)
     numbers = read_mask(path)
     if numbers.min(initial=0) < 0 or numbers.max(initial=0) >= VALUES:
         raise FormatError(f"{path} holds the numbers {numbers.min()}..{numbers.max()}; labels are 0..{VALUES - 1}")

@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,24 @@ import numpy as np
 from segwright.codecs.image_file import SUFFIXES, fit_mask
 from segwright.core.errors import FormatError
 from segwright.formats import dataset_file
-from segwright.formats.image_index import SHOWN, found, images_below, natural, safe_key
+from segwright.formats.image_index import (
+    MASK_FOLDERS,
+    SHOWN,
+    TRAIN_NAMES,
+    VAL_NAMES,
+    found,
+    images_below,
+    natural,
+    safe_key,
+)
 
 log = logging.getLogger(__name__)
 
+PART_NAMES = TRAIN_NAMES + VAL_NAMES
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "jpegimages", "jpgimages", "photos", "frames", "pictures")
+# What lies beside folders of images and is none itself; other names of masks are MASK_FOLDERS.
+TRUTH_FOLDERS = {"gtfine": "leftimg8bit", "gtcoarse": "leftimg8bit", "labelstr": "imagestr", "labelsts": "imagests"}
+NUMBER_FOLDER = "instances"
 IMAGE_ENDING = re.compile(r"[_\-. ](image|img|im|rgb)$", re.IGNORECASE)
 MASK_ENDING = re.compile(
     r"[_\-. ](masks?|labels?|gt|seg|segmentation|annotation|ground_?truth|instances?|manual|l)$", re.IGNORECASE
@@ -36,6 +51,37 @@ class Files:
 def subfolders(root: Path, names: Sequence[str]) -> list[Path]:
     """The folders in a folder that are called by one of these names, in whatever case."""
     return [entry for entry in sorted(root.iterdir()) if entry.name.lower() in names and entry.is_dir()]
+
+
+def is_truth_folder(folder: Path) -> bool:
+    """Whether a folder is called like one of masks, or of other truth, and has one of images beside it."""
+    folder = folder.absolute()
+    name = folder.name.lower()
+    if not folder.is_dir():
+        return False
+    if name in TRUTH_FOLDERS:
+        return bool(subfolders(folder.parent, [TRUTH_FOLDERS[name]]))
+    return name in (*MASK_FOLDERS, NUMBER_FOLDER) and bool(subfolders(folder.parent, IMAGE_FOLDERS))
+
+
+def without_truth(root: Path, files: Iterable[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """Stem and path of files below a folder but those in folders of truth, with the stems that a data set gives them.
+
+    Those have no folder of images: images/train/a and train/images/a are both train/a.
+    """
+    is_truth = cache(is_truth_folder)
+    found = []
+    for stem, file in files:
+        folders = list(takewhile(lambda folder: folder != root, file.parents))
+        if not any(map(is_truth, folders)):
+            first, _, rest = stem.partition("/")
+            second, _, last = rest.partition("/")
+            if first.lower() in IMAGE_FOLDERS and second.lower() in PART_NAMES and last:
+                stem = rest
+            elif first.lower() in PART_NAMES and second.lower() in IMAGE_FOLDERS and last:
+                stem = f"{first}/{last}"
+            found.append((stem, file))
+    return found
 
 
 def only_subfolder(root: Path, what: str, names: Sequence[str]) -> Path:
@@ -75,7 +121,9 @@ def fit_to_image(mask: np.ndarray, path: Path, image: np.ndarray, image_path: Pa
 
 
 def _has_images(folder: Path) -> bool:
-    return any(name.lower().endswith(SUFFIXES) for _, _, names in os.walk(folder) for name in names)
+    return any(
+        name.lower().endswith(SUFFIXES) and not name.startswith(".") for _, _, names in os.walk(folder) for name in names
+    )
 
 
 def by_stem(folder: Path, dropped: Collection[str] = ()) -> dict[str, Path]:

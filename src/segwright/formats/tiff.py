@@ -51,12 +51,20 @@ from segwright.formats.label_encoding import (
     written_meaning,
 )
 from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segmentation
-from segwright.formats.pairing import IMAGE_FOLDERS, Files, fit_to_image, masks_alone, only_subfolder, pairs, subfolders
+from segwright.formats.pairing import (
+    IMAGE_FOLDERS,
+    NUMBER_FOLDER,
+    Files,
+    fit_to_image,
+    masks_alone,
+    only_subfolder,
+    pairs,
+    subfolders,
+)
 from segwright.formats.resume_journal import Journal, truth_of
 from segwright.formats.volume_masks import guessed
 
 LOSES = "of volumes, place and voxel size are lost"
-NUMBER_FOLDER = "instances"
 SCALE, TIE_POINTS, TRANSFORM, KEYS = 33550, 33922, 34264, 34735
 GEO_TAGS = (SCALE, TIE_POINTS, TRANSFORM, KEYS, 34736, 34737)
 ASCII = 2  # TIFF's number of the type of a tag

@@ -33,6 +33,7 @@ from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.atomic_files import replace_file, replacing
 from segwright.core.classes import MAX_CLASSES
 from segwright.core.errors import FormatError, OutputError
+from segwright.core.spelling import composed
 from segwright.formats import dataset_file
 from segwright.formats.color_labels import ColorCode
 from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES, found, natural, safe_key, split_of
@@ -225,7 +226,7 @@ def _lines(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise FormatError(f"{path} cannot be read as text ({error}); save it as UTF-8") from error
-    return [line.strip(SPACE) for line in text.split("\n") if line.strip(SPACE)]
+    return [composed(line.strip(SPACE)) for line in text.split("\n") if line.strip(SPACE)]
 
 
 def _meaning(root: Path, *, has_objects: bool) -> Meaning:

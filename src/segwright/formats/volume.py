@@ -32,6 +32,7 @@ import numpy as np
 from segwright.codecs.volume_file import SUFFIXES, read_volume, suffix_of, write_volume
 from segwright.core import Classes, Dataset, Sample
 from segwright.core.errors import FormatError, OutputError
+from segwright.core.spelling import composed
 from segwright.formats import dataset_file
 from segwright.formats.image_index import MASK_FOLDERS, SHOWN, found, natural, safe_key
 from segwright.formats.label_encoding import (
@@ -43,7 +44,7 @@ from segwright.formats.label_encoding import (
     written_meaning,
 )
 from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segmentation
-from segwright.formats.pairing import IMAGE_FOLDERS, MASK_ENDING, Files, subfolders
+from segwright.formats.pairing import IMAGE_FOLDERS, MASK_ENDING, NUMBER_FOLDER, Files, subfolders
 from segwright.formats.resume_journal import Journal, truth_of
 from segwright.formats.slicer_segments import notes_of_segments
 from segwright.formats.volume_masks import (
@@ -58,7 +59,6 @@ from segwright.formats.volume_masks import (
 log = logging.getLogger(__name__)
 
 LOSES = "of overlapping segments the later covers the earlier"
-NUMBER_FOLDER = "instances"
 NAMES = re.compile(r".*\.(tsv|ctbl|label)|.*label.*\.(txt|json|csv)|dataset\.json", re.IGNORECASE)  # of files that name classes
 DETACHED = {".mhd": ".mha", ".nhdr": ".nrrd"}  # headers in files of their own; masks are one file
 
@@ -190,7 +190,7 @@ def write_mask(folder: Path, sample: Sample, source: Dataset, *, palette: bool =
 
 
 def volumes_below(folder: Path) -> dict[str, Path]:
-    """The volume files below a folder in name order by their path without suffix, but hidden ones.
+    """The volume files below a folder in name order by their path without suffix, composed, but hidden ones.
 
     Raises:
         FormatError: two files have one name.
@@ -198,7 +198,7 @@ def volumes_below(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     paths = [path for path in folder.rglob("*") if suffix_of(path) and not path.name.startswith(".")]
     for path in sorted(paths, key=lambda path: natural(path.relative_to(folder).as_posix())):
-        stem = path.relative_to(folder).as_posix()[: -len(suffix_of(path))]
+        stem = composed(path.relative_to(folder).as_posix()[: -len(suffix_of(path))])
         other = files.setdefault(stem, path)
         if other is not path:
             raise FormatError(f"{other} and {path} have one name, so that their partner is not clear; rename or remove one")
@@ -206,7 +206,7 @@ def volumes_below(folder: Path) -> dict[str, Path]:
 
 
 def _has_volumes(folder: Path) -> bool:
-    return any(suffix_of(path) or _is_half(path) for path in folder.rglob("*"))
+    return any((suffix_of(path) or _is_half(path)) and not path.name.startswith(".") for path in folder.rglob("*"))
 
 
 def _is_half(path: Path) -> bool:

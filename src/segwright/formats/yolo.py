@@ -11,8 +11,9 @@
 The labels of an image lie where the last "images" of its path is "labels". An image without labels has no object, but where a
 part has no labels at all (often `test`), nobody drew any. Keys are paths below images/, with the part before them, as in
 "train__NAME"; without it where the whole set is one folder. What `path`, `train` or a list name must lie in the folder of the
-yaml; "../" in front of it, which some tools write, is passed over where the rest does. Objects are numbered in the order of the
-lines, and may overlap. All classes are things unless `is_thing` says otherwise.
+yaml; "../" in front of it, which some tools write, is passed over where the rest does, and so is how a path of another machine
+begins. A part that is not there is left out, but not train. Objects are numbered in the order of the lines, and may overlap.
+All classes are things unless `is_thing` says otherwise.
 
 Lines of five numbers are boxes, of six boxes with a score, and where the yaml has `kpt_shape`, boxes with points: all hold no
 mask, and are left out and counted (drawn_shapes.py).
@@ -46,7 +47,7 @@ from segwright.core.atomic_files import replace_file, replacing
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError
 from segwright.formats.drawn_shapes import BOX_ALONE, Drawing
-from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural
+from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES, as_spelt, images_below, natural
 from segwright.formats.named_objects import (
     Region,
     place_of,
@@ -68,6 +69,7 @@ ORDER = "all"
 LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # only texts, lists and mappings: "no" is a name, and nothing is run
 MAX_YAML = 1 << 20  # bytes: 40 000 classes with names of 16 letters; parsing a worse file takes seconds
 MAX_DEPTH = 16  # of lists and mappings in each other; four are needed
+SHOWN_TEXT = 80  # characters of a text in a message
 MAX_SHARE = 2.0  # of the side of an image; corners a little outside are drawn, those far outside are pixels
 DECIMALS = 7  # enough for 2 million pixels: corners are rounded to a fifth of a pixel
 MAX_RUNS = 2**25  # of all objects of an image, 128 MB; lines of a few corners could claim any number
@@ -272,8 +274,12 @@ def _images(file: Path, content: dict[str, Any]) -> list[_Image]:
         for value in values:
             if not isinstance(value, str):
                 raise FormatError(f"{file}: {part} is {value!r:.60}; a folder, a .txt or a list of these is needed")
-            if value not in ("", "null", "~"):
-                sources.setdefault(_inside(root, base, value, f"{file}: {part}"), part)
+            if value in ("", "null", "~"):
+                continue
+            if part != "train" and _found(root, base, value) is None:
+                log.warning("%s: %s is left out: %r is not there; add it, or remove the line", file, part, value[:SHOWN_TEXT])
+                continue
+            sources.setdefault(_inside(root, base, value, f"{file}: {part}"), part)
     found: dict[Path, _Image] = {}
     for source, part in sources.items():
         for image, name in _listed(root, base, source) if source.is_file() else _below(root, source):
@@ -304,19 +310,39 @@ def _normal(text: str) -> str | None:
     return None if is_outside else normal
 
 
-def _inside(root: Path, base: Path, text: str, place: str) -> Path:
-    """The folder or file below the root that a text means, from `base` or the root, or after the "../" in front of it."""
+def _found(root: Path, base: Path, text: str) -> Path | None:
+    """The folder or file below the root that a text means; None where it is not there.
+
+    It is looked for from `base` and from the root, then after the "../" in front of it, and where it is a path of another
+    machine by its end: of that the last name alone must be one of a part, such as train or train.txt.
+    """
     within = text.strip().replace("\\", "/")
     while within.startswith(("../", "./")):
         within = within.partition("/")[2]
-    for start, name in ((base, text), (root, text), (root, within)):
+    names = [name for name in within.split("/") if name]
+    is_elsewhere = within.startswith("/") or ":" in within.partition("/")[0]
+    last = len(names) - (PurePosixPath(within).stem.lower() not in TRAIN_NAMES + VAL_NAMES)
+    ends = ["/".join(names[first:]) for first in range(last)] if is_elsewhere else []
+    for start, name in ((base, text), (root, text), (root, within), *((root, end) for end in ends)):
         below = _normal(name)
-        path = start / below if below else None
+        path = as_spelt(start / below) if below else None
         if path is not None and os.path.exists(path):  # noqa: PTH110  (no error, whatever the name)
             return path
-    if _normal(text) is None:
+    return None
+
+
+def _inside(root: Path, base: Path, text: str, place: str) -> Path:
+    """The folder or file below the root that a text means.
+
+    Raises:
+        FormatError: it is not there.
+    """
+    path = _found(root, base, text)
+    if path is None and _normal(text) is None:
         raise FormatError(f"{place}: {text!r:.80} leads out of {root}; move the files there, and name them from there")
-    raise FormatError(f"{place}: {text!r:.80} is not in {root}; correct the name or add the files")
+    if path is None:
+        raise FormatError(f"{place}: {text!r:.80} is not in {root}; correct the name or add the files")
+    return path
 
 
 def _below(root: Path, folder: Path) -> Iterator[tuple[Path, str]]:
@@ -356,7 +382,7 @@ def _labels(root: Path, image: Path) -> Path:
     if "images" in parts[:-1]:
         last = len(parts) - 2 - parts[-2::-1].index("images")
         parts[last] = "labels"
-    return root.joinpath(*parts[:-1], f"{image.name.rpartition('.')[0]}.txt")
+    return as_spelt(root.joinpath(*parts[:-1], f"{image.name.rpartition('.')[0]}.txt"))
 
 
 def _truth(file: Path | None, drawing: Drawing, classes: Classes, pose: int | None) -> Segmentation:

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 import torch
 from torch import nn
 
 from segwright.decoding.run import Engine, Outputs
 from segwright.inference.engine_cache import EngineCache
+from segwright.inference.quiet_openvino import quiet_openvino
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class OpenVINOEngine:
 
     def __init__(self, network: nn.Module, *, bfloat16: bool = False, folder: Path | None = None) -> None:
         self.network, self.folder = network, folder
-        self.core = openvino.Core()
+        self.core = quiet_openvino().Core()
         self.settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
             "PERFORMANCE_HINT": "LATENCY",  # one image after the other, with all threads on each
@@ -134,6 +134,7 @@ class OpenVINOEngine:
             return self.core.read_model(path)
         in_training = any(module.training for module in self.network.modules())
         network = copy.deepcopy(self.network).eval() if in_training else self.network
+        openvino = quiet_openvino()
         with _undisturbed(), torch.no_grad():
             model = openvino.convert_model(_Flat(network), example_input=torch.from_numpy(batch))
         if path is not None:
@@ -184,7 +185,7 @@ def candidates(device: str) -> list[EngineKind]:
     """What may beat plain PyTorch on a device, the likeliest first, so that the others are given up early."""
     if device != "cpu":
         return [HALF, LAST]
-    has_bfloat16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    has_bfloat16 = "BF16" in quiet_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return [VINO_HALF, VINO, HALF, LAST] if has_bfloat16 else [VINO, LAST]  # without it bfloat16 is emulated
 
 

@@ -11,11 +11,11 @@ import os
 import platform
 import shutil
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import openvino
 import torch
 from torch import nn
 
@@ -102,9 +102,17 @@ def _has_source(kind: type) -> bool:
 def _machine() -> str:
     """16 hexadecimal digits that change with the processor, the graphics card, the threads and the libraries."""
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    cpu = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
-    facts = (platform.machine(), cpu, card, torch.get_num_threads(), torch.__version__, openvino.__version__)
+    facts = (platform.machine(), _processor(), card, torch.get_num_threads(), torch.__version__, version("openvino"))
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """The name of the processor, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()  # Linux, where platform.processor() says little
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _prune(root: Path, keep: Path) -> None:

@@ -21,15 +21,15 @@ from segwright.codecs.image_writer import MAX_8_BIT_CLASSES, write_picture
 from segwright.codecs.volume_file import suffix_of
 from segwright.conversion import writer
 from segwright.core import VOID, Classes, Dataset, Sample
-from segwright.core.errors import OutputError, SegwrightError, UsageError
+from segwright.core.errors import FormatError, OutputError, SegwrightError, UsageError
 from segwright.core.missing import missing_pixels
 from segwright.core.visualise import overlay as laid_over
 from segwright.data.undeclared_nodata import undeclared_nodata
-from segwright.formats import dataset_file, dicom, mask_folder, tiff, volume
+from segwright.formats import dataset_file, dicom, mask_folder, open_dataset, tiff, volume
 from segwright.formats.image_index import safe_key
 from segwright.formats.label_maps import look_up_pixels
-from segwright.formats.mask_folder import image_files, is_mask_folder
-from segwright.formats.pairing import IMAGE_FOLDERS, Files, subfolders
+from segwright.formats.mask_folder import image_files
+from segwright.formats.pairing import IMAGE_FOLDERS, Files, is_truth_folder, subfolders, without_truth
 from segwright.formats.resume_journal import stopped, truth_of
 from segwright.formats.volume import volumes_below
 from segwright.inference.engine import AutoEngine
@@ -40,6 +40,7 @@ from segwright.inference.predictor import Predictor
 log = logging.getLogger(__name__)
 
 AHEAD = 2  # images decoded before they are needed, and results that wait to be written: enough to keep three threads busy
+LISTS = (".json", ".yaml", ".yml", ".xml")  # files that name the images of a data set
 SHOWN = 10  # images named in a message; the log names all
 
 
@@ -283,14 +284,23 @@ def _found(place: Path, shape: tuple[None, ...] | None) -> list[_Job]:
         return _jobs_of(place, {safe_key(place.name[: -len(suffix_of(place))]): place}, lambda file: volume, shape)
     if place.is_dir():
         folder = next((folder for folder in subfolders(place, IMAGE_FOLDERS) if volumes_below(folder)), place)
-        volumes = {safe_key(stem): path for stem, path in volumes_below(folder).items()}
+        volumes = {safe_key(stem): path for stem, path in without_truth(folder, volumes_below(folder).items())}
         if volumes:
             return _jobs_of(place, volumes, lambda file: volume, shape)
+    if place.is_file() and place.suffix.lower() in LISTS:
+        listed = dict(open_dataset(place).image_files)
+        if not listed:
+            raise FormatError(f"no image that {place} names is there; add them, or give a folder of images")
+        return _jobs_of(place, listed, _kind_of, shape)
     if dicom.matches(place):
         series = _as_told(dicom.read(place), place)
         return [_Job(key, dicom, series) for key in series.keys]
-    files = image_files(place)
-    return _jobs_of(place, files, lambda file: tiff if file.suffix.lower() in TIFF_SUFFIXES else mask_folder, shape)
+    return _jobs_of(place, image_files(place), _kind_of, shape)
+
+
+def _kind_of(file: Path) -> ModuleType:
+    """The format that reads an image file."""
+    return tiff if file.suffix.lower() in TIFF_SUFFIXES else mask_folder
 
 
 def _jobs_of(
@@ -334,7 +344,7 @@ def _checked_outputs(jobs: Sequence[_Job], out: Path, *, overlay: bool) -> dict[
             other = taken.setdefault(path.resolve(), path)
             if other is not path:
                 raise OutputError(f"{path}, a result for {job.image}, would replace {other}; choose another folder with out")
-            if path.exists() and is_mask_folder(out):
+            if path.exists() and is_truth_folder(out):
                 raise OutputError(
                     f"{path}, a result for {job.image}, would replace a mask that lies beside the images of a data set and "
                     "may be its truth; choose another folder with out, or remove the masks if an earlier prediction wrote them"

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import ceil, inf, prod
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-import cc3d
 import numpy as np
 from numba import njit
 
@@ -14,11 +13,9 @@ from segwright.core import Classes, Segmentation
 from segwright.core.errors import SettingError, ShapeError
 from segwright.metrics.accumulators import Sums, mean, ratio
 from segwright.metrics.class_maps import AXES, class_masks
+from segwright.metrics.connected_components import ALL_NEIGHBOURS, FACE_NEIGHBOURS, count_components
 from segwright.metrics.overlaps import check_pair
 from segwright.metrics.skeleton import skeleton
-
-ACROSS_CORNERS: dict[int, Literal[8, 26]] = {2: 8, 3: 26}  # neighbours of a foreground pixel by number of axes
-ACROSS_FACES: Literal[6] = 6  # of a background voxel
 
 
 @dataclass(frozen=True)
@@ -122,21 +119,16 @@ def betti_numbers(mask: np.ndarray) -> np.ndarray:
     Raises:
         ShapeError: the mask has neither two nor three axes.
     """
-    if mask.ndim not in ACROSS_CORNERS:
+    if mask.ndim not in ALL_NEIGHBOURS:
         raise ShapeError(
             f"the mask has {mask.ndim} axes, Betti numbers are for 2 or 3; give one image (H, W) or volume (D, H, W)"
         )
-    padded = np.pad(mask, 1)  # not only for the outside: cc3d 4.1 fails on some volumes of a single row
-    components = _pieces(padded, ACROSS_CORNERS[mask.ndim])
+    padded = np.pad(mask, 1)
+    components = count_components(padded, ALL_NEIGHBOURS[mask.ndim])
     if mask.ndim == 2:
         return np.array([components, components - euler_characteristic(padded)])
-    cavities = _pieces(~padded, ACROSS_FACES) - 1  # the outside is none
+    cavities = count_components(~padded, FACE_NEIGHBOURS[3]) - 1  # the outside is none
     return np.array([components, components + cavities - euler_characteristic(padded), cavities])
-
-
-def _pieces(mask: np.ndarray, neighbours: Literal[6, 8, 26]) -> int:
-    """Number of connected components of a bool mask (*S)."""
-    return int(cc3d.connected_components(mask, connectivity=neighbours, return_N=True, binary_image=True)[1])
 
 
 def euler_characteristic(padded: np.ndarray) -> int:
@@ -168,7 +160,7 @@ def _cells_at_a_corner(axes: int) -> np.ndarray:
     return table
 
 
-CELLS = {axes: _cells_at_a_corner(axes) for axes in ACROSS_CORNERS}
+CELLS = {axes: _cells_at_a_corner(axes) for axes in ALL_NEIGHBOURS}
 
 
 @njit(cache=True, nogil=True)
