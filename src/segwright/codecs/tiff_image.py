@@ -5,6 +5,7 @@ Axes: C channels, *S spatial axes, (H, W), or (D, H, W) for a TIFF with a depth 
 
 import logging
 import re
+import struct
 from contextlib import suppress
 from functools import reduce
 from io import BytesIO
@@ -49,6 +50,7 @@ def decode_tiff(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
         FormatError: tag_table.py refuses a tag, the axes are not those of one image, or it would unpack to too many pixels.
     """
     with TiffFile(BytesIO(data)) as tiff:
+        _check_chain(tiff, data)
         series, mask = _image_and_mask(tiff, path)
         page = series.keyframe
         meaning = _photometric(page)
@@ -83,7 +85,9 @@ def decode_tiff(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
 def told_axes(path: Path, shape: tuple[int, ...]) -> str | None:
     """The names of a TIFF's axes as its mask of this shape tells them; None where the file or a person does, or in damage."""
     try:
-        with TiffFile(path) as tiff:
+        data = path.read_bytes()
+        with TiffFile(BytesIO(data)) as tiff:
+            _check_chain(tiff, data)
             sides = [(letter, side) for letter, side in zip(tiff.series[0].axes, tiff.series[0].shape, strict=True)]
     except Exception:  # damaged files fail in any way; reading them says how
         return None
@@ -93,6 +97,20 @@ def told_axes(path: Path, shape: tuple[int, ...]) -> str | None:
         return None
     told = told_letters([side for _, side in kept], letters, path, Axes(shape))
     return None if told == letters else told
+
+
+def _check_chain(tiff: TiffFile, data: bytes) -> None:
+    """Refuse a file whose pages lead back to one before: tifffile would follow them for ever."""
+    layout, place, seen = tiff.tiff, tiff.pages.first.offset, set()
+    while place:
+        if place in seen:
+            raise ValueError("its pages lead in a circle")
+        seen.add(place)
+        try:
+            count = struct.unpack_from(layout.tagnoformat, data, place)[0]
+            place = struct.unpack_from(layout.offsetformat, data, place + layout.tagnosize + count * layout.tagsize)[0]
+        except struct.error:  # outside of the file: tifffile, too, takes this for the end
+            return
 
 
 def _image_and_mask(tiff: TiffFile, path: Path) -> tuple[TiffPageSeries, TiffPageSeries | None]:
