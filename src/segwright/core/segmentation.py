@@ -6,7 +6,7 @@ Views pass over the pixels once, however many segments there are (segment_kernel
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -205,12 +205,17 @@ class Segmentation:
         return found
 
     def with_void(self, is_void: np.ndarray) -> "Segmentation":
-        """The same, but void where `is_void` (*S); segments of which nothing is left are gone."""
-        planes = np.where(is_void, np.int32(VOID), self.planes)
-        is_left = np.bincount(planes.ravel() + 1, minlength=len(self) + 2)[2:] > 0  # after void and nothing
-        number = np.concatenate([[VOID, 0], np.cumsum(is_left)]).astype(np.int32)
+        """The same, but void where `is_void` (*S); segments that lose all their pixels there are gone."""
+        planes = self.planes.copy()
+        planes[:, is_void] = 0
+        planes[0, is_void] = VOID
+        result = replace(self, planes=planes)
+        is_kept = (result.areas() > 0) | (self.areas() == 0)
+        if is_kept.all():
+            return result
+        number = np.concatenate([[VOID, 0], np.cumsum(is_kept)]).astype(np.int32)  # of void, nothing, the segments
         return Segmentation(
-            number[planes + 1], self.class_ids[is_left], self.instance_ids[is_left], self.scores[is_left], self.classes
+            number[planes + 1], self.class_ids[is_kept], self.instance_ids[is_kept], self.scores[is_kept], self.classes
         )
 
     def areas(self) -> np.ndarray:
