@@ -47,6 +47,7 @@ class Fake:
     seen: list = field(default_factory=list)
     classes: Classes = CLASSES
     flips: tuple = ()
+    tile: tuple | None = None
     engine: object = None
 
     def __call__(self, sample):

@@ -11,9 +11,9 @@ import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import permutations
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -41,6 +41,8 @@ class Axes:
     is_mask: bool = False
 
 
+_SAID: set[tuple[Path, str]] = set()
+_LOCK = Lock()
 FLAT, MASK = Axes(), Axes(is_mask=True)
 
 
@@ -139,10 +141,13 @@ def told_letters(shape: Sequence[int], letters: str, path: Path, known: Axes) ->
     return fitting[0] if fitting else letters
 
 
-@cache
 def _say(folder: Path, names: str) -> None:
-    """Say it once for all images of a folder."""
-    log.warning("%s: stacks without names of their axes are read as %s, as masks or the model have them", folder, names)
+    """Say it once for all images of a folder, which several threads may read."""
+    with _LOCK:
+        is_new = (folder, names) not in _SAID
+        _SAID.add((folder, names))
+    if is_new:
+        log.warning("%s: stacks without names of their axes are read as %s, as masks or the model have them", folder, names)
 
 
 def _possible(letters: str, free: Sequence[int]) -> list[str]:
