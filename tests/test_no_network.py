@@ -17,7 +17,9 @@ COMMANDS = """
 import sys
 import segwright
 from segwright.cli.app import main
+from segwright.encoders import timm
 from segwright.inference import engine
+timm.Config().build()
 engine.PATIENCE_S = 0
 def call(*words):
     sys.argv = ["segwright", *words]
@@ -29,7 +31,6 @@ def call(*words):
 call("models")
 call("inspect", "data", "--html", "card.html")
 call("convert", "data", "coco", "--to", "coco")
-call("plan", "data", "--minutes", "0.1", "--out", "plan.toml")
 call("fit", "data", "--minutes", "0.05", "--model", "unet_small", "--out", "run")
 call("predict", "run", "data/val/images", "--overlay", "--out", "found")
 call("evaluate", "run", "data")
