@@ -56,7 +56,7 @@ def calls(tmp_path):
         settings |= {"NETWORK_LOG": str(log), "HOME": str(tmp_path / "home"), "PYTHONPATH": os.pathsep.join(paths)}
         (tmp_path / "home").mkdir(exist_ok=True)
         command = [sys.executable, "-c", script]
-        done = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=600)
         tried = log.read_text() if log.exists() else ""
         return tried or ("" if done.returncode == 0 else f"exit status {done.returncode}\n{done.stderr}")
 
