@@ -17,7 +17,9 @@ COMMANDS = """
 import sys
 import segwright
 from segwright.cli.app import main
+from segwright.encoders import timm
 from segwright.inference import engine
+timm.Config().build()
 engine.PATIENCE_S = 0
 def call(*words):
     sys.argv = ["segwright", *words]
@@ -29,7 +31,6 @@ def call(*words):
 call("models")
 call("inspect", "data", "--html", "card.html")
 call("convert", "data", "coco", "--to", "coco")
-call("plan", "data", "--minutes", "0.1", "--out", "plan.toml")
 call("fit", "data", "--minutes", "0.05", "--model", "unet_small", "--out", "run")
 call("predict", "run", "data/val/images", "--overlay", "--out", "found")
 call("evaluate", "run", "data")
@@ -55,7 +56,7 @@ def calls(tmp_path):
         settings |= {"NETWORK_LOG": str(log), "HOME": str(tmp_path / "home"), "PYTHONPATH": os.pathsep.join(paths)}
         (tmp_path / "home").mkdir(exist_ok=True)
         command = [sys.executable, "-c", script]
-        done = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=600)
         tried = log.read_text() if log.exists() else ""
         return tried or ("" if done.returncode == 0 else f"exit status {done.returncode}\n{done.stderr}")
 

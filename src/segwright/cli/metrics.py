@@ -24,12 +24,8 @@ STANDARD = "segwright"  # the convention of scores unless another is asked for
 
 
 def run(
-    prediction: Annotated[
-        str, typer.Argument(help="Predictions: a data set of any format, a folder of masks, one, or COCO results.")
-    ],
-    truth: Annotated[
-        str, typer.Argument(help="Their truth: a data set, a folder of masks, one, or annotations of COCO results.")
-    ],
+    prediction: Annotated[str, typer.Argument(help="Predictions: a data set, a mask or a folder of masks, or COCO results.")],
+    truth: Annotated[str, typer.Argument(help="Their truth: the same, or the annotations of COCO results.")],
     metrics: Annotated[
         str, typer.Option(help="Scores by name, separated by commas, such as mIoU,PQ,AP50; by default what fits the truth.")
     ] = "",
