@@ -1,5 +1,7 @@
 """What the tags of a TIFF make of its numbers; each test that is marked is the proof of a row of tag_table.py."""
 
+import struct
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -568,6 +570,20 @@ def test_float_tiff_keeps_its_values(tmp_path):
 
 
 # By its messages
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+def test_pages_in_a_circle(write_tiff, pages):
+    path = write_tiff((GREY, {}), *[(GREY[:1], {254: 1})] * (pages - 1))
+    content = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        places = [page.offset for page in file.pages]
+        end = places[-1] + 2 + 12 * len(file.pages[-1].tags)
+    path.write_bytes(content[:end] + struct.pack("<I", places[0]) + content[end + 4 :])
+    with pytest.raises(FormatError, match="is damaged or cut short .its pages lead in a circle.; copy it again"):
+        read_image(path)
+    path.write_bytes(content[:end] + struct.pack("<I", 10**6) + content[end + 4 :])  # as some programs end a file
+    assert np.array_equal(read_image(path)[0], GREY)
 
 
 def test_a_tiff_without_its_pixels(write_tiff):

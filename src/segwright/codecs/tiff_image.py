@@ -9,6 +9,7 @@ names, as plain `tifffile.imwrite(path, array)` makes it, holds its channels in 
 
 import logging
 import re
+import struct
 from contextlib import suppress
 from functools import reduce
 from io import BytesIO
@@ -53,6 +54,7 @@ def decode_tiff(data: bytes, path: Path) -> StoredImage:
         FormatError: tag_table.py refuses a tag, the axes are not those of one image, or it would unpack to too many pixels.
     """
     with TiffFile(BytesIO(data)) as tiff:
+        _check_chain(tiff, data)
         series, mask = _image_and_mask(tiff, path)
         page = series.keyframe
         meaning = _photometric(page)
@@ -82,6 +84,20 @@ def decode_tiff(data: bytes, path: Path) -> StoredImage:
             values, white = scaled, white if scaled is values else None
         somewhere = reduce(np.logical_or, missing) if any(one.any() for one in missing) else None
         return StoredImage(values, palette, int(page.tags.valueof(EXIF_ORIENTATION, 1)), white, somewhere)
+
+
+def _check_chain(tiff: TiffFile, data: bytes) -> None:
+    """Refuse a file whose pages lead back to one before: tifffile would follow them for ever."""
+    layout, place, seen = tiff.tiff, tiff.pages.first.offset, set()
+    while place:
+        if place in seen:
+            raise ValueError("its pages lead in a circle")
+        seen.add(place)
+        try:
+            count = struct.unpack_from(layout.tagnoformat, data, place)[0]
+            place = struct.unpack_from(layout.offsetformat, data, place + layout.tagnosize + count * layout.tagsize)[0]
+        except struct.error:  # outside of the file: tifffile, too, takes this for the end
+            return
 
 
 def _image_and_mask(tiff: TiffFile, path: Path) -> tuple[TiffPageSeries, TiffPageSeries | None]:
