@@ -158,6 +158,10 @@ VALUES = """
 An image is what every viewer shows, as numbers: colours as RGB, bright as high, upright, without alpha; NaN where the file says
 that a value is missing. A mask is the numbers in the file; where they are missing they are void. A tag that says what numbers
 mean is heeded, concerns the display only, or the file is refused with the tag's name: nothing is guessed.
+
+A pixel that lacks the value of any channel is missing: training and scores leave it out, and it is void in predictions.
+Infinity, and what float32 cannot hold, is missing too, and so are the numbers of `nodata = [-9999]` in a `dataset.toml`.
+Conversions keep the truth there.
 """
 
 MATRIX = """

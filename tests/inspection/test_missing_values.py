@@ -1,8 +1,10 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
+import tifffile
 
-from segwright.inspection.missing_values import about_missing
+from segwright.inspection.missing_values import about_missing, about_zeros
 from segwright.inspection.sample_scan import SampleScan
 
 LOOK = SampleScan("a", "", (10, 20), 1, "float32", 310.0, None, np.zeros((32, 32), np.float32), b"", None)
@@ -10,7 +12,7 @@ LOOK = SampleScan("a", "", (10, 20), 1, "float32", 310.0, None, np.zeros((32, 32
 
 def test_what_is_declared_is_a_note_with_its_share():
     looks = [LOOK, replace(LOOK, key="b", missing=50), replace(LOOK, key="c", missing=200)]
-    (note,) = about_missing(looks, None)
+    (note,) = about_missing(looks)
     assert (note.name, note.level, note.keys, note.fix) == ("missing-values", "note", ("b", "c"), None)
     assert note.evidence == (
         "In 2 of 3 images, 62.5 % of the pixels have no value: nodata, NaN or infinity. 1 of them holds none at all (c)."
@@ -20,22 +22,27 @@ def test_what_is_declared_is_a_note_with_its_share():
 
 def test_what_looks_undeclared_is_a_warning_with_the_most_frequent_first():
     looks = [LOOK, *(replace(LOOK, key=f"x{n}", undeclared=-9999.0) for n in range(3)), replace(LOOK, key="y", undeclared=1e20)]
-    (warning,) = about_missing(looks, None)
+    (warning,) = about_missing(looks)
     assert (warning.name, warning.level) == ("undeclared-nodata", "warning") and warning.fix.nodata == (-9999, 1e20)
     assert "-9999 and 1e+20 fills areas of 4 of 5 images (x0, x1, x2 and 1 more)" in warning.evidence
     assert "gdal_edit.py -a_nodata -9999 FILE.tif" in warning.remedy and "nodata = [-9999, 1e+20]" in warning.remedy
 
 
 def test_where_all_is_there_nothing_is_said():
-    assert about_missing([LOOK], None) == [] and about_missing([], None) == []
+    assert about_missing([LOOK]) == [] and about_missing([]) == []
 
 
-def test_masks_whose_zero_is_nodata_by_their_files():
-    looks = [LOOK, replace(LOOK, key="b", zero_is_nodata=True)]
-    (note,) = about_missing(looks, {"classes": ["field", "house"]})
-    assert (note.name, note.level, note.keys) == (
+@pytest.mark.parametrize("folder", ["masks", "train/labels"])
+def test_masks_whose_zero_is_nodata_by_their_files(tmp_path, folder):
+    (tmp_path / folder).mkdir(parents=True)
+    for name, tag in (("a.tif", "0"), ("b.tif", "255"), ("c.tif", None)):
+        tags = [(42113, "s", 0, tag, True)] if tag else []
+        tifffile.imwrite(tmp_path / folder / name, np.zeros((2, 3), np.uint8), extratags=tags)
+    (tmp_path / folder / "broken.tif").write_bytes(b"II*\0")
+    (note,) = about_zeros(tmp_path, {"classes": ["field", "house"]})
+    assert (note.name, note.level) == (
         "zero-is-nodata",
         "note",
-        ("b",),
-    ) and "The files of 1 mask say" in note.evidence
-    assert about_missing(looks, {"classes": ["field", "house"], "values": [1, 2], "ignore_index": 0}) == []
+    ) and "The files of 1 mask say that 0 is no data (a.tif)" in note.evidence
+    assert about_zeros(tmp_path, {"classes": ["field", "house"], "values": [1, 2], "ignore_index": 0}) == []
+    assert about_zeros(tmp_path / folder, None) == about_zeros(tmp_path / "nowhere", None) == []

@@ -16,7 +16,6 @@ from PIL import Image
 
 from segwright.codecs.image_file import (
     JPEG_SUFFIXES,
-    TIFF_SUFFIXES,
     are_colors,
     fit_mask,
     read_image,
@@ -32,7 +31,6 @@ from segwright.data import fingerprint
 from segwright.data.undeclared_nodata import undeclared_nodata
 from segwright.formats.dataset_file import nan_for
 from segwright.formats.label_encoding import MAX_VALUE, read_numbers
-from segwright.formats.tiff import calls_zero_nodata
 from segwright.formats.volume_masks import MAX_NUMBER, read_mask_volume
 
 THUMB = 32  # pixels: from it come the 8 x 8 lowest frequencies of the hash
@@ -72,9 +70,8 @@ class MaskLook:
 class SampleScan:
     """What one sample tells.
 
-    `missing` counts the pixels without a value; `undeclared` is a number that looks as if it stood for more of them, and
-    `zero_is_nodata` tells whether the file of the mask says so of 0. `scale` is the largest absolute value of the others,
-    `step` the distance of its grey values where they are the multiples of a fraction.
+    `missing` counts the pixels without a value; `undeclared` is a number that looks as if it stood for more of them. `scale` is
+    the largest absolute value of the others, `step` the distance of its grey values where they are the multiples of a fraction.
     `thumb` is float32 (32, 32), its grey picture small; `borders` float32 (4, 2, n) padded with NaN: left, right, top, bottom,
     each the outermost line of pixels and the next; None for volumes. `orientation` is the EXIF number, `turned` how much better
     the mask fits the picture when it is turned by that (1: alike).
@@ -101,7 +98,6 @@ class SampleScan:
     void: int = 0
     missing: int = 0
     undeclared: float | None = None
-    zero_is_nodata: bool = False
     detail: fingerprint.SampleStatistics | None = None
     problem: str = ""
     segments: int = 0
@@ -199,7 +195,6 @@ def _seen(
         void=void,
         missing=0 if missing is None else int(np.count_nonzero(missing)),
         undeclared=undeclared,
-        zero_is_nodata=item.mask is not None and item.mask.suffix.lower() in TIFF_SUFFIXES and calls_zero_nodata(item.mask),
         detail=fingerprint.look(sample, num_classes, pixels, np.random.default_rng(0)) if pixels else None,
         problem=problem,
         segments=len(truth) if truth is not None else 0,

@@ -47,11 +47,14 @@ def resize_image(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
     Missing values (NaN) count for nothing in it. A new pixel lacks its value where the old one at its centre does.
     """
-    known = where_measured(image)
-    if known is not None:
-        sums = resize_image(np.where(known, image, 0).astype(np.float32), shape)
-        weights = resize_image(known.astype(np.float32), shape)
-        return np.where(resize_labels(known, shape), sums / np.maximum(weights, TINY), np.nan).astype(image.dtype)
+    result = _filtered(image, shape)
+    if where_measured(result) is None or (known := where_measured(image)) is None:
+        return result
+    sums, weights = (_filtered(part.astype(np.float32), shape) for part in (np.where(known, image, 0), known))
+    return np.where(resize_labels(known, shape), sums / np.maximum(weights, TINY), np.nan).astype(image.dtype)
+
+
+def _filtered(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     values = image if image.dtype.name in KERNEL_DTYPES else image.astype(np.float32)
     for axis, side in enumerate(shape, start=1):
         if side != values.shape[axis]:
