@@ -59,7 +59,7 @@ def test_what_was_trained_with_is_never_held_out(segwright, flat):
     for folder in ("images", "masks"):
         files(flat / "data", folder)[-1].unlink()
     code, _, err = segwright("train", "--resume", "run")
-    assert code == 2 and f"{gone!r} is no longer there" in err and f"{held_out!r} is to be held out after it was tr" in err
+    assert code == 2 and f"{gone!r} is no longer there" in err and f"{held_out!r} is to be held out after being tr" in err
     words = remedy(err)
     assert not any("init" in word for word in words)
     assert segwright(*words)[0] == 0
@@ -160,7 +160,7 @@ def test_another_fold_is_another_set(segwright, flat):
     plan = (flat / "run" / "plan.toml").read_text().replace('train = "data"', 'train = "data"\nfold = [0, 6]')
     (flat / "run" / "plan.toml").write_text(plan)
     code, _, err = segwright("train", "--resume", "run")
-    assert code == 2 and "to be held out after it was trained with" in err and "to be trained with after it was held out" in err
+    assert code == 2 and "to be held out after being trained with" in err and "to be trained with after being held out" in err
 
 
 def test_wrong_words_are_named(segwright, finished_run, tmp_path):

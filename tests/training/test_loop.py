@@ -15,6 +15,7 @@ import torch
 
 from segwright.checkpoints.model_file import read_tensors
 from segwright.core.errors import FormatError, OutputError, TrainingError, UsageError
+from segwright.plans.plan import Plan
 from segwright.training import loop
 from segwright.training.loop import train
 from segwright.training.run_dir import STATE_FILE, read_log
@@ -186,8 +187,13 @@ def test_no_memory_for_one_sample_stops_with_a_remedy(tiny_plan, tmp_path, monke
         raise MemoryError
 
     monkeypatch.setattr(loop, "step", starved)
-    with pytest.raises(TrainingError, match="out of memory at step 0 with 1 samples at a time .*|.*training.crop"):
+    with pytest.raises(TrainingError, match="out of memory at step 0 with 1 samples at a time") as error:
         train(tiny_plan, tmp_path / "run")
+    monkeypatch.undo()
+    assert f"start anew: segwright train {tmp_path / 'run' / 'plan.toml'} --set 'training.crop=[16,24]' --out FOLDER" in str(
+        error.value
+    )
+    train(Plan.read(tmp_path / "run").with_settings(["training.crop=[16,24]"]), tmp_path / "smaller")
 
 
 def test_a_lost_loss_names_step_samples_and_model_and_keeps_the_weights(tiny_plan, tmp_path, monkeypatch):
@@ -205,6 +211,21 @@ def test_a_lost_loss_names_step_samples_and_model_and_keeps_the_weights(tiny_pla
         train(plan, tmp_path / "run")
     steps = [record["step"] for record in json_lines(tmp_path / "run" / "log.jsonl")]
     assert max(steps) == 5
+    with pytest.raises(
+        TrainingError, match=r"or lower optimiser.learning_rate in .*plan.toml and go on with: .* --resume .*run"
+    ):
+        train(plan, tmp_path / "run", resume=True)
+    monkeypatch.setattr(loop, "step", original)
+    train(plan.with_settings(["optimiser.learning_rate=1e-4"]), tmp_path / "run", resume=True)
+
+
+def test_a_loss_lost_before_anything_was_saved_is_learnt_anew_more_slowly(tiny_plan, tmp_path, monkeypatch):
+    original, plan = loop.step, with_training(tiny_plan, validations=1).with_settings(["optimiser.learning_rate=0.02"])
+    monkeypatch.setattr(loop, "step", lambda *given: original(*given) | {"loss": float("nan")})
+    with pytest.raises(TrainingError, match="start anew: segwright train .* --set optimiser.learning_rate=0.005 --out FOLDER"):
+        train(plan, tmp_path / "run")
+    monkeypatch.undo()
+    train(Plan.read(tmp_path / "run").with_settings(["optimiser.learning_rate=0.005"]), tmp_path / "slower")
 
 
 def json_lines(path: Path) -> list[dict]:

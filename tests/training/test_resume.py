@@ -73,8 +73,8 @@ def test_changed_data_are_refused_with_a_way_on(tiny_plan, tmp_path):
     check_same_data(run, DATA, "data")
     plan = re.escape(f"segwright train '{run / 'plan.toml'}'")
     for now, message in (
-        (replace(DATA, val={"c": 3}), f"'b' is no longer there; .*'c' is new.*start anew from its weights: {plan} --set"),
-        (replace(DATA, train={}, val={"a": 1}), f"'a' is to be held out after it was trained.*start anew: {plan} --out FOLDER"),
+        (replace(DATA, val={"c": 3}), f"'b' is no longer there; .*'c' is new.*start anew: {plan} --set"),
+        (replace(DATA, train={}, val={"a": 1}), f"'a' is to be held out after being trained.*start anew: {plan} --out FOLDER"),
         (replace(DATA, classes=("x", "z")), "'y' is no longer there.* plan for the new classes: segwright plan data --out"),
     ):
         with pytest.raises(UsageError, match=message):

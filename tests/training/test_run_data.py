@@ -20,13 +20,13 @@ BEFORE = RunData(train={"a": 10, "b": 20, "c": None}, val={"d": 40, "e": 50}, cl
             {"a": 10, "b": 20},
             {"c": None},
             ("rest", "disc"),
-            ["the samples 'd', 'e' are no longer there", "the sample 'c' is to be held out after it was trained with"],
+            ["the samples 'd', 'e' are no longer there", "the sample 'c' is to be held out after being trained with"],
         ),
         (
             {"a": 10, "b": 20, "c": None, "d": 40},
             {"e": 50, "f": 60},
             ("rest", "disc"),
-            ["the sample 'f' is new", "the sample 'd' is to be trained with after it was held out"],
+            ["the sample 'f' is new", "the sample 'd' is to be trained with after being held out"],
         ),
         ({"a": 11, "b": 20, "c": None}, {"d": 4, "e": 50}, ("rest", "disc"), ["the samples 'a', 'd' are of another file size"]),
         ({"a": 10, "b": 20, "c": None}, {"d": 40, "e": 50}, ("rest", "disc", "bar"), ["the class 'bar' is new"]),
@@ -73,6 +73,6 @@ def test_parts_from_two_places_may_share_keys():
     now = replace(before, val={"b": 40})
     assert before.changes(now) == [
         "the sample 'a' is no longer there",
-        "the sample 'b' is to be held out after it was trained with",
+        "the sample 'b' is to be held out after being trained with",
     ]
     assert before.trained_and_held_out(now) == [] and before.trained_and_held_out(replace(now, val={"a": 10})) == ["a"]

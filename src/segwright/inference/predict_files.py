@@ -108,10 +108,9 @@ def predict(
     if format is not None:
         writer(format)  # raises for a wrong name
     predictor = load(model, own_modules=own_modules) if isinstance(model, (str, Path)) else model
-    if flips is not None:
-        predictor = replace(predictor, flips=flips)
-    if values is not None:
-        predictor = replace(predictor, values=values)
+    if (flips, values) != (None, None):
+        own = predictor.flips if flips is None else flips
+        predictor = replace(predictor, flips=own, values=values or predictor.values)
     if palette:
         _check_palette(len(predictor.classes), format)
     jobs = _planned(places, out, None if predictor.tile is None else (None,) * len(predictor.tile))

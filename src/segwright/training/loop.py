@@ -25,7 +25,19 @@ from segwright.training.init import initialise
 from segwright.training.learner import Learner, ema_decay, is_out_of_memory, launch, layout
 from segwright.training.resume import State, check_same_data, leaked
 from segwright.training.run_data import RunData
-from segwright.training.run_dir import MODEL_FILE, OnRecord, TrainLog, check_resumable, note_places, start_folder
+from segwright.training.run_dir import (
+    MODEL_FILE,
+    PLAN_FILE,
+    STATE_FILE,
+    OnRecord,
+    TrainLog,
+    check_resumable,
+    note_places,
+    start_anew,
+    start_folder,
+)
+
+SLOWER = 4  # times, after a loss was lost: less would hardly help, more would waste the run
 
 
 def train(
@@ -56,11 +68,7 @@ def train(
     run = Path(run)
     fabric = launch(plan.training)
     train_set, val_set = (plan.task.dataset(part) for part in splits or remembered(open_data(plan)))
-    data = RunData.of(train_set, val_set)
-    if resume:
-        check_resumable(run)
-        check_same_data(run, data, train_set.source)
-    _check_classes(plan, train_set)
+    data = _checked_data(plan, train_set, val_set, run if resume else None)
     learner, log = Learner.new(plan, fabric), TrainLog(run, watchers)
     state = _resumed(learner, log, data) if resume else _started(learner, log, data, own_modules=own_modules)
     fabric.barrier()
@@ -81,10 +89,10 @@ def train(
             if not is_out_of_memory(error):
                 raise
             learner.optimiser.zero_grad(set_to_none=True)  # some parts may have added to it
-            _accumulate_more(state, plan, fabric, log)
+            _accumulate_more(state, learner, log)
             feed = _feed_from(state, crops, fabric)
             continue
-        _check_finite(sum(losses.values()), state, parts, run)
+        _check_finite(sum(losses.values()), state, parts, log.run, plan)
         state.step += 1
         state.position += plan.training.batch_size
         if fabric.is_global_zero:
@@ -214,12 +222,17 @@ def open_data(plan: Plan) -> Splits:
         raise
 
 
-def _check_classes(plan: Plan, train_set: Dataset) -> None:
-    """See that the network fits the data.
+def _checked_data(plan: Plan, train_set: Dataset, val_set: Dataset, resumed: Path | None) -> RunData:
+    """What a run learns from, which is what it began with if it is `resumed`, and fits the network.
 
     Raises:
-        UsageError: it is for other classes than the data have.
+        FormatError: there is no saved run.
+        UsageError: the data are others, or the network is for other classes than they have.
     """
+    data = RunData.of(train_set, val_set)
+    if resumed is not None:
+        check_resumable(resumed)
+        check_same_data(resumed, data, train_set.source)
     fitted = plan.task.fitted(plan.model, plan.data.preprocess.channels, train_set.classes)
     if fitted != plan.model:
         given = vars(plan.model)
@@ -228,6 +241,7 @@ def _check_classes(plan: Plan, train_set: Dataset) -> None:
             f"{train_set.source} has {len(train_set.classes)} classes, and the network of the plan is for others ({wrong}); "
             f"make a plan for these data with: segwright plan {quote(train_set.source)} --out plan.toml"
         )
+    return data
 
 
 def _feed_from(state: State, crops: CropDataset, fabric: Fabric) -> Iterator[list[Batch]]:
@@ -244,35 +258,40 @@ def _memory_gb(fabric: Fabric) -> float:
     return round(peak, 2)
 
 
-def _accumulate_more(state: State, plan: Plan, fabric: Fabric, log: TrainLog) -> None:
+def _accumulate_more(state: State, learner: Learner, log: TrainLog) -> None:
     """Go on with the same batch in twice as many parts after memory ran out.
 
     Raises:
         TrainingError: a part is one sample, or an odd number of them.
     """
-    share = plan.training.batch_size // fabric.world_size
+    training, divisors = learner.plan.training, getattr(learner.network, "divisors", (1,) * len(learner.plan.training.crop))
+    share = training.batch_size // learner.fabric.world_size
     if share % (2 * state.accumulate):
+        crop = [max(side // 2 // divisor, 1) * divisor for side, divisor in zip(training.crop, divisors, strict=True)]
         raise TrainingError(
-            f"out of memory at step {state.step} with {share // state.accumulate} samples at a time; "
-            "plan again with less --memory-gb, or take a smaller crop: --set training.crop=[192,192]"
+            f"out of memory at step {state.step} with {share // state.accumulate} samples at a time; plan again with less "
+            f"--memory-gb, or take a smaller crop: {start_anew(log.run, f'training.crop={crop}'.replace(' ', ''))}"
         )
     state.accumulate *= 2
-    if fabric.is_global_zero:
-        event = f"out of memory: a batch of {plan.training.batch_size} is now taken in {state.accumulate} parts"
+    if learner.fabric.is_global_zero:
+        event = f"out of memory: a batch of {training.batch_size} is now taken in {state.accumulate} parts"
         log.add(step=state.step, event=event, accumulate=state.accumulate)
 
 
-def _check_finite(loss: float, state: State, parts: Sequence[Batch], run: Path) -> None:
+def _check_finite(loss: float, state: State, parts: Sequence[Batch], run: Path, plan: Plan) -> None:
     """Stop a run whose loss is lost.
 
     Raises:
         TrainingError: the loss is NaN or infinite; the message names step, samples and the last good model.
     """
     if not isfinite(loss):
-        best = run / MODEL_FILE
+        best, rate = run / MODEL_FILE, "optimiser.learning_rate"
+        if (run / STATE_FILE).exists():
+            way = f"lower {rate} in {run / PLAN_FILE} and go on with: segwright train --resume {quote(str(run))}"
+        else:
+            way = f"learn more slowly: {start_anew(run, f'{rate}={plan.optimiser.learning_rate / SLOWER:g}')}"
         keys = ", ".join(key for part in parts for key in part.keys)
         raise TrainingError(
             f"the loss is {loss} at step {state.step + 1}, for the samples {keys}; "
-            f"the last good model is {best if best.exists() else 'none yet'}; look at these samples, or lower "
-            f"optimiser.learning_rate, and go on with: segwright train --resume {run}"
+            f"the last good model is {best if best.exists() else 'none yet'}; look at these samples, or {way}"
         )

@@ -13,7 +13,7 @@ from segwright.checkpoints.model_file import read_facts, read_tensors, write_ten
 from segwright.core.errors import FormatError, UsageError
 from segwright.training.learner import Learner
 from segwright.training.run_data import RunData
-from segwright.training.run_dir import STATE_FILE, start_anew
+from segwright.training.run_dir import STATE_FILE, learnt_weights, start_anew
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ def check_same_data(run: Path, now: RunData, source: str) -> None:
     if before.classes != now.classes:
         way = f"plan for the new classes: segwright plan {quote(source)} --out plan.toml"
     else:
-        way = start_anew(run, from_weights=not before.trained_and_held_out(now))
+        way = start_anew(run, *([] if before.trained_and_held_out(now) else learnt_weights(run)))
     raise UsageError(f"{source} is not as it was when {run} began: {'; '.join(changes)}. Put it back as it was, or {way}")
 
 
@@ -140,10 +140,10 @@ def _whole(run: Path, read: Callable[[Path], T]) -> T:
     try:
         return read(path)
     except FormatError as error:
-        anew = start_anew(run, from_weights=True)
+        anew = start_anew(run, *learnt_weights(run))
         raise FormatError(f"{path} is damaged or cut short ({error.__cause__}); put back a copy of it, or {anew}") from error
 
 
 def _foreign(run: Path, error: Exception) -> FormatError:
-    anew = start_anew(run, from_weights=True)
+    anew = start_anew(run, *learnt_weights(run))
     return FormatError(f"{run / STATE_FILE} is not the state of a run ({error!r}); put back the file that was there, or {anew}")

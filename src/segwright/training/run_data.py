@@ -48,8 +48,8 @@ class RunData:
         words = {
             "no longer there": [key for old, new, left, _ in parts for key in old if key not in new and key not in left],
             "new": [key for old, new, _, come in parts for key in new if key not in old and key not in come],
-            "to be held out after it was trained with": to_val,
-            "to be trained with after it was held out": to_train,
+            "to be held out after being trained with": to_val,
+            "to be trained with after being held out": to_train,
             "of another file size": [key for old, new, *_ in parts for key in old if _differ(old[key], new.get(key))],
         }
         found = [f"{_named('sample', keys)} {text}" for text, keys in words.items() if keys]

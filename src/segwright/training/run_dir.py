@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -73,14 +73,18 @@ def check_resumable(run: Path) -> None:
         FormatError: it does not.
     """
     if not (run / STATE_FILE).exists():
-        raise FormatError(f"{run} holds no saved run ({STATE_FILE} is missing); {start_anew(run, from_weights=False)}")
+        raise FormatError(f"{run} holds no saved run ({STATE_FILE} is missing); {start_anew(run)}")
 
 
-def start_anew(run: Path, *, from_weights: bool) -> str:
-    """The words that say how to train anew with the plan of a run, and from the weights that it has learnt if that is fine."""
-    weights = f" --set {quote(f'init.weights={run}')}" if from_weights and (run / MODEL_FILE).exists() else ""
-    plan = quote(str(run / PLAN_FILE))
-    return f"start anew{' from its weights' * bool(weights)}: segwright train {plan}{weights} --out FOLDER"
+def start_anew(run: Path, *settings: str) -> str:
+    """The words that say how to train anew with the plan of a run, and with these settings."""
+    words = ["segwright", "train", str(run / PLAN_FILE), *(word for each in settings for word in ("--set", each))]
+    return f"start anew: {join(words)} --out FOLDER"
+
+
+def learnt_weights(run: Path) -> list[str]:
+    """The setting that makes training start from the weights that a run has learnt, if there are any yet."""
+    return [f"init.weights={run}"] if (run / MODEL_FILE).exists() else []
 
 
 class TrainLog:
