@@ -11,8 +11,8 @@ from PIL import Image
 
 from segwright.core import VOID, Classes
 from segwright.core.errors import FormatError
+from segwright.formats.guessed_meaning import guess_meaning
 from segwright.formats.label_encoding import (
-    guess_meaning,
     meaning_of,
     present,
     read_classes,

@@ -10,7 +10,7 @@ names, as plain `tifffile.imwrite(path, array)` makes it, holds its channels in 
 import struct
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -29,6 +29,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".pgm", ".ppm", ".
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM")  # no EPS or PDF: those run other programs
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+JPEG_MAGIC = b"\xff\xd8\xff"
+BMP_DEPTH = 28  # place of the byte that says how many bits a pixel has
+WEBP_HEAD = 4096  # bytes; before the picture stand at most a colour profile and settings
+TIFF_JPEG = (6, 7)  # TIFF's numbers of JPEG compression
 MAX_PIXELS = 178_956_970  # Pillow's own limit, 13377 x 13377: a PNG of a few kB can claim more than any memory holds
 MAX_8_BIT_CLASSES = 255  # 0..254, and 255 for void
 EXIF_ORIENTATION = 274  # number of the tag, in EXIF and in TIFF
@@ -49,6 +53,7 @@ class Stored:
 
     `palette` is uint8 (N, 4), the RGBA colours that the values stand for, or None. `orientation` is the EXIF number 1..8.
     `grey_step` is what one step of a 1, 2 or 4-bit grey value became when it was spread over 0..255 (255, 85, 17), else 1.
+    `is_lossy`: the file keeps no exact values, as JPEG and most WebP.
     """
 
     values: np.ndarray
@@ -56,6 +61,7 @@ class Stored:
     orientation: int = 1
     has_alpha: bool = False
     grey_step: int = 1
+    is_lossy: bool = False
 
 
 def read_image(path: Path | str) -> np.ndarray:
@@ -122,8 +128,15 @@ def read_mask_channels(path: Path | str) -> np.ndarray:
     Raises:
         FormatError: as in `read_image`; or its values are no integers.
     """
-    path = Path(path)
-    stored = stored_image(path)
+    return mask_channels(stored_image(Path(path)), Path(path))
+
+
+def mask_channels(stored: Stored, path: Path) -> np.ndarray:
+    """What `read_mask_channels` gives of what a file holds; `path` is for the messages.
+
+    Raises:
+        FormatError: its values are no integers.
+    """
     values = stored.values[:-1] if stored.has_alpha else stored.values
     if not np.issubdtype(values.dtype, np.integer):
         with np.errstate(invalid="ignore"):  # NaN becomes some number, and is refused as it equals none
@@ -294,7 +307,8 @@ def _decode_bytes(data: bytes, path: Path) -> Stored:
         raise FormatError(f"{path} is empty (0 bytes); copy it again or remove it")
     decode: Callable[[bytes, Path], Stored] = _decode_tiff if data.startswith(TIFF_MAGIC) else _decode_with_pillow
     try:
-        return decode(data, path)
+        stored = decode(data, path)
+        return replace(stored, is_lossy=True) if data.startswith(JPEG_MAGIC) or _is_lossy_webp(data) else stored
     except SegwrightError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -308,6 +322,11 @@ def _decode_bytes(data: bytes, path: Path) -> Stored:
         raise FormatError(
             f"{path} is damaged or cut short ({error or type(error).__name__}); copy it again or remove it"
         ) from error
+
+
+def _is_lossy_webp(data: bytes) -> bool:
+    """Whether a WebP has a lossy picture in one of its first blocks; the lossless kind is called VP8L."""
+    return data[8:12] == b"WEBP" and b"VP8 " in data[12:WEBP_HEAD]
 
 
 def _bomb(path: Path, pixels: str, size: int) -> FormatError:
@@ -332,6 +351,8 @@ def _decode_with_pillow(data: bytes, path: Path) -> Stored:
             colors = np.array(picture.getpalette("RGBA"), dtype=np.uint8).reshape(-1, 4)
             palette[: len(colors)] = colors
             return Stored(np.array(picture)[None], palette, orientation)
+        if picture.mode == "1" and picture.format == "BMP" and data[BMP_DEPTH] > 1:  # Pillow takes these bytes for bits
+            return Stored(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)[None], None, orientation, grey_step=255)
         if picture.mode == "1":
             return Stored(np.array(picture, dtype=np.uint8)[None] * np.uint8(255), None, orientation, grey_step=255)
         if picture.mode not in ("L", "LA", "RGB", "RGBA", "I", "F") and not picture.mode.startswith("I;16"):
@@ -377,6 +398,7 @@ def _decode_tiff(data: bytes, path: Path) -> Stored:
         tag = page.tags.get(EXIF_ORIENTATION)
         orientation = int(tag.value) if tag is not None else 1
         colors = page.colormap if page.photometric == tifffile.PHOTOMETRIC.PALETTE else None  # uint16 (3, N)
+        is_lossy = page.compression in TIFF_JPEG
         alpha = page.photometric == tifffile.PHOTOMETRIC.RGB and len(page.extrasamples) == 1 and page.extrasamples[0] in (1, 2)
     values = _channels_first(array, axes, path)
     if np.iscomplexobj(values):
@@ -388,7 +410,7 @@ def _decode_tiff(data: bytes, path: Path) -> Stored:
         palette = np.full((max(colors.shape[1], 256), 4), 255, dtype=np.uint8)
         palette[: colors.shape[1], :3] = (colors >> 8).T  # 16 bits per colour to 8
         return Stored(values, palette, orientation)
-    return Stored(values, None, orientation, alpha and np.issubdtype(values.dtype, np.integer))
+    return Stored(values, None, orientation, alpha and np.issubdtype(values.dtype, np.integer), is_lossy=is_lossy)
 
 
 def _channels_first(array: np.ndarray, axes: str, path: Path) -> np.ndarray:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segwright.codecs.image_file import EXIF_ORIENTATION, MAX_PIXELS, read_image
+from segwright.codecs.image_file import EXIF_ORIENTATION, JPEG_MAGIC, MAX_PIXELS, read_image
 
-PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 SILENT = (  # chunks of a PNG that cannot tell of an orientation
     *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB", b"bKGD", b"hIST", b"pHYs"),
     *(b"sPLT", b"tIME", b"cICP"),

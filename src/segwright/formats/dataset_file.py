@@ -29,7 +29,7 @@ from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES
 NAME = "dataset.toml"
 KEYS = ("format", "drop", "groups", "masks")
 MASK_KEYS = (
-    *("classes", "palette", "ignore_index", "is_thing", "values", "nothing_index", "masks", "crowd_index"),
+    *("classes", "palette", "ignore_index", "is_thing", "values", "nearest", "nothing_index", "masks", "crowd_index"),
     *("ignore_name", "ignore_color"),  # what some classes.json say of void; nothing reads them
 )
 

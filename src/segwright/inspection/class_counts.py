@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from segwright.core import Classes
+from segwright.formats.label_encoding import VOID_8_BIT
 from segwright.inspection.finding import Finding, Fix, listed, plural, some
 from segwright.inspection.sample_scan import SampleScan
 
@@ -39,16 +40,21 @@ def _background(classes: Classes) -> int | None:
 def _empty(looks: Sequence[SampleScan], counts: np.ndarray, background: int | None, classes: Classes) -> list[Finding]:
     foreground = np.delete(counts, background, axis=1) if background is not None else counts
     is_empty = foreground.sum(axis=1) == 0
-    if not is_empty.any() or is_empty.all() or len(classes) == 1 and background == 0:
+    if not is_empty.any() or len(classes) == 1 and background == 0:
         return []
     empty = [look for look, flag in zip(looks, is_empty, strict=True) if flag]
     unknown = [look.key for look in empty if look.void == int(np.prod(look.shape))]
     keys = tuple(look.key for look in empty)
-    evidence = f"{len(keys)} of {plural(len(looks), 'mask')} hold no object and no class"
+    are_all = len(keys) == len(looks)
+    said = f"All {plural(len(looks), 'mask')}" if are_all else f"{len(keys)} of {plural(len(looks), 'mask')}"
+    evidence = f"{said} hold no object and no class"
     evidence += f" but {classes.names[background]}" if background is not None else ""
     evidence += f" ({some(keys)})" + (f", {len(unknown)} of them nothing but void." if unknown else ".")
     remedy = "Keep those that truly show nothing; leave out those that nobody labelled, by drop in dataset.toml."
     numbers = {"masks": len(keys), "of": len(looks), "all_void": len(unknown)}
+    if are_all:
+        remedy = "Nothing can be learned or measured: check how these masks were exported, and what their numbers mean."
+        return [Finding("empty-masks", "error", evidence, remedy, numbers, keys)]
     fix = Fix(drop=tuple(unknown)) if unknown else None
     return [Finding("empty-masks", "warning", evidence, remedy, numbers, keys, fix)]
 
@@ -57,11 +63,15 @@ def _never_seen(
     looks: Sequence[SampleScan], counts: np.ndarray, classes: Classes, named: Mapping[str, Any] | None
 ) -> list[Finding]:
     missing = [k for k in range(len(classes)) if not counts[:, k].any()]
-    if not missing or len(missing) == len(classes):
+    if not missing:
         return []
     names = [classes.names[k] for k in missing]
     fix = None
-    if named is not None and named.get("masks") not in ("instances", "colors"):
+    if named is None and len(missing) < len(classes) and classes.names == tuple(f"class_{k}" for k in range(len(classes))):
+        present = [k for k in range(len(classes)) if k not in missing]  # numbers with gaps, which nobody named
+        void = {"ignore_index": VOID_8_BIT} if any(look.void for look in looks) else {}
+        fix = Fix(masks={"classes": [classes.names[k] for k in present], "values": present} | void)
+    elif named is not None and len(missing) < len(classes) and named.get("masks") not in ("instances", "colors"):
         kept = [k for k in range(len(classes)) if k not in missing]
         masks = dict(named)
         for key in ("classes", "palette", "is_thing"):
@@ -74,7 +84,8 @@ def _never_seen(
             "class-never-seen",
             "warning",
             f"Not one pixel of {listed(names)} in {plural(len(looks), 'mask')}.",
-            "Nothing can be learned or measured of it: add samples that show it, or take the name away.",
+            "Nothing can be learned or measured of it: add samples that show it, or take the name away, as values in dataset.toml "
+            "can.",
             {"classes": names, "masks": len(looks)},
             fix=fix,
         )

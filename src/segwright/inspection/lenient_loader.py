@@ -10,7 +10,9 @@ from segwright.core import Classes, Dataset
 from segwright.core.errors import FormatError, SegwrightError
 from segwright.data.splits import cut
 from segwright.formats import dataset_file, label_encoding, mask_folder, open_dataset, readers
+from segwright.formats.guessed_meaning import guess_meaning, shown_values
 from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, split_of
+from segwright.formats.mask_file import read_mask_file
 from segwright.formats.pairing import Files
 from segwright.inspection import split_leakage
 from segwright.inspection.finding import Finding, Fix, plural, some
@@ -22,7 +24,7 @@ from segwright.inspection.unpaired_files import MaskFiles, scan
 class LenientData:
     """What lies at a path. `root` is the folder of its dataset.toml, None for drawn scenes; `known` what that file says.
 
-    `dataset` is None where it cannot be opened as every command would. `named` is the content of its classes.json or [masks],
+    `dataset` is None where it cannot be opened as every command would, and `refusal` says why. `named` is the content of its classes.json or [masks],
     None where neither is; `has_mask_files` tells whether masks are files of numbers, to be held against that. `is_split` is
     False where the parts are only what open_splits would hold out. `findings` are about files.
     """
@@ -31,6 +33,7 @@ class LenientData:
     root: Path | None
     known: dataset_file.DatasetFile | None
     dataset: Dataset | None
+    refusal: str
     classes: Classes | None
     items: tuple[Item, ...]
     has_mask_files: bool
@@ -67,6 +70,7 @@ def open_leniently(path: Path | str, format: str | None = None) -> LenientData:
         root=root,
         known=known,
         dataset=dataset,
+        refusal=str(refusal or ""),
         classes=classes,
         items=tuple(items),
         has_mask_files=bool(scans) and (classes is not None or named is None),
@@ -176,11 +180,14 @@ def _meaning(scans: dict[str, MaskFiles]) -> label_encoding.Meaning | None:
     readable = []
     for _, mask in pairs:
         try:
-            label_encoding.read_numbers(mask)
+            shown_values(read_mask_file(mask))
             readable.append(mask)
         except FormatError:
             continue
-    return label_encoding.guess_meaning(readable) if readable else None
+    try:
+        return guess_meaning(readable) if readable else None
+    except FormatError:  # the numbers may mean two things, as a finding says
+        return None
 
 
 def _in_parts(items: Sequence[Item], groups: Sequence[Sequence[str]]) -> tuple[list[Item], bool]:

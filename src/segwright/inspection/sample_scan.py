@@ -16,22 +16,23 @@ from PIL import Image
 
 from segwright.codecs.image_file import (
     EXIF_ORIENTATION,
-    JPEG_SUFFIXES,
-    are_colors,
     fit_mask,
     read_image,
     read_mask,
-    read_mask_channels,
     upright,
 )
 from segwright.core import VOID, Sample
 from segwright.core.errors import FormatError, SegwrightError
 from segwright.data import fingerprint
-from segwright.formats.label_encoding import read_numbers
+from segwright.formats.guessed_meaning import shown_values
+from segwright.formats.label_encoding import colors_without_meaning
+from segwright.formats.mask_file import MaskFile, read_mask_file
+from segwright.formats.smoothed_values import tally
 
 THUMB = 32  # pixels: from it come the 8 x 8 lowest frequencies of the hash
 STEP_VALUES = 20_000  # of a scan are enough to meet two neighbouring grey values
 MAX_COLORS = 4096  # of one picture; a mask of class colours has a handful, a blurred one or a photograph more than that
+LIKE = 32  # levels of a channel that count as one colour in files that are not exact: JPEG throws values by less inside regions
 SAMPLED = 100_000  # values that tell the range of an image
 
 
@@ -48,9 +49,12 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class MaskLook:
-    """What a mask file holds as it is stored: `values` int64 (N,), or `colors` uint8 (N, 3), and how many pixels have each.
+    """What a mask file holds: `values` int64 (N,), or `colors` uint8 (N, 3) of a picture, and how many pixels have each.
 
-    `edges` counts the pixels beside one of another number, a quarter of what lies on borders where regions are large.
+    `edges` counts the pixels beside one of another number, a quarter of what lies on borders where regions are large, `inside`
+    those in the middle of nine alike, `between` those beside a lower and a higher number. `palette` uint8 (N, 3) are the colours
+    that a palette gives the numbers. A file of black and white alone holds 0 and 255 and `is_black_and_white`; one whose palette
+    gives numbers in another order than their greys `is_reordered`.
     """
 
     shape: tuple[int, ...]
@@ -59,6 +63,12 @@ class MaskLook:
     edges: np.ndarray
     colors: np.ndarray | None
     itemsize: int
+    inside: np.ndarray
+    between: np.ndarray
+    palette: np.ndarray | None = None
+    is_lossy: bool = False
+    is_black_and_white: bool = False
+    is_reordered: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,16 +237,31 @@ def _digest(array: np.ndarray) -> bytes:
 
 
 def _mask(path: Path) -> tuple[MaskLook, bytes]:
-    channels = read_numbers(path)[None] if path.suffix.lower() in JPEG_SUFFIXES else read_mask_channels(path)
-    if are_colors(channels):
-        return _color_mask(channels)
-    mask = channels[0]
-    flat = mask.ravel()
-    if mask.dtype.itemsize > 2 or flat.min(initial=0) < 0:
-        values, counts = np.unique(flat, return_counts=True)
-        return MaskLook(mask.shape, values, counts, np.zeros_like(counts), None, mask.dtype.itemsize), _digest(mask)
-    counted = np.bincount(flat)
-    values = np.flatnonzero(counted)
+    file = read_mask_file(path)
+    if file.is_picture:
+        return _color_mask(file)
+    mask = shown_values(file)
+    found = tally(mask)
+    palette = file.palette[file.used] if file.palette is not None and file.greys is None else None
+    look = MaskLook(
+        shape=mask.shape,
+        values=found.values,
+        counts=found.counts,
+        edges=_edges(mask, found.values),
+        colors=None,
+        itemsize=mask.dtype.itemsize,
+        inside=found.inside,
+        between=found.between,
+        palette=palette,
+        is_lossy=file.is_lossy,
+        is_black_and_white=file.is_white is not None and not file.is_lossy,
+        is_reordered=file.greys is not None and bool((np.diff(file.greys[: max(int(file.used[-1]), 1) + 1]) < 0).any()),
+    )
+    return look, _digest(mask)
+
+
+def _edges(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """How many pixels of each of the sorted values of a mask (*S) lie beside another, int64 (N,)."""
     is_edge = np.zeros(mask.shape, dtype=bool)
     for axis in range(mask.ndim):
         line = np.moveaxis(mask, axis, 0)
@@ -244,18 +269,42 @@ def _mask(path: Path) -> tuple[MaskLook, bytes]:
         differs = line[1:] != line[:-1]
         edge[1:] |= differs
         edge[:-1] |= differs
-    edges = np.bincount(mask[is_edge], minlength=len(counted))
-    return MaskLook(mask.shape, values, counted[values], edges[values], None, mask.dtype.itemsize), _digest(mask)
+    return np.bincount(np.searchsorted(values, mask[is_edge]), minlength=len(values))
 
 
-def _color_mask(channels: np.ndarray) -> tuple[MaskLook, bytes]:
-    red, green, blue = (channels[min(index, len(channels) - 1)].astype(np.int64) for index in range(3))
+def _color_mask(file: MaskFile) -> tuple[MaskLook, bytes]:
+    if len(file.values) != 3 or file.values.max(initial=0) > 255:
+        raise colors_without_meaning(file, "nobody")
+    red, green, blue = file.values.astype(np.int64)
     packed = (red << 16) + (green << 8) + blue
-    values, counts = np.unique(packed, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:MAX_COLORS]
-    values, counts = values[order], counts[order]
-    colors = np.stack([values >> 16, values >> 8 & 255, values & 255], axis=1).astype(np.uint8)
-    return MaskLook(packed.shape, values, counts, np.zeros_like(counts), colors, 1), _digest(packed)
+    found = tally(_usual(packed) if file.is_lossy else packed)
+    order = np.argsort(-found.counts, kind="stable")[:MAX_COLORS]
+    look = MaskLook(
+        shape=packed.shape,
+        values=found.values[order],
+        counts=found.counts[order],
+        edges=np.zeros_like(order),
+        colors=_unpacked(found.values[order]).astype(np.uint8),
+        itemsize=1,
+        inside=found.inside[order],
+        between=found.between[order],
+        is_lossy=file.is_lossy,
+    )
+    return look, _digest(packed)
+
+
+def _usual(packed: np.ndarray) -> np.ndarray:
+    """Packed colours (H, W) of a file that is not exact, each as the most frequent one of its like, so that noise is gone."""
+    colors, place, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    _, like = np.unique((_unpacked(colors) + LIKE // 2) // LIKE, axis=0, return_inverse=True)
+    usual = np.zeros(like.max() + 1, np.int64)
+    ascending = np.argsort(counts, kind="stable")
+    usual[like.reshape(-1)[ascending]] = colors[ascending]  # the last one written is the most frequent
+    return usual[like.reshape(-1)][place.reshape(packed.shape)]
+
+
+def _unpacked(packed: np.ndarray) -> np.ndarray:
+    return np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=1)
 
 
 def _orientation(path: Path | None) -> int:
