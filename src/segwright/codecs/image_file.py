@@ -352,7 +352,8 @@ def _decode_with_pillow(data: bytes, path: Path) -> Stored:
             palette[: len(colors)] = colors
             return Stored(np.array(picture)[None], palette, orientation)
         if picture.mode == "1" and picture.format == "BMP" and data[BMP_DEPTH] > 1:  # Pillow takes these bytes for bits
-            return Stored(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)[None], None, orientation, grey_step=255)
+            values = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE))
+            return Stored(values[None], None, orientation, grey_step=255)
         if picture.mode == "1":
             return Stored(np.array(picture, dtype=np.uint8)[None] * np.uint8(255), None, orientation, grey_step=255)
         if picture.mode not in ("L", "LA", "RGB", "RGBA", "I", "F") and not picture.mode.startswith("I;16"):

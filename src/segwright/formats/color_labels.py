@@ -69,7 +69,7 @@ class ColorCode:
         nearest = int(np.abs(self.palette.astype(np.int64) - color).sum(axis=1).argmin())
         raise FormatError(
             f"{path} holds the colour {_shown(color)} at {count} of {size} pixels, which no class in {source} has; the nearest "
-            f'is {_shown(self.palette[nearest])} of {self.names[nearest]!r}; add the colour '
+            f"is {_shown(self.palette[nearest])} of {self.names[nearest]!r}; add the colour "
             'there, or correct the mask, or write "nearest": true there if smoothing made the colour'
         )
 

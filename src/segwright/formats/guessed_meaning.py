@@ -1,11 +1,11 @@
 """What the numbers in mask files mean where nobody says it: all masks are read once, and told by what they hold.
 
-Numbers {0, v} mean background and foreground; other 8-bit numbers are classes, 255 being void; 16-bit numbers are objects (an
-instance map; 65535 is void), and so are any beyond 65535. Where the numbers are a few that cover areas and others that lie between
-them along borders, smoothing made the others (smoothed_values.py): each counts as the nearest of the few. In files without exact
-values, as JPEG, that is always so. Grey levels that are spread evenly, 255 among them, are classes, each; where they lie far apart otherwise, nobody can tell
-whether 255 is a class or void, which is an error. A palette whose colours
-are all grey counts by these; indices of any other are numbers, where all palettes show them alike.
+Numbers {0, v} mean background and foreground; other 8-bit numbers are classes, 255 being void; 16-bit numbers are objects
+(an instance map; 65535 is void), and so are any beyond 65535. Where the numbers are a few that cover areas and others between
+them along borders, smoothing made the others (smoothed_values.py): each counts as the nearest of the few. In files without
+exact values, as JPEG, that is always so. Grey levels that are spread evenly, 255 among them, are classes, each; where they lie
+far apart otherwise, nobody can tell whether 255 is a class or void, which is an error. A palette whose colours are all grey
+counts by these; indices of any other are numbers, where all palettes show them alike.
 """
 
 import json
@@ -31,7 +31,7 @@ from segwright.formats.label_encoding import (
     present,
 )
 from segwright.formats.mask_file import WHITE, MaskFile, read_mask_file
-from segwright.formats.smoothed_values import BAND, MANY, NO_VALUES, classes_among, tally
+from segwright.formats.smoothed_values import BAND, MANY, NO_VALUES, classes_among, count_values, without_noise
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class _Held:
 
 
 def guess_meaning(masks: Sequence[Path]) -> Meaning:
-    """What the numbers mean where no classes.json says it; the rule is in the module's docstring. Reads the masks once or twice.
+    """What the numbers mean where no classes.json says it; the rule is in the module's docstring. Reads the masks up to twice.
 
     Raises:
         FormatError: a mask cannot be read; colours that nobody explained; or the numbers can mean more than one thing.
@@ -86,14 +86,16 @@ def is_spread(values: Sequence[int]) -> bool:
     return 2 < len(values) <= MANY and bool((np.abs(np.asarray(values) - even) <= EVEN).all())
 
 
-def are_scattered(nonzero: np.ndarray) -> bool:
+def _are_scattered(nonzero: np.ndarray) -> bool:
     """Whether most of the numbers up to the highest, 255 apart, are missing in the numbers of classes above 0."""
     highest = int(nonzero[nonzero != VOID_8_BIT].max(initial=0))
     return len(nonzero[nonzero != VOID_8_BIT]) + 1 < highest // 2
 
 
 def shown_values(file: MaskFile) -> np.ndarray:
-    """The numbers of a mask file (*S) before anybody says what they mean: greys of a grey palette, 0 and 255 of black and white.
+    """The numbers of a mask file (*S) before anybody says what they mean: of a grey palette the greys.
+
+    Black and white alone are 0 and 255. Of a file that keeps no exact values they are the most frequent ones of their like.
 
     Raises:
         FormatError: the mask is a picture of colours.
@@ -102,6 +104,8 @@ def shown_values(file: MaskFile) -> np.ndarray:
         raise colors_without_meaning(file, Meaning.source)
     if file.is_white is not None and not file.is_lossy:
         return file.is_white * np.uint8(WHITE)
+    if file.is_lossy:
+        return without_noise(file.values)
     return file.values[0] if file.greys is None else file.greys.astype(np.uint8)[file.values[0]]
 
 
@@ -156,14 +160,14 @@ def _check_palettes(held: Sequence[_Held]) -> None:
 
 
 def _may_be_smoothed(nonzero: np.ndarray) -> bool:
-    return len(nonzero) > MANY or are_scattered(nonzero)
+    return len(nonzero) > MANY or _are_scattered(nonzero)
 
 
 def _smoothed(masks: Sequence[Path], *, are_lossy: bool) -> list[int] | None:
     """The values of the classes, where others are between them because of smoothing."""
     found = NO_VALUES
     with ThreadPoolExecutor() as pool:
-        for one in pool.map(lambda path: tally(shown_values(read_mask_file(path))), masks):
+        for one in pool.map(lambda path: count_values(shown_values(read_mask_file(path))), masks):
             found = found + one
     return classes_among(found, are_lossy=are_lossy)
 
@@ -195,10 +199,10 @@ def _of_numbers(values: np.ndarray, held: Sequence[_Held]) -> Meaning:
         if not {mask.path for mask in ones} & {mask.path for mask in whites}:
             raise FormatError(
                 f"{ones[0].path} holds the numbers 0 and 1, {whites[0].path} 0 and 255, and no mask holds both; write into "
-                'classes.json {"classes": ["background", "foreground"], "values": [0, [1, 255]]} if both are the foreground, or '
-                '{"classes": ["background", "foreground"], "ignore_index": 255} if nobody knows what 255 is'
+                'classes.json {"classes": ["background", "foreground"], "values": [0, [1, 255]]} if both are the foreground, '
+                'or {"classes": ["background", "foreground"], "ignore_index": 255} if nobody knows what 255 is'
             )
-    if are_scattered(nonzero):
+    if _are_scattered(nonzero):
         log.warning(
             "the masks in %s hold only %d different numbers, up to %d, and are read as %d classes%s; "
             'name the classes in classes.json, with "values" for their numbers',
@@ -212,9 +216,8 @@ def _void_or_class(example: Path, values: Sequence[int], more: Mapping[str, bool
     names = [f"class_{value}" for value in values]
     as_class = json.dumps({"classes": names, "values": [*values], **more})
     as_void = json.dumps({"classes": names[:-1], "values": [*values[:-1]], "ignore_index": VOID_8_BIT, **more})
-    is_short = len(values) <= MANY
+    both = f"classes.json {as_class} if it is a class, or {as_void} if it is void"
     return FormatError(
         f"{example} and the masks beside it hold {len(values)} numbers up to 255, which may be a class or void; write into "
-        + (f"classes.json {as_class} if it is a class, or {as_void} if it is void" if is_short else "dataset.toml what they mean")
-        + ", as segwright inspect --write-config proposes it"
+        f"{both if len(values) <= MANY else 'dataset.toml what they mean'}, as segwright inspect --write-config proposes it"
     )

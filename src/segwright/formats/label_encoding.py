@@ -6,7 +6,7 @@
      "palette": [[128, 64, 128], ...],     colours, optional
      "ignore_index": 255,                  the number that means void, optional; it may be the number of a class
      "is_thing": [false, true],            optional
-     "values": [0, [1, 255]],              the number, or the numbers, in the masks for each class, optional, 0, 1, 2, ... by default
+     "values": [0, [1, 255]],              the number, or the numbers, in the masks for each class, optional; else 0, 1, 2, ...
      "nearest": true,                      other numbers and colours count as the nearest of these: smoothing or JPEG made them
      "nothing_index": 2,                   the number of pixels that belong to no segment, optional
      "masks": "instances",                 each number is one object of the last class; optional. Of two classes, 0 is the
@@ -17,8 +17,9 @@ The table [masks] of a dataset.toml beside it has the same keys. It counts inste
 classes, key by key before it.
 
 A mask whose channels differ is a picture of colours, and its colours are looked up in "palette"; black, where no class has it,
-is void. With "masks": "colors" all masks are such pictures; without it, the first mask that is not grey tells. Files that keep no
-exact values, as JPEG, are read by the nearest number or colour; what is black and white alone, by the second class.
+is void. With "masks": "colors" all masks are such pictures; without it, the first mask that is not grey tells. Files that keep
+no exact values, as JPEG, are read by the nearest number or colour; where masks are black and white alone, white is the second
+class.
 
 Indices of a palette are numbers of classes where the palette has the colours of the classes; else the colours tell, where they
 are all known, or the greys, where all are grey, as every viewer shows them. Other palettes must agree in all masks.
@@ -30,7 +31,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,9 @@ class Meaning:
     """What the numbers of masks stand for: `class_of` int32 (65537,) is the class of each, VOID, NOTHING or UNKNOWN.
 
     Its last entry counts for all numbers beyond. With `is_instances` each number of the last class is one object, but `crowd`;
-    there 65535 is void in masks of 16 bits `unless_wide`. `colors` say what the colours stand for, where somebody wrote it down;
-    with `is_colors` all masks are pictures of them. With `is_indexed` the format defines palettes, so that their indices count;
-    else they must agree with `palette`, that of the mask at `palette_of`. `source` says where this is written down.
+    65535 is void there, `unless_wide`: in masks of more bits. `colors` say what the colours stand for, where somebody wrote it
+    down; with `is_colors` all masks are pictures of them. With `is_indexed` the format defines its palettes, so that indices
+    count; else those that are not grey must agree with that of the mask `palette_of`. `source` says where this is written down.
     """
 
     classes: Classes
@@ -155,7 +155,7 @@ class Meaning:
         if self.is_nearest:
             step = file.grey_step if file.is_white is not None else 1  # white is 255 there
             return file.values[0] * file.values.dtype.type(step), self.class_of
-        if file.is_lossy and is_sparse(self.class_of) and not self.is_instances:
+        if file.is_lossy and _is_sparse(self.class_of) and not self.is_instances:
             return file.values[0], nearest(self.class_of)
         if file.is_white is not None:
             return file.is_white * np.uint8(self.white), self.class_of
@@ -184,10 +184,10 @@ class Meaning:
         if file.greys is not None:
             if file.is_white is not None:
                 return file.is_white * np.uint8(self.white)
-            numbers = numbers_of_greys(file.greys, file.used, self.class_of[file.used] != UNKNOWN, self.class_of != UNKNOWN)
+            numbers = _numbers_of_greys(file.greys, file.used, self.class_of[file.used] != UNKNOWN, self.class_of != UNKNOWN)
             if numbers is None:
                 raise FormatError(
-                    f"{file.path} has a palette of greys, {shown_colors(file)}, which neither are the numbers of classes in "
+                    f"{file.path} has a palette of greys, {_shown_colors(file)}, which neither are the numbers of classes in "
                     f'{self.source} nor have their order; write them there as "values"'
                 )
             return numbers[indices]
@@ -199,13 +199,13 @@ class Meaning:
         value, count = Counter(mask[unknown].tolist()).most_common(1)[0]
         names = self.classes.names
         hint = ""
-        if len(names) == 2 and int(mask.max()) == VOID_8_BIT and not is_sparse(self.class_of):
+        if len(names) == 2 and int(mask.max()) == VOID_8_BIT and not _is_sparse(self.class_of):
             hint = ', or "values": [0, 255] if they are the second class'
             if value != VOID_8_BIT or len(present(mask[unknown])) > 1:
                 hint = ', or "values": [0, 255] with "nearest": true if smoothing put them between both classes'
             if self.class_of[VOID_8_BIT] == VOID:
                 hint += ', then without "ignore_index"'
-        elif is_sparse(self.class_of):
+        elif _is_sparse(self.class_of):
             hint = ', or "nearest": true if smoothing put them between those of the classes'
         elif mask.dtype.itemsize > 1:
             hint = ', or "masks": "instances" if each number is one object'
@@ -244,7 +244,7 @@ def present(mask: np.ndarray) -> np.ndarray:
     return np.flatnonzero(is_present)
 
 
-def numbers_of_greys(
+def _numbers_of_greys(
     greys: np.ndarray, used: np.ndarray, is_known_index: np.ndarray, is_known: np.ndarray
 ) -> np.ndarray | None:
     """The number behind each index of a palette of `greys` int64 (N,), of which the indices `used` occur: the greys where
@@ -269,8 +269,8 @@ def check_same_palette(first: MaskFile, second: MaskFile) -> None:
         index = int(used[differs][0])
         raise FormatError(
             f"{first.path} and {second.path} show the index {index} of their palettes in different colours, "
-            f"{_shown(first.palette[index])} and {_shown(second.palette[index])}, so that it is no class; write the classes and "
-            'their colours into classes.json, {"classes": ["road"], "palette": [[128, 64, 128]], "masks": "colors"}, as '
+            f"{_shown(first.palette[index])} and {_shown(second.palette[index])}, so that it is no class; write the classes "
+            'and their colours into classes.json, {"classes": ["road"], "palette": [[128, 64, 128]], "masks": "colors"}, as '
             "segwright inspect --write-config proposes it"
         )
 
@@ -279,10 +279,11 @@ def colors_without_meaning(file: MaskFile, source: str) -> FormatError:
     """The error to raise where colours are shown and no palette of classes is written down."""
     if file.palette is None and (len(file.values) != 3 or file.values.max(initial=0) > WHITE):
         return FormatError(
-            f"{file.path} has {len(file.values)} channels that differ, of values up to {file.values.max()}: neither numbers nor "
-            "an RGB picture of 8 bits; save one number per pixel, or, if its pages are the slices of a volume, name the axes ZYX in the TIFF"
+            f"{file.path} has {len(file.values)} channels that differ, of values up to {file.values.max()}: neither numbers "
+            "nor an RGB picture of 8 bits; save one number per pixel, or, if its pages are the slices of a volume, name the axes "
+            "ZYX in the TIFF"
         )
-    what = "its channels differ" if file.palette is None else f"its palette begins {shown_colors(file)}"
+    what = "its channels differ" if file.palette is None else f"its palette begins {_shown_colors(file)}"
     return FormatError(
         f"{file.path} is a picture of colours ({what}), but {source} does not say what they stand for; write the "
         'classes and their colours into classes.json, {"classes": ["road"], "palette": [[128, 64, 128]]}, as '
@@ -290,7 +291,7 @@ def colors_without_meaning(file: MaskFile, source: str) -> FormatError:
     )
 
 
-def shown_colors(file: MaskFile) -> str:
+def _shown_colors(file: MaskFile) -> str:
     """The first colours of a palette, for a message."""
     return "" if file.palette is None else ", ".join(_shown(color) for color in file.palette[: min(3, int(file.used[-1]) + 1)])
 
@@ -463,7 +464,7 @@ def lookup(values: Iterable[Any], ignore_index: int | None = None, nothing_index
     Raises:
         ValueError: one is none of a mask, or stands for several classes.
     """
-    numbers = [(_number(number), index) for index, value in enumerate(values) for number in numbers_of(value)]
+    numbers = [(_number(number), index) for index, value in enumerate(values) for number in numbers_of_class(value)]
     value, count = Counter(number for number, _ in numbers).most_common(1)[0]
     if count > 1:
         raise ValueError(f"the number {value} stands for {count} classes")
@@ -476,7 +477,7 @@ def lookup(values: Iterable[Any], ignore_index: int | None = None, nothing_index
     return class_of
 
 
-def numbers_of(value: Any) -> list[Any]:
+def numbers_of_class(value: Any) -> list[Any]:
     """The numbers of one class, of which "values" gives one or a list."""
     return [*value] if isinstance(value, list | tuple) and value else [value]
 
@@ -488,7 +489,7 @@ def nearest(class_of: np.ndarray) -> np.ndarray:
     return class_of[known[np.searchsorted(middles, np.arange(len(class_of)))]]
 
 
-def is_sparse(class_of: np.ndarray) -> bool:
+def _is_sparse(class_of: np.ndarray) -> bool:
     """Whether the numbers of classes lie so far apart that the nearest can be told in a file without exact values."""
     known = np.flatnonzero(class_of[:BEYOND] != UNKNOWN)
     return len(known) > 1 and int(np.diff(known).min()) >= APART
@@ -505,7 +506,7 @@ def _color_code(classes: Classes, class_of: np.ndarray, values: list[Any], color
     more = [k for k in range(len(classes), len(colors)) if k <= MAX_VALUE and class_of[k] in (VOID, NOTHING)]
     palette = [*classes.colors, *(tuple(map(int, colors[k])) for k in more)]
     names = (*classes.names, *("nothing" if class_of[k] == NOTHING else "void" for k in more))
-    first = [numbers_of(value)[0] for value in values]
+    first = [numbers_of_class(value)[0] for value in values]
     return ColorCode(np.array(palette, dtype=np.uint8), class_of[[*first, *more]], names)
 
 

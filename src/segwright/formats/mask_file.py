@@ -2,8 +2,8 @@
 
 Axes: C channels, N entries of a palette, *S spatial axes, (H, W), or (D, H, W) for TIFF volumes.
 
-A file of two greys only, black and white, has no numbers of its own: one bit per pixel, a palette of both, or a JPEG whose values
-lie near both, as JPEG blurs numbers. Its white stands for whatever the other masks, or who named the classes, call the second.
+A file of black and white alone has no numbers of its own: one bit per pixel, a palette of both, or a JPEG whose values lie near
+both, as JPEG blurs numbers. Its white stands for whatever the other masks, or who named the classes, call the second.
 """
 
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ MAX_NUMBER = 2**31 - 1  # of an object
 class MaskFile:
     """The content of a mask file: integers `values` (C, *S), which are indices where there is a `palette` uint8 (N, 3).
 
-    `grey_step` is what one step of a grey value of few bits is when it is shown. Where the file `is_lossy`, values are only near
-    those that were saved.
+    `grey_step` is what one step of a grey value of few bits is when it is shown. Where the file `is_lossy`, values are only
+    near those that were saved.
     """
 
     path: Path
@@ -83,9 +83,9 @@ class MaskFile:
         """The error to raise where the values of a lossy file cannot be told."""
         kind = "lossy WebP" if self.path.suffix.lower() == ".webp" else "JPEG"
         return FormatError(
-            f"{self.path} is a {kind} whose values are not black and white ({self._share_between:.0%} lie between, the highest is "
-            f"{self.values.max(initial=0)}); {kind} blurs class numbers: export the masks as PNG, or, where classes were painted "
-            'as grey levels far apart, write these into classes.json as "values", with "nearest": true'
+            f"{self.path} is a {kind} whose values are not black and white ({self._share_between:.0%} lie between, the highest "
+            f"is {self.values.max(initial=0)}); {kind} blurs class numbers: export the masks as PNG, or, where classes were "
+            'painted as grey levels far apart, write these into classes.json as "values", with "nearest": true'
         )
 
 
@@ -93,7 +93,7 @@ def read_mask_file(path: Path) -> MaskFile:
     """The content of a mask file, upright, without alpha.
 
     Raises:
-        FormatError: as `codecs.image_file.read_mask_channels`; or the mask lies in the alpha channel, or numbers are no objects.
+        FormatError: as `read_mask_channels`; or the mask lies in the alpha channel, or numbers are negative or too high.
     """
     stored = stored_image(path)
     values = mask_channels(stored, path)
@@ -104,7 +104,9 @@ def read_mask_file(path: Path) -> MaskFile:
         )
     low, high = values.min(initial=0), values.max(initial=0)
     if low < 0 or high > MAX_NUMBER:
-        raise FormatError(f"{path} holds the numbers {low}..{high}; object numbers are 0..{MAX_NUMBER}; number the objects again")
+        raise FormatError(
+            f"{path} holds the numbers {low}..{high}; object numbers are 0..{MAX_NUMBER}; number the objects again"
+        )
     if stored.values.dtype.kind == "f":  # whole numbers in a type that says nothing of what they mean
         values = values.astype(np.min_scalar_type(int(high)))
     if stored.is_lossy and np.ptp(values.astype(np.int16), axis=0).max(initial=0) <= TINGE:

@@ -241,7 +241,7 @@ def _with_numbers(files: dict[str, Files], folder: Path) -> dict[str, Files]:
 
 
 def _are_objects(truth: Segmentation) -> bool:
-    """Whether the masks are to be 16-bit maps of objects: one class that is a thing, or stuff and then a thing; not all crowd."""
+    """Whether the masks are to be 16-bit maps of objects: of one class that is a thing, or stuff and a thing; not all crowd."""
     things = truth.classes.is_thing
     if things not in ((True,), (False, True)) or truth.instance_ids.max(initial=0) >= NOTHING_16_BIT:
         return False

@@ -1,8 +1,8 @@
 """Values that smoothing put between those of the classes, told from classes by where they lie. Axes: (H, W), V values.
 
-Who resizes or blurs a mask, or saves it as JPEG, leaves the values of the classes inside their regions and adds others along the
-borders. Those cover no area anywhere, and most of their pixels lie beside a lower value and a higher one. Classes differ from
-them: most cover an area, and one that is drawn thin lies inside one other region, or is higher or lower than both sides of it.
+Who resizes or blurs a mask, or saves it as JPEG, leaves the values of the classes inside their regions and adds others along
+the borders. Those cover no area anywhere, and most of their pixels lie beside a lower value and a higher one. Classes differ
+from them: most cover an area, and one that is drawn thin lies inside one region, or is higher or lower than both sides of it.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,13 @@ from numba import njit
 
 COVERS = 0.25  # of the pixels of a class lie inside an area of it; of what smoothing made, hardly any
 STRAY = 0.05  # of the pixels that are no class: noise makes small areas, thin classes and small objects more than that
-BETWEEN = 0.4  # of the pixels that are no class; at least 0.5 where smoothing made them, at most 0.2 where they are thin classes
+BETWEEN = (
+    0.4  # of the pixels that are no class; at least 0.5 where smoothing made them, at most 0.2 where they are thin classes
+)
 APART = 8  # of 255: classes that were painted as grey levels are farther apart, class numbers are not
 THROWN = 64  # of 255: as far as JPEG throws values beyond the lowest and the highest class
 BAND = 32  # of 255: numbers that are all farther apart are grey levels that somebody chose to be seen
+LIKE = 32  # levels of a channel that count as one in such files: JPEG throws values by less inside regions
 MAX_TABLE = 65_535
 MANY = 16  # values between classes that are not black and white: fewer may be thin classes
 
@@ -52,7 +55,7 @@ class ValueTally:
 NO_VALUES = ValueTally(*np.zeros((4, 0), np.int64))
 
 
-def tally(mask: np.ndarray) -> ValueTally:
+def count_values(mask: np.ndarray) -> ValueTally:
     """What is known of each value in an integer mask (H, W), or in the slices of one (D, H, W)."""
     if mask.max(initial=0) <= MAX_TABLE:  # far faster than sorting all pixels
         values = np.flatnonzero(np.bincount(mask.ravel()))
@@ -64,6 +67,30 @@ def tally(mask: np.ndarray) -> ValueTally:
     sums = np.zeros((3, len(values)), np.int64)
     _count(place.reshape(-1, *mask.shape[-2:]), sums)
     return ValueTally(values.astype(np.int64), *sums)
+
+
+def without_noise(picture: np.ndarray) -> np.ndarray:
+    """Each pixel of a file that keeps no exact values, uint8 (C, H, W), as the most frequent one of its like, packed (H, W).
+
+    The channels are packed into one number, the first highest, so that the greys of a single channel stay.
+    """
+    packed = _packed(picture)
+    like = _packed((picture.astype(np.int64) + LIKE // 2) // LIKE)
+    values, place, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    of_value = np.zeros(len(values), np.int64)
+    of_value[place.reshape(-1)] = like.reshape(-1)
+    _, kind = np.unique(of_value, return_inverse=True)
+    usual = np.zeros(len(values), np.int64)
+    ascending = np.argsort(counts, kind="stable")
+    usual[kind[ascending]] = values[ascending]  # the last one written is the most frequent
+    return usual[kind][place].reshape(packed.shape)
+
+
+def _packed(picture: np.ndarray) -> np.ndarray:
+    packed = np.zeros(picture.shape[1:], np.int64)
+    for channel in picture:
+        packed = packed * 256 + channel
+    return packed
 
 
 def classes_among(found: ValueTally, *, are_lossy: bool = False) -> list[int] | None:

@@ -84,8 +84,8 @@ def _never_seen(
             "class-never-seen",
             "warning",
             f"Not one pixel of {listed(names)} in {plural(len(looks), 'mask')}.",
-            "Nothing can be learned or measured of it: add samples that show it, or take the name away, as values in dataset.toml "
-            "can.",
+            "Nothing can be learned or measured of it: add samples that show it, or take the name away, with the values of the "
+            "others in dataset.toml.",
             {"classes": names, "masks": len(looks)},
             fix=fix,
         )

@@ -39,9 +39,10 @@ class InspectionReport:
     """What the doctor found. Findings begin with the worst.
 
     `count` samples exist in `parts`, but those `dropped` by dataset.toml; `looked_at` were read, and `compared`, those
-    included, held against each other. `refusal` says why the data cannot be opened or a sample not be read, "" where all can.
-    `part_of` tells the part of each key, "" where the data have no parts. `sizes` counts the images of each size, `areas` the objects of 1 to 3 pixels, 4 to 15,
-    16 to 63, ... `dataset` holds the samples that can be read, None where there is none; `measured` is its fingerprint.
+    included, held against each other. `refusal` says why the data cannot be opened, or a sample not be read, "" where all can.
+    `part_of` tells the part of each key, "" where the data have no parts. `sizes` counts the images of each size, `areas` the
+    objects of 1 to 3 pixels, 4 to 15, 16 to 63, ... `dataset` holds the samples that can be read, None where there is none;
+    `measured` is its fingerprint.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""What the colours in masks tell: pictures in the colours of classes, blurred ones, and palettes. Axes: N colours, K classes."""
+"""What the colours in masks tell: pictures in the colours of classes, blurred ones, and palettes. Axes: N colours."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from segwright.formats.smoothed_values import COVERS, STRAY
-from segwright.inspection.finding import SHOWN, Finding, Fix, plural, some
+from segwright.inspection.finding import SHOWN, Finding, Fix, Level, plural, some
 from segwright.inspection.sample_scan import SampleScan
 
 MAX_CLASS_COLORS = 256  # more are no class colours: the masks are photographs
@@ -43,7 +43,7 @@ def about_colors(colored: Sequence[SampleScan], count: int, named: Mapping[str, 
     if palette and (are_blurred or len(lossy) == len(colored)):
         remedy = "Say in dataset.toml that each colour counts as the nearest of the palette."
         evidence = f"{evidence[:-1]}; {len(unknown)} of them are not in the palette, as blurring and JPEG make them."
-        level = "note" if len(lossy) == len(colored) else "error"  # those are read by the nearest
+        level: Level = "note" if len(lossy) == len(colored) else "error"  # those are read by the nearest
         return [Finding("smoothed-masks", level, evidence, remedy, numbers, keys, Fix(masks=dict(given) | {"nearest": True}))]
     if not are_blurred and (lossy or len(pixels) > MAX_CLASS_COLORS):
         remedy = "So many colours are no classes: the masks were blurred or are photographs. Export them again as PNG."
@@ -63,10 +63,11 @@ def about_palettes(looks: Sequence[SampleScan], named: Mapping[str, Any] | None)
     reordered = tuple(look.key for look in looks if look.mask is not None and look.mask.is_reordered)
     findings = []
     if reordered:
-        evidence = f"The palettes of {plural(len(reordered), 'mask')} ({some(reordered)}) number greys in another order than they "
+        evidence = (
+            f"The palettes of {plural(len(reordered), 'mask')} ({some(reordered)}) number greys in another order than they "
+        )
         remedy = "Nothing has to be done: masks of grey palettes are read by their greys, as every viewer shows them."
-        numbers = {"masks": len(reordered)}
-        findings.append(Finding("palette-order", "note", evidence + "are seen.", remedy, numbers, reordered))
+        findings.append(Finding("palette-order", "note", f"{evidence}seen.", remedy, {"masks": len(reordered)}, reordered))
     shown = [look for look in looks if look.mask is not None and look.mask.palette is not None]
     differing = _differing(shown)
     given = named or {}
@@ -110,9 +111,7 @@ def _solid(pixels: Mapping[Color, int], inside: Mapping[Color, int], *, are_loss
     return solid
 
 
-def _are_blends(
-    pixels: Mapping[Color, int], inside: Mapping[Color, int], solid: Sequence[Color], *, are_lossy: bool
-) -> bool:
+def _are_blends(pixels: Mapping[Color, int], inside: Mapping[Color, int], solid: Sequence[Color], *, are_lossy: bool) -> bool:
     """Whether all other colours than the solid ones cover no area, and nearly all are blends of two of these."""
     rest = [color for color in pixels if color not in solid]
     if len(solid) > MAX_CLASS_COLORS // 8:  # 8: of many colours, anything is a blend

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from segwright.formats.guessed_meaning import TALLIED, TALLIED_WIDE, is_spread
-from segwright.formats.label_encoding import VOID_8_BIT, numbers_of
+from segwright.formats.label_encoding import VOID_8_BIT, numbers_of_class
 from segwright.formats.smoothed_values import NO_VALUES, ValueTally, classes_among
-from segwright.inspection.finding import Finding, Fix, listed, plural
+from segwright.inspection.finding import Finding, Fix, Level, listed, plural
 from segwright.inspection.sample_scan import SampleScan
 
 
@@ -18,10 +20,13 @@ def about_smoothing(looks: Sequence[SampleScan], named: Mapping[str, Any] | None
     most = most[: TALLIED if all(mask.itemsize == 1 for mask in masks) else TALLIED_WIDE]
     found = sum((ValueTally(mask.values, mask.counts, mask.inside, mask.between) for mask in most), NO_VALUES)
     classes = classes_among(found, are_lossy=bool(lossy)) if len(found.values) else None
+    if lossy and all(mask.is_black_and_white for mask in masks):
+        classes = [0, VOID_8_BIT]  # each of them is read so
     if classes is None:
         return None
-    between = len(found.values) - len(classes)
-    pixels = found.counts[~found.covers].sum() / found.counts.sum()
+    is_class = np.isin(found.values, classes)
+    between = len(found.values) - int(is_class.sum())
+    pixels = found.counts[~is_class].sum() / found.counts.sum()
     evidence = f"The masks hold {plural(len(found.values), 'number')}, but only {listed([*map(str, classes)])} cover areas; "
     evidence += f"{between} lie between them, at {100 * pixels:.2g} % of the pixels, as resizing, blurring and JPEG make them."
     keys = tuple(lossy) if lossy else tuple(look.key for look in looks if look.mask is not None)
@@ -31,9 +36,7 @@ def about_smoothing(looks: Sequence[SampleScan], named: Mapping[str, Any] | None
     return _named(classes, dict(named), evidence, numbers, keys, is_read=bool(lossy))
 
 
-def _unnamed(
-    classes: list[int], evidence: str, numbers: dict[str, Any], keys: tuple[str, ...], *, is_certain: bool
-) -> Finding:
+def _unnamed(classes: list[int], evidence: str, numbers: dict[str, Any], keys: tuple[str, ...], *, is_certain: bool) -> Finding:
     are_two = len(classes) == 2
     names = ["background", "foreground"] if are_two else [f"class_{value}" for value in classes]
     fix = Fix(masks={"classes": names, "values": classes, "nearest": True})
@@ -65,10 +68,10 @@ def _named(
         values = classes
         if named.get("ignore_index") in classes:
             named.pop("ignore_index")
-    given = {number for value in values for number in numbers_of(value)} | {named.get("ignore_index")}
+    given = {number for value in values for number in numbers_of_class(value)} | {named.get("ignore_index")}
     if not given & {*classes}:
         return None
     fix = Fix(masks=named | {"values": [*values], "nearest": True})
     remedy = "Say in dataset.toml that each counts as the nearest number of a class."
-    level = "note" if is_read and (named.get("values") or len(classes) == 2) else "error"
+    level: Level = "note" if is_read and (named.get("values") or len(classes) == 2) else "error"
     return Finding("smoothed-masks", level, evidence, remedy, numbers, keys, fix)

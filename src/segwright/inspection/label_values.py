@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from segwright.formats.guessed_meaning import is_spread
-from segwright.formats.label_encoding import VOID_8_BIT, numbers_of
+from segwright.formats.label_encoding import VOID_8_BIT, numbers_of_class
 from segwright.formats.smoothed_values import BAND
 from segwright.inspection.finding import SHOWN, Finding, Fix, Level, listed, plural, some
 from segwright.inspection.label_colors import about_colors, about_palettes
 from segwright.inspection.label_smoothing import about_smoothing
-from segwright.inspection.sample_scan import SampleScan
+from segwright.inspection.sample_scan import MaskLook, SampleScan
 
 NAMES_OF_VOID = (
     "void",
@@ -26,6 +26,7 @@ NAMES_OF_VOID = (
     "background",
     "none",
 )
+SPECIAL = ("ignore_index", "nothing_index", "crowd_index")
 THIN = 0.5  # of the pixels of a number beside another: seams and outlines reach that, regions of some size do not
 
 
@@ -50,13 +51,23 @@ def tally(looks: Sequence[SampleScan], named: Mapping[str, Any] | None = None) -
     for look in looks:
         if look.mask is None or look.mask.colors is not None:
             continue
-        for value, count, edges in zip(look.mask.values, look.mask.counts, look.mask.edges, strict=True):
-            number = white if look.mask.is_black_and_white and value else int(value)
-            entry = sums.setdefault(number, [0, 0, []])
+        for value, count, edges in zip(_numbers_in(look.mask, named, white), look.mask.counts, look.mask.edges, strict=True):
+            entry = sums.setdefault(value, [0, 0, []])
             entry[0] += int(count)
             entry[1] += int(edges)
             entry[2].append(look.key)
     return {value: Number(pixels, edges, tuple(keys)) for value, (pixels, edges, keys) in sorted(sums.items())}
+
+
+def _numbers_in(mask: MaskLook, named: Mapping[str, Any] | None, white: int) -> list[int]:
+    """The numbers of a mask as it is read: white as the class that it stands for, greys that are no class as indices."""
+    if mask.is_black_and_white:
+        return [white if value >= 128 else 0 for value in mask.values.tolist()]  # 128: a JPEG blurs both
+    if mask.indices is not None and named is not None:
+        known = {*_flat(named.get("values") or range(len(named.get("classes") or []))), *map(named.get, SPECIAL)}
+        if not known.issuperset(mask.values.tolist()) and known.issuperset(mask.indices.tolist()):
+            return mask.indices.tolist()
+    return mask.values.tolist()
 
 
 def _white(looks: Sequence[SampleScan], named: Mapping[str, Any] | None) -> int:
@@ -71,7 +82,7 @@ def _white(looks: Sequence[SampleScan], named: Mapping[str, Any] | None) -> int:
 
 def _flat(values: Sequence[Any]) -> list[Any]:
     """The numbers of all classes, of which "values" gives one or a list each."""
-    return [number for value in values for number in numbers_of(value)]
+    return [number for value in values for number in numbers_of_class(value)]
 
 
 def about_numbers(looks: Sequence[SampleScan], named: Mapping[str, Any] | None) -> list[Finding]:
@@ -94,7 +105,7 @@ def about_numbers(looks: Sequence[SampleScan], named: Mapping[str, Any] | None) 
     names, values = named.get("classes"), named.get("values")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         return reordered
-    special = {named.get("ignore_index"), named.get("nothing_index"), named.get("crowd_index")} - {None}
+    special = {*map(named.get, SPECIAL)} - {None}
     numbers = _against_names(found, names, [*(values or range(len(names)))], special, dict(named), has_values=bool(values))
     return [*reordered, *numbers]
 
@@ -110,7 +121,9 @@ def _unnamed(found: dict[int, Number]) -> list[Finding]:
         return []
     if values == [0, 1, VOID_8_BIT] and not set(found[1].masks) & set(found[VOID_8_BIT].masks):
         masks = {"classes": ["background", "foreground"], "values": [0, [1, VOID_8_BIT]]}
-        evidence = f"{plural(len(found[1].masks), 'mask')} hold 0 and 1, {len(found[VOID_8_BIT].masks)} hold 0 and 255, none both."
+        evidence = (
+            f"{plural(len(found[1].masks), 'mask')} hold 0 and 1, {len(found[VOID_8_BIT].masks)} hold 0 and 255, none both."
+        )
         remedy = "Say in dataset.toml that both are the foreground, or, if nobody knows what 255 is, that it is to be ignored."
         return [_found("mixed-foregrounds", "error", evidence, remedy, found, [VOID_8_BIT], masks)]
     if VOID_8_BIT in values and len(values) > 2 and (int(np.diff(values).min()) >= BAND or VOID_8_BIT - 1 in values):

@@ -24,9 +24,9 @@ from segwright.inspection.unpaired_files import MaskFiles, scan
 class LenientData:
     """What lies at a path. `root` is the folder of its dataset.toml, None for drawn scenes; `known` what that file says.
 
-    `dataset` is None where it cannot be opened as every command would, and `refusal` says why. `named` is the content of its classes.json or [masks],
-    None where neither is; `has_mask_files` tells whether masks are files of numbers, to be held against that. `is_split` is
-    False where the parts are only what open_splits would hold out. `findings` are about files.
+    `dataset` is None where it cannot be opened as every command would, and `refusal` says why. `named` is the content of its
+    classes.json or [masks], None where neither is; `has_mask_files` tells whether masks are files of numbers, to be held
+    against that. `is_split` is False where the parts are only what open_splits would hold out. `findings` are about files.
     """
 
     source: str

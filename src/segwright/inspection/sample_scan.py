@@ -27,12 +27,11 @@ from segwright.data import fingerprint
 from segwright.formats.guessed_meaning import shown_values
 from segwright.formats.label_encoding import colors_without_meaning
 from segwright.formats.mask_file import MaskFile, read_mask_file
-from segwright.formats.smoothed_values import tally
+from segwright.formats.smoothed_values import count_values, without_noise
 
 THUMB = 32  # pixels: from it come the 8 x 8 lowest frequencies of the hash
 STEP_VALUES = 20_000  # of a scan are enough to meet two neighbouring grey values
 MAX_COLORS = 4096  # of one picture; a mask of class colours has a handful, a blurred one or a photograph more than that
-LIKE = 32  # levels of a channel that count as one colour in files that are not exact: JPEG throws values by less inside regions
 SAMPLED = 100_000  # values that tell the range of an image
 
 
@@ -51,10 +50,11 @@ class Item:
 class MaskLook:
     """What a mask file holds: `values` int64 (N,), or `colors` uint8 (N, 3) of a picture, and how many pixels have each.
 
-    `edges` counts the pixels beside one of another number, a quarter of what lies on borders where regions are large, `inside`
-    those in the middle of nine alike, `between` those beside a lower and a higher number. `palette` uint8 (N, 3) are the colours
-    that a palette gives the numbers. A file of black and white alone holds 0 and 255 and `is_black_and_white`; one whose palette
-    gives numbers in another order than their greys `is_reordered`.
+    `edges` counts the pixels beside one of another number, a quarter of what lies on borders where regions are large; `inside`
+    those in the middle of nine alike, `between` those beside a lower and a higher number. `palette` uint8 (N, 3) has the
+    colours that a palette gives the numbers. A file `is_black_and_white` that holds these alone, as 0 and 255; its palette
+    `is_reordered` that gives numbers another order than their greys have. Where they have that order, `indices` are those of
+    the values, which are greys.
     """
 
     shape: tuple[int, ...]
@@ -69,6 +69,7 @@ class MaskLook:
     is_lossy: bool = False
     is_black_and_white: bool = False
     is_reordered: bool = False
+    indices: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,8 +242,12 @@ def _mask(path: Path) -> tuple[MaskLook, bytes]:
     if file.is_picture:
         return _color_mask(file)
     mask = shown_values(file)
-    found = tally(mask)
-    palette = file.palette[file.used] if file.palette is not None and file.greys is None else None
+    found = count_values(mask)
+    palette, indices = None, None
+    if file.greys is None:
+        palette = None if file.palette is None else file.palette[file.used]
+    elif (np.diff(file.greys[file.used]) > 0).all():
+        indices = file.used
     look = MaskLook(
         shape=mask.shape,
         values=found.values,
@@ -254,7 +259,8 @@ def _mask(path: Path) -> tuple[MaskLook, bytes]:
         between=found.between,
         palette=palette,
         is_lossy=file.is_lossy,
-        is_black_and_white=file.is_white is not None and not file.is_lossy,
+        is_black_and_white=file.is_white is not None,
+        indices=indices,
         is_reordered=file.greys is not None and bool((np.diff(file.greys[: max(int(file.used[-1]), 1) + 1]) < 0).any()),
     )
     return look, _digest(mask)
@@ -277,7 +283,7 @@ def _color_mask(file: MaskFile) -> tuple[MaskLook, bytes]:
         raise colors_without_meaning(file, "nobody")
     red, green, blue = file.values.astype(np.int64)
     packed = (red << 16) + (green << 8) + blue
-    found = tally(_usual(packed) if file.is_lossy else packed)
+    found = count_values(without_noise(file.values) if file.is_lossy else packed)
     order = np.argsort(-found.counts, kind="stable")[:MAX_COLORS]
     look = MaskLook(
         shape=packed.shape,
@@ -291,16 +297,6 @@ def _color_mask(file: MaskFile) -> tuple[MaskLook, bytes]:
         is_lossy=file.is_lossy,
     )
     return look, _digest(packed)
-
-
-def _usual(packed: np.ndarray) -> np.ndarray:
-    """Packed colours (H, W) of a file that is not exact, each as the most frequent one of its like, so that noise is gone."""
-    colors, place, counts = np.unique(packed, return_inverse=True, return_counts=True)
-    _, like = np.unique((_unpacked(colors) + LIKE // 2) // LIKE, axis=0, return_inverse=True)
-    usual = np.zeros(like.max() + 1, np.int64)
-    ascending = np.argsort(counts, kind="stable")
-    usual[like.reshape(-1)[ascending]] = colors[ascending]  # the last one written is the most frequent
-    return usual[like.reshape(-1)][place.reshape(packed.shape)]
 
 
 def _unpacked(packed: np.ndarray) -> np.ndarray:
