@@ -26,7 +26,7 @@ def names(numbers, named, edges=None, **options):
 
 def test_a_tally_adds_up():
     found = tally([look("a", {0: 5, 3: 2}, {3: 2}), look("b", {3: 4})])
-    assert list(found) == [0, 3] and (found[3].pixels, found[3].edges, found[3].masks) == (6, 2, ("a", "b"))
+    assert list(found) == [0, 3] and (found[3].pixels, found[3].edges, found[3].inside, found[3].masks) == (6, 2, 6, ("a", "b"))
     assert found[3].thinness == pytest.approx(1 / 3)
 
 

@@ -31,7 +31,7 @@ from segwright.formats.label_encoding import (
     present,
 )
 from segwright.formats.mask_file import WHITE, MaskFile, read_mask_file
-from segwright.formats.smoothed_values import BAND, MANY, NO_VALUES, classes_among, count_values, without_noise
+from segwright.formats.smoothed_values import BAND, MANY, NO_VALUES, ValueTally, classes_among, count_values, without_noise
 
 log = logging.getLogger(__name__)
 
@@ -68,22 +68,29 @@ def guess_meaning(masks: Sequence[Path]) -> Meaning:
     if len(nonzero) <= 1:
         return Meaning(Classes.of(["background", "foreground"]), lookup([0, *nonzero.tolist()]))
     blurred = [mask.path for mask in held if mask.is_lossy]
+    found = NO_VALUES
     if blurred or is_wide or _may_be_smoothed(nonzero):
         most = sorted(held, key=lambda mask: -len(mask.values))[: TALLIED_WIDE if is_wide else TALLIED]
-        smoothed = _smoothed([mask.path for mask in most], are_lossy=bool(blurred))
-        if smoothed is not None:
-            return _of_smoothed(smoothed, masks[0])
+        found = _counted([mask.path for mask in most])
+        classes = classes_among(found, are_lossy=bool(blurred))
+        if classes is not None:
+            return _of_smoothed(classes, masks[0])
         if blurred:
             raise read_mask_file(blurred[0]).blurred()
     if is_wide:
         return of_instances(Classes.of(["background", "object"]), {}, Meaning.source)
-    return _of_numbers(values, held)
+    return _of_numbers(values, held, are_doubtful=2 * found.covers.sum() < len(found.values))
 
 
 def is_spread(values: Sequence[int]) -> bool:
     """Whether numbers, sorted, are grey levels that are spread evenly over 0..255."""
     even = np.linspace(0, 255, len(values))
     return 2 < len(values) <= MANY and bool((np.abs(np.asarray(values) - even) <= EVEN).all())
+
+
+def may_be_class(values: Sequence[int], *, are_doubtful: bool) -> bool:
+    """Whether 255 among other numbers may be a class: of grey levels far apart, after 254, or where numbers `are_doubtful`."""
+    return are_doubtful or VOID_8_BIT - 1 in values or int(np.diff(values).min()) >= BAND
 
 
 def _are_scattered(nonzero: np.ndarray) -> bool:
@@ -115,12 +122,13 @@ def _held_by(masks: Sequence[Path]) -> tuple[list[_Held], bool]:
     def look(path: Path) -> _Held:
         file = read_mask_file(path)
         numbers = shown_values(file)
+        if file.is_white is not None:
+            return _Held(path, np.zeros(1, np.int64), bool(file.is_white.any()), 1, False, None)
         palette = None
         if file.palette is not None and file.greys is None:
             palette = MaskFile(path, file.used.astype(file.values.dtype)[None], file.palette)
-        if file.is_white is not None:
-            return _Held(path, np.zeros(1, np.int64), bool(file.is_white.any()), 1, False, None)
-        return _Held(path, present(numbers), False, numbers.dtype.itemsize, file.is_lossy, palette)
+        values = present(file.values[0] if file.is_lossy else numbers)
+        return _Held(path, values, False, file.values.dtype.itemsize, file.is_lossy, palette)
 
     held: list[_Held] = []
     wide = np.zeros(0, np.int64)
@@ -163,13 +171,13 @@ def _may_be_smoothed(nonzero: np.ndarray) -> bool:
     return len(nonzero) > MANY or _are_scattered(nonzero)
 
 
-def _smoothed(masks: Sequence[Path], *, are_lossy: bool) -> list[int] | None:
-    """The values of the classes, where others are between them because of smoothing."""
+def _counted(masks: Sequence[Path]) -> ValueTally:
+    """How often the values of masks occur, and where."""
     found = NO_VALUES
     with ThreadPoolExecutor() as pool:
         for one in pool.map(lambda path: count_values(shown_values(read_mask_file(path))), masks):
             found = found + one
-    return classes_among(found, are_lossy=are_lossy)
+    return found
 
 
 def _of_smoothed(values: list[int], example: Path) -> Meaning:
@@ -184,14 +192,14 @@ def _of_smoothed(values: list[int], example: Path) -> Meaning:
     return Meaning(Classes.of(names), nearest(lookup(values)), is_nearest=True)
 
 
-def _of_numbers(values: np.ndarray, held: Sequence[_Held]) -> Meaning:
-    """The meaning of 8-bit numbers that are exact."""
+def _of_numbers(values: np.ndarray, held: Sequence[_Held], *, are_doubtful: bool) -> Meaning:
+    """The meaning of 8-bit numbers that are exact; `are_doubtful`: most of them cover no area."""
     nonzero = values[values > 0]
     numbers, example = values.tolist(), held[0].path
     highest = int(nonzero[nonzero != VOID_8_BIT].max())
     if is_spread(numbers):
         return Meaning(Classes.of([f"class_{value}" for value in numbers]), lookup(numbers))
-    if VOID_8_BIT in numbers and (np.diff(numbers).min() >= BAND or VOID_8_BIT - 1 in numbers):
+    if VOID_8_BIT in numbers and may_be_class(numbers, are_doubtful=are_doubtful and _are_scattered(nonzero)):
         raise _void_or_class(next(mask.path for mask in held if VOID_8_BIT in mask.values), numbers)
     if numbers == [0, 1, VOID_8_BIT]:
         ones = [mask for mask in held if 1 in mask.values]

@@ -150,8 +150,8 @@ class Meaning:
 
     def _numbers(self, file: MaskFile) -> tuple[np.ndarray, np.ndarray]:
         """The numbers (*S) of a file of one channel, or of equal ones, and the class of each number."""
-        if file.palette is not None and not self._has_own_palette(file):
-            return self._numbers_of_palette(file), self.class_of
+        if file.palette is not None:
+            return file.values[0] if self._has_own_palette(file) else self._numbers_of_palette(file), self.class_of
         if self.is_nearest:
             step = file.grey_step if file.is_white is not None else 1  # white is 255 there
             return file.values[0] * file.values.dtype.type(step), self.class_of
@@ -166,7 +166,7 @@ class Meaning:
     def _has_own_palette(self, file: MaskFile) -> bool:
         """Whether the indices of a palette count: by definition, or as it shows each class in the colour of the class."""
         if self.is_indexed or file.palette is None:
-            return True
+            return self.is_indexed
         if self.colors is None:
             return False
         own = self.class_of[file.used]
@@ -280,8 +280,8 @@ def colors_without_meaning(file: MaskFile, source: str) -> FormatError:
     if file.palette is None and (len(file.values) != 3 or file.values.max(initial=0) > WHITE):
         return FormatError(
             f"{file.path} has {len(file.values)} channels that differ, of values up to {file.values.max()}: neither numbers "
-            "nor an RGB picture of 8 bits; save one number per pixel, or, if its pages are the slices of a volume, name the axes "
-            "ZYX in the TIFF"
+            "nor an RGB picture of 8 bits; save one number per pixel, or, if its pages are the slices of a volume, name the "
+            "axes ZYX in the TIFF"
         )
     what = "its channels differ" if file.palette is None else f"its palette begins {_shown_colors(file)}"
     return FormatError(

@@ -20,7 +20,8 @@ THROWN = 64  # of 255: as far as JPEG throws values beyond the lowest and the hi
 BAND = 32  # of 255: numbers that are all farther apart are grey levels that somebody chose to be seen
 LIKE = 32  # levels of a channel that count as one in such files: JPEG throws values by less inside regions
 MAX_TABLE = 65_535
-MANY = 16  # values between classes that are not black and white: fewer may be thin classes
+MANY, FEW = 16, 4  # values between classes that are not black and white: fewer may be thin classes; FEW, where ...
+ONLY = 0.8  # ... this share of their pixels is between, and the classes lie BAND apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +117,8 @@ def classes_among(found: ValueTally, *, are_lossy: bool = False) -> list[int] | 
         and low <= found.values[rest].min() <= found.values[rest].max() <= high
     )
     are_black_and_white = classes.tolist() == [0, 255 * step]
-    is_evident = between >= BETWEEN * pixels and (are_black_and_white or rest.sum() >= MANY)
+    are_far = np.diff(classes).min() >= BAND * step and between >= ONLY * pixels
+    is_evident = between >= BETWEEN * pixels and (are_black_and_white or rest.sum() >= (FEW if are_far else MANY))
     return classes.tolist() if is_made and (are_lossy or is_evident) else None
 
 

@@ -67,7 +67,7 @@ def about_palettes(looks: Sequence[SampleScan], named: Mapping[str, Any] | None)
             f"The palettes of {plural(len(reordered), 'mask')} ({some(reordered)}) number greys in another order than they "
         )
         remedy = "Nothing has to be done: masks of grey palettes are read by their greys, as every viewer shows them."
-        findings.append(Finding("palette-order", "note", f"{evidence}seen.", remedy, {"masks": len(reordered)}, reordered))
+        findings.append(Finding("palette-order", "note", f"{evidence}are seen.", remedy, {"masks": len(reordered)}, reordered))
     shown = [look for look in looks if look.mask is not None and look.mask.palette is not None]
     differing = _differing(shown)
     given = named or {}

@@ -28,7 +28,10 @@ def about_smoothing(looks: Sequence[SampleScan], named: Mapping[str, Any] | None
     between = len(found.values) - int(is_class.sum())
     pixels = found.counts[~is_class].sum() / found.counts.sum()
     evidence = f"The masks hold {plural(len(found.values), 'number')}, but only {listed([*map(str, classes)])} cover areas; "
-    evidence += f"{between} lie between them, at {100 * pixels:.2g} % of the pixels, as resizing, blurring and JPEG make them."
+    evidence += (
+        f"{between} {'lies' if between == 1 else 'lie'} between them, at {100 * pixels:.2g} % of the pixels, as resizing, "
+    )
+    evidence += "blurring and JPEG make them."
     keys = tuple(lossy) if lossy else tuple(look.key for look in looks if look.mask is not None)
     numbers = {"classes": classes, "between": between, "share": float(pixels), "lossy_files": len(lossy)}
     if named is None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from segwright.formats.guessed_meaning import is_spread
+from segwright.formats.guessed_meaning import is_spread, may_be_class
 from segwright.formats.label_encoding import VOID_8_BIT, numbers_of_class
-from segwright.formats.smoothed_values import BAND
+from segwright.formats.smoothed_values import COVERS
 from segwright.inspection.finding import SHOWN, Finding, Fix, Level, listed, plural, some
 from segwright.inspection.label_colors import about_colors, about_palettes
 from segwright.inspection.label_smoothing import about_smoothing
@@ -32,10 +32,11 @@ THIN = 0.5  # of the pixels of a number beside another: seams and outlines reach
 
 @dataclass(frozen=True)
 class Number:
-    """One number over all masks: pixels, pixels beside another number, and the masks that hold it."""
+    """One number over all masks: pixels, pixels beside another number, those inside an area, and the masks that hold it."""
 
     pixels: int
     edges: int
+    inside: int
     masks: tuple[str, ...]
 
     @property
@@ -46,17 +47,21 @@ class Number:
 
 def tally(looks: Sequence[SampleScan], named: Mapping[str, Any] | None = None) -> dict[int, Number]:
     """What is known of each number in the masks, in the order of the numbers; white counts as what `named` calls it."""
-    sums: dict[int, list[Any]] = {}
+    counts: dict[int, np.ndarray] = {}
+    masks: dict[int, list[str]] = {}
     white = _white(looks, named)
     for look in looks:
         if look.mask is None or look.mask.colors is not None:
             continue
-        for value, count, edges in zip(_numbers_in(look.mask, named, white), look.mask.counts, look.mask.edges, strict=True):
-            entry = sums.setdefault(value, [0, 0, []])
-            entry[0] += int(count)
-            entry[1] += int(edges)
-            entry[2].append(look.key)
-    return {value: Number(pixels, edges, tuple(keys)) for value, (pixels, edges, keys) in sorted(sums.items())}
+        rows = np.stack([look.mask.counts, look.mask.edges, look.mask.inside], axis=1)
+        for value, row in zip(_numbers_in(look.mask, named, white), rows, strict=True):
+            counts[value] = counts.get(value, 0) + row
+            masks.setdefault(value, []).append(look.key)
+    numbers = {}
+    for value in sorted(counts):
+        pixels, edges, inside = map(int, counts[value])
+        numbers[value] = Number(pixels, edges, inside, tuple(dict.fromkeys(masks[value])))
+    return numbers
 
 
 def _numbers_in(mask: MaskLook, named: Mapping[str, Any] | None, white: int) -> list[int]:
@@ -126,7 +131,9 @@ def _unnamed(found: dict[int, Number]) -> list[Finding]:
         )
         remedy = "Say in dataset.toml that both are the foreground, or, if nobody knows what 255 is, that it is to be ignored."
         return [_found("mixed-foregrounds", "error", evidence, remedy, found, [VOID_8_BIT], masks)]
-    if VOID_8_BIT in values and len(values) > 2 and (int(np.diff(values).min()) >= BAND or VOID_8_BIT - 1 in values):
+    solid = [value for value in values if found[value].inside > COVERS * found[value].pixels]
+    are_doubtful = 2 * len(solid) < len(values) < values[-2] // 2
+    if VOID_8_BIT in values and len(values) > 2 and may_be_class(values, are_doubtful=are_doubtful):
         masks = {"classes": [f"class_{value}" for value in values], "values": values}
         evidence = f"The masks hold {plural(len(values), 'number')} ({listed([*map(str, values)])}), "
         if is_spread(values):
