@@ -74,7 +74,7 @@ def write_images(folder: Path) -> list[list[Path]]:
     """JPEG files of SIDE x SIDE, for each turn its own."""
     import numpy as np
 
-    from segwright.codecs.image_file import write_picture
+    from segwright.codecs.image_writer import write_picture
     from segwright.formats import synthetic
 
     paths = [folder / f"{number}.jpg" for number in range(TURNS * IMAGES)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import segwright
-from segwright.codecs.image_file import write_picture
+from segwright.codecs.image_writer import write_picture
 from segwright.core.visualise import as_rgb, overlay
 
 SCENES = (0, 3, 7)

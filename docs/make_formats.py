@@ -1,8 +1,10 @@
 """Makes docs/formats.md: converts small sets of every kind between all formats, and writes down what came back.
 
-python docs/make_formats.py
+python docs/make_formats.py             the whole page, in minutes
+python docs/make_formats.py --values    what it says of how values are read, at once
 """
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from segwright.codecs.tag_table import markdown
 from segwright.conversion import convert, writers
 from segwright.core import Classes, Sample, Segmentation
 from segwright.core.errors import SegwrightError
@@ -102,10 +105,15 @@ def page(place: Path) -> str:
         parts.append(
             f"| {name} | {'yes' if hasattr(module, 'write') else 'no'} | {lines[0]} | {getattr(module, 'LOSES', '')} |"
         )
-    parts.append(MATRIX)
+    parts += [values_section(), MATRIX]
     for kind, meaning in KINDS.items():
         parts += [f"\n### {kind.capitalize()}: {meaning}\n", *matrix(kind, place)]
     return "\n".join([*parts, *DOCTOR, *(f"| {name} | {meaning} |" for name, meaning in MEANING.items())]) + "\n"
+
+
+def values_section() -> str:
+    """How values are read: the table of tags."""
+    return "\n".join([VALUES, *markdown()])
 
 
 OPENING = """# Formats
@@ -139,6 +147,14 @@ without `--force`. `segwright inspect DATA` names what is wrong with a data set.
 | format | written | layout | cannot hold |
 |---|---|---|---|"""
 
+VALUES = """
+## How values are read
+
+An image is what every viewer shows, as numbers: colours as RGB, bright as high, upright, without alpha; NaN where the file says
+that a value is missing. A mask is the numbers in the file; where they are missing they are void. A tag that says what numbers
+mean is heeded, concerns the display only, or the file is refused with the tag's name: nothing is guessed.
+"""
+
 MATRIX = """
 ## What came back
 
@@ -151,5 +167,10 @@ DOCTOR = ["", "## What `segwright inspect` names", "", "| name | meaning |", "|-
 
 
 if __name__ == "__main__":
+    if "--values" in sys.argv[1:]:
+        text = OUT.read_text(encoding="utf-8")
+        start, end = (text.index(section[: section.index("\n", 2)]) for section in (VALUES, MATRIX))  # their headings
+        OUT.write_text(text[:start] + values_section() + "\n" + text[end:], encoding="utf-8")
+        sys.exit()
     with tempfile.TemporaryDirectory() as folder:
         OUT.write_text(page(Path(folder)), encoding="utf-8")

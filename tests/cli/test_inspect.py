@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 
-from segwright.codecs.image_file import read_mask, write_values
+from segwright.codecs.image_file import read_mask
+from segwright.codecs.image_writer import write_values
 
 
 def test_a_table_json_and_a_page(segwright, tiny_plan, tmp_path):

@@ -6,7 +6,7 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from segwright.codecs.dicom_series import find_series, in_order, is_dicom, read_series, unpacked
+from segwright.codecs.dicom_series import find_series, in_order, is_dicom, read_series
 from segwright.core.errors import FormatError, MissingExtraError
 
 pydicom = pytest.importorskip("pydicom", reason="DICOM needs segwright[medical]")
@@ -24,11 +24,10 @@ def write_slice(path: Path, pixels: np.ndarray, position, directions=AXES["plain
     """One CT image uint16 or int16 (H, W); `directions` has the row direction and the column direction as its first rows."""
     data = pydicom.Dataset()
     data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     data.SeriesInstanceUID, data.StudyInstanceUID, data.SeriesNumber, data.Modality = UID, UID, 4, "CT"
-    data.Rows, data.Columns, data.PixelSpacing, data.SliceThickness = *pixels.shape, [0.7, 0.5], 9
+    data.Rows, data.Columns, data.PixelSpacing, data.SliceThickness = *pixels.shape[:2], [0.7, 0.5], 9
     data.ImagePositionPatient = [f"{number:.8g}" for number in position]
     data.ImageOrientationPatient = [f"{number:.8g}" for number in np.asarray(directions)[:2].ravel()]
     data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = (
@@ -39,6 +38,7 @@ def write_slice(path: Path, pixels: np.ndarray, position, directions=AXES["plain
     data.BitsAllocated = data.BitsStored = 16
     data.HighBit = 15
     data.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+    data.file_meta.TransferSyntaxUID = changes.pop("syntax", ExplicitVRLittleEndian)
     for name, value in changes.items():
         if value is None:
             delattr(data, name)
@@ -145,15 +145,43 @@ def test_packed_pixels(tmp_path, syntax, encode):
     assert np.array_equal(read(tmp_path)[0][0], values.astype(np.int32) * 2 - 5)
 
 
-@pytest.mark.parametrize("bits", [12, 16])
-def test_packed_pixels_with_a_sign(tmp_path, bits):
-    values = np.random.default_rng(0).integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (5, 6)).astype(np.int16)
-    packed = imagecodecs.jpegls_encode(values.view(np.uint16) & np.uint16(2**bits - 1))
-    write_slice(tmp_path / "a", values, (0, 0, 0), BitsStored=bits, HighBit=bits - 1)
-    data = pydicom.dcmread(tmp_path / "a")
-    data.PixelData = encapsulate([packed])
-    data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.80"
-    assert np.array_equal(unpacked(data), values)
+def row(codec, tag):
+    return pytest.mark.row(codec, tag)
+
+
+def test_slices_of_a_series_that_differ_are_alike_to_the_eye(tmp_path):
+    stored = np.array([[0, 1, 100], [7, 4094, 4095]], np.uint16)
+    write_slice(tmp_path / "a", stored, (0, 0, 0), BitsStored=12, HighBit=11)
+    write_slice(tmp_path / "b", 4095 - stored, (0, 0, 2), BitsStored=12, HighBit=11, PhotometricInterpretation="MONOCHROME1")
+    values = read(tmp_path)[0][0]
+    assert np.array_equal(values[0], stored) and np.array_equal(values[1], stored)
+    write_slice(
+        tmp_path / "b",
+        4095 - stored,
+        (0, 0, 2),
+        BitsStored=12,
+        HighBit=11,
+        PhotometricInterpretation="MONOCHROME1",
+        RescaleSlope=2,
+    )
+    values = read(tmp_path)[0][0]  # turned within 0..8190, which is what both may hold
+    assert np.array_equal(values[1], 8190 - 2 * (4095 - stored.astype(int)))
+
+
+def test_padding_of_one_slice_of_a_series(tmp_path):
+    write_slice(tmp_path / "a", np.array([[-2000, 5]], np.int16), (0, 0, 0), PixelPaddingValue=-2000)
+    write_slice(tmp_path / "b", np.array([[-2000, 5]], np.int16), (0, 0, 2))
+    values = read(tmp_path)[0]
+    assert values.dtype == np.float32 and np.isnan(values[0, :, 0]).tolist() == [[True, False], [False, False]]
+
+
+@row("DICOM", "(0028,0008) frames")
+def test_frames(tmp_path):
+    with pytest.raises(FormatError, match="it holds 3 frames; .*: single images are read: split it"):
+        write_slice(tmp_path / "a", np.zeros((2, 3), np.uint16), (0, 0, 0), NumberOfFrames=3)
+        read(tmp_path)
+    write_slice(tmp_path / "a", np.zeros((2, 3), np.uint16), (0, 0, 0), NumberOfFrames=1)
+    assert read(tmp_path)[0].shape == (1, 1, 2, 3)
 
 
 # By its messages
@@ -189,7 +217,8 @@ def test_series_that_fit_no_grid_are_told(tmp_path, extra, message):
         ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "which is no direction"),
         ({"PixelData": bytes(10)}, "is damaged DICOM"),
         ({"RescaleSlope": "nan"}, "damaged DICOM|rescaled by nan"),
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, "a table of colours"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "is damaged DICOM"),  # there is no table
+        ({"PixelData": None}, "is damaged DICOM"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

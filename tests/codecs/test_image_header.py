@@ -4,12 +4,15 @@ import io
 import struct
 import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
 
-from segwright.codecs.image_file import MAX_PIXELS, read_image, write_image
+from segwright.codecs.image_file import read_image
 from segwright.codecs.image_header import unread_image, upright_size
+from segwright.codecs.image_writer import write_image
+from segwright.codecs.stored_image import MAX_PIXELS
 
 PICTURE = np.zeros((3, 5, 7), np.uint8)
 
@@ -32,7 +35,27 @@ def test_upright_as_the_image_is_read(tmp_path, suffix, orientation):
     assert upright_size(path) == (expected if suffix == ".jpg" else None)  # EXIF of a PNG may follow the pixels
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".gif"])
+def test_nothing_but_the_size_of_the_whole_read(tmp_path, suffix, mode):
+    path = tmp_path / f"a{suffix}"
+    try:
+        Image.new(mode, (7, 5)).save(path)
+    except (OSError, ValueError):
+        return  # the format has no such pixels
+    image = read_image(path)
+    assert upright_size(path) in (None, image.shape[1:]) and unread_image(path).shape == (0, *image.shape[1:])
+    if suffix in (".png", ".gif") and mode in ("P", "RGB"):
+        Image.new(mode, (7, 5), 0).save(path, save_all=True, append_images=[Image.new(mode, (7, 5), 9)])  # an animation
+        assert upright_size(path) in (None, read_image(path).shape[1:])
+
+
 # By hand
+
+
+def test_a_jpeg_that_is_refused_is_left_to_the_reader(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(imagecodecs.jpeg_encode(np.full((8, 8), 3000, np.uint16), bitspersample=12))
+    assert upright_size(tmp_path / "a.jpg") is None
 
 
 def test_a_png_of_ours(tmp_path):

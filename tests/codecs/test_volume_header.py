@@ -34,6 +34,10 @@ ElementDataFile = LOCAL
 """
 
 
+def row(codec, tag):
+    return pytest.mark.row(codec, tag)
+
+
 def put(path, text: str, size: int = 48):
     path.write_bytes(text.encode() + bytes(size))
     return path
@@ -42,6 +46,7 @@ def put(path, text: str, size: int = 48):
 # By hand
 
 
+@row("NRRD", "endian, type, encoding")
 def test_nrrd(tmp_path):
     layout = nrrd(put(tmp_path / "a.nrrd", NRRD))
     assert layout.stored == (4, 3, 2) and layout.dtype == np.int16 and layout.coding == "raw" and layout.start == len(NRRD)
@@ -49,6 +54,7 @@ def test_nrrd(tmp_path):
     assert np.array_equal(steps, np.diag([1, 2, 3])) and origin.tolist() == [5, 6, 7]
 
 
+@row("NRRD", "space")
 @pytest.mark.parametrize(
     ("space", "signs"),
     [
@@ -63,10 +69,63 @@ def test_spaces_are_turned_to_lps(tmp_path, space, signs):
     assert np.array_equal(steps, np.diag([1, 2, 3]) * signs) and origin.tolist() == [5 * signs[0], 6 * signs[1], 7]
 
 
+@row("MetaImage", "TransformMatrix, Offset, ElementSpacing")
 def test_metaimage_names_its_axes_row_by_row(tmp_path):
     layout = meta(put(tmp_path / "a.mha", META.replace("0 1 0 1 0 0", "0 1 0 -1 0 0")))
     assert layout.stored == (4, 3, 2) and layout.dtype == np.int16 and layout.start == len(META) + 1
     assert np.array_equal(layout.place[0], [[0, -2, 0], [1, 0, 0], [0, 0, 3]])  # x runs along world y, y against world x
+
+
+@row("NRRD", "space units, units")
+@row("MetaImage", "DistanceUnits")
+@pytest.mark.parametrize(("unit", "size"), [('"mm"', 1), ('"um"', 0.001), ('"µm"', 0.001), ('"m"', 1000), ('""', 1)])
+def test_units_are_heeded(tmp_path, unit, size):
+    said = f"endian: little\nspace units: {unit} {unit} {unit}"
+    for layout in (
+        nrrd(put(tmp_path / "a.nrrd", NRRD.replace("endian: little", said))),
+        meta(put(tmp_path / "a.mha", META.replace("NDims = 3", "NDims = 3\nDistanceUnits = " + unit.strip('"')))),
+    ):
+        assert layout.unit_mm == size and np.allclose(layout.place[1], np.array([5, 6, 7]) * size)
+        assert np.allclose(np.linalg.norm(layout.place[0], axis=0), np.array([1, 2, 3]) * size)
+
+
+@row("NRRD", "old min, old max, sample units")
+@row("NRRD", "centerings, measurement frame")
+@row("MetaImage", "ElementMin, ElementMax")
+@row("MetaImage", "AnatomicalOrientation")
+def test_what_is_for_the_display_changes_nothing(tmp_path):
+    said = 'endian: little\nold min: 0\nold max: 1\nsample units: "HU"\ncenterings: cell cell cell\nmeasurement frame: (1,0,0)'
+    layout = nrrd(put(tmp_path / "a.nrrd", NRRD.replace("endian: little", said)))
+    assert not layout.is_scaled and np.array_equal(layout.place[0], np.diag([1, 2, 3]))
+    shown = "NDims = 3\nElementMin = 0\nElementMax = 1\nAnatomicalOrientation = LPI\nElementToIntensityFunctionSlope = 1"
+    assert not meta(put(tmp_path / "a.mha", META.replace("NDims = 3", shown))).is_scaled
+
+
+@row("MetaImage", "ElementNumberOfChannels")
+@row("MetaImage", "ElementByteOrderMSB, CompressedData")
+def test_channels_and_bytes_of_a_metaimage(tmp_path):
+    said = "NDims = 3\nElementNumberOfChannels = 2\nElementByteOrderMSB = True"
+    layout = meta(put(tmp_path / "a.mha", META.replace("NDims = 3", said), 96))
+    assert layout.stored == (4, 3, 2, 2) and layout.channel_axis == 3 and layout.dtype == np.dtype(">i2")
+    assert meta(put(tmp_path / "a.mha", META.replace("CompressedData = False", "CompressedData = True"))).coding == "zlib"
+
+
+@row("NRRD", "kinds, RGBA-color")
+@row("NRRD", "kinds, directions none")
+def test_alpha_is_named_by_its_kind(tmp_path):
+    colors = NRRD.replace("sizes: 2 3 4", "sizes: 4 3 2").replace("kinds: domain", "kinds: RGBA-color")
+    layout = nrrd(
+        put(tmp_path / "a.nrrd", colors.replace("(1,0,0) (0,2,0) (0,0,3)", "none (1,0) (0,2)").replace("5,6,7", "5,6"))
+    )
+    assert layout.has_alpha and layout.channel_axis == 2
+
+
+@row("NRRD", "SegmentN_Name, _LabelValue, _Layer")
+def test_notes_are_read_in_either_coding(tmp_path):
+    text = NRRD.replace("note:=", "Segment0_Name:=Größe \\\\ a\\nb\nnote:=")
+    for coding in ("utf-8", "latin-1"):
+        (tmp_path / "a.nrrd").write_bytes(text.encode(coding) + bytes(48))
+        assert nrrd(tmp_path / "a.nrrd").notes == {"Segment0_Name": "Größe \\ a b", "note": "anything: at all"}
 
 
 def test_suffixes(tmp_path):
@@ -77,6 +136,9 @@ def test_suffixes(tmp_path):
 # By its messages
 
 
+@row("NRRD", "kinds, complex, HSV, XYZ, quaternion")
+@row("NRRD", "space units, units, others")
+@row("NRRD", "axis mins without spacings")
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -94,6 +156,22 @@ def test_suffixes(tmp_path):
         ("(0,2,0)", "(1,0,0)", "point the same way"),
         ("(0,2,0)", "none", "directions in space"),
         ("(0,2,0) ", "", "are no image"),
+        ("kinds: domain", "kinds: complex", "of kind complex; this is not read: save plain numbers"),
+        (
+            "endian: little",
+            'endian: little\nspace units: "mm" "mm" "um"',
+            "space units are .*one unit of length for all",
+        ),
+        (
+            "endian: little",
+            'endian: little\nspace units: "ell" "ell" "ell"',
+            "space units are .*one unit of length for all",
+        ),
+        (
+            "space directions: (1,0,0) (0,2,0) (0,0,3)",
+            "axis mins: 0 0 0",
+            "its axis mins are 0 0 0; .*write spacings",
+        ),
         ("(5,6,7)", "(5,6)", "does not fit its directions"),
         ("endian: little", "endian: little\nendian: big", "twice"),
         ("endian: little", "data file: ../secret.raw", "no plain file name"),
@@ -114,6 +192,8 @@ def test_a_broken_nrrd_is_told(tmp_path, old, new, message):
     assert str(tmp_path) in str(error.value)
 
 
+@row("MetaImage", "ElementToIntensityFunctionSlope, Offset")
+@row("MetaImage", "DistanceUnits, others")
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -128,6 +208,9 @@ def test_a_broken_nrrd_is_told(tmp_path, old, new, message):
         ("DimSize = 2 3 4", "DimSize = 2 30000 40000", "cut short"),
         ("NDims = 3", "NDims = 3\nNDims = 3", "there twice"),
         ("NDims = 3", "NDims = 3\nHeaderSize = 12", "HeaderSize 12"),
+        ("NDims = 3", "NDims = 3\nElementToIntensityFunctionSlope = 2", "FunctionSlope is 2; .*scale, write 1 and 0"),
+        ("NDims = 3", "NDims = 3\nElementToIntensityFunctionOffset = -9", "FunctionOffset is -9; .*scale, write 1 and 0"),
+        ("NDims = 3", "NDims = 3\nDistanceUnits = ell", "DistanceUnits are ell; .*write mm, um or cm there"),
         ("LOCAL", "../up.raw", "no plain file name"),
         ("LOCAL", "LIST", "no plain file name"),
         ("ElementDataFile = LOCAL", "", "no line of a MetaImage header"),

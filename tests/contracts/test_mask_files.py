@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from segwright.codecs.image_file import read_image, read_mask, write_image
+from segwright.codecs.image_file import read_image, read_mask
+from segwright.codecs.image_writer import write_image
 from segwright.codecs.volume_file import write_volume
 from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import OutputError

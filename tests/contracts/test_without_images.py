@@ -87,7 +87,7 @@ def test_a_photograph_of_another_size_is_noticed_as_ever(name, shape, tmp_path):
 def test_a_mask_that_is_not_turned_as_its_photograph(name, orientation, tmp_path):
     data, images = write(name, tmp_path / "data")
     exif = Image.Exif()
-    exif[image_file.EXIF_ORIENTATION] = orientation
+    exif[274] = orientation
     for file in images:
         Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(file.with_suffix(".jpg"), exif=exif)
         file.unlink()

@@ -10,10 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segwright.core import Classes
-from segwright.core.classes import MAX_CLASSES, distinct_colors
+from segwright.core.classes import MAX_CLASSES, distinct_colors, spellings
 from segwright.core.errors import SettingError
 
 # By hand
+
+
+def test_spellings_of_one_name():
+    assert spellings(["a", "B", "b ", "a", "_b_"]) == {"a": ["a"], "b": ["B", "b ", "_b_"]}
 
 
 def test_names_alone_are_enough():

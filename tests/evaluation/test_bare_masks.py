@@ -75,3 +75,12 @@ def test_a_number_that_is_no_class_is_told(tmp_path):
     save(tmp_path, "a.png", [[0, 1, 3]])
     with pytest.raises(FormatError, match=r"a.png holds the number 3 at 1 of 3 pixels, but the truth, as no classes.json"):
         bare_masks(tmp_path, STREET).load("a")
+
+
+def test_segments_are_read_by_their_names(tmp_path):
+    organs = Classes.of(["background", "liver", "tumour"])
+    header = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 3 2 1\nencoding: raw\n"
+    said = "Segment0_Name:=Tumour\nSegment0_LabelValue:=1\nSegment1_Name:=Liver\nSegment1_LabelValue:=2\n\n"
+    (tmp_path / "a.seg.nrrd").write_bytes((header + said).encode() + bytes([0, 1, 2, 0, 0, 0]))
+    data = bare_masks(tmp_path, organs)
+    assert data[0].truth.class_map().tolist() == [[[0, 2, 1], [0, 0, 0]]]

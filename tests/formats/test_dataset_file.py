@@ -84,6 +84,7 @@ def test_law_nothing_is_lost_and_order_is_kept(seed):
         ("dorp = []", "no key 'dorp', did you mean 'drop'"),
         ("[masks]\nclases = ['a']", r"\[masks\] there is no key 'clases', did you mean 'classes'"),
         ("masks = 3", "masks is 3; a table is needed"),
+        ("axes = 'TYX'", "axes is 'TYX'; Y and X and perhaps Z and C are needed"),
         ("drop = 'a'", "drop is 'a'; a list of keys"),
         ("drop = [1]", "drop is .1.; a list of keys"),
         ("groups = ['a']", "groups is .'a'.; a list of lists"),

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segwright.core import VOID, Classes, Segmentation
+from segwright.core import Classes, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import dicom, open_dataset
 
@@ -69,7 +69,7 @@ def test_a_mask_of_a_series_holds_its_objects(tmp_path):
     sample = replace(series[0], truth=truth)
     assert dicom.write_mask(tmp_path / "ct" / "masks", sample, series) == tmp_path / "ct" / "masks" / "ct.dcm"
     [back] = open_dataset(tmp_path / "ct")
-    assert sorted(back.truth.instance_ids.tolist()) == [0, 3, 7]
+    assert sorted(back.truth.instance_ids.tolist()) == [0, 0, 3, 7]
     for number in (3, 7):
         found, written = ([*one.instance_ids].index(number) for one in (back.truth, truth))
         assert np.array_equal(back.truth.mask(found), truth.mask(written))
@@ -148,10 +148,10 @@ def test_a_segmentation_in_the_same_tree_is_the_truth(tmp_path, name):
     dicom.write_segmentation(tmp_path / "ct" / "anything", written, tmp_path / "ct")
     data = open_dataset(tmp_path)
     assert data.keys == ("ct",)
-    assert data.classes == Classes.of(["liver", "lesion"], colors=CLASSES.colors[1:], is_thing=[False, True])
+    assert data.classes == CLASSES
     truth = data[0].truth
-    assert truth.instance_ids.tolist() == [0, 7, 3] and np.array_equal(truth.masks(), written.masks()[1:])
-    assert (truth.class_map() == VOID).sum() == written.areas()[0]  # the background is nothing
+    assert truth.instance_ids.tolist() == [0, 7, 3, 0] and np.array_equal(truth.masks()[:3], written.masks()[1:])
+    assert np.array_equal(truth.class_map(), written.class_map())  # what is left over is the background
 
 
 def test_segments_that_overlap_come_back(tmp_path):
@@ -167,7 +167,50 @@ def test_nothing_found_is_written_too(tmp_path):
     write_series(tmp_path)
     dicom.write_segmentation(tmp_path / "seg", Segmentation.semantic(np.zeros((5, 4, 6), int), CLASSES), tmp_path)
     data = dicom.read(tmp_path)
-    assert data.classes.names == ("liver", "lesion") and data[0].truth.areas().tolist() == [0, 0]
+    assert data.classes.names == ("background", "liver", "lesion") and data[0].truth.areas().tolist() == [5 * 4 * 6]
+    assert data[0].left_out == {"segments without a pixel": 2}
+
+
+def test_labels_in_two_spellings_are_one_class(tmp_path, caplog):
+    for number, name in enumerate(("Liver", "liver")):
+        write_series(tmp_path / str(number), number=number)
+        written = Segmentation.semantic(np.ones((5, 4, 6), int), Classes.of(["background", name]))
+        dicom.write_segmentation(tmp_path / str(number) / "seg", written, tmp_path / str(number))
+    data = open_dataset(tmp_path)
+    assert data.classes.names == ("background", "Liver") and "'Liver', 'liver'" in caplog.text
+    assert all((sample.truth.class_map() == 1).all() for sample in data)
+
+
+def test_a_localizer_beside_a_scan_is_passed_over(tmp_path, caplog):
+    values = write_series(tmp_path / "ct", number=2)
+    write_series(tmp_path / "scout", TURNS["sagittal"], count=1, number=1)
+    [scout] = (tmp_path / "scout").iterdir()
+    with pydicom.dcmread(scout) as data:
+        data.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        data.save_as(scout)
+    [only] = open_dataset(tmp_path)
+    assert np.array_equal(only.image[0], values) and "1 localizers beside the scan are passed over" in caplog.text
+    assert open_dataset(tmp_path / "scout").keys == ("scout",)  # nothing else is there
+
+
+def test_contours_are_counted_as_left_out(tmp_path, caplog):
+    write_series(tmp_path)
+    uid = pydicom.dcmread(next(tmp_path.glob("*.ima"))).SeriesInstanceUID
+    series, study, frame = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    series.SeriesInstanceUID = uid
+    study.RTReferencedSeriesSequence = [series]
+    frame.RTReferencedStudySequence = [study]
+    data = pydicom.Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.481.3"
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    data.ReferencedFrameOfReferenceSequence = [frame]
+    data.StructureSetROISequence = [pydicom.Dataset(), pydicom.Dataset()]
+    data.save_as(tmp_path / "rtstruct", enforce_file_format=True)
+    [only] = open_dataset(tmp_path)
+    assert only.truth is None and only.left_out == {"contours of a structure set (RTSTRUCT)": 2}
+    assert "rtstruct: its 2 contours (RTSTRUCT) are not read; save them as DICOM-SEG or NIfTI" in caplog.text
 
 
 # By its messages

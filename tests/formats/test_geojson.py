@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from segwright.codecs.image_file import write_image
+from segwright.codecs.image_writer import write_image
 from segwright.core import Classes, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import geojson

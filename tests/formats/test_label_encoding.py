@@ -4,7 +4,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -13,6 +12,7 @@ from segwright.core import VOID, Classes
 from segwright.core.errors import FormatError
 from segwright.formats.guessed_meaning import guess_meaning
 from segwright.formats.label_encoding import (
+    colors_without_meaning,
     meaning_of,
     present,
     read_classes,
@@ -21,6 +21,7 @@ from segwright.formats.label_encoding import (
     write_classes,
     written_meaning,
 )
+from segwright.formats.mask_file import MaskFile
 
 HERE = Path("mask.png")
 
@@ -314,10 +315,12 @@ def test_remedies_of_smoothed_numbers(tmp_path):
     assert read_classes(classes_json(tmp_path, followed)).maps(path)[0].tolist() == [[0, 0, 1]]
 
 
-def test_stacks_are_no_pictures(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", np.arange(600, dtype=np.uint16).reshape(6, 10, 10), photometric="minisblack")
-    with pytest.raises(FormatError, match="has 6 channels that differ, of values up to 599: .* name the axes ZYX in the TIFF"):
-        read_classes(classes_json(tmp_path, ["a", "b"])).maps(tmp_path / "a.tif")
+@pytest.mark.parametrize(("channels", "highest"), [(6, 12), (3, 300)])
+def test_stacks_are_no_pictures(channels, highest):
+    file = MaskFile(HERE, np.arange(channels).reshape(-1, 1, 1) + np.array([[highest - channels + 1]]))
+    message = str(colors_without_meaning(file, "classes.json"))
+    assert f"has {channels} channels that differ, of values up to {highest}: neither numbers nor an RGB picture" in message
+    assert message.endswith('write axes = "ZYX" into dataset.toml beside the data')
 
 
 @pytest.mark.parametrize(
@@ -339,8 +342,8 @@ def test_stacks_are_no_pictures(tmp_path):
         ({"classes": ["a", "b"], "palette": [[1, 2, 3]]}, "2 names, 1 colours"),
         ({"classes": ["a", "b"], "is_thing": [True]}, "1 thing flags"),
         ({"classes": ["a", "b"], "values": [0]}, "2 classes, but 1 values"),
-        ({"classes": ["a", "b"], "ignore_index": "255"}, "one number 0..65535 as ignore_index"),
-        ({"classes": ["a", "b"], "ignore_index": -1}, "numbers of masks are 0..65535"),
+        ({"classes": ["a", "b"], "ignore_index": "255"}, "one number up to 65535 as ignore_index"),
+        ({"classes": ["a", "b"], "ignore_index": 70_000}, "numbers of masks are 0..65535"),
         ({"classes": ["a", "b"], "ignore_index": 1.5}, "numbers of masks are 0..65535, not 1.5"),
         (
             {"classes": ["a", "b", "c"], "values": [0, 1, 1]},

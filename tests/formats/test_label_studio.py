@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segwright.codecs import brush_rle
-from segwright.codecs.image_file import write_image
+from segwright.codecs.image_writer import write_image
 from segwright.core import Sample
 from segwright.core.errors import FormatError
 from segwright.formats.label_studio import matches, read, write

@@ -39,7 +39,7 @@ def test_white_is_where_viewers_show_it(tmp_path, suffix, is_reversed):
 
 def test_bits(tmp_path):
     Image.fromarray(WHITE).save(tmp_path / "a.png")
-    tifffile.imwrite(tmp_path / "a.tif", WHITE)
+    tifffile.imwrite(tmp_path / "a.tif", WHITE, photometric="minisblack")
     Image.fromarray(WHITE).save(tmp_path / "a.bmp")
     for name in ("a.png", "a.tif", "a.bmp"):
         file = read_mask_file(tmp_path / name)

@@ -119,6 +119,30 @@ def test_masks_without_images(tmp_path, caplog):
     assert read(tmp_path / "again")[0].image.shape == (0, 3, 4)
 
 
+@pytest.mark.parametrize(
+    ("image", "mask", "shape"),
+    [
+        ({"photometric": "minisblack"}, {"photometric": "minisblack"}, (1, 6, 7, 9)),
+        ({"photometric": "minisblack"}, {"imagej": True, "metadata": {"axes": "ZYX"}}, (1, 6, 7, 9)),
+        ({"imagej": True, "metadata": {"axes": "ZYX"}}, {"photometric": "minisblack"}, (1, 6, 7, 9)),
+        ({"imagej": True}, {"imagej": True}, (1, 6, 7, 9)),  # which says CYX where nobody names the axes
+        ({"metadata": None, "photometric": "minisblack"}, {"photometric": "minisblack"}, (1, 6, 7, 9)),  # pages alone
+        ({"photometric": "minisblack"}, None, (6, 7, 9)),
+    ],
+)
+def test_the_mask_tells_slices_from_channels(tmp_path, image, mask, shape):
+    stack, numbers = np.arange(378, dtype=np.uint16).reshape(6, 7, 9), np.arange(378, dtype=np.uint16).reshape(6, 7, 9) // 40
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    tifffile.imwrite(tmp_path / "images/a.tif", stack, **image)
+    tifffile.imwrite(tmp_path / "masks/a.tif", numbers[0] if mask is None else numbers, **(mask or {}))
+    data = read(tmp_path)
+    sample = data[0]
+    assert np.array_equal(sample.image, stack.reshape(shape)) and sample.truth.shape == shape[1:]
+    assert np.array_equal(data.without_images()[0].truth.planes, sample.truth.planes)
+    assert np.array_equal(sample.truth.instance_ids, np.unique(numbers[0] if mask is None else numbers))
+
+
 def test_samples_that_dataset_toml_drops_may_lack_files(tmp_path):
     folder_of(tmp_path, "a", "b", "c")
     (tmp_path / "masks" / "b.png").unlink()

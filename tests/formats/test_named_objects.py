@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from segwright.codecs import rle
-from segwright.codecs.image_file import write_image
+from segwright.codecs.image_writer import write_image
 from segwright.core import Classes, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats.image_index import ImageIndex

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
-from segwright.codecs.image_file import write_image, write_values
+from segwright.codecs.image_writer import write_image, write_values
 from segwright.codecs.volume_file import read_volume, write_volume
 from segwright.core import VOID, Classes, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
@@ -45,6 +46,35 @@ def test_labels_and_ignore(tmp_path):
     assert data.keys == ("a",) and data.classes.names == ("background", "liver", "lesion")
     assert data[0].truth.class_map().tolist() == [[0, 1, 2, VOID]]
     assert data[0].image.tolist() == [[[0, 1, 2, 3]], [[4, 5, 6, 7]]]
+
+
+@pytest.mark.parametrize("is_one_file", [True, False])
+def test_the_form_of_the_decathlon(tmp_path, is_one_file):
+    pytest.importorskip("SimpleITK")
+    image, numbers = np.arange(48, dtype=np.float32).reshape(2, 2, 3, 4), np.arange(24).reshape(1, 2, 3, 4) % 3
+    grid = Grid((2, 3, 4), (2.5, 0.7, 0.5), AFFINE)
+    for channel in range(2):
+        name = "hippo_0001" if is_one_file else f"hippo_0001_{channel:04d}"  # four digits, as of a channel
+        write_volume(tmp_path / f"imagesTr/{name}.nii.gz", image if is_one_file else image[channel : channel + 1], grid)
+    write_volume(tmp_path / "labelsTr/hippo_0001.nii.gz", numbers.astype(np.uint8), grid)
+    content = {"modality": {"0": "FLAIR", "1": "T1w"}, "labels": {"0": "background", "1": "edema", "2": "core"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    [sample] = open_dataset(tmp_path)
+    assert sample.key == "hippo_0001" and np.array_equal(sample.image, image)
+    assert sample.truth.classes.names == ("background", "edema", "core")
+    assert np.array_equal(sample.truth.class_map(), numbers[0])
+
+
+def test_stacks_without_axis_names_are_volumes(tmp_path):
+    """nnU-Net keeps each channel in a file of its own, so that a third axis is depth."""
+    image, label = np.arange(210, dtype=np.uint16).reshape(5, 6, 7), np.arange(210, dtype=np.uint8).reshape(5, 6, 7) % 3
+    for place, array in (("imagesTr/a_0000.tif", image), ("imagesTr/a_0001.tif", image + 1), ("labelsTr/a.tif", label)):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / place, array, photometric="minisblack")
+    content = {"channel_names": {"0": "a", "1": "b"}, "labels": LIVER, "file_ending": ".tif"}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    [sample] = open_dataset(tmp_path)
+    assert np.array_equal(sample.image, np.stack([image, image + 1])) and np.array_equal(sample.truth.class_map(), label)
 
 
 def test_regions_overlap(tmp_path):
@@ -127,7 +157,7 @@ def test_the_hippocampus(tmp_path):
     ("change", "message"),
     [
         ({"labels": {"background": 0, "liver": "1"}}, "labels"),
-        ({"labels": {"0": "background"}, "modality": {"0": "MR"}}, "nnUNetv2_convert_old_nnUNet_dataset"),
+        ({"labels": {"0": "background"}, "modality": {"0": "MR"}}, "each class needs its number|no label"),
         ({"labels": {"background": 0, "liver": 0}}, "each class needs its number"),
         ({"labels": {"background": 0, "liver": 70_000}}, "labels"),
         ({"labels": {}}, "each class needs its number"),

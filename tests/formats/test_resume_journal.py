@@ -2,8 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from segwright.codecs.image_file import read_image
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import OutputError
 from segwright.formats.resume_journal import UNFINISHED, Journal, LeftOutError, stopped, truth_of
@@ -105,6 +107,22 @@ def test_image_files_are_copied_where_they_hold_the_image(tmp_path):
         assert journal.write_image(empty, tmp_path / "new" / "three") is None
     assert copied.name == "one.bmp" and copied.read_bytes() == (tmp_path / "one.bmp").read_bytes()
     assert encoded.name == "two.png"  # the file holds another image, such as before a transform
+
+
+def test_files_are_copied_with_what_is_no_channel_and_what_is_missing(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (4, 5, 4), dtype=np.uint8)
+    Image.fromarray(values).save(tmp_path / "alpha.png")
+    tifffile.imwrite(tmp_path / "inks.tif", values, photometric="separated")
+    tifffile.imwrite(tmp_path / "white.tif", values[..., 0], photometric="miniswhite")
+    tifffile.imwrite(tmp_path / "nodata.tif", values[..., 0], extratags=[(42113, "s", 0, str(values[1, 1, 0]), True)])
+    files = {path.stem: path for path in tmp_path.iterdir()}
+    truth = Segmentation.semantic(np.zeros((4, 5), int), TWO)
+    data = Dataset("here", TWO, tuple(files), lambda key: Sample.of(key, read_image(files[key]), truth), files)
+    with Journal(tmp_path / "new", "keys", data) as journal:
+        for item in journal.samples():
+            copy = journal.write_image(item, tmp_path / "new" / item.key)
+            assert copy.read_bytes() == files[item.key].read_bytes()
+            journal.add(item)
 
 
 @pytest.mark.parametrize("orientation", [0, 1, 6, 9])  # 0 and 9 do not exist

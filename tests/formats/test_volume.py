@@ -152,13 +152,41 @@ def test_partners_that_are_missing_are_told(tmp_path):
         volume.read(tmp_path)
 
 
+def test_pairs_of_two_files_are_told_and_the_remedy_helps(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    values = np.arange(24, dtype=np.int16).reshape(4, 3, 2)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        nibabel.save(nibabel.Nifti1Pair(values % 3, np.eye(4)), tmp_path / folder / "a.img")
+    for folder in ("masks", "images"):
+        with pytest.raises(FormatError, match=rf"{folder}/a.hdr is half of a pair .*nibabel.Nifti1Image.from_image"):
+            open_dataset(tmp_path)
+        pair = nibabel.load(tmp_path / folder / "a.img")
+        nibabel.Nifti1Image.from_image(pair).to_filename(tmp_path / folder / "a.nii.gz")
+        for suffix in (".hdr", ".img"):
+            (tmp_path / folder / f"a{suffix}").unlink()
+    assert np.array_equal(open_dataset(tmp_path)[0].image[0], (values % 3).T)
+
+
+def test_files_that_may_name_the_classes_are_told(tmp_path, caplog):
+    image = np.arange(24, dtype=np.int16).reshape(1, 2, 3, 4)
+    put(tmp_path, images__a=image, masks__a=image % 3)
+    (tmp_path / "masks" / "a_dseg.tsv").write_text("index\tname")
+    (tmp_path / "dataset.json").write_text("{}")
+    assert len(open_dataset(tmp_path).classes) == 3
+    for name in ("a_dseg.tsv", "dataset.json"):
+        assert f"{name} may name the classes, and is not read; write them into classes.json" in caplog.text
+    caplog.clear()
+    (tmp_path / "classes.json").write_text('["a", "b", "c"]')
+    assert open_dataset(tmp_path).classes.names == ("a", "b", "c") and not caplog.records
+
+
 def test_masks_that_are_none_are_told(tmp_path):
     image = np.zeros((1, 2, 3, 4), np.uint8)
     for mask, message in (
         (np.full((1, 2, 3, 4), 0.5), "holds fractions"),
-        (np.full((1, 2, 3, 4), -1, np.int16), "holds the numbers -1..-1"),
-        (np.full((1, 2, 3, 4), np.nan), "holds the numbers nan..nan"),
-        (np.zeros((2, 2, 3, 4), np.uint8), "has 2 channels"),
+        (np.arange(-2, 22, dtype=np.int16).reshape(1, 2, 3, 4), "holds 2 negative numbers, -2..-1; .*renumber its classes"),
+        (np.arange(48, dtype=np.uint8).reshape(2, 2, 3, 4), "holds 2 masks that differ, .*nibabel.four_to_three"),
     ):
         put(tmp_path, images__a=image, masks__a=mask)
         with pytest.raises(FormatError, match=message):

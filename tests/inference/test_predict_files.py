@@ -86,6 +86,29 @@ def test_files_of_all_kinds(tmp_path):
     assert inside[0] > inside[2] + 50 and outside[2] > outside[0]
 
 
+@pytest.mark.parametrize(("tile", "is_volume"), [((8, 32, 32), True), ((32, 32), False)])
+def test_the_model_tells_slices_from_channels(tmp_path, tile, is_volume):
+    stack = np.stack([scene(number) for number in range(6)]).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
+    count = 1 if is_volume else 6
+    preprocess = Preprocess(channels=count, normalise=Normalise(mean=(0.0,) * count, std=(1.0,) * count))
+    model = predictor(tile=tile, preprocess=preprocess)
+    [path] = predict(model, tmp_path / "stack.tif", tmp_path / "out")
+    found = tifffile.imread(path)
+    assert found.shape == (stack.shape if is_volume else stack.shape[1:])
+    assert not is_volume or np.array_equal(found, stack > 100)
+
+
+def test_a_stack_that_nobody_can_tell_is_asked_for(tmp_path):
+    tifffile.imwrite(tmp_path / "in.tif", np.stack([scene(0)] * 6).astype(np.uint16), photometric="minisblack")
+    model = predictor(preprocess=Preprocess(channels=1, normalise=Normalise(mean=(0.0,), std=(1.0,))))
+    with pytest.raises(UsageError, match='write axes = "ZYX" .* into dataset.toml beside the data'):
+        predict(model, tmp_path / "in.tif", tmp_path / "out")
+    (tmp_path / "dataset.toml").write_text('axes = "ZYX"')
+    [path] = predict(model, tmp_path / "in.tif", tmp_path / "out")
+    assert tifffile.imread(path).shape == (6, 20, 30)
+
+
 def test_volumes(tmp_path):
     volume = np.stack([scene(seed) for seed in range(5)])
     tifffile.imwrite(tmp_path / "volume.tif", volume, metadata={"axes": "ZYX"})

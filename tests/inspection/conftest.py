@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segwright.codecs.image_file import read_image, read_mask, write_image, write_values
+from segwright.codecs.image_file import read_image, read_mask
+from segwright.codecs.image_writer import write_image, write_values
 from segwright.inspection.inspect import inspect
 
 NAMES = ["sky", "road", "car"]

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from segwright.codecs.image_file import write_values
+from segwright.codecs.image_writer import write_values
 from segwright.core.errors import FormatError, UsageError
 from segwright.formats import dataset_file, open_dataset
 from segwright.inspection.finding import Finding, Fix
@@ -85,6 +85,14 @@ def test_lists_are_put_above_a_table_that_is_there(tmp_path):
     (tmp_path / "dataset.toml").write_bytes(text)
     known = dataset_file.read(tmp_path)
     assert known.drop == ("a",) and known.masks == {"classes": ["x"]}
+
+
+def test_axes_are_named_where_nobody_has(tmp_path):
+    text, changes = remedied(b'[masks]\nclasses = ["x"]\n', findings(stack_without_axes=Fix(axes="ZCYX")))
+    assert changes == ["axes: ZCYX for stack-without-axes"] and text.startswith(b'axes = "ZCYX" # stack-without-axes')
+    (tmp_path / "dataset.toml").write_bytes(text)
+    assert dataset_file.read(tmp_path).masks == {"classes": ["x"]}
+    assert remedied(text, findings(again=Fix(axes="ZYX")))[1] == []
 
 
 def test_nothing_to_write_writes_no_file(tmp_path):

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+import tifffile
 
 from segwright.codecs.volume_file import write_volume
 from segwright.core import Grid
+from segwright.formats import open_dataset
+from segwright.inspection.fixes import write_config
 from segwright.inspection.image_files import about_failures, about_sizes, about_values
 from segwright.inspection.inspect import inspect
 from segwright.inspection.sample_scan import Failure, MaskLook, SampleScan
@@ -23,12 +26,14 @@ def test_failures_by_what_the_reader_said():
         Failure("a", "", "a.png is damaged; copy it again"),
         Failure("b", "", "m and i have one shape but lie 3 voxels apart in the world (spacing ...); resample"),
         Failure("c", "", "m is 2 x 2, i is 3 x 3; export the mask again on the grid of the image"),
+        Failure("d", "", 'd.tif holds axes TYX ...; if its axes are others than it says, write them as axes = "ZYX" into ...'),
     ]
     found = {finding.name: finding for finding in about_failures(failures)}
     assert {name: finding.keys for name, finding in found.items()} == {
         "unreadable": ("a",),
         "affine-mismatch": ("b",),
         "size-mismatch": ("c",),
+        "stack-without-axes": ("d",),
     }
     assert found["unreadable"].fix.drop == ("a",) and found["unreadable"].numbers["messages"] == {"a": failures[0].message}
 
@@ -79,3 +84,28 @@ def test_scales_are_compared_inside_one_type():
     assert finding.name == "intensity-scales" and finding.keys == ("a", "c")
     assert about_values([look("a", scale=1.0), look("b", scale=255.0)]) == []  # 8 bits: one is dark
     assert about_values([look("a", "float32", scale=0.0), look("b", "float32", scale=5.0)]) == []  # an empty image
+
+
+@pytest.mark.parametrize("letters", ["", "TYX"])
+def test_stacks_without_axes_and_after_their_remedy(tmp_path, letters):
+    """Told by the masks, or asked for."""
+    rng = np.random.default_rng(0)
+    how = {"metadata": {"axes": letters}} if letters else {}
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for index in range(30):
+        mask = np.zeros((5, 12, 16), np.uint8)
+        mask[:, 2:8, 2 : 5 + index % 9] = 1
+        tifffile.imwrite(tmp_path / f"masks/{index}.tif", mask, photometric="minisblack")
+        image = rng.integers(0, 4000, (5, 12, 16)).astype(np.uint16)
+        tifffile.imwrite(tmp_path / f"images/{index}.tif", image, photometric="minisblack", **how)
+    report = inspect(tmp_path)
+    [finding] = [finding for finding in report.findings if finding.name != "few-samples"]
+    assert (finding.name, finding.level) == ("stack-without-axes", "error" if letters else "note")
+    if letters:
+        assert not write_config(report)[1] and 'write them as axes = "ZYX" into dataset.toml' in finding.evidence
+        (tmp_path / "dataset.toml").write_text('axes = "ZYX"')
+    else:
+        assert write_config(report)[1] == ["axes: ZYX for stack-without-axes"]
+    assert [finding.name for finding in inspect(tmp_path).findings if finding.name != "few-samples"] == []
+    assert open_dataset(tmp_path)[0].image.shape == (1, 5, 12, 16)

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from segwright.codecs.image_file import write_values
+from segwright.codecs.image_writer import write_values
 from segwright.core.errors import FormatError
 from segwright.data.splits import open_splits
 from segwright.formats import mask_folder, synthetic

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from segwright.codecs.image_file import read_image, write_picture
+from segwright.codecs.image_file import read_image
+from segwright.codecs.image_writer import write_picture
 from segwright.core import Sample, Segmentation
 from segwright.core.errors import FormatError
 from segwright.inspection.sample_scan import (

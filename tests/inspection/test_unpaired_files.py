@@ -1,6 +1,6 @@
 import numpy as np
 
-from segwright.codecs.image_file import write_image, write_values
+from segwright.codecs.image_writer import write_image, write_values
 from segwright.formats import mask_folder
 from segwright.inspection.unpaired_files import scan
 

@@ -4,6 +4,7 @@ Axes: C channels, *S spatial axes, (D, H, W) with D along the normal of the slic
 Needs `segwright[medical]`.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,24 +12,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import imagecodecs
 import numpy as np
 
-from segwright.codecs.image_file import MAX_PIXELS
+from segwright.codecs.dicom_values import reason, slice_values
+from segwright.codecs.tag_table import refused
 from segwright.core import Grid
 from segwright.core.errors import FormatError, MissingExtraError, SegwrightError
 
+log = logging.getLogger(__name__)
+
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber", "Rows", "Columns", "PixelSpacing",
-    "ImagerPixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "NumberOfFrames",
+    "ImagerPixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "NumberOfFrames", "ImageType",
 ]  # fmt: skip
+STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # segmentations and label maps
-DECODERS = {  # of imagecodecs, by transfer syntax
-    **{f"1.2.840.10008.1.2.4.{number}": "jpeg" for number in (50, 51)},
-    **{f"1.2.840.10008.1.2.4.{number}": "ljpeg" for number in (57, 70)},
-    **{f"1.2.840.10008.1.2.4.{number}": "jpegls" for number in (80, 81)},
-    **{f"1.2.840.10008.1.2.4.{number}": "jpeg2k" for number in (90, 91, 201, 202, 203)},
-}
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # the whole file is one zlib stream, which pydicom unpacks unasked: a bomb could be in it
 MAGIC_PLACE, MAGIC = 128, b"DICM"
 SAME_DIRECTION = 1e-3  # difference of two direction cosines that are taken for one; files round to 6 digits
@@ -37,7 +35,10 @@ UNEVEN = 0.02  # of the distance of slices, by which one may lie off its place; 
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """What the header of one image says; `position` (3,) and `orientation` (2, 3), of row and column, may be None."""
+    """What the header of one image says; `position` (3,) and `orientation` (2, 3), of row and column, may be None.
+
+    A localizer is a picture across the body in which the scan was planned.
+    """
 
     path: Path
     uid: str
@@ -49,6 +50,7 @@ class Slice:
     thickness: float | None
     position: np.ndarray | None
     orientation: np.ndarray | None
+    is_localizer: bool
 
     @property
     def has_place(self) -> bool:
@@ -74,8 +76,10 @@ def files_below(root: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
-def find_series(root: Path) -> tuple[dict[str, list[Slice]], list[Path]]:
-    """The slices of each series below a folder, by the UID of the series, and the files that hold segmentations.
+def find_series(root: Path) -> tuple[dict[str, list[Slice]], list[Path], list[Path]]:
+    """The slices of each series below a folder, by the UID of the series; files of segmentations; and those of structure sets.
+
+    Localizers are passed over beside other series, as a log line says.
 
     Raises:
         FormatError: the header of a DICOM file is damaged, or it is a kind of image that is not read.
@@ -83,16 +87,23 @@ def find_series(root: Path) -> tuple[dict[str, list[Slice]], list[Path]]:
     """
     series: dict[str, list[Slice]] = {}
     segmentations: list[Path] = []
+    structures: list[Path] = []
     for path in files_below(root):
         if path.name == "DICOMDIR" or not is_dicom(path):
             continue
         header = read_header(path, TAGS)
         if str(header.get("SOPClassUID", "")) in SEGMENTATION_CLASSES:
             segmentations.append(path)
+        elif str(header.get("SOPClassUID", "")) == STRUCTURE_SET:
+            structures.append(path)
         elif "Rows" in header and "Columns" in header:  # not a report, plan or drawing
             one = _slice(path, header)
             series.setdefault(one.series_uid, []).append(one)
-    return series, segmentations
+    localizers = {uid for uid, slices in series.items() if all(one.is_localizer for one in slices)}
+    if len(localizers) < len(series):
+        for uid in localizers:
+            log.warning("%s: %d localizers beside the scan are passed over", series[uid][0].path, len(series.pop(uid)))
+    return series, segmentations, structures
 
 
 def read_header(path: Path, tags: Sequence[str] | None = None) -> Any:
@@ -114,7 +125,7 @@ def read_header(path: Path, tags: Sequence[str] | None = None) -> Any:
     except SegwrightError:
         raise
     except Exception as error:  # pydicom parses what it finds, and damaged files make that fail in any way
-        raise FormatError(f"{path} is damaged DICOM ({_reason(error)}); copy it again or remove it") from error
+        raise FormatError(f"{path} is damaged DICOM ({reason(error)}); copy it again or remove it") from error
 
 
 def in_order(slices: Sequence[Slice]) -> list[Slice]:
@@ -164,21 +175,23 @@ def in_order(slices: Sequence[Slice]) -> list[Slice]:
 
 
 def read_series(ordered: Sequence[Slice]) -> tuple[np.ndarray, Grid]:
-    """The values (C, D, H, W), rescaled as the files say, and the grid in LPS of slices that are in order.
+    """The values (C, D, H, W) as tag_table.py says, and the grid in LPS of slices that are in order.
 
-    One slice without position becomes an image (C, H, W). Values stay integers where slope and intercept are, else float32.
+    One slice without position becomes an image (C, H, W). Values stay integers where slope and intercept are, else float32;
+    where some are missing they are NaN.
 
     Raises:
-        FormatError: a file is damaged, or its pixels are packed in a way that is not known.
+        FormatError: a file is damaged, has a tag that is not read, or its pixels are packed in a way that is not known.
     """
-    images = [_values(one) for one in ordered]  # (C, H, W) each
-    kinds = {image.shape for image in images}
+    slices = [slice_values(one.path, one.shape) for one in ordered]
+    kinds = {one.values.shape for one in slices}
     if len(kinds) > 1:
         raise FormatError(f"{ordered[0].path.parent}: its slices have the shapes {sorted(kinds)}; give each kind its folder")
+    ends = min(one.low for one in slices), max(one.high for one in slices)
+    images = [one.shown(ends) for one in slices]  # (C, H, W) each
     if not ordered[0].has_place:
         return images[0], Grid(ordered[0].shape, ordered[0].spacing)
-    array = np.stack(images, axis=1)
-    return array, series_grid(ordered)
+    return np.stack(images, axis=1), series_grid(ordered)
 
 
 def series_grid(ordered: Sequence[Slice]) -> Grid:
@@ -216,13 +229,12 @@ def _slice(path: Path, header: Any) -> Slice:
         position, orientation = _floats(header, "ImagePositionPatient", 3), _floats(header, "ImageOrientationPatient", 6)
         thickness = _floats(header, "SliceThickness", 1)
         numbers = [None if header.get(name) is None else int(header.get(name)) for name in ("SeriesNumber", "InstanceNumber")]
+        is_localizer = "LOCALIZER" in map(str, header.get("ImageType") or [])
         uids = [str(header.get(name) or "") for name in ("SOPInstanceUID", "SeriesInstanceUID")]
     except Exception as error:  # a value of another kind than its tag is read when it is asked for
-        raise FormatError(f"{path} is damaged DICOM ({_reason(error)}); copy it again or remove it") from error
+        raise FormatError(f"{path} is damaged DICOM ({reason(error)}); copy it again or remove it") from error
     if frames > 1:
-        raise FormatError(
-            f"{path} holds {frames} frames; single images are read: split it, for example with dcm2niix or emf2sf"
-        )
+        raise refused(path, "DICOM", "(0028,0008) frames", f"it holds {frames} frames")
     if min(shape) < 1 or spacing is not None and min(spacing) <= 0:
         raise FormatError(f"{path} has {shape} rows and columns of {spacing} mm; copy it again or remove it")
     directions = None if orientation is None else np.array(orientation).reshape(2, 3)
@@ -231,7 +243,7 @@ def _slice(path: Path, header: Any) -> Slice:
     return Slice(
         path, uids[0], uids[1], numbers[0], numbers[1], shape,
         (spacing[0], spacing[1]) if spacing else None, thickness[0] if thickness and thickness[0] > 0 else None,
-        None if position is None else np.array(position), directions,
+        None if position is None else np.array(position), directions, is_localizer,
     )  # fmt: skip
 
 
@@ -245,68 +257,6 @@ def _floats(header: Any, name: str, count: int) -> tuple[float, ...] | None:
     return numbers
 
 
-def _values(one: Slice) -> np.ndarray:
-    """The values of a slice (C, H, W), rescaled."""
-    dicom = _pydicom()
-    try:
-        data = dicom.dcmread(one.path)
-        slope, intercept = float(data.get("RescaleSlope") or 1), float(data.get("RescaleIntercept") or 0)
-        is_packed = data.file_meta.TransferSyntaxUID.is_compressed
-        count = one.shape[0] * one.shape[1]
-        kind = str(data.get("PhotometricInterpretation", ""))
-        if (int(data.Rows), int(data.Columns)) != one.shape or is_packed and count > MAX_PIXELS:
-            raise ValueError(f"{data.Rows} x {data.Columns} pixels are announced")
-        if kind == "PALETTE COLOR" or data.get("ModalityLUTSequence"):
-            raise FormatError(f"{one.path}: its values lead into a table of colours or values, which is not read; convert it")
-        try:
-            stored = data.pixel_array
-        except (RuntimeError, NotImplementedError, ImportError):
-            if not is_packed:
-                raise
-            stored = unpacked(data)
-        if stored.shape[:2] != one.shape:
-            raise ValueError(f"{stored.shape[:2]} pixels are packed, {one.shape} announced")
-    except SegwrightError:
-        raise
-    except Exception as error:  # damaged files make the decoders fail in any way
-        raise FormatError(f"{one.path} is damaged DICOM ({_reason(error)}); copy it again or remove it") from error
-    stored = stored[None] if stored.ndim == 2 else np.moveaxis(stored, -1, 0)
-    return _rescaled(stored, slope, intercept, int(data.get("BitsStored") or 16), one.path)
-
-
-def _rescaled(stored: np.ndarray, slope: float, intercept: float, bits: int, path: Path) -> np.ndarray:
-    """Stored * slope + intercept, in the smallest of int16, int32 and float32 that holds whatever may be stored."""
-    if not np.isfinite([slope, intercept]).all():
-        raise FormatError(f"{path}: its values are rescaled by {slope} and {intercept}; correct the header")
-    if (slope, intercept) == (1, 0):
-        return stored
-    if slope != int(slope) or intercept != int(intercept) or stored.dtype.kind == "f":
-        return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    low, high = (0, 2**bits - 1) if stored.dtype.kind == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    ends = [low * slope + intercept, high * slope + intercept]
-    if min(ends) < -(2**31) or max(ends) >= 2**31:
-        return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    is_narrow = min(ends) >= -(2**15) and max(ends) < 2**15
-    return (stored.astype(np.int64) * int(slope) + int(intercept)).astype(np.int16 if is_narrow else np.int32)
-
-
-def unpacked(data: Any) -> np.ndarray:
-    """The stored values (H, W) or (H, W, C) of an image whose packing pydicom has no plugin for."""
-    from pydicom.encaps import get_frame
-
-    frame = get_frame(data.PixelData, 0, number_of_frames=1)
-    decode = DECODERS[str(data.file_meta.TransferSyntaxUID)]
-    if decode == "jpeg" and str(data.PhotometricInterpretation).startswith("YBR"):
-        return imagecodecs.jpeg_decode(frame, colorspace="YCBCR", outcolorspace="RGB")
-    values = getattr(imagecodecs, f"{decode}_decode")(frame)
-    bits = int(data.BitsStored)
-    if int(data.PixelRepresentation) == 1 and values.dtype.kind == "u":
-        signed = np.dtype(f"i{values.dtype.itemsize}")
-        free = 8 * values.dtype.itemsize - bits  # bits above the sign, which the packing leaves empty
-        values = (values << free).view(signed) >> free
-    return values
-
-
 def _mixed(what: str, first: Slice, other: Slice, difference: str) -> FormatError:
     return FormatError(
         f"{what} is mixed: {first.path.name} and {other.path.name} {difference}; give each kind a folder of its own"
@@ -315,7 +265,3 @@ def _mixed(what: str, first: Slice, other: Slice, difference: str) -> FormatErro
 
 def _place(one: Slice) -> str:
     return "position " + " ".join(f"{number:g}" for number in (one.position if one.position is not None else ()))
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200] or type(error).__name__

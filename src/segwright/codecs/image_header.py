@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segwright.codecs.image_file import EXIF_ORIENTATION, JPEG_MAGIC, MAX_PIXELS, read_image
+from segwright.codecs.image_file import JPEG_MAGIC, read_image
+from segwright.codecs.stored_image import EXIF_ORIENTATION, MAX_PIXELS
+from segwright.codecs.tiff_axes import FLAT, Axes
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 SILENT = (  # chunks of a PNG that cannot tell of an orientation
@@ -30,14 +32,14 @@ def upright_size(path: Path) -> tuple[int, int] | None:
     return size if size is not None and 0 < size[0] * size[1] <= MAX_PIXELS else None
 
 
-def unread_image(path: Path) -> np.ndarray:
+def unread_image(path: Path, axes: Axes = FLAT) -> np.ndarray:
     """An image of no channels (0, *S) of the size that `read_image` gives; no pixel is read where the head tells it.
 
     Raises:
         FormatError: as `read_image`; damage beyond the head of a JPEG or PNG goes unnoticed.
     """
     size = upright_size(path)
-    return np.zeros((0, *(read_image(path).shape[1:] if size is None else size)), np.uint8)
+    return np.zeros((0, *(read_image(path, axes).shape[1:] if size is None else size)), np.uint8)
 
 
 def _png_size(path: Path) -> tuple[int, int] | None:

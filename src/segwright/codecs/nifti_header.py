@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segwright.codecs.tag_table import refused
 from segwright.codecs.volume_header import FAR, SHEAR, STEP, Layout, check_spacing, open_binary, times
 from segwright.core.errors import FormatError
 
@@ -18,6 +19,8 @@ NIFTI_TYPES = {
     2304: "u1",
 }  # fmt: skip
 NIFTI_COLORS = {128: 3, 2304: 4}  # RGB and RGBA: bytes side by side in each voxel
+NIFTI_COMPLEX = (32, 1792, 2048)
+NIFTI_UNITS = {1: 1000.0, 2: 1.0, 3: 0.001}  # mm of the lower three bits of xyzt_units: metres, millimetres, micrometres
 NIFTI_VECTOR = 1007  # intent code: the fifth axis holds the components of each pixel
 
 
@@ -34,7 +37,10 @@ def nifti(path: Path) -> Layout:
     order = "<" if data[:4] == b"\x5c\x01\0\0" else ">"
     if struct.unpack(f"{order}i", data[:4])[0] != 348 or data[344:347] != b"n+1":
         kind = ", but NIfTI-2" if data[4:7] == b"n+2" else ", but half of a .hdr/.img pair" if data[344:347] == b"ni1" else ""
-        raise FormatError(f"{path} is no NIfTI-1 file{kind}; save it again as .nii.gz, for example with SimpleITK or nibabel")
+        raise FormatError(
+            f"{path} is no NIfTI-1 file{kind}; save it again as such, for example with "
+            "nibabel.Nifti1Image.from_image(nibabel.load(old)).to_filename(new)"
+        )
     axes, *sides = struct.unpack(f"{order}8h", data[40:56])
     code, bits = struct.unpack(f"{order}2h", data[70:74])
     pixdim = struct.unpack(f"{order}8f", data[76:108])
@@ -44,23 +50,31 @@ def nifti(path: Path) -> Layout:
     sides = sides[:axes]
     if sum(side > 1 for side in sides[3:]) > 1:
         raise FormatError(f"{path} has {axes} axes of {sides}; one axis after x, y, z is read, as channels: split the file")
+    if code in NIFTI_COMPLEX:
+        raise refused(path, "NIfTI", "datatype 32, 1792, 2048, complex", f"its datatype is {code}, complex numbers")
     if code not in NIFTI_TYPES or bits != (np.dtype(NIFTI_TYPES[code]).itemsize * 8 * NIFTI_COLORS.get(code, 1)):
-        raise FormatError(f"{path}: its pixels are of NIfTI type {code} with {bits} bits; save it with integers or floats")
+        raise refused(path, "NIfTI", "datatype, others", f"its datatype is {code} with {bits} bits")
     check_spacing(path, pixdim[1 : min(axes, 3) + 1])
-    if not all(map(math.isfinite, (start, slope, inter))) or start < 348 or start != int(start):
-        raise FormatError(f"{path}: its pixels start at {start} with slope {slope} and intercept {inter}; copy it again")
-    slope, inter = (slope, inter) if slope else (1.0, 0.0)  # the standard: slope 0 means that nothing is scaled
+    if not math.isfinite(start) or start < 348 or start != int(start):
+        raise FormatError(f"{path}: its pixels start at byte {start} (vox_offset); copy it again")
+    if not slope or not math.isfinite(slope) or code in NIFTI_COLORS:  # the standard: then nothing is scaled
+        slope, inter = 1.0, 0.0
+    if not math.isfinite(inter):
+        raise refused(path, "NIfTI", "scl_inter NaN or infinite", f"its scl_slope is {slope:g} and its scl_inter {inter}")
     dtype, colors = np.dtype(order + NIFTI_TYPES[code]), NIFTI_COLORS.get(code)
     stored = (*sides[::-1], *((colors,) if colors else ()))
     axis = len(stored) - 1 if colors else None
     is_vector = struct.unpack(f"{order}h", data[68:70])[0] == NIFTI_VECTOR
     is_flat = axes == 2 or is_vector and sides[2:4] == [1, 1]  # a vector image of two axes has five
-    place = _nifti_place(path, data, order, pixdim[1 : 3 if is_flat else 4])
-    return Layout(path, int(start), "gzip" if is_packed else "raw", stored, dtype, place, axis, slope, inter).check()
+    unit_mm = NIFTI_UNITS.get(data[123] & 7, 1.0)
+    steps, origin = _nifti_place(path, data, order, pixdim[1 : 3 if is_flat else 4])
+    coding, place = "gzip" if is_packed else "raw", (steps * unit_mm, origin * unit_mm)
+    has_alpha = colors == 4
+    return Layout(path, int(start), coding, stored, dtype, place, axis, slope, inter, has_alpha, unit_mm).check()
 
 
 def _nifti_place(path: Path, data: bytes, order: str, pixdim: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and origin in LPS of a NIfTI header, chosen as SimpleITK does.
+    """Steps and origin in LPS, in the unit of the header, of a NIfTI, chosen as SimpleITK does.
 
     The sform counts if its axes are orthogonal, its steps are those of pixdim, and it says where the scanner saw the image
     (code 1) or there is no qform; else the qform; with neither, the axes are those of the world.
@@ -70,7 +84,6 @@ def _nifti_place(path: Path, data: bytes, order: str, pixdim: tuple[float, ...])
     for name, code, numbers in zip(("qform", "sform"), codes, (qform, sform), strict=True):
         if code > 0 and not (np.abs(numbers) < FAR).all():  # not so for NaN either
             raise FormatError(f"{path}: its {name} holds {numbers.tolist()}, which is no place; correct the header")
-    unit = {1: 1000.0, 3: 0.001}.get(data[123] & 7, 1.0)  # metres and micrometres to mm
     flip = np.array([-1.0, -1.0, 1.0])  # from RAS to LPS
     sizes = np.array(pixdim)
     n = len(sizes)
@@ -80,11 +93,11 @@ def _nifti_place(path: Path, data: bytes, order: str, pixdim: tuple[float, ...])
     unit_steps = steps[:, :n] / np.where(lengths > 0, lengths, 1.0)
     is_straight = bool((np.abs(unit_steps.T @ unit_steps - np.eye(n)) < SHEAR).all())
     if codes[1] > 0 and is_straight and is_sized and (codes[1] == 1 or codes[0] <= 0):
-        return (unit_steps * sizes * flip[:, None])[:n] * unit, origin[:n] * flip[:n] * unit
+        return (unit_steps * sizes * flip[:, None])[:n], origin[:n] * flip[:n]
     if codes[0] > 0:
         side = -1.0 if struct.unpack(f"{order}f", data[76:80])[0] < 0 else 1.0
         turn = _turn(qform[0], qform[1], qform[2], side)
-        return (turn[:, :n] * sizes * flip[:, None])[:n] * unit, qform[3:][:n] * flip[:n] * unit
+        return (turn[:, :n] * sizes * flip[:, None])[:n], qform[3:][:n] * flip[:n]
     if codes[1] > 0 and not is_straight:
         raise FormatError(
             f"{path}: its axes are not orthogonal (a sheared or empty affine), so that it has no spacing and direction; "
@@ -95,7 +108,7 @@ def _nifti_place(path: Path, data: bytes, order: str, pixdim: tuple[float, ...])
             f"{path}: its pixels are {times(pixdim)} mm by pixdim and {times(lengths.tolist())} mm by its sform; correct the "
             "wrong one, for example with nibabel: image.header.set_zooms, image.set_sform"
         )
-    return np.diag(sizes) * unit, np.zeros(n)
+    return np.diag(sizes), np.zeros(n)
 
 
 def _turn(b: float, c: float, d: float, side: float) -> np.ndarray:

@@ -2,18 +2,18 @@
 
 Axes: C channels, *S spatial axes, (D, H, W) = z, y, x of the file, or (H, W) = y, x.
 
-Components of a pixel and a fourth axis become channels. A file of two axes stays an image, a volume of one slice a volume.
-The affine of the grid leads to millimetres in LPS (core/grid.py); NIfTI's RAS is converted. Writing
-needs `segwright[medical]`.
+Components of a pixel and a fourth axis become channels, an alpha channel is left out. A file of two axes stays an image, a
+volume of one slice a volume. The affine of the grid leads to millimetres in LPS (core/grid.py); NIfTI's RAS is converted.
+Writing needs `segwright[medical]`.
 """
 
 import gzip
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import BinaryIO
 from uuid import uuid4
 
@@ -31,6 +31,7 @@ from segwright.codecs.volume_header import (
     nrrd,
     suffix_of,
 )
+from segwright.codecs.whole_numbers import whole_numbers
 from segwright.core import Grid
 from segwright.core.atomic_files import check_utf8
 from segwright.core.errors import FormatError, MissingExtraError, OutputError
@@ -47,31 +48,43 @@ def read_volume(path: Path | str) -> tuple[np.ndarray, Grid]:
     Raises:
         FormatError: the file is missing, damaged, cut short, of another kind, or claims more than is safe to unpack.
     """
+    layout = layout_of(Path(path))
+    values, grid = _channels_first(layout)
+    return _scaled(values, layout, np.float64 if values.dtype.itemsize == 8 else np.float32), grid
+
+
+def read_numbers_of_volume(path: Path | str) -> tuple[np.ndarray, Grid]:
+    """The whole numbers (C, *S) of a mask file, -1 where it says NaN, and its grid. What a slope has rounded is whole again.
+
+    Raises:
+        FormatError: as `read_volume`; or there are fractions.
+    """
     path = Path(path)
+    layout = layout_of(path)
+    values, grid = _channels_first(layout)
+    return whole_numbers(_scaled(values, layout, np.float64), path, slope=layout.slope if layout.is_scaled else 0.0), grid
+
+
+def layout_of(path: Path) -> Layout:
+    """How the pixels of a volume file lie and where in the world, by its header alone.
+
+    Raises:
+        FormatError: the file is missing, of another kind, or its header is damaged or says what is not read.
+    """
     suffix = suffix_of(path)
     if suffix in NIFTI_SUFFIXES:
-        layout = nifti(path)
-    elif suffix in NRRD_SUFFIXES or suffix in META_SUFFIXES:
-        layout = nrrd(path) if suffix in NRRD_SUFFIXES else meta(path)
-    else:
-        raise FormatError(f"{path} does not end like a volume file; {', '.join(SUFFIXES)} can be read")
-    stored = _unpacked(layout)
-    steps, origin = layout.place
-    values = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    if layout.is_scaled:
-        values = values.astype(np.float64 if values.dtype.itemsize == 8 else np.float32, copy=False)
-        with np.errstate(over="ignore", invalid="ignore"):  # a slope may be any number
-            values *= values.dtype.type(layout.slope)
-            values += values.dtype.type(layout.inter)
-    if layout.channel_axis is not None:
-        values = np.moveaxis(values, layout.channel_axis, 0)
-    shape = values.shape[-len(origin) :]
-    values = np.ascontiguousarray(values).reshape(-1, *shape)  # NIfTI: a fourth axis, or the fifth of a vector image
-    return values, _grid(shape, steps, origin)
+        return nifti(path)
+    if suffix in NRRD_SUFFIXES:
+        return nrrd(path)
+    if suffix in META_SUFFIXES:
+        return meta(path)
+    raise FormatError(f"{path} does not end like a volume file; {', '.join(SUFFIXES)} can be read")
 
 
-def write_volume(path: Path | str, array: np.ndarray, grid: Grid) -> None:
+def write_volume(path: Path | str, array: np.ndarray, grid: Grid, notes: Mapping[str, str] = MappingProxyType({})) -> None:
     """Write values (C, *S) in the format that the name ends like, whole or not at all. `read_volume` gives them back.
+
+    `notes` are kept by NRRD alone, as name:=value.
 
     Values and dtype are kept. So are spacing and affine: by MetaImage and NRRD to 1e-15, by NIfTI to float32 (1e-7 of the
     spacing, the direction and the distance to the world's origin). Where the grid has no spacing it becomes 1 mm; where
@@ -94,6 +107,9 @@ def write_volume(path: Path | str, array: np.ndarray, grid: Grid) -> None:
     check_utf8(path)  # SimpleITK would end the process
     itk = _simple_itk()
     image = _image(itk, path, np.ascontiguousarray(array, array.dtype.newbyteorder("=")), grid, suffix in NIFTI_SUFFIXES)
+    if suffix in NRRD_SUFFIXES:
+        for name, value in notes.items():
+            image.SetMetaData(name, value)
     folder = path.parent / f".{path.name[:50]}.{uuid4().hex}"  # 50: names longer than 255 bytes are refused
     try:
         folder.mkdir(parents=True)
@@ -122,6 +138,31 @@ def _simple_itk() -> ModuleType:
             "volume files need SimpleITK, which is not installed: pip install 'segwright[medical]'"
         ) from error
     return SimpleITK
+
+
+def _channels_first(layout: Layout) -> tuple[np.ndarray, Grid]:
+    """The values (C, *S) as they are stored, without alpha, and their grid."""
+    stored = _unpacked(layout)
+    steps, origin = layout.place
+    values = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    if layout.channel_axis is not None:
+        values = np.moveaxis(values, layout.channel_axis, 0)
+        values = values[:-1] if layout.has_alpha else values
+    shape = values.shape[-len(origin) :]
+    return np.ascontiguousarray(values).reshape(-1, *shape), _grid(
+        shape, steps, origin
+    )  # NIfTI: a fourth axis, or the fifth of vectors
+
+
+def _scaled(values: np.ndarray, layout: Layout, dtype: type) -> np.ndarray:
+    """Stored values as the header says to scale them, as they are where it says nothing."""
+    if not layout.is_scaled:
+        return values
+    values = values.astype(dtype, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):  # a slope may be any number
+        values *= values.dtype.type(layout.slope)
+        values += values.dtype.type(layout.inter)
+    return values
 
 
 def _unpacked(layout: Layout) -> np.ndarray:

@@ -6,13 +6,15 @@ lies, decoders fill with zeros, take gigabytes, or end the process. Needs no pac
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from segwright.codecs.tag_table import refused
 from segwright.core.errors import FormatError
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -27,6 +29,13 @@ SHEAR = 1e-4  # cosine between two axes from which they are not taken for orthog
 STEP = 1e-3  # relative difference of two pixel sizes that rounding may leave
 FAR = 1e15  # mm; nothing that is scanned lies further away
 MAX_SIDE = 2**24  # pixels along an axis; more is a damaged number
+MM = {  # of what files call their unit of length
+    **dict.fromkeys(("", "mm", "millimeter", "millimeters", "millimetre", "millimetres", "?", "???"), 1.0),
+    **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers", "micrometre", "micrometres"), 1e-3),
+    **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres"), 1e-6),
+    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 10.0),
+    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1000.0),
+}
 
 NRRD_TYPES = {
     "i1": ("signed char", "int8", "int8_t"), "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
@@ -37,6 +46,7 @@ NRRD_TYPES = {
     "u8": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
     "f4": ("float",), "f8": ("double",),
 }  # fmt: skip
+UNREAD_KINDS = ("complex", "hsv-color", "xyz-color", "quaternion")  # of an axis: its numbers are no channels of an image
 META_TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
     "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
@@ -49,7 +59,7 @@ class Layout:
 
     `stored` is their shape, the slowest axis first; one of them may hold the channels. Values are stored * slope + inter.
     `place` is the steps (n, n), world mm in LPS for a step along x, y, z (columns), and the origin (n,), where the first
-    pixel lies.
+    pixel lies; in the file, the unit was `unit_mm`. `notes` are what a NRRD says besides, as name:=value.
     """
 
     file: Path
@@ -61,6 +71,9 @@ class Layout:
     channel_axis: int | None = None
     slope: float = 1.0
     inter: float = 0.0
+    has_alpha: bool = False
+    unit_mm: float = 1.0
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_scaled(self) -> bool:
@@ -101,7 +114,7 @@ def nrrd(path: Path) -> Layout:
     Raises:
         FormatError: the header is damaged, its data lies in no plain file beside it, or it announces more than there is.
     """
-    fields, start = _nrrd_fields(path)
+    fields, notes, start = _nrrd_fields(path)
     order = {"little": "<", "big": ">"}.get(fields.get("endian", "little").lower())
     kind = next((kind for kind, names in NRRD_TYPES.items() if fields.get("type", "").lower() in names), None)
     if kind is None or order is None:
@@ -118,20 +131,26 @@ def nrrd(path: Path) -> Layout:
     data_file = fields.get("datafile")
     if data_file is None and path.name.lower().endswith(".nhdr"):
         raise FormatError(f"{path} names no data file; save it as one .nrrd file")
-    axis, steps, origin = _nrrd_place(path, fields, len(sizes))
+    kinds = fields.get("kinds", "").lower().split() or ["domain"] * len(sizes)
+    axis, steps, origin = _nrrd_place(path, fields, kinds)
+    unit_mm = _nrrd_unit(path, fields)
+    place = steps * unit_mm, origin * unit_mm
     stored = tuple(sizes[::-1])
     file, start = (path, start) if data_file is None else (_beside(path, data_file), 0)
+    has_alpha = axis is not None and kinds[axis : axis + 1] == ["rgba-color"]
     axis = None if axis is None else len(sizes) - 1 - axis
-    return Layout(file, start, coding, stored, np.dtype(order + kind), (steps, origin), axis).check()
+    dtype = np.dtype(order + kind)
+    return Layout(file, start, coding, stored, dtype, place, axis, has_alpha=has_alpha, unit_mm=unit_mm, notes=notes).check()
 
 
-def _nrrd_fields(path: Path) -> tuple[dict[str, str], int]:
-    """The fields of an NRRD header, names without blanks and in lower case, and where its data begins."""
+def _nrrd_fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
+    """The fields of an NRRD header, names without blanks and in lower case, its name:=value notes, and where data begins."""
     with open_binary(path) as file:
         lines = file.read(MAX_TEXT).split(b"\n")
     if not re.fullmatch(rb"NRRD000[1-5]\r?", lines[0]):
         raise FormatError(f"{path} does not begin like an NRRD file; save it again as .nrrd or .nii.gz")
     fields: dict[str, str] = {}
+    notes: dict[str, str] = {}
     start = len(lines[0]) + 1
     for line in lines[1:]:
         start += len(line) + 1
@@ -139,17 +158,44 @@ def _nrrd_fields(path: Path) -> tuple[dict[str, str], int]:
         if not plain:
             break
         name, mark, value = plain.partition(":")
-        if plain.startswith("#") or not mark or value.startswith("="):  # key:=value holds anything
+        if plain.startswith("#") or not mark:
+            continue
+        if value.startswith("="):
+            notes[_utf8(name)] = _utf8(value[1:])
             continue
         if fields.setdefault(name.lower().replace(" ", ""), value.strip()) != value.strip():
             raise FormatError(f"{path} names {name[:60]!r} twice in its header; save it again")
-    return fields, start
+    return fields, notes, start
 
 
-def _nrrd_place(path: Path, fields: dict[str, str], axes: int) -> tuple[int | None, np.ndarray, np.ndarray]:
+def _utf8(text: str) -> str:
+    """What a person wrote, which headers hold in UTF-8 today and in Latin-1 before; without the escapes of line ends."""
+    raw = text.encode("latin-1")
+    with suppress(UnicodeDecodeError):
+        text = raw.decode()
+    return text.replace("\\n", " ").replace("\\\\", "\\").strip()
+
+
+def _nrrd_unit(path: Path, fields: dict[str, str]) -> float:
+    """Millimetres of the unit of length in an NRRD header."""
+    name = "spaceunits" if "spacedirections" in fields else "units"
+    units = {_utf8(unit).lower() for unit in re.findall(r'"([^"]*)"', fields.get(name, ""))} - {"ms", "s", "sec"}
+    found = {MM.get(unit) for unit in units} or {1.0}
+    size = found.pop()
+    if found or size is None:
+        raise refused(path, "NRRD", "space units, units, others", f"its {name.replace('ceu', 'ce u')} are {fields[name]:.60}")
+    return size
+
+
+def _nrrd_place(path: Path, fields: dict[str, str], kinds: list[str]) -> tuple[int | None, np.ndarray, np.ndarray]:
     """The axis that holds channels, counted from the fastest, and steps and origin of the others."""
+    axes = len(fields["sizes"].split())
     given = fields.get("spacedirections")
-    kinds = fields.get("kinds", "").lower().split() or ["domain"] * axes
+    unread = [kind for kind in kinds if kind in UNREAD_KINDS]
+    if unread:
+        raise refused(path, "NRRD", "kinds, complex, HSV, XYZ, quaternion", f"an axis of its pixels is of kind {unread[0]}")
+    if given is None and "spacings" not in fields and "axismins" in fields:
+        raise refused(path, "NRRD", "axis mins without spacings", f"its axis mins are {fields['axismins']:.60}")
     if given is not None:
         vectors = [
             None if word == "none" else _numbers(path, "space directions", word.strip("()").replace(",", " "))
@@ -226,8 +272,20 @@ def meta(path: Path) -> Layout:
     n = min(axes, 3)
     if not (spacing > 0).all():
         raise _no_size(path, spacing.tolist())
-    steps = _checked_steps(path, steps[:n, :n])
-    return Layout(file, start, coding, stored, np.dtype(order + kind), (steps, origin[:n]), axis).check()
+    unit_mm = _meta_unit(path, fields)
+    place = _checked_steps(path, steps[:n, :n]) * unit_mm, origin[:n] * unit_mm
+    return Layout(file, start, coding, stored, np.dtype(order + kind), place, axis, unit_mm=unit_mm).check()
+
+
+def _meta_unit(path: Path, fields: dict[str, str]) -> float:
+    """Millimetres of the unit of length in a MetaImage header, which is also checked for values that ask to be scaled."""
+    for name, plain in (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0)):
+        if _numbers(path, name, fields.get(name, str(plain))) != [plain]:
+            raise refused(path, "MetaImage", "ElementToIntensityFunctionSlope, Offset", f"its {name} is {fields[name]:.60}")
+    size = MM.get(_utf8(fields.get("DistanceUnits", "")).lower())
+    if size is None:
+        raise refused(path, "MetaImage", "DistanceUnits, others", f"its DistanceUnits are {fields['DistanceUnits']:.60}")
+    return size
 
 
 def _meta_fields(path: Path) -> tuple[dict[str, str], int]:

@@ -1,7 +1,7 @@
 """What the numbers in a mask mean."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +78,16 @@ def distinct_colors(count: int) -> list[tuple[int, int, int]]:
 def plain(name: str) -> str:
     """A class name as it is compared: labelme says _background_, others Background."""
     return name.strip("_ ").lower()
+
+
+def spellings(names: Iterable[str]) -> dict[str, list[str]]:
+    """All spellings of each name, by the name as it is compared: capitals and blanks around it make no other class."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        known = found.setdefault(plain(name), [])
+        if name not in known:
+            known.append(name)
+    return found
 
 
 def background_of(classes: Classes) -> int | None:

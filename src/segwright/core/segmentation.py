@@ -204,6 +204,15 @@ class Segmentation:
         _in_threads(write, parts, planes.size + found.size)
         return found
 
+    def with_void(self, is_void: np.ndarray) -> "Segmentation":
+        """The same, but void where `is_void` (*S); segments of which nothing is left are gone."""
+        planes = np.where(is_void, np.int32(VOID), self.planes)
+        is_left = np.bincount(planes.ravel() + 1, minlength=len(self) + 2)[2:] > 0  # after void and nothing
+        number = np.concatenate([[VOID, 0], np.cumsum(is_left)]).astype(np.int32)
+        return Segmentation(
+            number[planes + 1], self.class_ids[is_left], self.instance_ids[is_left], self.scores[is_left], self.classes
+        )
+
     def areas(self) -> np.ndarray:
         """Number of pixels of each segment, int64 (N,)."""
         from segwright.core import segment_kernels

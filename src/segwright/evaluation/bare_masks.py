@@ -4,7 +4,7 @@
 
 A number k is class k of the truth, where classes that are all things have the background before them, and 255 is void. Of two
 classes, masks of 0 and one other number are the first and the second; and where the second is a thing, the numbers of a 16-bit
-mask are its objects.
+mask are its objects. Masks that name their segments (.seg.nrrd) are read by these names.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,9 @@ from segwright.formats.image_index import natural, safe_key
 from segwright.formats.label_encoding import VOID_8_BIT, Meaning, meaning_of
 from segwright.formats.mask_folder import Reader
 from segwright.formats.pairing import IMAGE_FOLDERS, Files
-from segwright.formats.volume import guessed, read_number_volume, volumes_below
+from segwright.formats.slicer_segments import segments_of
+from segwright.formats.volume import volumes_below
+from segwright.formats.volume_masks import guessed, read_mask_volume, read_number_volume
 
 FOLDER = "masks"
 SOURCE = "the truth, as no classes.json lies beside the masks,"  # for messages
@@ -41,8 +43,8 @@ def bare_masks(path: Path | str, truth: Classes) -> Dataset | None:
     classes = background.classes if background else truth
     volumes = {key: file for key, file in volumes_below(folder).items() if file.parent == folder}
     if volumes:
-        first = [read_number_volume(file)[0] for file in list(volumes.values())[:1]]
-        meaning = _named(guessed(first), classes)
+        first = next(iter(volumes.values()))
+        meaning = _named(guessed([] if segments_of(first) else [read_number_volume(first)[0]]), classes)
         return Dataset(str(path), classes, tuple(volumes), _Volumes(volumes, meaning))
     found = sorted((file for file in folder.iterdir() if _is_mask(file)), key=lambda file: natural(file.name))
     if not found:
@@ -78,5 +80,6 @@ class _Volumes:
     meaning: Meaning
 
     def __call__(self, key: str) -> Sample:
-        numbers, grid = read_number_volume(self.files[key])
-        return Sample(key, np.zeros((0, *grid.shape), np.uint8), grid, self.meaning.truth(numbers, self.files[key]))
+        mask = read_mask_volume(self.files[key])
+        truth, left_out = mask.truth(self.meaning)
+        return Sample(key, np.zeros((0, *mask.grid.shape), np.uint8), mask.grid, truth, left_out)

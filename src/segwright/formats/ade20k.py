@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segwright.codecs.image_file import write_values
+from segwright.codecs.image_writer import write_values
 from segwright.codecs.json_stream import top_keys
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import FormatError, OutputError

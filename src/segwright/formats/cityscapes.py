@@ -32,8 +32,9 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from segwright.codecs import polygons, rle
-from segwright.codecs.image_file import read_image, write_values
+from segwright.codecs.image_file import read_image
 from segwright.codecs.image_header import unread_image
+from segwright.codecs.image_writer import write_values
 from segwright.codecs.json_stream import parse
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.errors import FormatError, OutputError, naming

@@ -26,7 +26,8 @@ from numba import njit
 from pydantic import Field, TypeAdapter
 
 from segwright.codecs import rle
-from segwright.codecs.image_file import read_image, write_picture
+from segwright.codecs.image_file import read_image
+from segwright.codecs.image_writer import write_picture
 from segwright.codecs.json_stream import write_json
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError

@@ -1,6 +1,8 @@
 """What is known of a data set beyond its files: `dataset.toml` beside the data, read by every command.
 
     format = "coco"                        where several formats recognise the folder
+    axes = "ZYX"                           of images that are TIFF stacks which do not name them, or not rightly (Z depth,
+                                           C channels); masks have the same but C
     drop = ["train__a"]                    keys of samples to leave out
     groups = [["b", "c"], ["d", "e"]]      keys that belong together: tiles of one field, scans of one person
 
@@ -20,14 +22,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from segwright.codecs.tiff_axes import DATASET_FILE, check_names
 from segwright.core import Dataset
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError
 from segwright.core.lookup import did_you_mean
 from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES
 
-NAME = "dataset.toml"
-KEYS = ("format", "drop", "groups", "masks")
+NAME = DATASET_FILE
+KEYS = ("format", "axes", "drop", "groups", "masks")
 MASK_KEYS = (
     *("classes", "palette", "ignore_index", "is_thing", "values", "nearest", "nothing_index", "masks", "crowd_index"),
     *("ignore_name", "ignore_color"),  # what some classes.json say of void; nothing reads them
@@ -155,6 +158,8 @@ def _read(path: Path) -> DatasetFile | None:
     except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path} cannot be read as TOML ({error}); correct it or remove it") from error
     _check_names(path, content, KEYS, "")
+    if "axes" in content:
+        check_names(content["axes"], path)
     drop, table, groups = content.get("drop", []), content.get("masks"), content.get("groups", [])
     if not _is_names(drop):
         raise FormatError(f'{path}: drop is {drop!r:.80}; a list of keys is needed, such as ["a", "b"]')

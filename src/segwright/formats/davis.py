@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from segwright.codecs.image_file import SUFFIXES, fit_mask, read_mask, write_class_map
+from segwright.codecs.image_file import SUFFIXES, fit_mask, read_mask
+from segwright.codecs.image_writer import write_class_map
 from segwright.codecs.json_stream import parse
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.atomic_files import replacing

@@ -6,20 +6,21 @@
 The key of a sample is the folder of its series below ROOT, with the number of the series where a folder holds several. Values
 are rescaled as the files say (slope and intercept), spacing and affine come from the positions, in LPS. Gaps, two slices at one
 place, mixed sizes or directions are errors when the series is read, as they would put voxels where they do not belong. Images
-without position (radiographs) are single 2D samples.
+without position (radiographs) are single 2D samples. Localizers beside a scan are passed over.
 
 Each segment of a DICOM-SEG is a segment of the class that it is labelled; a tracking id that ends in a number makes it an
-object of that number. Pixels of no segment are nothing.
+object of that number. Pixels of no segment are the class "background", or nothing where all segments are objects. Segments
+without a pixel are counted as left out, and so are the contours of structure sets (RTSTRUCT), which are not read.
 
-What `write_segmentation` writes references the source series, so that viewers lay it over the images. Lost: void, scores, and
-pixels of a class "background", which is no segment. Series themselves are not written: this module has no `write`.
+What `write_segmentation` writes references the source series, so that viewers lay it over the images. A class "background" is
+no segment. Lost: void, which becomes background, and scores. Series themselves are not written: this module has no `write`.
 """
 
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -39,7 +40,9 @@ from segwright.codecs.dicom_series import (
 )
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.atomic_files import replacing
+from segwright.core.classes import BACKGROUND, background_of, plain, spellings
 from segwright.core.errors import FormatError, MissingExtraError, OutputError, SegwrightError
+from segwright.core.visualise import VOID_COLOR
 from segwright.formats import dataset_file
 from segwright.formats.image_index import natural, safe_key
 from segwright.formats.resume_journal import truth_of
@@ -47,7 +50,6 @@ from segwright.formats.resume_journal import truth_of
 log = logging.getLogger(__name__)
 
 LOOKED_AT = 20  # files: among those of a DICOM folder others may lie, such as a README
-BACKGROUND = "background"  # a first class of this name is what is left over, not a segment
 OBJECT = re.compile(r".*?(\d{1,9})")
 HALF = 0.5  # of a fractional segment: what is at least as likely in as out
 TAKEN_OVER = (  # from the series by its DICOM-SEG, which must have them
@@ -59,19 +61,22 @@ SCHEME = "99SEGWRIGHT"  # of the codes for classes; names that begin with 99 are
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """Reads one series by its key, with the segmentations that reference it."""
+    """Reads one series by its key, with the segmentations that reference it and the number of contours that do."""
 
     slices: dict[str, list[Slice]]
     segmentations: dict[str, list[Path]]
     classes: Classes
+    contours: Mapping[str, int] = field(default_factory=dict)
 
     def __call__(self, key: str) -> Sample:
         ordered = self.slices[key] if len(self.slices[key]) == 1 else in_order(self.slices[key])
         image, grid = read_series(ordered)
-        truth = None
+        truth, left_out = None, dict[str, int]()
         if self.segmentations.get(key):
-            truth = _truth(self.segmentations[key], ordered, grid.shape, self.classes)
-        return Sample(key, image, grid, truth)
+            truth, empty = _truth(self.segmentations[key], ordered, grid.shape, self.classes)
+            left_out |= {"segments without a pixel": empty} if empty else {}
+        left_out |= {"contours of a structure set (RTSTRUCT)": self.contours[key]} if self.contours.get(key) else {}
+        return Sample(key, image, grid, truth, left_out)
 
 
 def matches(path: Path | str) -> bool:
@@ -89,16 +94,15 @@ def read(path: Path | str) -> Dataset:
     root = Path(path)
     if not root.exists():
         raise FormatError(f"{root} does not exist; give the folder of a DICOM series")
-    series, segmentations = find_series(root)
+    series, segmentations, structures = find_series(root)
     samples = _keyed(root, series)
     if not samples:
         raise FormatError(f"{root} holds no DICOM image; give the folder of a series")
     dropped = dataset_file.dropped(root)
     samples = {key: samples[key] for key in sorted(samples, key=natural) if key not in dropped}
-    truths: dict[str, list[Path]] = {}
-    names: dict[str, tuple[int, int, int] | None] = {}
-    things: set[str] = set()
     key_of = {one.series_uid: key for key, slices in samples.items() for one in slices[:1]}
+    truths: dict[str, list[Path]] = {}
+    segments: list[_Segment] = []
     for file in segmentations:
         header = read_header(file, ["ReferencedSeriesSequence", "SegmentSequence"])
         referenced = [str(item.get("SeriesInstanceUID")) for item in header.get("ReferencedSeriesSequence") or []]
@@ -107,15 +111,14 @@ def read(path: Path | str) -> Dataset:
             log.warning("%s: the series that it segments is not below %s; it is passed over", file, root)
             continue
         truths.setdefault(keys[0], []).append(file)
-        for segment in _segments(header, file):
-            names.setdefault(segment.name, segment.color)
-            things |= {segment.name} if segment.number is not None else set()
-    if not names:
-        return Dataset(str(root), Classes.of(["nothing"]), tuple(samples), Reader(samples, {}, Classes.of(["nothing"])))
-    plain = Classes.of([*names])
-    colors = [color or plain.colors[index] for index, color in enumerate(names.values())]
-    classes = Classes.of([*names], colors=colors, is_thing=[name in things for name in names])
-    return Dataset(str(root), classes, tuple(samples), Reader(samples, truths, classes))
+        segments += _segments(header, file)
+    contours: Counter[str] = Counter()
+    for file in structures:
+        uids, count = _structures(file)
+        log.warning("%s: its %d contours (RTSTRUCT) are not read; save them as DICOM-SEG or NIfTI", file, count)
+        contours.update({key_of[uid]: count for uid in uids if uid in key_of})
+    classes = _classes(segments)
+    return Dataset(str(root), classes, tuple(samples), Reader(samples, truths, classes, contours))
 
 
 def write_segmentation(
@@ -233,8 +236,45 @@ def _segments(header: Any, path: Path) -> list[_Segment]:
     return found
 
 
-def _truth(files: Sequence[Path], ordered: Sequence[Slice], shape: tuple[int, ...], classes: Classes) -> Segmentation:
-    """The segments of DICOM-SEG files on the slices that they reference."""
+def _classes(segments: Sequence[_Segment]) -> Classes:
+    """The classes that segments are labelled, after the background unless all are objects."""
+    if not segments:
+        return Classes.of(["nothing"])
+    known = spellings(segment.name for segment in segments)
+    for several in known.values():
+        if len(several) > 1:
+            log.warning("labels of segments are taken for one: %s", ", ".join(map(repr, several)))
+    things = {plain(segment.name) for segment in segments if segment.number is not None}
+    colors = {plain(segment.name): segment.color for segment in reversed(segments) if segment.color}
+    names = {name: first for name, (first, *_) in known.items()}
+    if BACKGROUND not in names and things < names.keys():
+        names, colors = {BACKGROUND: BACKGROUND} | names, {BACKGROUND: VOID_COLOR} | colors
+    distinct = Classes.of([*names.values()]).colors
+    return Classes.of(
+        [*names.values()],
+        colors=[colors.get(name, color) for name, color in zip(names, distinct, strict=True)],
+        is_thing=[name in things for name in names],
+    )
+
+
+def _structures(path: Path) -> tuple[set[str], int]:
+    """The series that a structure set lies on, and how many contours it names."""
+    header = read_header(path, ["ReferencedFrameOfReferenceSequence", "StructureSetROISequence"])
+    uids = {
+        str(series.get("SeriesInstanceUID"))
+        for frame in header.get("ReferencedFrameOfReferenceSequence") or []
+        for study in frame.get("RTReferencedStudySequence") or []
+        for series in study.get("RTReferencedSeriesSequence") or []
+    }
+    return uids, len(header.get("StructureSetROISequence") or [])
+
+
+def _truth(
+    files: Sequence[Path], ordered: Sequence[Slice], shape: tuple[int, ...], classes: Classes
+) -> tuple[Segmentation, int]:
+    """The segments of DICOM-SEG files on the slices that they reference, and how many have no pixel."""
+    class_ids_of = {plain(name): index for index, name in enumerate(classes.names)}
+    empty = 0
     highdicom = _highdicom()
     planes = np.zeros((1, *shape), np.int32)
     class_ids: list[int] = []
@@ -247,7 +287,10 @@ def _truth(files: Sequence[Path], ordered: Sequence[Slice], shape: tuple[int, ..
                     [one.uid for one in ordered], [segment.index], assert_missing_frames_are_empty=True
                 )  # (D, H, W, 1)
                 mask = (pixels[..., 0] >= HALF).reshape(shape)
-                class_ids.append(classes.names.index(segment.name))
+                if not mask.any():
+                    empty += 1
+                    continue
+                class_ids.append(class_ids_of[plain(segment.name)])
                 numbers.append(segment.number or 0)
                 free = next((plane for plane in planes if not plane[mask].any()), None)
                 if free is None:
@@ -258,9 +301,13 @@ def _truth(files: Sequence[Path], ordered: Sequence[Slice], shape: tuple[int, ..
             raise
         except Exception as error:  # damaged files make the decoder fail in any way
             raise FormatError(f"{file} cannot be laid over {ordered[0].path.parent} ({error}); export it again") from error
-    return Segmentation(
-        planes, np.array(class_ids, np.int32), np.array(numbers, np.int32), np.ones(len(class_ids), np.float32), classes
-    )
+    background = background_of(classes)
+    if background is not None and (is_left := (planes == 0).all(axis=0)).any():
+        class_ids.append(background)
+        numbers.append(0)
+        planes[0][is_left] = len(class_ids)
+    ones = np.ones(len(class_ids), np.float32)
+    return Segmentation(planes, np.array(class_ids, np.int32), np.array(numbers, np.int32), ones, classes), empty
 
 
 def _described(segmentation: Segmentation) -> tuple[list[Any], np.ndarray]:

@@ -65,7 +65,7 @@ def guess_meaning(masks: Sequence[Path]) -> Meaning:
     white = WHITE if not plain.any() or WHITE in plain and 1 not in plain else 1
     values = np.union1d(plain, [white]) if any(mask.has_white for mask in held) else plain
     nonzero = values[values > 0]
-    if len(nonzero) <= 1:
+    if len(nonzero) <= 1 and not is_wide:
         return Meaning(Classes.of(["background", "foreground"]), lookup([0, *nonzero.tolist()]))
     blurred = [mask.path for mask in held if mask.is_lossy]
     found = NO_VALUES

@@ -4,7 +4,7 @@
 
     {"classes": ["road", "car"],           names, in the order of the class numbers
      "palette": [[128, 64, 128], ...],     colours, optional
-     "ignore_index": 255,                  the number that means void, optional; it may be the number of a class
+     "ignore_index": 255,                  the number that means void, optional; it may be the number of a class, or negative
      "is_thing": [false, true],            optional
      "values": [0, [1, 255]],              the number, or the numbers, in the masks for each class, optional; else 0, 1, 2, ...
      "nearest": true,                      other numbers and colours count as the nearest of these: smoothing or JPEG made them
@@ -37,7 +37,7 @@ from typing import Any
 
 import numpy as np
 
-from segwright.codecs.image_file import MAX_8_BIT_CLASSES
+from segwright.codecs.image_writer import MAX_8_BIT_CLASSES
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.classes import MAX_CLASSES
@@ -62,9 +62,10 @@ class Meaning:
     """What the numbers of masks stand for: `class_of` int32 (65537,) is the class of each, VOID, NOTHING or UNKNOWN.
 
     Its last entry counts for all numbers beyond. With `is_instances` each number of the last class is one object, but `crowd`;
-    65535 is void there, `unless_wide`: in masks of more bits. `colors` say what the colours stand for, where somebody wrote it
-    down; with `is_colors` all masks are pictures of them. With `is_indexed` the format defines its palettes, so that indices
-    count; else those that are not grey must agree with that of the mask `palette_of`. `source` says where this is written down.
+    65535 is void there, `unless_wide`: in masks of more bits. `negative` is a number below 0 that is void. `colors` say what
+    the colours stand for, where somebody wrote it down; with `is_colors` all masks are pictures of them. With `is_indexed` the
+    format defines its palettes, so that indices count; else those that are not grey must agree with that of `palette_of`.
+    `source` says where this is written down.
     """
 
     classes: Classes
@@ -72,6 +73,7 @@ class Meaning:
     is_instances: bool = False
     crowd: int | None = None
     unless_wide: bool = False
+    negative: int | None = None
     colors: ColorCode | None = None
     is_colors: bool = False
     is_nearest: bool = False
@@ -153,8 +155,8 @@ class Meaning:
         if file.palette is not None:
             return file.values[0] if self._has_own_palette(file) else self._numbers_of_palette(file), self.class_of
         if self.is_nearest:
-            step = file.grey_step if file.is_white is not None else 1  # white is 255 there
-            return file.values[0] * file.values.dtype.type(step), self.class_of
+            is_white = None if file.is_lossy else file.is_white
+            return file.values[0] if is_white is None else is_white * np.uint8(WHITE), self.class_of
         if file.is_lossy and _is_sparse(self.class_of) and not self.is_instances:
             return file.values[0], nearest(self.class_of)
         if file.is_white is not None:
@@ -280,8 +282,8 @@ def colors_without_meaning(file: MaskFile, source: str) -> FormatError:
     if file.palette is None and (len(file.values) != 3 or file.values.max(initial=0) > WHITE):
         return FormatError(
             f"{file.path} has {len(file.values)} channels that differ, of values up to {file.values.max()}: neither numbers "
-            "nor an RGB picture of 8 bits; save one number per pixel, or, if its pages are the slices of a volume, name the "
-            "axes ZYX in the TIFF"
+            "nor an RGB picture of 8 bits; save one number per pixel, or, if its pages are the slices of a volume, write "
+            'axes = "ZYX" into dataset.toml beside the data'
         )
     what = "its channels differ" if file.palette is None else f"its palette begins {_shown_colors(file)}"
     return FormatError(
@@ -367,23 +369,30 @@ def meaning_of(content: Any, source: str) -> Meaning:
         classes = Classes.of(names, colors=colors[: len(names)] if colors else None, is_thing=things)
         if is_nearest not in (True, False):
             raise ValueError(f'"nearest" is {is_nearest!r}, not true or false')
+        negative = ignore_index if isinstance(ignore_index, int) and ignore_index < 0 else None
         if masks == "instances":
             if is_nearest:
                 raise SettingError('"masks" is "instances", and numbers of objects have no nearest; take "nearest" away')
-            return of_instances(classes, given, source)
-        class_of = lookup(values, ignore_index, given.get("nothing_index"))
+            return replace(of_instances(classes, given, source), negative=negative)
+        class_of = lookup(values, ignore_index if negative is None else None, given.get("nothing_index"))
         code = _color_code(classes, class_of, [*values], colors) if colors else None
         if masks == "colors" and code is None:
             raise SettingError('"masks" is "colors"; write the colours of the classes as "palette", one [r, g, b] each')
-        if is_nearest:
-            class_of = nearest(class_of)
-        return Meaning(classes, class_of, colors=code, is_colors=masks == "colors", is_nearest=is_nearest, source=source)
+        return Meaning(
+            classes,
+            nearest(class_of) if is_nearest else class_of,
+            negative=negative,
+            colors=code,
+            is_colors=masks == "colors",
+            is_nearest=is_nearest,
+            source=source,
+        )
     except SettingError as error:
         raise FormatError(f"{source}: {error}") from error
     except (ValueError, TypeError, IndexError, KeyError) as error:
         raise FormatError(
             f"{source}: {error}; give one [r, g, b] of palette, one true or false of is_thing and one number of values per "
-            f"class, and one number 0..{MAX_VALUE} as ignore_index"
+            f"class, and one number up to {MAX_VALUE} as ignore_index"
         ) from error
 
 
@@ -453,9 +462,10 @@ def of_instances(classes: Classes, given: dict[str, Any], source: str) -> Meanin
     for number, meaning in ((crowd, len(classes) - 1), (given.get("nothing_index"), NOTHING)):
         if number is not None:
             class_of[_number(number)] = meaning
-    class_of[VOID_16_BIT if ignore_index is None else _number(ignore_index)] = VOID
+    is_unsaid = ignore_index is None or ignore_index < 0
+    class_of[VOID_16_BIT if is_unsaid else _number(ignore_index)] = VOID
     classes = Classes.of(classes.names, colors=classes.colors, is_thing=[False, True][-len(classes) :])
-    return Meaning(classes, class_of, is_instances=True, crowd=crowd, unless_wide=ignore_index is None, source=source)
+    return Meaning(classes, class_of, is_instances=True, crowd=crowd, unless_wide=is_unsaid, source=source)
 
 
 def lookup(values: Iterable[Any], ignore_index: int | None = None, nothing_index: int | None = None) -> np.ndarray:

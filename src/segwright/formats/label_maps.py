@@ -6,7 +6,7 @@ Axes: P planes, N segments, K classes, *S spatial axes.
 import numpy as np
 from numba import njit
 
-from segwright.codecs.image_file import MAX_8_BIT_CLASSES
+from segwright.codecs.image_writer import MAX_8_BIT_CLASSES
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.errors import OutputError
 from segwright.formats.resume_journal import truth_of

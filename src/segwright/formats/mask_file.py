@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from segwright.codecs.image_file import are_colors, mask_channels, stored_image
+from segwright.codecs.image_file import are_colors, stored_image
+from segwright.codecs.tiff_axes import MASK, Axes
 from segwright.core.errors import FormatError
 
 WHITE = 255
-ONE_BIT = 255  # what one step of a 1-bit value is, when it is shown
 BLURRED_BLACK, BLURRED_WHITE = 32, 224  # what a blurred 0 reaches, what a blurred 255 keeps
 MAX_BETWEEN = 0.1  # share of pixels between them: borders are less, photographs and class numbers more
 TINGE = 32  # as far apart as blurring throws the channels of a grey pixel in files that are not exact
@@ -27,14 +27,14 @@ MAX_NUMBER = 2**31 - 1  # of an object
 class MaskFile:
     """The content of a mask file: integers `values` (C, *S), which are indices where there is a `palette` uint8 (N, 3).
 
-    `grey_step` is what one step of a grey value of few bits is when it is shown. Where the file `is_lossy`, values are only
-    near those that were saved.
+    `white` is the number that is shown as white, where that is not the highest of the type. Where the file `is_lossy`, values
+    are only near those that were saved.
     """
 
     path: Path
     values: np.ndarray
     palette: np.ndarray | None = None
-    grey_step: int = 1
+    white: int | None = None
     is_lossy: bool = False
 
     @property
@@ -60,7 +60,7 @@ class MaskFile:
         grey = self.values[0]
         if self.greys is not None:
             return (self.greys == WHITE)[grey] if np.isin(self.greys, (0, WHITE)).all() else None
-        if self.palette is None and self.grey_step == ONE_BIT:
+        if self.palette is None and self.white == 1:
             return grey > 0
         if not self.is_lossy or self.is_picture or self._share_between > MAX_BETWEEN or 0 < grey.max(initial=0) < BLURRED_WHITE:
             return None
@@ -71,7 +71,7 @@ class MaskFile:
         """The file as it is shown, in colours (C, *S) of at least three channels."""
         if self.palette is not None:
             return np.moveaxis(self.palette[self.values[0]], -1, 0)
-        shown = self.values * self.values.dtype.type(self.grey_step)
+        shown = self.values if self.white is None else self.values * self.values.dtype.type(WHITE // self.white)
         return shown if len(shown) > 2 else np.repeat(shown[:1], 3, axis=0)
 
     @property
@@ -89,19 +89,18 @@ class MaskFile:
         )
 
 
-def read_mask_file(path: Path) -> MaskFile:
-    """The content of a mask file, upright, without alpha.
+def read_mask_file(path: Path, axes: Axes = MASK) -> MaskFile:
+    """The content of a mask file, upright, without alpha; `axes` tells what stacks without names hold.
 
     Raises:
         FormatError: as `read_mask_channels`; or the mask lies in the alpha channel, or numbers are negative or too high.
     """
-    stored = stored_image(path)
-    values = mask_channels(stored, path)
-    palette = None if stored.palette is None else stored.palette[:, :3]
-    if stored.has_alpha and not np.ptp(stored.values[-1]) == 0 and all(np.ptp(channel) == 0 for channel in values):
+    stored = stored_image(path, axes)
+    if stored.is_alpha_alone:
         raise FormatError(
             f"{path} has one colour everywhere and differs in its transparency alone; save that channel as a grey picture"
         )
+    values = stored.mask(path)
     low, high = values.min(initial=0), values.max(initial=0)
     if low < 0 or high > MAX_NUMBER:
         raise FormatError(
@@ -111,16 +110,16 @@ def read_mask_file(path: Path) -> MaskFile:
         values = values.astype(np.min_scalar_type(int(high)))
     if stored.is_lossy and np.ptp(values.astype(np.int16), axis=0).max(initial=0) <= TINGE:
         values = values[len(values) // 2 :][:1]  # green, which such files keep best
-    return MaskFile(path, values, palette, stored.grey_step, stored.is_lossy)
+    return MaskFile(path, values, stored.palette, stored.white, stored.is_lossy)
 
 
-def read_object_numbers(path: Path) -> np.ndarray:
+def read_object_numbers(path: Path, axes: Axes = MASK) -> np.ndarray:
     """The number of the object at each pixel of a file of objects, integer (C, *S); grey palettes count by their greys.
 
     Raises:
         FormatError: as `read_mask_file`; or the file keeps no exact values.
     """
-    file = read_mask_file(path)
+    file = read_mask_file(path, axes)
     if file.is_lossy:
         raise FormatError(f"{path} keeps no exact numbers (it is a JPEG or the like); export object numbers as PNG or TIFF")
     return file.values if file.greys is None else file.greys[file.values]

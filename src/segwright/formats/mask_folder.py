@@ -27,8 +27,10 @@ from pathlib import Path
 
 import numpy as np
 
-from segwright.codecs.image_file import SUFFIXES, are_colors, colormap_of, read_image, write_values
+from segwright.codecs.image_file import SUFFIXES, are_colors, read_image
 from segwright.codecs.image_header import unread_image
+from segwright.codecs.image_writer import colormap_of, write_values
+from segwright.codecs.tiff_axes import Axes
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import dataset_file
@@ -57,11 +59,15 @@ IS_INSTANCES, HAS_NOTHING, HAS_CROWD = "is_instances", "has_nothing", "has_crowd
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """Reads one sample by its key; without a meaning of the masks, the image alone. `has_images`: none may be missing."""
+    """Reads one sample by its key; without a meaning of the masks, the image alone, `shape` being what is known of its sides.
+
+    With `has_images` none may be missing.
+    """
 
     files: dict[str, Files]
     meaning: Meaning | None
     has_images: bool = True
+    shape: tuple[int | None, ...] | None = None
 
     def __call__(self, key: str) -> Sample:
         return self._sample(key, read_image)
@@ -70,12 +76,12 @@ class Reader:
         """The sample with an image of no channels, of whose file only the head is read."""
         return self._sample(key, unread_image)
 
-    def _sample(self, key: str, picture: Callable[[Path], np.ndarray]) -> Sample:
+    def _sample(self, key: str, picture: Callable[[Path, Axes], np.ndarray]) -> Sample:
         files = self.files[key]
-        image = None if files.image is None else picture(files.image)
         if self.meaning is None or files.mask is None:
-            return Sample.of(key, np.zeros((0, 1, 1), np.uint8) if image is None else image)
-        if image is None and self.has_images:
+            empty = np.zeros((0, 1, 1), np.uint8)
+            return Sample.of(key, empty if files.image is None else picture(files.image, Axes(self.shape)))
+        if files.image is None and self.has_images:
             raise FormatError(f"{files.mask} has no image; add it under the same name, or remove the mask")
         class_map, numbers = self.meaning.maps(files.mask)
         if files.numbers is not None:
@@ -83,8 +89,8 @@ class Reader:
             if are_colors(layers):
                 raise FormatError(f"{files.numbers} is a picture of colours; save one object number per pixel")
             numbers = layers[0]
-        if image is None:
-            image = np.zeros((0, *class_map.shape), np.uint8)
+        shape = class_map.shape
+        image = np.zeros((0, *shape), np.uint8) if files.image is None else picture(files.image, Axes(shape))
         class_map = fit_to_image(class_map, files.mask, image, files.image)
         if numbers is not None:
             numbers = fit_to_image(numbers, files.numbers or files.mask, image, files.image)

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from segwright.codecs import polygons, rle
-from segwright.codecs.image_file import MAX_PIXELS, SUFFIXES, read_image
+from segwright.codecs.image_file import SUFFIXES, read_image
 from segwright.codecs.image_header import upright_size
+from segwright.codecs.stored_image import MAX_PIXELS
 from segwright.core import Classes, Sample, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.classes import distinct_colors

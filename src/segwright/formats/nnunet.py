@@ -8,6 +8,9 @@
 Endings may be those of volumes and of PNG and TIFF images. Where labels are regions, {"whole": [1, 2], "core": [2]}, each
 region is one class, and regions overlap. imagesTs/ (images without truth) is not read. The key of a sample is its case.
 
+The older form, of the Decathlon, is read too: {"modality": {"0": "CT"}, "labels": {"0": "background"}} without file_ending, and
+one file CASE.nii.gz whose fourth axis holds the channels.
+
 What is written: volumes as .nii.gz with the grid of the image, 2D images as .png, or .tif where their values need it, the same
 for all. Number 0 is the class "background" if that is the first class, else what belongs to no class; void is "ignore". Where
 the first sample has several planes of stuff, the labels are regions. Colours, things and the meaning of 0 are in dataset.json
@@ -26,11 +29,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, TypeAdapter, ValidationError, model_validator
 
 from segwright.codecs import volume_file
 from segwright.codecs.image_file import SUFFIXES as IMAGE_SUFFIXES
-from segwright.codecs.image_file import read_image, read_mask, write_image, write_values
+from segwright.codecs.image_file import read_image, read_mask
+from segwright.codecs.image_writer import write_image, write_values
+from segwright.codecs.tiff_axes import Axes
 from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError, OutputError, SettingError
@@ -38,7 +43,7 @@ from segwright.formats import dataset_file
 from segwright.formats.image_index import found, natural, safe_key
 from segwright.formats.label_maps import NOTHING, to_maps, to_segmentation
 from segwright.formats.resume_journal import Journal, truth_of
-from segwright.formats.volume import check_same_grid, read_number_volume
+from segwright.formats.volume_masks import check_same_grid, read_number_volume
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +76,17 @@ class _Content(BaseModel):
     labels: dict[str, Label | list[Label]]
     file_ending: str
     segwright: _Ours | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, content: Any) -> Any:
+        """The content of the older form under the names and in the order of today's."""
+        if not isinstance(content, dict) or not isinstance(content.get("modality"), dict):
+            return content
+        labels = content.get("labels")
+        if isinstance(labels, dict) and all(str(number).isdecimal() for number in labels):
+            labels = {str(name): int(number) for number, name in labels.items()}
+        return {"file_ending": ".nii.gz", "channel_names": content["modality"]} | content | {"labels": labels}
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,20 +136,20 @@ class Reader:
 
     def __call__(self, key: str) -> Sample:
         paths, label_path = self.files[key]
-        first, grid = _image(paths[0])
+        is_volume = bool(volume_file.suffix_of(label_path))
+        numbers, label_grid = read_number_volume(label_path) if is_volume else _numbers(label_path)
+        first, grid = _image(paths[0], numbers.shape)
         images = [first]
         for path in paths[1:]:
-            image, other = _image(path)
+            image, other = _image(path, numbers.shape)
             check_same_grid(grid, other, paths[0], path)
             images.append(image)
         kinds = {image.dtype for image in images}
         image = np.concatenate(images)
         if len(kinds) > 1:
             log.info("%s: the channels are stored as %s and become %s", key, ", ".join(map(str, kinds)), image.dtype)
-        is_volume = bool(volume_file.suffix_of(label_path))
         if len(image) != self.channels:
             raise FormatError(f"{paths[0]} and its like have {len(image)} channels, dataset.json names {self.channels}")
-        numbers, label_grid = read_number_volume(label_path) if is_volume else _numbers(label_path)
         check_same_grid(grid, label_grid, paths[0], label_path)
         return Sample(key, image, grid, self.meaning.truth(numbers, label_path))
 
@@ -163,9 +179,13 @@ def read(path: Path | str) -> Dataset:
             raise FormatError(f"{folder} is no folder; images and labels of nnU-Net lie in imagesTr/ and labelsTr/")
     cases: dict[str, dict[int, Path]] = {}
     for file in sorted((root / "imagesTr").iterdir(), key=lambda file: natural(file.name)):
-        match = CASE.fullmatch(file.name.removesuffix(ending)) if file.name.endswith(ending) else None
-        if match and not file.name.startswith("."):
+        if not file.name.endswith(ending) or file.name.startswith("."):
+            continue
+        match = CASE.fullmatch(name := file.name.removesuffix(ending))
+        if match and not (root / "labelsTr" / file.name).is_file():
             cases.setdefault(match[1], {})[int(match[2])] = file
+        else:
+            cases.setdefault(name, {})[0] = file
     if not cases:
         raise FormatError(f"{root / 'imagesTr'} holds no image CASE_0000{ending} ({found(root / 'imagesTr')}); name them so")
     files: dict[str, tuple[list[Path], Path]] = {}
@@ -226,8 +246,7 @@ def _content(path: Path) -> _Content:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "its JSON"
-        hint = "; version 1 of the format has numbers as keys of labels: nnUNetv2_convert_old_nnUNet_dataset converts it"
-        raise FormatError(f"{path}: {place}: {first['msg']}{hint if b'modality' in raw else '; correct it there'}") from error
+        raise FormatError(f"{path}: {place}: {first['msg']}; correct it there") from error
 
 
 def _meaning(content: _Content, path: Path) -> NnunetMeaning:
@@ -261,10 +280,11 @@ def _meaning(content: _Content, path: Path) -> NnunetMeaning:
     return NnunetMeaning(classes, class_of, regions)
 
 
-def _image(path: Path) -> tuple[np.ndarray, Grid]:
+def _image(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, Grid]:
+    """The image (C, *S) of a file and its grid; `shape` is that of its label."""
     if volume_file.suffix_of(path):
         return volume_file.read_volume(path)
-    image = read_image(path)
+    image = read_image(path, Axes(shape))
     return image, Grid(image.shape[1:])
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from segwright.codecs.image_file import SUFFIXES, holds, write_image
+from segwright.codecs.image_file import SUFFIXES, holds
+from segwright.codecs.image_writer import write_image
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.atomic_files import lock, remove_unfinished
 from segwright.core.errors import OutputError, SegwrightError

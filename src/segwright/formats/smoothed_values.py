@@ -58,7 +58,7 @@ NO_VALUES = ValueTally(*np.zeros((4, 0), np.int64))
 
 def count_values(mask: np.ndarray) -> ValueTally:
     """What is known of each value in an integer mask (H, W), or in the slices of one (D, H, W)."""
-    if mask.max(initial=0) <= MAX_TABLE:  # far faster than sorting all pixels
+    if 0 <= mask.min(initial=0) <= mask.max(initial=0) <= MAX_TABLE:  # far faster than sorting all pixels
         values = np.flatnonzero(np.bincount(mask.ravel()))
         index_of = np.zeros(MAX_TABLE + 1, np.int32)
         index_of[values] = np.arange(len(values))

@@ -30,7 +30,10 @@ from typing import Literal
 import numpy as np
 import tifffile
 
-from segwright.codecs.image_file import EXIF_ORIENTATION, TIFF_SUFFIXES, colormap_of, read_image, read_mask_channels
+from segwright.codecs.image_file import TIFF_SUFFIXES, read_image, read_mask_channels
+from segwright.codecs.image_writer import colormap_of
+from segwright.codecs.stored_image import EXIF_ORIENTATION
+from segwright.codecs.tiff_axes import FLAT, Axes
 from segwright.core import Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError, OutputError, SegwrightError
@@ -49,7 +52,7 @@ from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segme
 from segwright.formats.mask_file import MAX_NUMBER, read_object_numbers
 from segwright.formats.pairing import IMAGE_FOLDERS, Files, fit_to_image, masks_alone, only_subfolder, pairs, subfolders
 from segwright.formats.resume_journal import Journal, truth_of
-from segwright.formats.volume import guessed
+from segwright.formats.volume_masks import guessed
 
 LOSES = "of volumes, place and voxel size are lost"
 NUMBER_FOLDER = "instances"
@@ -73,14 +76,15 @@ class GeoTags:
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """Reads one sample by its key; without a meaning of the masks, the image alone."""
+    """Reads one sample by its key; without a meaning of the masks, the image alone; `shape` is what is known of its sides."""
 
     files: Mapping[str, Files]
     meaning: Meaning | None
+    shape: tuple[int | None, ...] | None = (None, None)
 
     def __call__(self, key: str) -> Sample:
         files = self.files[key]
-        image = None if files.image is None else read_image(files.image)
+        image = None if files.image is None else read_image(files.image, Axes(self.shape))
         truth = None
         if files.mask is not None and self.meaning is not None:
             truth = self._truth(files, files.mask, self.meaning, image)
@@ -92,7 +96,7 @@ class Reader:
         return Sample(key, image, Grid(image.shape[1:], affine=affine), truth)
 
     def _truth(self, files: Files, mask: Path, meaning: Meaning, image: np.ndarray | None) -> Segmentation:
-        layers = read_mask_channels(mask)  # (P, *S)
+        layers = read_mask_channels(mask, FLAT)  # (P, *S)
         numbers: np.ndarray | None = layers if meaning.is_instances else None
         if meaning.is_colors or len(layers) == 1 or _is_picture(mask):
             class_map, numbers = meaning.maps(mask)
@@ -102,7 +106,7 @@ class Reader:
             if len(layers) > 1 and not (meaning.class_of == NOTHING).any():
                 class_maps[1:][layers[1:] == 0] = NOTHING
         if files.numbers is not None:
-            numbers = read_object_numbers(files.numbers)
+            numbers = read_object_numbers(files.numbers, FLAT)
             if numbers.shape != class_maps.shape:
                 raise FormatError(
                     f"{files.numbers} is {numbers.shape}, {mask} is {class_maps.shape}; export both again at one size"
@@ -145,7 +149,7 @@ def read(path: Path | str) -> Dataset:
     if root.is_file():
         key = safe_key(root.stem)
         nothing = Classes.of(["nothing"])
-        return Dataset(str(root), nothing, (key,), Reader({key: Files(root)}, None), {key: root})
+        return Dataset(str(root), nothing, (key,), Reader({key: Files(root)}, None, shape=None), {key: root})
     if not root.is_dir():
         raise FormatError(f"{root} does not exist; give a TIFF file, or a folder that holds images/ and masks/")
     dropped = dataset_file.dropped(root)
@@ -345,8 +349,8 @@ def _write_image(path: Path, sample: Sample, source: Path | None, tags: GeoTags 
     """Write the image of a sample, or copy its TIFF, and return the tags that place it on the map."""
     image = sample.image
     if source is not None and source.suffix.lower() in TIFF_SUFFIXES:
-        stored = read_image(source)
-        if stored.dtype == image.dtype and np.array_equal(stored, image):
+        stored = read_image(source, Axes(image.shape[1:]))
+        if stored.dtype == image.dtype and np.array_equal(stored, image, equal_nan=True):
             with source.open("rb") as file, replacing(path) as copy:
                 shutil.copyfileobj(file, copy)
             return geo_tags(path)
@@ -399,9 +403,9 @@ def _checked(layer: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _guessed(masks: list[Path]) -> Meaning:
-    if not masks or len(read_mask_channels(masks[0])) == 1 or _is_picture(masks[0]):
+    if not masks or len(read_mask_channels(masks[0], FLAT)) == 1 or _is_picture(masks[0]):
         return guess_meaning(masks)
-    return guessed(_checked(read_mask_channels(mask), mask) for mask in masks)
+    return guessed(_checked(read_mask_channels(mask, FLAT), mask) for mask in masks)
 
 
 def _is_picture(path: Path) -> bool:

@@ -26,8 +26,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segwright.codecs.image_file import are_colors, read_image, read_mask_channels, write_values
+from segwright.codecs.image_file import are_colors, read_image, read_mask_channels
 from segwright.codecs.image_header import unread_image
+from segwright.codecs.image_writer import write_values
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.atomic_files import replace_file, replacing
 from segwright.core.classes import MAX_CLASSES

@@ -7,7 +7,11 @@
 
 The key of a sample is the path of its image below images/ without the suffix, a/b written as a__b. Image and mask must lie on
 one grid: the same shape, and no voxel further apart than a thousandth of its size. Without classes.json the numbers {0, v}
-are background and foreground, others are classes, and 255 is void. A single file is an image without truth.
+are background and foreground, others are classes, and 255 is void; where numbers go beyond 65535, each is an object. Numbers
+that a slope has rounded are whole again; NaN is void, and so is a negative number, of which there may be one (-1, say). Where
+masks name their segments (.seg.nrrd, slicer_segments.py), their names decide and not their numbers: names that classes.json
+has get its colours; where it has others, it decides by number, which must then mean the same in all files. A mask of four axes
+that says the same at each place of the fourth is taken as one. A single file is an image without truth.
 
 What is written: .nii.gz with spacing, direction and origin of the image's grid, to float32; masks and object numbers on the
 same grid, numbered as in mask_folder. To a path that ends in a suffix of volumes the image of the only sample is written.
@@ -17,6 +21,7 @@ with 1 mm and the axes of the world. NIfTI holds no bool, float16 or complex num
 """
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -25,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from segwright.codecs.volume_file import SUFFIXES, read_volume, suffix_of, write_volume
-from segwright.core import Classes, Dataset, Grid, Sample
+from segwright.core import Classes, Dataset, Sample
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import dataset_file
 from segwright.formats.image_index import MASK_FOLDERS, SHOWN, found, natural, safe_key
@@ -34,22 +39,28 @@ from segwright.formats.label_encoding import (
     VOID_8_BIT,
     VOID_16_BIT,
     Meaning,
-    meaning_of,
-    present,
     write_classes,
     written_meaning,
 )
 from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segmentation
 from segwright.formats.pairing import IMAGE_FOLDERS, MASK_ENDING, Files, subfolders
 from segwright.formats.resume_journal import Journal, truth_of
+from segwright.formats.slicer_segments import notes_of_segments
+from segwright.formats.volume_masks import (
+    MAX_NUMBER,
+    UNWRITTEN,
+    check_same_grid,
+    meaning_of_masks,
+    read_mask_volume,
+    read_number_volume,
+)
 
 log = logging.getLogger(__name__)
 
 LOSES = "of overlapping segments the later covers the earlier"
 NUMBER_FOLDER = "instances"
-APART = 1e-3  # of a voxel, between two grids that are taken for one: NIfTI's float32 leaves less
+NAMES = re.compile(r".*\.(tsv|ctbl|label)|.*label.*\.(txt|json|csv)|dataset\.json", re.IGNORECASE)  # of files that name classes
 DETACHED = {".mhd": ".mha", ".nhdr": ".nrrd"}  # headers in files of their own; masks are one file
-MAX_NUMBER = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,23 +69,25 @@ class Reader:
 
     files: Mapping[str, Files]
     meaning: Meaning | None
+    is_named: bool = False
 
     def __call__(self, key: str) -> Sample:
         files = self.files[key]
         image, grid = (None, None) if files.image is None else read_volume(files.image)
         if files.mask is None or self.meaning is None:
             return Sample(key, image, grid)  # type: ignore[arg-type]
-        mask, mask_grid = read_number_volume(files.mask)
+        mask = read_mask_volume(files.mask, is_named=self.is_named)
         if image is None or grid is None or files.image is None:
-            image, grid = np.zeros((0, *mask.shape), np.uint8), mask_grid
-        else:
-            check_same_grid(grid, mask_grid, files.image, files.mask)
-        truth = self.meaning.truth(mask, files.mask)
+            image, grid = np.zeros((0, *mask.grid.shape), np.uint8), mask.grid
+        elif mask.segments:
+            mask = mask.within(grid)
+        check_same_grid(grid, mask.grid, files.image or files.mask, files.mask)
+        truth, left_out = mask.truth(self.meaning)
         if files.numbers is not None:
             numbers, number_grid = read_number_volume(files.numbers, MAX_NUMBER)
-            check_same_grid(mask_grid, number_grid, files.mask, files.numbers)
+            check_same_grid(mask.grid, number_grid, files.mask, files.numbers)
             truth = to_segmentation(to_maps(truth)[0], numbers, truth.classes)
-        return Sample(key, image, grid, truth)
+        return Sample(key, image, grid, truth, left_out)
 
 
 def matches(path: Path | str) -> bool:
@@ -106,11 +119,15 @@ def read(path: Path | str) -> Dataset:
         log.warning("%s holds masks and no images; the samples have none", root)
         files = {safe_key(stem): Files(None, mask) for stem, mask in masks.items()}
     drawn = [entry.mask for entry in files.values() if entry.mask]
-    meaning = written_meaning(root, is_above=True) or guessed(read_number_volume(mask)[0] for mask in drawn)
+    meaning, is_named = meaning_of_masks(drawn, written_meaning(root, is_above=True))
+    if not is_named and meaning.source == UNWRITTEN:
+        for file in {file for folder in (root, *{mask.parent for mask in drawn}) for file in folder.iterdir()}:
+            if NAMES.fullmatch(file.name):
+                log.warning("%s may name the classes, and is not read; write them into classes.json", file)
     if not meaning.is_instances and (root / NUMBER_FOLDER).is_dir():
         numbers = {safe_key(stem): file for stem, file in volumes_below(root / NUMBER_FOLDER).items()}
         files = {key: Files(entry.image, entry.mask, numbers.get(key)) for key, entry in files.items()}
-    return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning))
+    return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning, is_named))
 
 
 def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
@@ -158,59 +175,17 @@ def mask_path(folder: Path, key: str, source: Dataset) -> Path:
 def write_mask(folder: Path, sample: Sample, source: Dataset, *, palette: bool = False) -> Path:
     """Write the truth of a sample of `source` as a volume of class numbers, void the highest, on the grid of the image.
 
-    Volumes have no colours, whatever `palette` says.
+    A NRRD names the classes and their colours as 3D Slicer does; others have no colours, whatever `palette` says.
 
     Raises:
         OutputError: the place is not writable, or a map of classes cannot hold the truth.
         MissingExtraError: SimpleITK is not installed.
     """
     path = mask_path(folder, sample.key, source)
-    write_volume(path, mask_values(sample)[None], sample.grid)
+    values = mask_values(sample)
+    notes = notes_of_segments(truth_of(sample).classes, values, np.iinfo(values.dtype).max)
+    write_volume(path, values[None], sample.grid, notes)
     return path
-
-
-def read_number_volume(path: Path, highest: int = MAX_VALUE) -> tuple[np.ndarray, Grid]:
-    """The numbers 0..highest of a mask file, integer (*S), and its grid.
-
-    Raises:
-        FormatError: as `read_volume`; or there are several channels, fractions or other numbers.
-    """
-    values, grid = read_volume(path)
-    if len(values) > 1:
-        raise FormatError(f"{path} has {len(values)} channels, one number per voxel is needed; save the classes as one map")
-    numbers = values[0]
-    low, high = numbers.min(), numbers.max()
-    if not 0 <= low <= high <= highest:  # not so for NaN either
-        raise FormatError(f"{path} holds the numbers {low}..{high}; renumber them 0..{highest}")
-    if numbers.dtype.kind == "f":
-        whole = numbers.astype(np.int32)
-        if not (whole == numbers).all():
-            raise FormatError(f"{path} holds fractions, whole class numbers are needed; threshold probabilities first")
-        numbers = whole
-    return numbers, grid
-
-
-def check_same_grid(first: Grid, second: Grid, path: Path, other: Path) -> None:
-    """Check that two files have one shape and, where both say where they lie, that their voxels lie at the same places.
-
-    Raises:
-        FormatError: they do not.
-    """
-    if first.shape != second.shape:
-        raise FormatError(
-            f"{path} is {' x '.join(map(str, first.shape))}, {other} is {' x '.join(map(str, second.shape))} "
-            f"({len(first.shape)} and {len(second.shape)} axes, slowest first); export the mask again on the grid of the image"
-        )
-    if first.affine is None or second.affine is None:
-        return
-    corners = np.array([*np.ndindex((2,) * len(first.shape))]) * (np.array(first.shape) - 1)
-    corners = np.concatenate([corners, np.ones((len(corners), 1))], axis=1).T  # (n + 1, 2 ** n)
-    apart = float(np.abs(np.linalg.solve(first.affine, second.affine @ corners) - corners).max())
-    if not apart <= APART:
-        raise FormatError(
-            f"{path} and {other} have one shape but lie {apart:.3g} voxels apart in the world (spacing {first.spacing_mm} and "
-            f"{second.spacing_mm} mm); resample the mask onto the image, or copy the header of the image if only that is wrong"
-        )
 
 
 def volumes_below(folder: Path) -> dict[str, Path]:
@@ -230,7 +205,15 @@ def volumes_below(folder: Path) -> dict[str, Path]:
 
 
 def _has_volumes(folder: Path) -> bool:
-    return any(suffix_of(path) for path in folder.rglob("*"))
+    return any(suffix_of(path) or _is_half(path) for path in folder.rglob("*"))
+
+
+def _is_half(path: Path) -> bool:
+    """Whether a file is the header of a NIfTI or Analyze whose pixels lie in a file beside it."""
+    if path.suffix.lower() != ".hdr" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) in (b"\x5c\x01\0\0", b"\0\0\x01\x5c")  # its length, 348
 
 
 def _only_folder(root: Path, names: Sequence[str], what: str, dropped: frozenset[str]) -> dict[str, Path]:
@@ -239,6 +222,12 @@ def _only_folder(root: Path, names: Sequence[str], what: str, dropped: frozenset
     if len(filled) != 1:
         problem = f"has several folders of {what}" if filled else f"has no folder of {what} that holds volumes ({found(root)})"
         raise FormatError(f"{root} {problem}; put them into {what}/, as .nii.gz, .nrrd or .mha")
+    half = next(filter(_is_half, filled[0].rglob("*")), None)
+    if half is not None:
+        raise FormatError(
+            f"{half} is half of a pair of .hdr and .img, which is not read; save both as one file, for example with "
+            "nibabel.Nifti1Image.from_image(nibabel.load(pair)).to_filename('name.nii.gz'), and remove the pair"
+        )
     return {stem: path for stem, path in volumes_below(filled[0]).items() if safe_key(stem) not in dropped}
 
 
@@ -258,21 +247,6 @@ def _paired(images: dict[str, Path], masks: dict[str, Path]) -> dict[str, Files]
     if left:
         raise FormatError(f"{min(left)} has no image of its name ({len(left)} of {len(masks)} masks); add it or move the mask")
     return files
-
-
-def guessed(masks: Iterable[np.ndarray]) -> Meaning:
-    """What the numbers 0..65535 of these masks mean where nobody says it; the rule is in the docstring of the module."""
-    values = np.zeros(0, np.int64)
-    for mask in masks:
-        values = np.union1d(values, present(mask))
-    nonzero = values[values > 0]
-    if len(nonzero) <= 1:
-        content = {"classes": ["background", "foreground"], "values": [0, int(nonzero[0]) if len(nonzero) else 1]}
-    else:
-        highest = int(nonzero[nonzero != VOID_8_BIT].max())
-        names = [f"class_{k}" for k in range(highest + 1)]
-        content = {"classes": names, "ignore_index": VOID_8_BIT if highest < VOID_8_BIT else VOID_16_BIT}
-    return meaning_of(content, "the rule for masks without classes.json")
 
 
 def _narrow(numbers: np.ndarray) -> np.ndarray:

@@ -16,7 +16,8 @@ from uuid import uuid4
 
 import numpy as np
 
-from segwright.codecs.image_file import JPEG_SUFFIXES, MAX_8_BIT_CLASSES, TIFF_SUFFIXES, write_picture
+from segwright.codecs.image_file import JPEG_SUFFIXES, TIFF_SUFFIXES
+from segwright.codecs.image_writer import MAX_8_BIT_CLASSES, write_picture
 from segwright.codecs.volume_file import suffix_of
 from segwright.conversion import writer
 from segwright.core import VOID, Classes, Dataset, Sample
@@ -107,7 +108,7 @@ def predict(
         predictor = replace(predictor, flips=flips)
     if palette:
         _check_palette(len(predictor.classes), format)
-    jobs = _planned(places, out)
+    jobs = _planned(places, out, None if predictor.tile is None else (None,) * len(predictor.tile))
     failed: dict[Path, str] = {}
     if format is None:
         format, _ = stopped(out) or (None, None)
@@ -223,8 +224,10 @@ def _decoded(jobs: Sequence[_Job]) -> Iterator[tuple[_Job, Future[Sample]]]:
             yield job, reading.popleft()
 
 
-def _planned(images: Sequence[str | Path], out: Path) -> list[_Job]:
+def _planned(images: Sequence[str | Path], out: Path, shape: tuple[None, ...] | None) -> list[_Job]:
     """What to do, in the order of the images; files below `out` are results of an earlier run and no images.
+
+    `shape` has an entry for each spatial axis of what the model has learned from, which tells the axes of stacks without names.
 
     Raises:
         FormatError: there is no image.
@@ -232,7 +235,7 @@ def _planned(images: Sequence[str | Path], out: Path) -> list[_Job]:
     """
     jobs: dict[str, _Job] = {}
     for place in map(Path, images):
-        there = _found(place)
+        there = _found(place, shape)
         results = {job.key for job in there if place.is_dir() and job.image.resolve().is_relative_to(out.resolve())}
         if place.is_dir() and (place.resolve() == out.resolve() or len(results) == len(there)):
             raise OutputError(f"masks in {out} would lie among the images there; choose another folder with out")
@@ -249,34 +252,38 @@ def _planned(images: Sequence[str | Path], out: Path) -> list[_Job]:
     return [*jobs.values()]
 
 
-def _found(place: Path) -> list[_Job]:
+def _found(place: Path, shape: tuple[None, ...] | None) -> list[_Job]:
     """The images at a place, in name order.
 
     Raises:
         FormatError: there is no image, or two would have one key.
     """
     if suffix_of(place) and place.is_file():
-        return _jobs_of(place, {safe_key(place.name[: -len(suffix_of(place))]): place}, lambda file: volume)
+        return _jobs_of(place, {safe_key(place.name[: -len(suffix_of(place))]): place}, lambda file: volume, shape)
     if place.is_dir():
         folder = next((folder for folder in subfolders(place, IMAGE_FOLDERS) if volumes_below(folder)), place)
         volumes = {safe_key(stem): path for stem, path in volumes_below(folder).items()}
         if volumes:
-            return _jobs_of(place, volumes, lambda file: volume)
+            return _jobs_of(place, volumes, lambda file: volume, shape)
     if dicom.matches(place):
         series = dicom.read(place)
         return [_Job(key, dicom, series) for key in series.keys]
-    return _jobs_of(place, image_files(place), lambda file: tiff if file.suffix.lower() in TIFF_SUFFIXES else mask_folder)
+    files = image_files(place)
+    return _jobs_of(place, files, lambda file: tiff if file.suffix.lower() in TIFF_SUFFIXES else mask_folder, shape)
 
 
-def _jobs_of(place: Path, files: dict[str, Path], kind_of: Callable[[Path], ModuleType]) -> list[_Job]:
+def _jobs_of(
+    place: Path, files: dict[str, Path], kind_of: Callable[[Path], ModuleType], shape: tuple[None, ...] | None
+) -> list[_Job]:
     """A job for each file; those of one kind are a data set without truth."""
     kinds = {key: kind_of(file) for key, file in files.items()}
+    alone = {key: Files(file) for key, file in files.items()}
     sources = {
         kind: Dataset(
             str(place),
             Classes.of(["nothing"]),
             tuple(files),
-            kind.Reader({key: Files(file) for key, file in files.items()}, None),
+            kind.Reader(alone, None) if kind is volume else kind.Reader(alone, None, shape=shape),
             files,
         )
         for kind in {*kinds.values()}

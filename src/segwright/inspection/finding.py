@@ -15,6 +15,10 @@ MEANING = {  # the names are stable: programs may look for them
     "missing-partner": "an image without a mask, or a mask without an image",
     "size-mismatch": "image and mask differ in size",
     "affine-mismatch": "a volume and its mask lie in different places of the world",
+    "other-units": "volumes are measured in another unit than millimetres",
+    "one-slice": "volumes of a single slice",
+    "stack-without-axes": "a TIFF stack does not say which of its axes are slices and which are channels",
+    "repeated-masks": "masks with a fourth axis along which nothing changes",
     "exif-not-applied": "an image is turned by its EXIF orientation, its mask is not",
     "masks-0-255": "the masks hold 0 and 255",
     "rgb-masks": "the masks hold colours, not numbers",
@@ -23,6 +27,10 @@ MEANING = {  # the names are stable: programs may look for them
     "palette-order": "palettes number greys in another order than they are seen",
     "mixed-foregrounds": "some masks hold 0 and 1, others 0 and 255",
     "void-or-class": "255 may be a class or void",
+    "rounded-numbers": "the masks hold numbers that a slope has rounded",
+    "negative-numbers": "the masks hold a number below 0",
+    "numbers-by-file": "a number means another class from file to file, as segment names say",
+    "spellings": "one name in several spellings",
     "zero-is-void": "0 stands for pixels that nobody labelled, the classes begin with 1",
     "ignore-inside": "the number to be ignored is the number of a class",
     "off-by-one": "the classes are numbered from 1, and nothing is 0",
@@ -57,11 +65,12 @@ MEANING = {  # the names are stable: programs may look for them
 
 @dataclass(frozen=True)
 class Fix:
-    """What a dataset.toml has to say against a disease: keys to leave out, the table [masks], keys that belong together."""
+    """What a dataset.toml has to say against a disease: keys to drop, the table [masks], keys that belong together, axes."""
 
     drop: tuple[str, ...] = ()
     masks: dict[str, Any] | None = None
     groups: tuple[tuple[str, ...], ...] = ()
+    axes: str | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import tomlkit
-from tomlkit.items import Array
+from tomlkit.items import Array, Item
 
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import SegwrightError, UsageError
@@ -69,7 +69,8 @@ def write_config(report: InspectionReport) -> Written:
 def remedied(before: bytes | None, findings: Sequence[Finding]) -> tuple[bytes, list[str]]:
     """A dataset.toml with the remedies of findings added to what was there, and one sentence on each change."""
     document = tomlkit.parse(before.decode("utf-8-sig")) if before is not None else _new()
-    changes = [*_drop(document, findings), *_group(document, findings), *_masks(document, findings)]
+    steps = (_axes, _drop, _group, _masks)
+    changes = [change for step in steps for change in step(document, findings)]
     return tomlkit.dumps(document).encode(), changes
 
 
@@ -141,14 +142,26 @@ def _new() -> tomlkit.TOMLDocument:
 def _list(document: tomlkit.TOMLDocument, name: str) -> Array:
     """The list under a key, made where it is not there yet, and ready for lines of its own."""
     if name not in document:
-        array = tomlkit.array().multiline(True)
-        if "masks" in document:  # a table ends where the next begins: lists come before it
-            rest = document.pop("masks")
-            document.add(name, array)
-            document.add("masks", rest)
-        else:
-            document.add(name, array)
+        _add(document, name, tomlkit.array().multiline(True))
     return cast(Array, document[name])
+
+
+def _add(document: tomlkit.TOMLDocument, name: str, value: Item) -> None:
+    """Add a key before the table: that ends where the next begins."""
+    rest = document.pop("masks") if "masks" in document else None
+    document.add(name, value)
+    if rest is not None:
+        document.add("masks", rest)
+
+
+def _axes(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list[str]:
+    """The first finding about axes names them, where nobody has."""
+    finding = next((finding for finding in findings if finding.fix is not None and finding.fix.axes is not None), None)
+    if finding is None or finding.fix is None or "axes" in document:
+        return []
+    names = tomlkit.string(str(finding.fix.axes)).comment(finding.name)
+    _add(document, "axes", names)
+    return [f"axes: {finding.fix.axes} for {finding.name}"]
 
 
 def _drop(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list[str]:

@@ -4,10 +4,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from segwright.codecs.image_file import TIFF_SUFFIXES
+from segwright.codecs.tiff_image import told_axes
 from segwright.inspection.finding import Finding, Fix, listed, plural, some
 from segwright.inspection.sample_scan import Failure, SampleScan, fits
 
 ORDERS = 100.0  # times between the largest values of two images, two orders of magnitude: no fixed scale serves both
+ASKS = ("write axes =", "write them as axes =")  # what the reader of stacks says that cannot tell slices from channels
 APART, OTHER_SIZE = "voxels apart in the world", "export the mask again"  # what formats say of volumes and their masks
 BETTER = 1.3  # times stronger edges in the picture under the borders of a turned mask; by chance it is within 1.1
 
@@ -16,8 +19,13 @@ def about_failures(failures: Sequence[Failure]) -> list[Finding]:
     """Samples that cannot be read, and volumes whose mask lies elsewhere."""
     apart = [failure for failure in failures if APART in failure.message]
     sizes = [failure for failure in failures if OTHER_SIZE in failure.message and failure not in apart]
-    rest = [failure for failure in failures if failure not in apart and failure not in sizes]
+    asked = [failure for failure in failures if any(one in failure.message for one in ASKS)]
+    rest = [failure for failure in failures if failure not in apart and failure not in sizes and failure not in asked]
     findings = []
+    if asked:
+        keys = tuple(failure.key for failure in asked)
+        evidence = f"{plural(len(keys), 'sample')} cannot be read ({some(keys)}): {asked[0].message}"
+        findings.append(Finding("stack-without-axes", "error", evidence, "Follow the message.", {"samples": len(keys)}, keys))
     for name, group, what, remedy in (
         ("unreadable", rest, "cannot be read", "Copy or export these files again"),
         ("affine-mismatch", apart, "have a mask that lies elsewhere", "Export these masks again on the grid of their images"),
@@ -77,6 +85,23 @@ def about_sizes(looks: Sequence[SampleScan], images: Mapping[str, Path | None]) 
             )
         )
     return findings
+
+
+def about_stacks(looks: Sequence[SampleScan], images: Mapping[str, Path | None]) -> list[Finding]:
+    """Stacks whose axes have no names, and which are read as volumes because their masks are such."""
+    told = {
+        look.key: names
+        for look in looks
+        if len(look.shape) == 3 and (image := images.get(look.key)) is not None and image.suffix.lower() in TIFF_SUFFIXES
+        if (names := told_axes(image, look.shape)) is not None
+    }
+    if not told:
+        return []
+    keys, names = tuple(told), Counter(told.values()).most_common(1)[0][0]
+    evidence = f"{plural(len(keys), 'image')} are stacks whose axes have no names ({some(keys)}): they are read as {names}, as"
+    evidence += " their masks are volumes."
+    remedy = f'Say axes = "{names}" in dataset.toml: then images without masks are read so, too.'
+    return [Finding("stack-without-axes", "note", evidence, remedy, {"images": len(keys)}, keys, Fix(axes=names))]
 
 
 def about_values(looks: Sequence[SampleScan]) -> list[Finding]:

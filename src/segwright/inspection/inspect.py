@@ -16,7 +16,7 @@ from segwright.inspection.checks import about_images, about_masks
 from segwright.inspection.class_counts import about_classes
 from segwright.inspection.duplicates import about_likeness
 from segwright.inspection.finding import Finding, Fix
-from segwright.inspection.image_files import about_failures, about_sizes, about_values
+from segwright.inspection.image_files import about_failures, about_sizes, about_stacks, about_values
 from segwright.inspection.label_values import about_numbers
 from segwright.inspection.lenient_loader import LenientData, open_leniently
 from segwright.inspection.patient_groups import about_subjects, name_groups
@@ -152,7 +152,7 @@ def _diagnose(
         opened.known.groups if opened.known else (),
         [[look.key for look in clip] for clip in clips],
     )
-    findings = [*about_failures(failures), *about_sizes(looks, images), *numbers]
+    findings = [*about_failures(failures), *about_sizes(looks, images), *about_stacks(fitting, images), *numbers]
     if opened.classes is not None and not _is_renumbered(numbers):
         findings += about_classes(looks, opened.classes, opened.named, is_split=opened.is_split)
     checks: list[Callable[[list[SampleScan], Together], list[Finding]]] = [about_likeness, about_tiles, about_subjects]
@@ -207,5 +207,5 @@ def _finding_json(finding: Finding) -> dict[str, Any]:
         "remedy": finding.remedy,
         "numbers": finding.numbers,
         "keys": list(finding.keys),
-        "fix": {"drop": list(fix.drop), "masks": fix.masks, "groups": [list(group) for group in fix.groups]},
+        "fix": {"drop": list(fix.drop), "masks": fix.masks, "groups": [list(group) for group in fix.groups], "axes": fix.axes},
     }

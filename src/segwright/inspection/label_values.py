@@ -118,6 +118,8 @@ def about_numbers(looks: Sequence[SampleScan], named: Mapping[str, Any] | None) 
 def _unnamed(found: dict[int, Number]) -> list[Finding]:
     """Diseases of numbers that nobody named."""
     values = [*found]
+    if values[0] < 0:
+        return [_negative(found)]
     if values == [0, VOID_8_BIT] or values == [VOID_8_BIT]:
         masks = {"classes": ["background", "foreground"], "values": [0, VOID_8_BIT]}
         remedy = "Nothing has to be done: 255 is read as the class foreground. Name the classes in dataset.toml if you like."
@@ -164,6 +166,16 @@ def _unnamed(found: dict[int, Number]) -> list[Finding]:
         remedy = "If nobody labelled these pixels, say in dataset.toml that 0 is to be ignored."
         return [_found("zero-is-void", "warning", evidence, remedy, found, [0], masks)]
     return []
+
+
+def _negative(found: dict[int, Number]) -> Finding:
+    """A number below 0, which can be no class."""
+    low, *rest = found
+    classes = [value for value in rest if value != VOID_8_BIT]
+    masks = {"classes": [f"class_{value}" for value in classes], "values": classes, "ignore_index": low}
+    evidence = f"{_shares(found, [low])}, which can be no class and are taken for void."
+    remedy = f"Say in dataset.toml that {low} is to be ignored, or that it is something else by drawing it anew."
+    return _found("negative-numbers", "warning", evidence, remedy, found, [low], masks)
 
 
 def _is_seam(found: dict[int, Number], classes: list[int]) -> bool:

@@ -1,23 +1,26 @@
 """A path to the samples that lie there, in parts, with whatever keeps others from opening it as findings."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from segwright.codecs.volume_file import suffix_of
 from segwright.core import Classes, Dataset
 from segwright.core.errors import FormatError, SegwrightError
 from segwright.data.splits import cut
-from segwright.formats import dataset_file, label_encoding, mask_folder, open_dataset, readers
+from segwright.formats import dataset_file, label_encoding, mask_folder, open_dataset, readers, volume
 from segwright.formats.guessed_meaning import guess_meaning, shown_values
 from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, split_of
 from segwright.formats.mask_file import read_mask_file
 from segwright.formats.pairing import Files
+from segwright.formats.volume_masks import meaning_of_masks, read_number_volume
 from segwright.inspection import split_leakage
 from segwright.inspection.finding import Finding, Fix, plural, some
 from segwright.inspection.sample_scan import Item
 from segwright.inspection.unpaired_files import MaskFiles, scan
+from segwright.inspection.volume_files import about_volumes
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,7 @@ def open_leniently(path: Path | str, format: str | None = None) -> LenientData:
     scans = _scans(Path(path), format, drop) if root is not None else {}
     if dataset is None and not scans and not _is_recognised(path, format):
         raise refusal or FormatError(f"{path} cannot be opened")
-    findings = [*_missing(scans), *([_refused(refusal)] if refusal else [])]
+    findings = [*_missing(scans), *([_refused(refusal)] if refusal else []), *about_volumes(_pairs(scans))]
     if dataset is None and any(finding.name == "missing-partner" for finding in findings):
         findings = [finding for finding in findings if finding.name != "cannot-open"]
     classes, items = _items(dataset, scans)
@@ -95,23 +98,28 @@ def named_classes(root: Path) -> dict[str, Any] | None:
 
 def _scans(path: Path, format: str | None, drop: frozenset[str]) -> dict[str, MaskFiles]:
     """The image and mask files of each part, by the beginning of its keys; empty for any other format."""
-    if format not in (None, "mask_folder") or not path.is_dir():
+    if format not in (None, "mask_folder", "volume") or not path.is_dir():
         return {}
     if mask_folder.matches(path):
-        special = [name for name, module in readers().items() if name != "mask_folder" and module.matches(path)]
-        found = None if special and format is None else scan(path, drop)
+        found = _scan(path, format, drop)
         return {"": found} if found else {}
     scans = {}
     for entry in sorted(path.iterdir(), key=lambda entry: (entry.name.lower() not in TRAIN_NAMES, entry.name)):
         if entry.is_dir() and entry.name.lower() in TRAIN_NAMES + VAL_NAMES and mask_folder.matches(entry):
             prefix = f"{entry.name}__"
-            special = [name for name, module in readers().items() if name != "mask_folder" and module.matches(entry)]
-            below = {key.removeprefix(prefix) for key in drop if key.startswith(prefix)}
-            found = None if special and format is None else scan(entry, below)
+            found = _scan(entry, format, {key.removeprefix(prefix) for key in drop if key.startswith(prefix)})
             if found is None:
                 return {}
             scans[prefix] = found
     return scans
+
+
+def _scan(path: Path, format: str | None, drop: Collection[str]) -> MaskFiles | None:
+    """The image and mask files of one part, None if another format reads it."""
+    special = {name for name, module in readers().items() if name != "mask_folder" and module.matches(path)}
+    if format is None and special - {"volume"}:
+        return None
+    return scan(path, drop, are_volumes=(format or min(special, default="")) == "volume")
 
 
 def _is_recognised(path: Path | str, format: str | None) -> bool:
@@ -150,15 +158,22 @@ def _refused(error: SegwrightError) -> Finding:
 
 def _items(dataset: Dataset | None, scans: dict[str, MaskFiles]) -> tuple[Classes | None, list[Item]]:
     """The classes, where they are known, and the samples, their files known where they are pairs of image and mask."""
-    pairs = {prefix + key: pair for prefix, files in scans.items() for key, pair in files.pairs.items()}
+    pairs = _pairs(scans)
     if dataset is not None:
         return dataset.classes, [
             Item(key, "", partial(dataset.load, key), *(pairs.get(key) or (dataset.image_files.get(key), None)))
             for key in dataset.keys
         ]
     meaning = _meaning(scans)
-    reader = mask_folder.Reader({key: Files(*pair) for key, pair in pairs.items()}, meaning)
+    files = {key: Files(*pair) for key, pair in pairs.items()}
+    are_volumes = any(map(suffix_of, (mask for _, mask in pairs.values())))
+    reader = volume.Reader(files, meaning) if are_volumes else mask_folder.Reader(files, meaning)
     return meaning.classes if meaning else None, [Item(key, "", partial(reader, key), *pair) for key, pair in pairs.items()]
+
+
+def _pairs(scans: dict[str, MaskFiles]) -> dict[str, tuple[Path, Path]]:
+    """Image and mask of each key over all parts."""
+    return {prefix + key: pair for prefix, files in scans.items() for key, pair in files.pairs.items()}
 
 
 def _meaning(scans: dict[str, MaskFiles]) -> label_encoding.Meaning | None:
@@ -177,15 +192,18 @@ def _meaning(scans: dict[str, MaskFiles]) -> label_encoding.Meaning | None:
             return meaning
     except FormatError:
         return None
+    are_volumes = any(suffix_of(mask) for _, mask in pairs)
     readable = []
     for _, mask in pairs:
         try:
-            shown_values(read_mask_file(mask))
+            read_number_volume(mask) if are_volumes else shown_values(read_mask_file(mask))
             readable.append(mask)
         except FormatError:
             continue
+    if not readable:
+        return None
     try:
-        return guess_meaning(readable) if readable else None
+        return meaning_of_masks(readable, None)[0] if are_volumes else guess_meaning(readable)
     except FormatError:  # the numbers may mean two things, as a finding says
         return None
 

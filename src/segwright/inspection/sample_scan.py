@@ -5,7 +5,7 @@ Axes: C channels, K classes, N numbers or colours in a mask, *S spatial axes, (H
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -14,13 +14,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from segwright.codecs.image_file import (
-    EXIF_ORIENTATION,
-    fit_mask,
-    read_image,
-    read_mask,
-    upright,
-)
+from segwright.codecs.image_file import fit_mask, read_image, read_mask
+from segwright.codecs.stored_image import EXIF_ORIENTATION, upright
+from segwright.codecs.volume_file import read_volume, suffix_of
 from segwright.core import VOID, Sample
 from segwright.core.errors import FormatError, SegwrightError
 from segwright.data import fingerprint
@@ -28,6 +24,7 @@ from segwright.formats.guessed_meaning import shown_values
 from segwright.formats.label_encoding import colors_without_meaning
 from segwright.formats.mask_file import MaskFile, read_mask_file
 from segwright.formats.smoothed_values import count_values, without_noise
+from segwright.formats.volume_masks import MAX_NUMBER, read_mask_volume
 
 THUMB = 32  # pixels: from it come the 8 x 8 lowest frequencies of the hash
 STEP_VALUES = 20_000  # of a scan are enough to meet two neighbouring grey values
@@ -51,10 +48,11 @@ class MaskLook:
     """What a mask file holds: `values` int64 (N,), or `colors` uint8 (N, 3) of a picture, and how many pixels have each.
 
     `edges` counts the pixels beside one of another number, a quarter of what lies on borders where regions are large; `inside`
-    those in the middle of nine alike, `between` those beside a lower and a higher number. `palette` uint8 (N, 3) has the
-    colours that a palette gives the numbers. A file `is_black_and_white` that holds these alone, as 0 and 255; its palette
-    `is_reordered` that gives numbers another order than their greys have. Where they have that order, `indices` are those of
-    the values, which are greys.
+    those in the middle of nine alike, `between` those beside a lower and a higher number. `itemsize` is that of images; numbers
+    of volumes are classes in whatever type they are stored, and count as 1. `palette` uint8 (N, 3) has the colours that a
+    palette gives the numbers. A file `is_black_and_white` that holds these alone, as 0 and 255; its palette `is_reordered` that
+    gives numbers another order than their greys have. Where they have that order, `indices` are those of the values, which are
+    greys.
     """
 
     shape: tuple[int, ...]
@@ -156,6 +154,8 @@ def _load(item: Item) -> tuple[Sample, str]:
     except FormatError as error:
         if item.image is None or item.mask is None:
             raise
+        if suffix_of(item.image):
+            return Sample(item.key, *read_volume(item.image)), str(error)
         return Sample.of(item.key, read_image(item.image)), str(error)
 
 
@@ -237,26 +237,25 @@ def _digest(array: np.ndarray) -> bytes:
     return blake2b(np.ascontiguousarray(array).data, digest_size=16, key=f"{array.shape}{array.dtype}".encode()[:64]).digest()
 
 
-def _mask(path: Path) -> tuple[MaskLook, bytes]:
+def _mask(path: Path) -> tuple[MaskLook | None, bytes]:
+    """What a mask file holds, None where names of segments say what its numbers mean."""
+    if suffix_of(path):
+        volume = read_mask_volume(path)
+        if volume.segments:
+            return None, b""
+        mask = volume.numbers(MAX_NUMBER)
+        return replace(_number_mask(mask), itemsize=1), _digest(mask)  # classes in any type
     file = read_mask_file(path)
     if file.is_picture:
         return _color_mask(file)
     mask = shown_values(file)
-    found = count_values(mask)
     palette, indices = None, None
     if file.greys is None:
         palette = None if file.palette is None else file.palette[file.used]
     elif (np.diff(file.greys[file.used]) > 0).all():
         indices = file.used
-    look = MaskLook(
-        shape=mask.shape,
-        values=found.values,
-        counts=found.counts,
-        edges=_edges(mask, found.values),
-        colors=None,
-        itemsize=mask.dtype.itemsize,
-        inside=found.inside,
-        between=found.between,
+    look = replace(
+        _number_mask(mask),
         palette=palette,
         is_lossy=file.is_lossy,
         is_black_and_white=file.is_white is not None,
@@ -264,6 +263,15 @@ def _mask(path: Path) -> tuple[MaskLook, bytes]:
         is_reordered=file.greys is not None and bool((np.diff(file.greys[: max(int(file.used[-1]), 1) + 1]) < 0).any()),
     )
     return look, _digest(mask)
+
+
+def _number_mask(mask: np.ndarray) -> MaskLook:
+    """What numbers (*S) tell."""
+    found = count_values(mask)
+    edges = _edges(mask, found.values)
+    return MaskLook(
+        mask.shape, found.values, found.counts, edges, None, mask.dtype.itemsize, inside=found.inside, between=found.between
+    )
 
 
 def _edges(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -339,4 +347,8 @@ def fits(look: SampleScan, image: Path | None) -> bool:
     """Whether the mask has the size of its image, or has it after the turn that the image's EXIF asks for."""
     if look.mask is None or look.mask.shape == look.shape:
         return True
-    return image is not None and fit_mask(np.empty(look.mask.shape, np.bool_), look.shape, image) is not None
+    return (
+        image is not None
+        and not suffix_of(image)
+        and fit_mask(np.empty(look.mask.shape, np.bool_), look.shape, image) is not None
+    )

@@ -4,8 +4,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from segwright.core.errors import FormatError
 from segwright.formats.image_index import MASK_FOLDERS, images_below, safe_key
 from segwright.formats.pairing import IMAGE_FOLDERS, partners_of, subfolders
+from segwright.formats.volume import volumes_below
 
 
 @dataclass(frozen=True)
@@ -17,17 +19,16 @@ class MaskFiles:
     without_image: dict[str, Path]
 
 
-def scan(root: Path, drop: Collection[str] = ()) -> MaskFiles | None:
-    """The files below a folder, paired as `formats.pairing` does, but for the keys to drop.
+def scan(root: Path, drop: Collection[str] = (), *, are_volumes: bool = False) -> MaskFiles | None:
+    """The files below a folder, images or volumes, paired as `formats.pairing` does, but for the keys to drop.
 
     None unless one folder has the images and one the masks, and each name is there once.
     """
-    folders = [
-        [folder for folder in subfolders(root, names) if images_below(folder)] for names in (IMAGE_FOLDERS, MASK_FOLDERS)
-    ]
+    below = _volumes if are_volumes else images_below
+    folders = [[folder for folder in subfolders(root, names) if below(folder)] for names in (IMAGE_FOLDERS, MASK_FOLDERS)]
     if [len(found) for found in folders] != [1, 1]:
         return None
-    listings = [images_below(found[0]) for found in folders]
+    listings = [below(found[0]) for found in folders]
     images, masks = (dict(listing) for listing in listings)
     if len(images) < len(listings[0]) or len(masks) < len(listings[1]) or len({*map(safe_key, images)}) < len(images):
         return None
@@ -38,3 +39,10 @@ def scan(root: Path, drop: Collection[str] = ()) -> MaskFiles | None:
         {key: image for stem, image in images.items() if stem not in partners and (key := safe_key(stem)) not in drop},
         {key: mask for stem, mask in masks.items() if stem not in used and (key := safe_key(stem)) not in drop},
     )
+
+
+def _volumes(folder: Path) -> list[tuple[str, Path]]:
+    try:
+        return [*volumes_below(folder).items()]
+    except FormatError:  # two files of one name, which the reader tells
+        return []
