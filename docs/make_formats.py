@@ -16,7 +16,7 @@ from segwright.codecs.tag_table import markdown
 from segwright.conversion import convert, writers
 from segwright.core import Classes, Sample, Segmentation
 from segwright.core.errors import SegwrightError
-from segwright.formats import readers
+from segwright.formats import drawn_shapes, readers
 from segwright.inspection.finding import MEANING
 
 OUT = Path(__file__).with_name("formats.md")
@@ -99,7 +99,8 @@ def matrix(kind: str, place: Path) -> list[str]:
 
 def page(place: Path) -> str:
     """The whole page."""
-    parts = [OPENING]
+    shapes = (drawn_shapes.__doc__ or "").rpartition("\n\nAxes")[0]
+    parts = [OPENING, shapes, FORMATS]
     for name, module in readers().items():
         lines = (module.__doc__ or "").strip().splitlines()
         parts.append(
@@ -142,6 +143,10 @@ without `--force`. `segwright inspect DATA` names what is wrong with a data set.
 * Formats of objects (COCO, YOLO, labelme, ...) leave the pixels around objects to nothing; formats of class maps name them.
 * Keys of samples are the paths of their images without suffix, `/` written as `__`; they begin with the part, as in `train__`.
 
+## Drawn shapes
+"""
+
+FORMATS = """
 ## Formats
 
 | format | written | layout | cannot hold |

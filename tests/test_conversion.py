@@ -1,5 +1,6 @@
 """Conversion, with formats that lie in this file as well as real ones."""
 
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from segwright.conversion import Change, compare_samples, convert, writers
 from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError, UnknownNameError
-from segwright.formats import dataset_file, mask_folder, open_dataset, synthetic, volume
+from segwright.formats import coco, dataset_file, mask_folder, open_dataset, synthetic, volume
 
 TWO = Classes.of(["road", "car"], is_thing=[False, True])
 ROW = np.array([[True, True, False, False]])
@@ -128,6 +129,17 @@ def test_differences_that_are_not_in_the_masks():
     }
 
 
+def test_what_became_no_segment_is_lost():
+    before = replace(sample([[[1, 1, 0, 0]]], [1], [1]), left_out={"outside the image": 2, "without a pixel": 1})
+    change = compare_samples(before, sample([[[1, 1, 0, 0]]], [1], [1]))
+    assert change.iou == 0.25 and change.reasons == ("annotations became no segment",)
+    assert change.left_out == {"outside the image": 2, "without a pixel": 1}
+    tagged = compare_samples(replace(before, left_out={"about the image as a whole": 2}), before)
+    assert (tagged.iou, tagged.reasons, tagged.notes) == (1, (), ("tags, captions and the like are not kept",))
+    nothing = replace(sample([[[0, 0, 0, 0]]], [], []), left_out={"outside the image": 2})
+    assert compare_samples(nothing, sample([[[0, 0, 0, 0]]], [], [])).iou == 0
+
+
 def test_samples_without_truth():
     bare = Sample.of("a", np.zeros((1, 1, 4), np.uint8))
     assert compare_samples(bare, bare).iou == 1 and compare_samples(bare, sample([[[1, 1, 0, 0]]], [1], [1])).iou == 0
@@ -166,6 +178,23 @@ def test_a_data_set_is_converted_and_checked(tmp_path):
     assert [change.key for change in changes] == list(open_dataset("synthetic:streets?count=3").keys)
     assert report.count == 3 and report.iou == pytest.approx(np.mean([change.iou for change in changes]))
     assert len(open_dataset(tmp_path / "new")) == 3
+
+
+def test_vanished_annotations_are_counted(tmp_path):
+    coco.write(tmp_path / "data", synthetic.cells(3, shape=(16, 16)))
+    path = tmp_path / "data/annotations/instances.json"
+    content = json.loads(path.read_text())
+    kept = len(content["annotations"])
+    shape = {"id": 999, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": [[40, 2, 50, 2, 50, 9]]}
+    content["annotations"] += [shape, shape | {"image_id": 2, "segmentation": []}]
+    path.write_text(json.dumps(content))
+    changes = []
+    report = convert(tmp_path / "data", tmp_path / "new", "labelme", on_change=changes.append)
+    assert report.left_out == {"outside the image": 1, "given as a box without a mask": 1}
+    assert (report.lossless, report.reasons, report.loses) == (1, {"annotations became no segment": 2}, "")
+    assert [change.left_out for change in changes] == [{"outside the image": 1}, {"given as a box without a mask": 1}, {}]
+    counts = [len(truth) for truth in (item.truth for item in open_dataset(tmp_path / "new"))]
+    assert sum(counts) == kept and changes[0].iou == pytest.approx(counts[0] / (counts[0] + 1))
 
 
 def test_a_dataset_toml_is_obeyed_and_its_groups_are_kept(tmp_path):

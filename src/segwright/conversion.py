@@ -3,9 +3,10 @@
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zlib import crc32
 
@@ -17,12 +18,15 @@ from segwright.core.atomic_files import remove, replace_file
 from segwright.core.errors import FormatError, OutputError, UnknownNameError
 from segwright.core.lookup import did_you_mean
 from segwright.formats import dataset_file, open_dataset, readers
+from segwright.formats.drawn_shapes import ABOUT_IMAGE, lost
 from segwright.formats.resume_journal import UNFINISHED
 
 OnSample = Callable[[str, int, int], None]
 
 UNCHECKED = ".segwright-unchecked"  # a file in a data set that is written, until all of it was read back
 SAME_PLACE = 1e-3  # of a pixel: float32, which NIfTI stores, is 100 times finer; people and networks are coarser
+LEFT_OUT = "annotations became no segment"
+ABOUT_IMAGES = "tags, captions and the like are not kept"
 TALLIED = 1 << 22  # pairs of segments counted in a table of 32 MB; more are sorted instead
 
 
@@ -33,19 +37,22 @@ class Change:
     Segments are matched one to one, within their class, objects with objects; void counts as a segment, and what is not an
     object (stuff, crowds) is one segment per class. `iou` is the sum of the IoU of the pairs over the larger number of
     segments. `notes` tells of differences that are not in the pixels: object numbers, scores, pixel sizes, the image.
+    `left_out` counts the annotations of the source that no segment came of, by the reason: each of an object is a segment lost.
     """
 
     key: str
     iou: float
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ConversionReport:
     """What became of a data set: the number of samples, those that came back as they were, and the mean IoU of all.
 
-    `reasons` counts the samples by what differs, `loses` is what the format cannot hold.
+    `reasons` counts the samples by what differs, `loses` is what the format cannot hold, and `left_out` counts the annotations
+    of the source that no segment came of.
     """
 
     source: str
@@ -57,6 +64,7 @@ class ConversionReport:
     reasons: dict[str, int]
     notes: dict[str, int]
     loses: str
+    left_out: dict[str, int]
 
 
 def convert(
@@ -134,8 +142,9 @@ def compare_samples(before: Sample, after: Sample) -> Change:
         return Change(before.key, float(is_same), tuple(reasons), tuple(notes))
     if before.truth.shape != after.truth.shape:
         raise FormatError(f"sample {before.key!r} is {before.truth.shape}, and came back as {after.truth.shape}")
-    iou, reasons, more = _compare(before.truth, after.truth)
-    return Change(before.key, iou, tuple(reasons), tuple(notes + more))
+    iou, reasons, more = _compare(before.truth, after.truth, lost(before.left_out))
+    notes += [ABOUT_IMAGES] if ABOUT_IMAGE in before.left_out else []
+    return Change(before.key, iou, tuple(reasons), tuple(notes + more), before.left_out)
 
 
 def _check(
@@ -155,41 +164,53 @@ def _check(
             f"this is a mistake of the format {to}: please report it"
         )
     lossless, total = 0, 0.0
-    reasons: dict[str, int] = {}
-    notes: dict[str, int] = {}
+    reasons: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
     for done, (key, key_back) in enumerate(zip(data.keys, keys_back, strict=True)):
         tell("check", done, len(data))
         change = compare_samples(data.load(key), back.load(key_back))
         on_change(change)
         total += change.iou
         lossless += change.iou == 1 and not change.reasons
-        for text in change.reasons:
-            reasons[text] = reasons.get(text, 0) + 1
-        for text in change.notes:
-            notes[text] = notes.get(text, 0) + 1
+        reasons.update(change.reasons)
+        notes.update(change.notes)
+        left_out.update(change.left_out)
+    is_of_format = bool({*reasons} - {LEFT_OUT})
     return ConversionReport(
-        data.source, back.source, to, len(data), lossless, total / max(len(data), 1), reasons, notes, loses if reasons else ""
+        data.source,
+        back.source,
+        to,
+        len(data),
+        lossless,
+        total / max(len(data), 1),
+        dict(reasons),
+        dict(notes),
+        loses if is_of_format else "",
+        dict(left_out),
     )
 
 
-def _compare(before: Segmentation, after: Segmentation) -> tuple[float, list[str], list[str]]:
-    """IoU, reasons and notes; see Change."""
+def _compare(before: Segmentation, after: Segmentation, num_lost: int) -> tuple[float, list[str], list[str]]:
+    """IoU, reasons and notes, where so many annotations of objects became no segment; see Change."""
     number_of = {name: k for k, name in enumerate(dict.fromkeys((*before.classes.names, *after.classes.names)))}
     first, second = _groups(before, number_of), _groups(after, number_of)
     pairs = _matches(first, second)
-    count = max(len(first.areas), len(second.areas))
+    count = max(len(first.areas), len(second.areas)) + num_lost
     total = sum(iou for *_, iou in pairs)
-    lost, new, changed = len(first.areas) - len(pairs), len(second.areas) - len(pairs), sum(iou < 1 for *_, iou in pairs)
+    less, new = len(first.areas) - len(pairs), len(second.areas) - len(pairs)
+    changed = sum(iou < 1 for *_, iou in pairs)
     gone = {*first.kinds} - {first.kinds[i] for i, *_ in pairs}
     came = {*second.kinds} - {second.kinds[j] for _, j, _ in pairs}
     reasons = [
         *(["objects became the region of their class"] if any((k, False) in came for k, is_one in gone if is_one) else []),
         *(["a region became an object"] if any((k, True) in came for k, is_one in gone if not is_one) else []),
-        *(["segments are gone"] if lost else []),
+        *(["segments are gone"] if less else []),
         *(["segments are new"] if new else []),
         *(["segments have other pixels"] if changed else []),
         *(["void is not the same"] if not np.array_equal(before.planes[0] == VOID, after.planes[0] == VOID) else []),
         *(["pixels of several objects keep one of them"] if _depth(before) > _depth(after) else []),
+        *([LEFT_OUT] if num_lost else []),
     ]
     notes = []
     if {*before.classes.names} != {*after.classes.names}:

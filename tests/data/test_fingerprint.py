@@ -43,6 +43,19 @@ def test_by_hand():
     assert not found.has_instances
 
 
+def test_annotations_that_became_no_segment_are_told_once(caplog):
+    one = semantic("a", np.zeros((1, 2, 2), np.uint8), np.zeros((2, 2), int))
+    two = [
+        replace(one, left_out={"outside the image": 2, "without a label": 1}),
+        replace(one, key="b", left_out={"without a label": 4}),
+    ]
+    fingerprint(dataset(two))
+    assert [record.message for record in caplog.records] == [
+        "memory: annotations of the 2 samples looked at that became no segment: 5 without a label, 2 outside the image; "
+        "segwright inspect tells where"
+    ]
+
+
 def test_sizes_channels_and_shift_of_several_images():
     samples = [
         semantic("dark", np.full((1, 4, 4), 10, np.uint8) + np.eye(4, dtype=np.uint8), np.zeros((4, 4), int)),

@@ -230,6 +230,17 @@ def test_without_a_word_on_metrics_overlaps_leave_out_what_they_forbid():
         measure(data, data, metrics=["PQ"])
 
 
+def test_annotations_that_became_no_segment_are_told(classes, truths):
+    def less(data, **left_out):
+        return replace(data, load=lambda key: replace(data.load(key), left_out=left_out))
+
+    notes = measure(less(truths, unseen=3), less(truths, odd=1), metrics=["mIoU"]).notes
+    assert notes[0].startswith("Predictions are left out, as they are unseen (6 images: 's0'")
+    assert notes[1].startswith("Annotations of the truth are left out, as they are odd (6 images: 's0'")
+    own = evaluate(lambda sample: sample.truth, less(truths, odd=1), metrics=["mIoU"]).notes
+    assert own[0].startswith("Annotations of the truth are left out, as they are odd (6 images")
+
+
 def test_remarks_on_images_become_notes(classes, truths):
     unmasked = replace(truths, load=lambda key: replace(truths.load(key), truth=None))
     notes = measure(unmasked, truths, metrics=["mIoU", "HD95"]).notes

@@ -232,7 +232,6 @@ def test_a_stopped_writer_goes_on(tmp_path):
         ({"size": [3], "counts": "<"}, {}, "at least 2 items"),
         ({"counts": "<"}, {}, "size: Field required"),
         ("polygon", {}, r"annotations\[0\].segmentation"),
-        ([[0, 0, 1, 1, 0, 1]], {"category_id": 4}, r"annotations\[0\]: there is no category 4"),
         ([[0, 0, 1, 1, 0, 1]], {"instance_id": -3}, "the number -3"),
         ([[0, 0, 1, 1, 0, 1]], {"height": 10**9, "width": 10**9}, r"images\[0\]: an image of 1000000000 x"),
         ([[0, 0, 1, 1, 0, 1]], {"height": 0}, r"images\[0\]: an image of 0 x 4"),
@@ -242,6 +241,34 @@ def test_damaged_annotations_are_refused(tmp_path, segmentation, more, message):
     data = save_json(tmp_path / "a.json", segmentation, **more)
     with pytest.raises(FormatError, match=f"a.json.*{message}"):
         data[0]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "more", "reason"),
+    [
+        ([[0, 0, 1, 1, 0, 1]], {"category_id": 4}, "of the category 4, which is not listed"),
+        ([[0, 0, 3, 3]], {}, "with fewer than three corners"),
+        ([[1.0, 2.0]], {}, "with fewer than three corners"),
+        ([[]], {}, "with fewer than three corners"),
+        ([0, 0, 3, 3], {}, "with fewer than three corners"),
+        ([[9, 1, 12, 1, 12, 2]], {}, "outside the image"),
+        ([[-5, 1, -2, 1, -2, 2]], {}, "outside the image"),
+        ([[0.6, 0.6, 0.8, 0.6, 0.8, 2]], {}, "without a pixel"),
+        ({"size": [3, 4], "counts": [12]}, {}, "without a pixel"),
+    ],
+)
+def test_what_becomes_no_segment_is_counted(tmp_path, segmentation, more, reason):
+    sample = save_json(tmp_path / "a.json", segmentation, **more)[0]
+    assert len(sample.truth) == 0 and sample.left_out == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [[0, 0, 2, 0, 2, 1, 0, 1], [["0", "0", "2", "0", "2", "1", "0", "1"]], [[0, 0, 2, 0, 2, 1, 0, 1], [2, 2, 3, 3]]],
+)
+def test_polygons_as_they_are_handed_around(tmp_path, segmentation):
+    sample = save_json(tmp_path / "a.json", segmentation, iscrowd=None)[0]
+    assert sample.truth.planes.tolist() == [[[1, 1, 0, 0], [0] * 4, [0] * 4]] and not sample.left_out
 
 
 def test_an_image_that_is_missing_or_of_another_size(tmp_path):

@@ -143,12 +143,38 @@ def test_boxes_without_masks_are_counted(tmp_path, caplog):
     boxes = [annotation(0, segmentation=[]), annotation(0, segmentation=None), {"image_id": 0, "category_id": 3}]
     save_json(tmp_path / "instances.json", annotations=[annotation(0), *boxes, annotation(77)])
     with caplog.at_level(logging.WARNING):
-        assert len(coco.read(tmp_path)[0].truth) == 1
-    assert "3 of 5 annotations have no 'segmentation' and are left out" in caplog.text
+        sample = coco.read(tmp_path)[0]
+    assert len(sample.truth) == 1 and sample.left_out == {"given as a box without a mask": 3}
     assert "1 of 5 annotations are of images not listed there" in caplog.text
     save_json(tmp_path / "instances.json", annotations=boxes)
     with pytest.raises(FormatError, match="none of the 3 annotations has a 'segmentation' .boxes alone"):
         coco.read(tmp_path)
+
+
+def test_annotations_that_are_all_of_other_images(tmp_path):
+    save_json(tmp_path / "instances.json", annotations=[annotation(77), annotation(78)])
+    message = "none of the 2 annotations is of an image that is listed there .image_id 77, images have ids such as 0.; give"
+    with pytest.raises(FormatError, match=message):
+        coco.read(tmp_path)
+
+
+@pytest.mark.parametrize("as_image", [str, int, float])
+@pytest.mark.parametrize("as_annotation", [str, int, float])
+def test_ids_are_numbers_or_texts_of_numbers(tmp_path, as_image, as_annotation):
+    images = [{"id": as_image(k), "file_name": f"{k}.png", "height": 3, "width": 4} for k in range(2)]
+    entries = [annotation(as_annotation(1), category_id=as_annotation(3)) for _ in range(2)]
+    save_json(tmp_path / "instances.json", images=images, annotations=entries)
+    assert [len(sample.truth) for sample in coco.read(tmp_path)] == [0, 2]
+
+
+def test_the_root_of_all_categories_is_no_class(tmp_path, caplog):
+    root, cell = {"id": 0, "name": "cells-x1", "supercategory": "none"}, CAR | {"supercategory": "cells-x1"}
+    save_json(tmp_path / "instances.json", categories=[root, cell], annotations=[annotation(0)])
+    assert coco.read(tmp_path).classes.names == ("car",) and "'cells-x1' groups all categories" in caplog.text
+    other = {"id": 5, "name": "other", "supercategory": "none"}  # a class of its own, like the first
+    for categories, entry in (([root, cell], annotation(0, category_id=0)), ([root, cell, other], annotation(0))):
+        save_json(tmp_path / "instances.json", categories=categories, annotations=[entry])
+        assert "cells-x1" in coco.read(tmp_path).classes.names
 
 
 def test_what_is_of_coco(tmp_path):

@@ -53,6 +53,15 @@ def test_colours_are_numbers_of_segments(tmp_path):
     assert coco_panoptic.matches(tmp_path) and not coco.matches(tmp_path)
 
 
+def test_what_becomes_no_segment_is_counted(tmp_path):
+    gone = {"id": 77, "category_id": 3}
+    sample = save(tmp_path, segments=[SEGMENTS[0], gone, {**SEGMENTS[1], "category_id": 99}, SEGMENTS[2]])[0]
+    whole = save(tmp_path)[0].truth
+    assert sample.left_out == {"without a pixel": 1, "of the category 99, which is not listed": 1}
+    assert sample.truth.class_map().tolist() == np.where(whole.planes[0] == 2, VOID, whole.class_map()).tolist()
+    assert len(sample.truth) == 2 and sample.truth.areas().tolist() == whole.areas()[[0, 2]].tolist()
+
+
 def test_what_is_written(tmp_path):
     masks = np.zeros((3, 2, 3), bool)
     masks[0, :, :2], masks[1, 0, 1:], masks[2, 1, 2] = True, True, True
@@ -156,7 +165,6 @@ def test_what_is_lost(tmp_path):
         ({"segments": SEGMENTS[:2]}, "a.png holds the segment 6 at 2 pixels, which .*annotations.0..segments_info lacks"),
         ({"segments": [*SEGMENTS, {"id": 5, "category_id": 3}]}, "ids are different numbers 1..16777215"),
         ({"segments": [{"id": 0, "category_id": 3}]}, "ids are different numbers"),
-        ({"segments": [SEGMENTS[0], SEGMENTS[1], {"id": 6, "category_id": 1}]}, r"segments_info\[2\]: there is no category 1"),
         ({"segments": [*SEGMENTS[:2], {**SEGMENTS[2], "instance_id": -1}]}, "an instance_id is -1"),
         ({"colors": COLORS[..., 0]}, "a.png has 1 channels of uint8, red, green and blue"),
         ({"colors": COLORS[:, :2]}, "a.png is 2 x 2 .rows x columns., its image 2 x 3"),

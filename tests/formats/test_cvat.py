@@ -121,15 +121,27 @@ def test_an_image_is_parsed_when_it_is_asked_for(tmp_path):
         data.load("50")
 
 
-def test_shapes_without_masks_are_passed_over_with_one_warning(tmp_path, caplog):
+def test_boxes_are_regions_and_what_is_none_is_counted(tmp_path):
     picture(tmp_path / "a.png")
-    box = '<box label="car" xtl="0" ytl="0" xbr="2" ybr="2"><attribute name="a">b</attribute></box>'
-    with caplog.at_level(logging.WARNING):
-        data = read(xml(tmp_path, image(box * 2 + '<tag label="car"/>' + DOT)))
-    assert [record.message for record in caplog.records] == [
-        f"{tmp_path / 'annotations.xml'}: 2 <box>, 1 <tag> have no mask and are passed over"
+    box = '<box label="board" xtl="0" ytl="1" xbr="3" ybr="2" rotation="{}"><attribute name="a">b</attribute></box>'
+    lines = '<polyline label="car" points="0,0;3,3"/><points label="car" points="1,1"/><skeleton label="x"><points/></skeleton>'
+    odd = '<tag label="car"/><cuboid label="car" xtl1="0"/><polygon label="car" points="1,2;3,4"/>'
+    far = '<box label="car" xtl="40" ytl="0" xbr="90" ybr="2"/><polygon label="car" points="9,9;1e9,9;9,1e9"/>'
+    new = '<octagon label="new" points="0,2;1,2;1,3;0,3"/>'  # of a version of CVAT that is not known
+    sample = read(xml(tmp_path, image(box.format(0) + box.format(90) + lines + odd + far + new)))[0]
+    assert [sample.truth.mask(k).astype(int).tolist() for k in range(3)] == [
+        [[0] * 4, [1, 1, 1, 0], [0] * 4],
+        [[0, 1, 0, 0]] * 3,
+        [[0] * 4, [0] * 4, [1, 0, 0, 0]],
     ]
-    assert len(data[0].truth) == 1
+    assert [sample.truth.classes.names[k] for k in sample.truth.class_ids] == ["board", "board", "new"]
+    assert sample.left_out == {
+        "drawn as a line or as points": 3,
+        "about the image as a whole": 1,
+        "of the kind 'cuboid'": 1,
+        "with fewer than three corners": 1,
+        "outside the image": 2,
+    }
 
 
 def test_annotations_without_images(tmp_path, caplog):
@@ -194,7 +206,7 @@ def test_the_last_painted_is_seen(tmp_path_factory, masks, seed):
         expected[masks[index]] = labels[index]
     found = read(place)[0].truth
     assert np.array_equal(found.class_map(), expected)
-    assert sorted(mask.tobytes() for mask in found.masks()) == sorted(mask.tobytes() for mask in masks)
+    assert sorted(mask.tobytes() for mask in found.masks()) == sorted(mask.tobytes() for mask in masks if mask.any())
 
 
 # By a law
@@ -236,12 +248,11 @@ def test_keys_keep_their_order(tmp_path):
         (DOT.replace('top="0"', ""), "has no 'top'; correct it or export"),
         (DOT.replace("/>", ' group_id="x"/>'), "group_id is 'x', a whole number"),
         (DOT.replace("/>", ' group_id="99999999999"/>'), "has the number 99999999999"),
-        ('<polygon label="car" points="1,2;3,4"/>', "three or more, as x,y;x,y;x,y, are needed"),
         ('<polygon label="car" points="1,2;3,4;5"/>', "x,y;x,y;... is needed"),
-        ('<polygon label="car" points="1,2;3,4;5,1e9"/>', "lies farther than 1000000 pixels away"),
-        ('<polygon label="car" points="1,2;3,4;5,nan"/>', "lies farther than"),
+        ('<polygon label="car" points="1,2;3,4;5,nan"/>', "corner that is not a finite number"),
+        ('<box label="car" xtl="1" ytl="1" xbr="2" ybr="2" rotation="inf"/>', "a number is not finite"),
         ('<ellipse label="car" cx="1" cy="1" rx="one" ry="1"/>', "numbers are needed"),
-        ('<ellipse label="car" cx="1" cy="1" rx="inf" ry="1"/>', "lies farther than"),
+        ('<ellipse label="car" cx="1" cy="1" rx="inf" ry="1"/>', "a number is not finite"),
         ("<a>&b;</a>", "undefined entity"),
     ],
 )

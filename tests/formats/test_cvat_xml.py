@@ -18,14 +18,15 @@ def file(path, body, head=""):
 def test_an_index_knows_where_images_begin(tmp_path):
     label = "<label><name>a &amp; b</name><type>any</type><attributes><name>x</name></attributes></label>"
     labels = f"<meta><labels>{label}</labels></meta>"
-    images = f'\n<image name="ä" width="3" height="2">{MASK.format("c")}<box/></image>\n<image name="b" width="1" height="1"/>'
+    shapes = MASK.format("c") + '<box label="d"/><tag/>'
+    images = f'\n<image name="ä" width="3" height="2">{shapes}</image>\n<image name="b" width="1" height="1"/>'
     index = Index(file(tmp_path / "a.xml", labels + images))
     assert [(entry.name, entry.shape, entry.line) for entry in index.entries] == [("ä", (2, 3), 2), ("b", (1, 1), 3)]
     text = (tmp_path / "a.xml").read_bytes()
     assert all(text[entry.offset :].startswith(b"<image name=") for entry in index.entries)
-    assert index.labels == [{"name": "a & b", "type": "any"}] and [*index.used] == ["c"] and index.skipped == {"box": 1}
+    assert index.labels == [{"name": "a & b", "type": "any"}] and [*index.used] == ["c", "d"]
     first, second = (shapes_of(index.path, index.encoding, entry) for entry in index.entries)
-    assert [shape.tag for shape in first] == ["mask"] and second == []
+    assert [shape.tag for shape in first] == ["mask", "box", "tag"] and second == []
     assert first[0].place == f"{tmp_path / 'a.xml'}, line 2: the mask in image 'ä'"
 
 

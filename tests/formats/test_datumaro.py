@@ -45,23 +45,52 @@ def test_each_kind_of_annotation(tmp_path, caplog):
         one("ellipse", 1, points=[1.0, 1.0, 2.0, 2.0], object_id=-1),
         *(one("bbox", bbox=[0, 0, 1, 1]), one("caption", None, caption="x"), mask([[1, 1, 1]] * 2, label_id=None)),
         one("bbox", None, bbox=[0, 0, 1, 1]),
+        one("polygon", points=[9.0, 9.0, 12.0, 9.0, 12.0, 12.0]),
     ]
     colors = {"colormap": [{"label_id": 1, "r": 1, "g": 2, "b": 3}]}
     with caplog.at_level(logging.WARNING):
         data = read(subset(tmp_path, item("a", *annotations), mask=colors))
         truth = data[0].truth
+        left_out = data[0].left_out
     assert data.keys == ("train__a",) and data.classes.names == ("cat", "dog") and data.classes.colors[1] == (1, 2, 3)
     assert data.classes.is_thing == (True, True) and data[0].image.shape == (0, 2, 3)
     assert truth.class_ids.tolist() == [1, 0, 1, 0] and truth.instance_ids.tolist() == [1, 0, 2, 9]  # the highest comes last
     assert truth.scores.tolist() == [0.5, 1, 1, 1]
     assert truth.planes.tolist() == [[[0, 1, 1], [2, 3, 0]], [[4, 4, 0], [0, 0, 0]]]
-    assert len(caplog.records) == 4 and "no image lies beside" in caplog.text
+    assert len(caplog.records) == 1 and "no image lies beside" in caplog.text
+    assert left_out == {
+        "about the image as a whole": 1,
+        "without a label": 2,
+        "outside the image": 1,
+        "given as a box without a mask": 1,
+    }
 
 
 def test_a_group_is_one_object(tmp_path):
     parts = [mask([[1, 0, 0]], group=7), mask([[0, 1, 0]], group=7), mask([[0, 0, 1]], group=7, label_id=1)]
     truth = read(subset(tmp_path, item("a", *parts, size=(1, 3))))[0].truth
     assert truth.planes.tolist() == [[[1, 1, 2]]]
+
+
+def test_a_box_of_an_object_with_a_mask_is_not_counted(tmp_path):
+    box, turned = one("bbox", bbox=[0, 0, 1, 1], group=7), one("rotated_bbox", bbox=[0, 0, 1, 1], group=8)
+    sample = read(subset(tmp_path, item("a", box, mask([[1, 0, 0]], group=7), turned, size=(1, 3))))[0]
+    assert len(sample.truth) == 1 and sample.left_out == {"given as a box without a mask": 1}
+
+
+def test_what_is_no_region_is_counted(tmp_path):
+    corners = [0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0]
+    kinds = ("polyline", "points", "skeleton", "cuboid_2d", "label", "new_kind")
+    parts = [one(kind, points=corners) for kind in kinds] + [mask([[0, 0, 0]])]
+    sample = read(subset(tmp_path, item("a", *parts, one("polygon", points=corners[:4]), size=(1, 3))))[0]
+    assert sample.truth.planes.tolist() == [[[1, 0, 0]]]  # the kind that is not known
+    assert sample.left_out == {
+        "drawn as a line or as points": 3,
+        "of the kind 'cuboid_2d'": 1,
+        "about the image as a whole": 1,
+        "without a pixel": 1,
+        "with fewer than three corners": 1,
+    }
 
 
 def test_subsets_and_images(tmp_path):
@@ -130,7 +159,6 @@ def test_what_is_no_datumaro(tmp_path):
         (one("mask", rle={"counts": [0, -6], "size": [2, 3]}), r"counts.*greater than or equal to 0"),
         (one("polygon", points=[1, 2, 3]), r"annotations\[0\]: 3 numbers are no points of a polygon"),
         (one("ellipse", points=[1, 2]), r"annotations\[0\]: 2 numbers are no points of a ellipse"),
-        (one("polygon", points=[1, 2, 3, 4]), r"annotations\[0\]: a polygon has 2 corners"),
         (mask([[1] * 3] * 2, label_id=2), r"annotations\[0\].label_id is 2, there are 2 labels"),
     ],
 )

@@ -1,5 +1,4 @@
 import json
-import logging
 import pickle
 
 import numpy as np
@@ -11,6 +10,7 @@ from segwright.core import Classes, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import geojson
 from segwright.formats.geojson import matches, read, write
+from segwright.formats.map_systems import DEGREES, MapSystem, moved
 
 AFFINE = np.array([[0, 0.25, 4_500_000.125], [-0.25, 0, 5_400_000.875], [0, 0, 1]])  # of (row, column): 25 cm pixels, north up
 
@@ -39,7 +39,7 @@ def image_at(path, height=4, width=6):
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_features_as_qupath_writes_them(tmp_path, caplog, alone):
+def test_features_as_qupath_writes_them(tmp_path, alone):
     image_at(tmp_path / "a")
     features = [
         feature(
@@ -55,12 +55,16 @@ def test_features_as_qupath_writes_them(tmp_path, caplog, alone):
         {"type": "Feature", "geometry": {"type": "GeometryCollection", "geometries": []}, "properties": {}},
         {"type": "Feature", "geometry": None, "properties": {}},
     ]
-    with caplog.at_level(logging.WARNING):
-        data = read(collection(tmp_path / "a.geojson", *features, alone=alone))
-        truth = data[0].truth
+    data = read(collection(tmp_path / "a.geojson", *features, alone=alone))
+    truth = data[0].truth
     assert data.keys == ("a",) and data.classes.names == ("object", "Stroma", "Tumor")
     assert data.classes.colors[1:] == ((0, 0, 255), (200, 0, 0)) and truth.instance_ids.tolist() == [1, 2, 3]
-    assert truth.class_ids.tolist() == [2, 1, 0] and len(caplog.records) == 3
+    assert truth.class_ids.tolist() == [2, 1, 0]
+    assert data[0].left_out == {
+        "drawn as a line or as points": 2,
+        "of the kind 'GeometryCollection'": 1,
+        "of the kind 'no geometry'": 1,
+    }
     assert truth.planes.tolist() == [[[1, 1, 1, 0, 2, 0], [1, 0, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0], [3, 0, 0, -1, 0, 2]]]
 
 
@@ -115,6 +119,57 @@ def test_coordinates_of_a_map(tmp_path):
         _ = read(tmp_path / "new")[0]
 
 
+def geotiff(path, number):
+    """An image of 4 x 6 pixels of 10 m in the system with an EPSG number, its corner at (1565430, 6887000)."""
+    keys = (1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, number)
+    place = [(33550, 12, 3, (10.0, 10.0, 0.0)), (33922, 12, 6, (0.0, 0.0, 0.0, 1_565_430.0, 6_887_000.0, 0.0))]
+    tags = [(*tag, True) for tag in (*place, (34735, 3, len(keys), keys))]
+    tifffile.imwrite(path, np.zeros((4, 6), np.uint8), extratags=tags)
+    return path
+
+
+ON_MAP = [[1_565_440.0, 6_886_990.0], [1_565_470.0, 6_886_990.0], [1_565_470.0, 6_886_970.0], [1_565_440.0, 6_886_970.0]]
+IN_DEGREES = moved(np.array(ON_MAP), MapSystem("EPSG:3857"), DEGREES, "here").tolist()
+
+
+@pytest.mark.parametrize(
+    ("corners", "crs"),
+    [(ON_MAP, None), (ON_MAP, "urn:ogc:def:crs:EPSG::3857"), (IN_DEGREES, None), (IN_DEGREES, "urn:ogc:def:crs:OGC:1.3:CRS84")],
+)
+def test_labels_in_other_systems_than_the_image(tmp_path, corners, crs):
+    geotiff(tmp_path / "a.tif", 3857)
+    more = {} if crs is None else {"crs": {"type": "name", "properties": {"name": crs}}}
+    data = read(collection(tmp_path / "a.geojson", feature([*corners, corners[0]], **{"class": "roof"}), **more))
+    assert (
+        data[0].truth.planes.tolist() == [[[0] * 6, [0, 1, 1, 1, 0, 0], [0, 1, 1, 1, 0, 0], [0] * 6]] and not data[0].left_out
+    )
+    write(tmp_path / "new", data)
+    assert json.loads((tmp_path / "new/a.geojson").read_text())["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::3857"
+    assert np.array_equal(read(tmp_path / "new")[0].truth.planes, data[0].truth.planes)
+    swapped = [[y, x] for x, y in (*corners, corners[0])]
+    sample = read(collection(tmp_path / "a.geojson", feature(swapped, **{"class": "roof"}), **more))[0]
+    assert len(sample.truth) == 0 and sample.left_out == {"outside the image, inside it with x and y swapped": 1}
+
+
+def test_degrees_for_a_map_of_its_own_are_refused(tmp_path):
+    geotiff(tmp_path / "a.tif", 32767)
+    data = read(collection(tmp_path / "a.geojson", feature([*IN_DEGREES, IN_DEGREES[0]])))
+    with pytest.raises(FormatError, match="a.geojson has places without crs, so in degrees, .* a system that it does not name"):
+        data[0]
+    image_at(tmp_path / "b")
+    crs = {"type": "name", "properties": {"name": "EPSG:3857"}}
+    collection(tmp_path / "b.geojson", feature(ring(0, 0, 1, 1)), crs=crs)
+    with pytest.raises(FormatError, match="b.geojson has places in EPSG:3857, and its image does not say where it lies"):
+        read(tmp_path).load("b")
+
+
+def test_what_lies_outside_is_counted(tmp_path):
+    image_at(tmp_path / "a")
+    shapes = [feature(ring(1, 1, 2, 2)), feature(ring(9, 1, 12, 3), ring(10, 1, 11, 2)), feature([[0, 0], [1, 1]])]
+    sample = read(collection(tmp_path / "a.geojson", *shapes))[0]
+    assert len(sample.truth) == 1 and sample.left_out == {"outside the image": 1, "with fewer than three corners": 1}
+
+
 def test_what_is_written_is_as_qupath_has_it(tmp_path):
     masks = np.zeros((2, 4, 6), bool)
     masks[0, :3, :3], masks[0, 1, 1] = True, False
@@ -143,6 +198,7 @@ def test_what_was_written_comes_back(tmp_path, hard_samples, assert_same):
 
 def test_on_a_map_the_truth_comes_back(tmp_path, hard_samples, assert_same, monkeypatch):
     monkeypatch.setattr(geojson, "image_grid", lambda path, shape: Grid(shape, None, AFFINE))
+    monkeypatch.setattr(geojson, "of_geotiff", lambda path: MapSystem(None))
     write(tmp_path / "new", hard_samples[:8])
     assert '"coordinates": "map"' in (tmp_path / "new/train/a.001.geojson").read_text()
     for read_back, written in zip(read(tmp_path / "new"), hard_samples[:8], strict=True):
@@ -170,7 +226,6 @@ def test_what_is_no_geojson(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (feature([[0, 0], [1, 1]]), r"features\[0\]: a polygon has 2 corners"),
         (feature([[0], [1, 1]]), r"features\[0\].geometry.Polygon.coordinates\[0\]\[0\]: List should have at least 2 items"),
         (feature(3), r"coordinates\[0\]: Input should be a valid array"),
         (feature(ring(0, 0, 1, float("inf"))), r"Input should be a finite number"),

@@ -51,14 +51,22 @@ def test_each_kind_of_result(tmp_path, caplog):
         result("ellipselabels", {"x": 25, "y": 87.5, "radiusX": 20, "radiusY": 1}, "b9"),
         result("keypointlabels", {"x": 1, "y": 2, "width": 1}, "b9"),
         {"type": "choices", "value": {"choices": ["good"]}},
+        result("polygonlabels", {"points": [[50, 0], [100, 0], [100, 25]], "closed": False}, "b9"),
+        result("polygonlabels", {"points": [[50, 0], [100, 0]]}, "b9"),
+        result("rectanglelabels", {"x": 120, "y": 25, "width": 50, "height": 25}, "b9"),
     ]
     with caplog.at_level(logging.WARNING):
         data = read(export(tmp_path, task(*results)))
-        truth = data[0].truth
+        truth, left_out = data[0].truth, data[0].left_out
     assert data.keys == ("1a2b3c4d-a",) and data.classes.names == ("b9", "b10") and data[0].image.shape == (0, 4, 6)
     assert truth.class_ids.tolist() == [1, 0, 0, 0, 0] and truth.scores.tolist() == [1, 1, 0.5, 1, 1]
     assert truth.planes.tolist() == [[[1, 0, 0, 2, 2, 2], [3, 3, 3, 0, 0, 0], [0, 0, 0, 0, 0, 4], [5, 5, 5, 0, 0, 1]]]
-    assert len(caplog.records) == 3 and "results of type 'choices' are no objects" in caplog.text
+    assert left_out == {
+        "drawn as a line or as points": 2,
+        "about the image as a whole": 1,
+        "with fewer than three corners": 1,
+        "outside the image": 1,
+    }
 
 
 def test_a_region_and_its_label_may_be_two_results(tmp_path):
@@ -68,8 +76,8 @@ def test_a_region_and_its_label_may_be_two_results(tmp_path):
         {"id": "x", "type": "labels", **SIZE, "value": value | {"labels": ["a"]}},
         {"id": "y", "type": "brush", **SIZE, "value": value},  # never labelled
     ]
-    truth = read(export(tmp_path, task(*parts)))[0].truth
-    assert len(truth) == 1 and truth.planes[0, 0, 0] == 1
+    sample = read(export(tmp_path, task(*parts)))[0]
+    assert len(sample.truth) == 1 and sample.truth.planes[0, 0, 0] == 1 and sample.left_out == {"without a label": 1}
 
 
 def test_the_first_annotation_that_is_not_cancelled_counts(tmp_path, caplog):
@@ -155,7 +163,6 @@ def test_what_is_no_export(tmp_path):
         (task(result("brushlabels", {"rle": [256]})), r"\[0\].result\[0\]: the run lengths are no bytes"),
         (task(result("brushlabels", {"rle": [0] * 20})), r"\[0\].result\[0\]: the run lengths hold 0 values, .* 4 x 6 has 96"),
         (task(result("brushlabels", {"rle": "abc"})), r"value.rle: Input should be a valid array"),
-        (task(result("polygonlabels", {"points": [[0, 0], [1, 1]]})), r"result\[0\]: a polygon has 2 corners"),
         (task(result("brushlabels", brush(), original_width=-6)), r"\[0\]: an image of 4 x -6 .* is impossible"),
         (task(result("brushlabels", brush()), result("brushlabels", brush(), original_width=5)), "images of different sizes"),
         (task(), r"\[0\]: neither its image '/data.*' nor the size of that is known"),

@@ -1,7 +1,6 @@
 import base64
 import io
 import json
-import logging
 import pickle
 
 import numpy as np
@@ -41,25 +40,41 @@ def box(left, top, right, bottom):
 # By hand
 
 
-def test_each_kind_of_shape(tmp_path, caplog):
+def test_each_kind_of_shape(tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
     shapes = [
         shape("b2", box(0, 0, 2, 1)),
         shape("b10", [[6.0, 4.0], [5.0, 3.0]], "rectangle"),  # drawn from the right
         shape("b2", [[1.5, 2.5], [1.5, 3.6]], "circle"),
         shape("b10", [[4, 0], [5, 1]], "mask", mask=png(np.array([[True, False], [True, True]]))),
-        *(shape("b2", [[1, 1]], "point"), shape("b3", [[1, 1], [2, 2]], "line"), shape("b2", [[1, 1]], "point")),
+        *(shape("b2", [[1, 1]], "point"), shape("b3", [[1, 1], [2, 2], [3, 3]], "linestrip"), shape("b2", [[1, 1]], "points")),
+        *(shape("b2", box(9, 0, 12, 3)), shape("b2", [[1, 1], [2, 2]]), shape("b2", [[1, 1]], "rectangle")),
+        *(shape("b2", box(0.6, 0.6, 0.8, 2)), shape("b2", [], "mask", mask="abc"), shape("b2", [[0, 0]], "mask")),
+        *(shape("b2", box(0, 0, 2, 1) * 2, "cuboid"), shape("b2", [[1, 1]], "circle")),
     ]
-    with caplog.at_level(logging.WARNING):
-        data = read(labelled(tmp_path / "a.json", *shapes))
-        sample = data[0]
+    data = read(labelled(tmp_path / "a.json", *shapes))
+    sample = data[0]
     assert data.keys == ("a",) and data.classes.names == ("b2", "b10") and data.classes.is_thing == (True, True)
     assert np.array_equal(sample.image[0], IMAGE) and data.image_files == {"a": tmp_path / "a.png"}
     assert sample.truth.class_ids.tolist() == [0, 1, 0, 1] and sample.truth.instance_ids.tolist() == [1, 2, 3, 4]
     assert sample.truth.planes.tolist() == [
         [[1, 1, 0, 0, 4, 0], [0, 3, 0, 0, 4, 4], [3, 3, 3, 0, 0, 0], [0, 3, 0, 0, 0, 2]],
     ]
-    assert len(caplog.records) == 2 and "shapes of the kind 'point' cover no pixel" in caplog.text
+    assert sample.left_out == {
+        "drawn as a line or as points": 3,
+        "outside the image": 1,
+        "with fewer than three corners": 3,
+        "without a pixel": 3,
+        "of the kind 'cuboid'": 1,
+    }
+
+
+def test_boxes_of_x_anylabeling_are_polygons_of_their_corners(tmp_path):
+    kinds = ("rotation", "rectangle", "quadrilateral", "oriented_rectangle", "new kind")
+    shapes = [shape(f"{k}", box(k, 0, k + 1, 1), kind, direction=0.78) for k, kind in enumerate(kinds)]
+    data = read(labelled(tmp_path / "a.json", *shapes))
+    assert data.classes.names == ("0", "1", "2", "3", "4") and not data[0].left_out
+    assert data[0].truth.planes[0, 0].tolist() == [1, 2, 3, 4, 5, 0]
 
 
 def test_shapes_of_one_group_are_one_object(tmp_path):
@@ -151,11 +166,8 @@ def test_what_is_no_labelme(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"points": [[0, 0]], "shape_type": "rectangle"}, r"shapes\[1\]: a rectangle has 1 points; two are needed"),
-        ({"points": [[0, 0], [1, 1]]}, r"shapes\[1\]: a polygon has 2 corners, three are needed"),
         ({"points": [[0, 0, 0]]}, r"shapes\[1\].points\[0\]: List should have at most 2 items"),
         ({"points": [[0, float("nan")]]}, r"shapes\[1\].points\[0\]\[1\]: Input should be a finite number"),
-        ({"points": [], "shape_type": "mask", "mask": "abc"}, r"shapes\[1\]: a mask has 0 points"),
         ({"points": [[0, 0]], "shape_type": "mask", "mask": "abc"}, r"shapes\[1\]: the base64 text is damaged"),
         ({"points": [[0, 0]], "shape_type": "mask", "mask": "abcd"}, r"shapes\[1\] is not an image"),
         ({"instance_id": -1, "points": [[0, 0], [1, 1], [0, 1]]}, "an object has the number -1"),

@@ -14,7 +14,6 @@ from segwright.formats.image_index import ImageIndex
 from segwright.formats.named_objects import (
     Region,
     check_size,
-    ellipse,
     find_classes,
     find_image,
     images_by_key,
@@ -22,8 +21,6 @@ from segwright.formats.named_objects import (
     label_name,
     number_attributes,
     place_of,
-    placed,
-    polygon,
     read_picture,
     regions_of,
     segmentation,
@@ -82,20 +79,6 @@ def test_classes_from_names_or_from_the_file(tmp_path):
     assert find_classes(tmp_path, []).is_thing == (False,)
 
 
-def test_a_circle_and_a_turned_ellipse():
-    assert pixels(ellipse((1.5, 1.5), (1.1, 1.1), (3, 4)), (3, 4)) == [[0, 1, 0, 0], [1, 1, 1, 0], [0, 1, 0, 0]]
-    wide = [[0, 0, 0], [1, 1, 1], [0, 0, 0]]
-    assert pixels(ellipse((1.5, 1.5), (2, 0.4), (3, 3)), (3, 3)) == wide
-    assert pixels(ellipse((1.5, 1.5), (0.4, 2), (3, 3), 90), (3, 3)) == wide
-    assert rle.area(ellipse((1.5, 1.5), (0, 2), (3, 3))) == rle.area(ellipse((1e300, 0), (1e-300, 1), (3, 3))) == 0
-    assert rle.area(ellipse((1, 1), (1e300, 1e300), (3, 3))) in (0, 9)
-
-
-def test_a_polygon_with_a_hole():
-    outer, hole = [(0, 0), (3, 0), (3, 3), (0, 3)], [(1, 1), (2, 1), (2, 2), (1, 2)]
-    assert pixels(polygon([outer, hole], (3, 3), "here"), (3, 3)) == [[1, 1, 1], [1, 0, 1], [1, 1, 1]]
-
-
 def test_images_are_found_from_the_folder_and_then_anywhere(tmp_path):
     image = np.zeros((1, 2, 3), np.uint8)
     for place in ("a", "train/a", "images/b"):
@@ -125,27 +108,6 @@ def test_keys_and_places(tmp_path):
 # By a slow twin
 
 
-@given(MASKS, st.integers(-10, 10), st.integers(-10, 10), st.integers(1, 9), st.integers(1, 9))
-@settings(max_examples=200, deadline=None)
-def test_a_mask_lies_where_it_is_placed(mask, x, y, height, width):
-    whole = np.zeros((height + 40, width + 40), bool)
-    whole[y + 20 : y + 20 + mask.shape[0], x + 20 : x + 20 + mask.shape[1]] = mask
-    expected = whole[20 : 20 + height, 20 : 20 + width]
-    assert np.array_equal(placed(mask, (x, y), (height, width)), rle.encode(expected))
-
-
-@given(st.floats(-5, 15), st.floats(-5, 15), st.floats(0.3, 9), st.floats(0.3, 9), st.floats(-360, 360))
-@settings(max_examples=200, deadline=None)
-def test_an_ellipse_holds_the_centres_of_its_pixels(center_x, center_y, a, b, degrees):
-    y, x = np.mgrid[0:9, 0:11] + 0.5
-    angle = np.radians(degrees)
-    along = (x - center_x) * np.cos(angle) + (y - center_y) * np.sin(angle)
-    across = (y - center_y) * np.cos(angle) - (x - center_x) * np.sin(angle)
-    distance = (along / a) ** 2 + (across / b) ** 2
-    drawn = rle.decode(ellipse((center_x, center_y), (a, b), (9, 11), degrees), (9, 11))
-    assert not (drawn != (distance <= 1))[abs(distance - 1) > 1e-9].any()
-
-
 @given(MASKS, st.integers(0, 2**32))
 @settings(max_examples=200, deadline=None)
 def test_without(mask, seed):
@@ -167,10 +129,6 @@ def test_what_is_refused(tmp_path):
     for score in (1e308, float("nan")):
         with pytest.raises(FormatError, match="here: an object has the score .*correct it"):
             segmentation([Region("car", one, 1, score)], (1, 1), TWO, "here")
-    with pytest.raises(FormatError, match="here: a polygon has 2 corners, three are needed"):
-        polygon([[(0, 0), (1, 1)]], (3, 3), "here")
-    with pytest.raises(FormatError, match="^here: a polygon has a corner that is not a finite number"):
-        polygon([[(0, 0), (1, 1), (np.nan, 1)]], (3, 3), "here")
     for size in ((0, 4), (4, -1), (20_000, 20_000)):
         with pytest.raises(FormatError, match=f"here: an image of {size[0]} x {size[1]} .* is impossible"):
             check_size(*size, "here")

@@ -208,17 +208,37 @@ def test_an_order_that_is_out_of_date(tmp_path, caplog):
     assert "all does not name the images that are there" in caplog.text
 
 
+def test_what_becomes_no_segment_is_counted(tmp_path):
+    lines = ["0 .5 .5 .2 .1", "1 .5 .5 .2 .1 .9", "0 .1 .1", "0", "0 1.2 0 1.4 0 1.4 1"]
+    add(yaml(tmp_path), "images/a.png", "\n".join(lines) + "\n" + SQUARE)
+    sample = read(tmp_path)[0]
+    assert len(sample.truth) == 1 and sample.left_out == {
+        "given as a box without a mask": 2,
+        "with fewer than three corners": 2,
+        "outside the image": 1,
+    }
+
+
+def test_boxes_with_points_and_turned_boxes(tmp_path):
+    pose, turned = "0 .5 .5 .2 .1 .4 .4 2 .6 .6 1", "0 0 0 1 0 1 1 0 1"  # a turned box is its four corners
+    text = "train: images\nnames: [road, car]\nkpt_shape: {}\n"
+    add(yaml(tmp_path, text.format("[2, 3]")), "images/a.png", f"{pose}\n{turned}")
+    sample = read(tmp_path)[0]
+    assert len(sample.truth) == 1 and sample.left_out == {"given as a box without a mask": 1}
+    with pytest.raises(FormatError, match="kpt_shape is 'x'; .points, 2 or 3 numbers of each. is needed"):
+        read(yaml(tmp_path, text.format("x")))
+
+
 # By its messages
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ("0 0.5 0.5 0.2 0.1", "line 1 has five numbers: that is a box, and boxes are no masks; give labels for segmentation"),
         (SQUARE + "0 0.5 0.5 0.2", "line 2 has 3 numbers after the class; x and y of three or more corners"),
-        ("0 0 0 1 1 0 1 0.5", "has 7 numbers after the class"),
+        ("0 0 0 1 1 0 1 0.5", "has 7 numbers after the class.*: remove a score at its end, or write the kpt_shape"),
         ("2 0 0 1 1 0 1", "has the class 2; names has the classes 0..1: correct one of them"),
-        ("-1 0 0 1 1 0 1", "has the class -1"),
+        ("-1 .5 .5 .2 .1", "has the class -1"),
         ("0.5 0 0 1 1 0 1", "a class number and the corners x y x y"),
         ("0 0 0 1 1 0 a", "is '0 0 0 1 1 0 a'; a class number"),
         ("0 0 0 640 1 0 1", r"no shares of the image \(0..1\); divide x by its width"),

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -47,21 +49,21 @@ def test_empty_masks():
     assert finding.keys == ("b", "c") and finding.fix.drop == ("c",) and finding.numbers["all_void"] == 1
 
 
-def test_nothing_falls_silent_where_all_masks_are_empty():
-    found = named([look("a", [100, 0]), look("b", [100, 0])], CELLS)
-    assert set(found) == {"empty-masks", "class-never-seen"} and found["class-never-seen"].numbers["classes"] == ["cell"]
-    assert found["empty-masks"].level == "error" and found["empty-masks"].evidence.startswith("All 2 masks hold no object")
-    found = named([look("a", [0, 0], void=100)], CELLS)
-    assert found["empty-masks"].fix is None and found["class-never-seen"].numbers["classes"] == ["background", "cell"]
-    assert named([look("a", [0], nothing=100)], Classes.of(["cell"], is_thing=[True])).keys() == found.keys()
-
-
 def test_a_gap_in_numbers_that_nobody_named():
     guessed = Classes.of([f"class_{k}" for k in range(4)])
     finding = named([look("a", [40, 30, 0, 30])], guessed)["class-never-seen"]
     assert finding.fix.masks == {"classes": ["class_0", "class_1", "class_3"], "values": [0, 1, 3]}
     finding = named([look("a", [40, 30, 0, 20], void=10)], guessed)["class-never-seen"]
     assert finding.fix.masks["ignore_index"] == 255
+
+
+def test_all_masks_are_empty():
+    finding = named([look("a", [100, 0]), look("b", [0, 0], void=100)], CELLS)["empty-masks"]
+    assert finding.level == "error" and finding.evidence.startswith("2 of 2 masks hold no object and no class but background")
+    assert finding.fix.drop == ("b",)
+    assert named([look("a", [0, 0], void=100)], CELLS)["empty-masks"].fix is None  # nothing would be left
+    told = replace(look("a", [100, 0]), left_out={"outside the image": 1})  # by left_out.py
+    assert named([told], CELLS) == {}
 
 
 def test_tiny_foreground_tells_the_expected_pixels():

@@ -1,6 +1,7 @@
 """A zoo of broken data sets: each disease by its name and by no other, and after its remedy no longer."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from segwright.codecs.image_writer import write_values
 from segwright.core.errors import FormatError
 from segwright.data.splits import open_splits
-from segwright.formats import mask_folder, synthetic
+from segwright.formats import coco, mask_folder, open_dataset, readers, synthetic
 from segwright.inspection.finding import MEANING
 from segwright.inspection.fixes import write_config
 from segwright.inspection.inspect import inspect
@@ -435,6 +436,49 @@ def none_fits(patient):
         patient.put(index, mask=np.zeros((24, 32), np.uint8))
 
 
+def annotated(patient, step, **change):
+    """The set as COCO's, in which each annotation after so many is changed: a value under a key, or a function of it."""
+    if (patient.root / "train").is_dir():
+        drawn = patient.root.with_name("drawn")
+        coco.write(drawn, open_dataset(patient.root))
+        shutil.rmtree(patient.root)
+        drawn.rename(patient.root)
+    for path in (patient.root / "annotations").iterdir():
+        content = json.loads(path.read_text())
+        for entry in content["annotations"][::step]:
+            entry |= {key: value(entry) if callable(value) else value for key, value in change.items()}
+        path.write_text(json.dumps(content))
+
+
+def larger(patient):
+    """Polygons of images five times the size."""
+    annotated(patient, 1, segmentation=lambda entry: moved(entry, 5, 60))
+
+
+def some_outside(patient):
+    annotated(patient, 5, segmentation=lambda entry: moved(entry, 1, -200))
+
+
+def boxes_alone(patient):
+    annotated(patient, 5, segmentation=[])
+
+
+def unlisted(patient):
+    annotated(patient, 2, category_id=99)
+
+
+def moved(entry, times, by):
+    """The polygon of the box of an annotation, which is drawn elsewhere."""
+    left, top, width, height = entry["bbox"]
+    corners = ((left, top), (left + width, top), (left + width, top + height), (left, top + height))
+    return [[times * value + by for corner in corners for value in corner]]
+
+
+def all_empty(patient):
+    patient.name(["background", "road", "car"])
+    patient.each_mask(np.zeros_like)
+
+
 GOES, STAYS = "goes", "stays"
 ZOO = [
     (smoothed, "smoothed-masks", "warning", GOES),
@@ -530,6 +574,31 @@ def test_a_clean_set_gives_no_finding(clean):
     assert write_config(report)[1] == [] and not (clean.root / "dataset.toml").exists()
 
 
+def test_what_is_said_of_lost_annotations_helps(patient):
+    larger(patient)
+    assert "bring the coordinates to the size of these" in inspect(patient.root).findings[0].remedy
+    annotated(patient, 1, segmentation=lambda entry: moved(entry, 1, 0))
+    assert patient.found() == {}
+    boxes_alone(patient)
+    finding = inspect(patient.root).findings[0]
+    assert finding.remedy.endswith("or leave these images out by drop in dataset.toml.")
+    (patient.root / "dataset.toml").write_text(f"drop = {list(finding.keys)}\n")
+    assert "left-out" not in patient.found()
+    (patient.root / "dataset.toml").unlink()
+    annotated(patient, 1, segmentation=lambda entry: moved(entry, 1, 0), category_id=99)
+    assert inspect(patient.root).findings[0].remedy.startswith("Add what is missing to the list of classes")
+    for path in (patient.root / "annotations").iterdir():
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | {"categories": [{"id": 99, "name": "all"}]}))
+    assert "left-out" not in patient.found()
+
+
+@pytest.mark.parametrize("format", ["coco", "cvat", "datumaro", "geojson", "label_studio", "labelme", "yolo"])
+def test_a_clean_set_of_drawn_shapes_gives_no_finding(clean, tmp_path, format):
+    readers()[format].write(tmp_path / "drawn", open_dataset(clean.root))
+    assert inspect(tmp_path / "drawn").findings == ()
+
+
 def test_drawn_streets_as_train_and_val_are_clean(tmp_path):
     mask_folder.write(tmp_path / "train", synthetic.streets(30, shape=(96, 128), seed=1))
     mask_folder.write(tmp_path / "val", synthetic.streets(8, shape=(96, 128), seed=2))
@@ -583,14 +652,6 @@ def test_a_remedy_that_would_drop_all_is_refused(patient, make_ill):
     assert len(report.findings) == 1 and len(report.findings[0].keys) == 38
     path, changes, refused = write_config(report)
     assert changes == [] and not path.exists() and "would drop 38 of 38 samples" in refused[0]
-
-
-def test_nothing_falls_silent_where_every_mask_is_empty(patient):
-    patient.name(["ground", "car"])
-    patient.each_mask(lambda mask: mask * 0)
-    assert patient.found() == {"class-never-seen": "warning", "dominant-class": "warning"}
-    patient.name(["background", "car"])
-    assert patient.found() == {"empty-masks": "error", "class-never-seen": "warning"}
 
 
 def black_first(patient):

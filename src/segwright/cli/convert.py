@@ -31,6 +31,7 @@ def run(
     from segwright.cli.terminal import counting, print_table
     from segwright.conversion import Change, convert
     from segwright.core.errors import OutputError
+    from segwright.formats.drawn_shapes import told
 
     if report is not None and report.resolve().is_relative_to(target.resolve()):
         raise OutputError(f"the report {report} would lie in the data set {target}; give a place outside of it")
@@ -38,11 +39,12 @@ def run(
     with ExitStack() as stack:
         table = csv.writer(stack.enter_context(_text(report))) if report is not None else None
         if table:
-            table.writerow(["key", "iou", "reasons", "notes"])
+            table.writerow(["key", "iou", "reasons", "notes", "left_out"])
 
         def note(change: Change) -> None:
             if table:
-                table.writerow([change.key, f"{change.iou:.6f}", "; ".join(change.reasons), "; ".join(change.notes)])
+                texts = "; ".join(change.reasons), "; ".join(change.notes), told(change.left_out)
+                table.writerow([change.key, f"{change.iou:.6f}", *texts])
             if change.reasons and len(lossy) < SHOWN:
                 lossy.append(change)
 
@@ -52,7 +54,9 @@ def run(
         typer.echo(json_module.dumps(asdict(result)))
         return
     if lossy:
-        print_table(["sample", "IoU", "what differs"], [[c.key, f"{c.iou:.6f}", "; ".join(c.reasons)] for c in lossy])
+        texts = ["; ".join(filter(None, (*change.reasons, told(change.left_out)))) for change in lossy]
+        rows = [[change.key, f"{change.iou:.6f}", text] for change, text in zip(lossy, texts, strict=True)]
+        print_table(["sample", "IoU", "what differs"], rows)
     more = {**result.reasons, **result.notes}
     if more:
         print_table(["what differs", "samples"], [[text, str(count)] for text, count in more.items()])
@@ -60,6 +64,8 @@ def run(
     typer.echo(f"{count} in {target}, {result.lossless} without loss; mean IoU {result.iou:.6f}")
     if result.loses:
         typer.echo(f"{to}: {result.loses}")
+    if result.left_out:
+        typer.echo(f"annotations of {source} that became no segment: {told(result.left_out)}")
 
 
 @contextmanager

@@ -17,7 +17,8 @@ class Sample:
 
     `key` is unique in its data set and safe as a file name. Values that the file says are missing (nodata) are NaN, in a float
     image. `left_out` counts the annotations of its file that are no segment of the truth, by the reason, such as
-    {"outside the image": 3}.
+    {"outside the image": 3}. `drawn_xyxy` (N, 4) are the boxes around shapes as they were drawn, in pixels, inside of the image
+    or not; None where nothing is drawn but pixels are stored.
     """
 
     key: str
@@ -25,6 +26,7 @@ class Sample:
     grid: Grid
     truth: Segmentation | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    drawn_xyxy: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.image.shape[1:] != self.grid.shape:

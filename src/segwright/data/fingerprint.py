@@ -3,9 +3,10 @@
 Axes: C channels, K classes, N segments, O objects, P planes, M pixels, *S spatial axes, (H, W) or (D, H, W).
 """
 
+import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import cc3d
@@ -14,6 +15,9 @@ from numba import njit
 
 from segwright.core import VOID, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, ShapeError, UsageError
+from segwright.formats.drawn_shapes import lost, told
+
+log = logging.getLogger(__name__)
 
 PLACE_STEP = 4  # of the pixels along each axis, one in four tells where a class lies as well as all of them
 SAMPLED_PIXELS = 4_000_000  # of all images together: a mean then errs by 1/2000 of the spread, in some 50 MB
@@ -103,10 +107,13 @@ class SampleStatistics:
     objects: np.ndarray
     has_truth: bool
     has_instances: bool
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def fingerprint(dataset: Dataset, *, at_most: int = 200, seed: int = 0) -> Fingerprint:
     """The fingerprint of a data set, measured on a random `at_most` of its samples where there are more.
+
+    Annotations that became no segment are told in the log.
 
     Raises:
         UsageError: the data set is empty.
@@ -121,6 +128,14 @@ def fingerprint(dataset: Dataset, *, at_most: int = 200, seed: int = 0) -> Finge
         chosen = np.sort(generator.choice(len(dataset), at_most, replace=False))
     pixels_each = max(1, SAMPLED_PIXELS // len(chosen))
     looks = [look(_with_image(dataset, int(i)), len(dataset.classes), pixels_each, generator) for i in chosen]
+    left_out = sum((Counter(item.left_out) for item in looks), Counter())
+    if lost(left_out):
+        log.warning(
+            "%s: annotations of the %d samples looked at that became no segment: %s; segwright inspect tells where",
+            dataset.source,
+            len(looks),
+            told(left_out),
+        )
     return gathered(dataset, looks, [dataset.keys[int(i)] for i in chosen])
 
 
@@ -204,6 +219,7 @@ def look(sample: Sample, num_classes: int, pixels: int, generator: np.random.Gen
         objects=measure_objects(truth) if truth is not None else np.zeros((0, 3), np.int64),
         has_truth=truth is not None,
         has_instances=truth is not None and bool((truth.instance_ids > 0).any()),
+        left_out=sample.left_out,
     )
 
 

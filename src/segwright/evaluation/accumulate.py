@@ -17,6 +17,7 @@ from segwright.data.background import Background
 from segwright.evaluation.ahead import ahead
 from segwright.evaluation.error_analysis import Atlas
 from segwright.evaluation.pairs import UNRANKED, UNTOLD, Pair, Pairs
+from segwright.formats.drawn_shapes import ABOUT_IMAGE
 from segwright.metrics import Metric
 from segwright.metrics.confusion import Confusion
 from segwright.metrics.conventions import SEGWRIGHT, Convention
@@ -123,6 +124,8 @@ class Counter:
         """What one must know of a pair to understand these metrics."""
         names = self.metrics.keys()
         found = [remark for remark in pair.remarks if not names.isdisjoint(CONCERNS.get(remark, names))]
+        left_out = [reason for reason in pair.sample.left_out if reason != ABOUT_IMAGE]
+        found += [f"Annotations of the truth are left out, as they are {reason}" for reason in left_out]
         needs_spacing = any(getattr(metric, "NEEDS_SPACING", False) for metric in self.metrics.values())
         return found + [NO_SPACING] * (needs_spacing and pair.sample.grid.spacing_mm is None)
 

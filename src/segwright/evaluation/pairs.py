@@ -87,7 +87,8 @@ class Pairs:
             UNTOLD: (is_thing & ~is_object).any(),
             UNRANKED: is_object.sum() > 1 and np.ptp(guess.scores[is_object]) == 0,
         }
-        return Pair(sample, guess, tuple(remark for remark, is_so in remarks.items() if is_so))
+        left_out = (f"Predictions are left out, as they are {reason}" for reason in found.left_out)
+        return Pair(sample, guess, (*(remark for remark, is_so in remarks.items() if is_so), *left_out))
 
     def without_images(self) -> "Pairs":
         """The same pairs, whose samples have images of no channels where the truth can be read without them."""

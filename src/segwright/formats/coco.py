@@ -8,7 +8,8 @@ The JSON may also lie in ROOT, or be given by its own path, and there may be sev
 polygons, whose union it is; or run lengths, compressed or not. Classes are in the order of the categories' ids and are all
 things, unless a category says `isthing: 0`. An annotation of a thing with `iscrowd: 1` is a region of objects that nobody told
 apart (number 0), the others are numbered 1, 2, ... in each image. Polygons are drawn as by pycocotools, but that one of two
-corners covers no pixel (there it is a box). Annotations of a box without a segmentation are left out, and counted in the log.
+corners covers no pixel (there it is a box). Annotations of a box alone, of a category that is not listed or without a pixel are
+left out and counted (drawn_shapes.py). A polygon may be one flat list, and ids may be texts.
 
 Written are polygons for objects without holes, one per part, and compressed run lengths for the others and for crowds, so that
 every pixel comes back, with `area` and `bbox`. Our own keys, which other programs pass over, are `instance_id`, `score`, and
@@ -37,6 +38,7 @@ from segwright.formats.coco_files import (
     open_files,
     write_categories,
 )
+from segwright.formats.drawn_shapes import BOX_ALONE, Drawing, of_category
 from segwright.formats.named_objects import Region, place_of, read_picture, regions_of, segmentation, truth_2d, unread_picture
 from segwright.formats.resume_journal import Journal
 
@@ -52,10 +54,10 @@ class _Runs:
 @dataclass(slots=True)
 class _Annotation:
     category_id: int
-    segmentation: _Runs | list[list[FiniteFloat]]
-    iscrowd: bool = False
+    segmentation: Annotated[_Runs | list[list[FiniteFloat]] | list[FiniteFloat], Field(union_mode="left_to_right")]
+    iscrowd: bool | None = False
     instance_id: int | None = None
-    score: FiniteFloat = 1.0
+    score: FiniteFloat | None = None
 
 
 @dataclass(slots=True)
@@ -90,21 +92,28 @@ class Reader:
         shape = part.shape(index)
         place, name = f"{part.file.path}: images[{index}]", part.pictures[index].file_name
         image = picture(self.images.get(key), shape, place, name=name, is_needed=bool(self.images))
-        regions = list(self._regions(part, part.annotations_of(index), shape))
+        drawing = Drawing(shape)
+        if part.bare[index]:
+            drawing.leave_out(BOX_ALONE, int(part.bare[index]))
+        regions = list(self._regions(part, part.annotations_of(index), drawing))
         void = part.file.entry("images", index, VOID_REGION).void if self.has_void[number][index] else None
         unknown = _counts(void, shape, f"{place}.void") if void else None
-        return Sample.of(key, image, segmentation(regions, shape, self.classes, place, void=unknown))
+        return drawing.sample(key, image, segmentation(regions, shape, self.classes, place, void=unknown))
 
-    def _regions(self, part: Part, positions: list[int], shape: tuple[int, int]) -> Iterator[Region]:
+    def _regions(self, part: Part, positions: list[int], drawing: Drawing) -> Iterator[Region]:
         annotations = part.file.entries("annotations", ANNOTATION, positions)
         for position, annotation in zip(positions, annotations, strict=True):
             place = f"{part.file.path}: annotations[{position}]"
             class_id = self.class_of.get(annotation.category_id)
             if class_id is None:
-                raise FormatError(f"{place}: there is no category {annotation.category_id}; add it to the categories")
+                drawing.leave_out(of_category(annotation.category_id))
+                continue
             number = 0 if annotation.iscrowd else annotation.instance_id
-            counts = _counts(annotation.segmentation, shape, f"{place}.segmentation")
-            yield Region(self.classes.names[class_id], counts, number, annotation.score)
+            counts = _draw(annotation.segmentation, drawing, f"{place}.segmentation")
+            if counts is not None:
+                yield Region(
+                    self.classes.names[class_id], counts, number, 1.0 if annotation.score is None else annotation.score
+                )
 
 
 def matches(path: Path | str) -> bool:
@@ -151,28 +160,37 @@ def _is_kind(path: Path) -> bool:
     return is_panoptic(path) is False
 
 
-def _counts(given: _Runs | list[list[float]], shape: tuple[int, int], place: str) -> np.ndarray:
-    """The run lengths (R,) of a segmentation.
+def _draw(given: _Runs | list[list[float]] | list[float], drawing: Drawing, place: str) -> np.ndarray | None:
+    """The run lengths (R,) of a segmentation, None where it has no pixel.
 
     Raises:
-        FormatError: it does not fit an image (H, W), or is damaged.
+        FormatError: it does not fit the image, or is damaged.
     """
     if isinstance(given, _Runs):
-        if given.size != [*shape]:
-            raise FormatError(
-                f"{place}: run lengths of {given.size[0]} x {given.size[1]} (rows x columns) for an image of {shape[0]} x "
-                f"{shape[1]}; export them again at the size of the image"
-            )
-        with naming(place):
-            counts = rle.from_text(given.counts) if isinstance(given.counts, str) else _numbers(given.counts)
-        rle.check(counts, shape, place)
-        return counts
-    odd = next((ring for ring in given if len(ring) % 2), None)
+        return drawing.runs(_counts(given, drawing.shape, place))
+    rings = [ring for ring in given if isinstance(ring, list)]
+    rings = rings or [[value for value in given if not isinstance(value, list)]]  # one polygon may be a flat list
+    odd = next((ring for ring in rings if len(ring) % 2), None)
     if odd is not None:
         raise FormatError(f"{place}: a polygon has {len(odd)} numbers, two per corner are needed; correct or remove it")
+    return drawing.areas([[np.array(ring).reshape(-1, 2)] for ring in rings], place)
+
+
+def _counts(given: _Runs, shape: tuple[int, int], place: str) -> np.ndarray:
+    """The run lengths (R,) that a file holds.
+
+    Raises:
+        FormatError: they do not fit an image (H, W), or are damaged.
+    """
+    if given.size != [*shape]:
+        raise FormatError(
+            f"{place}: run lengths of {given.size[0]} x {given.size[1]} (rows x columns) for an image of {shape[0]} x "
+            f"{shape[1]}; export them again at the size of the image"
+        )
     with naming(place):
-        rings = [polygons.rasterise([np.array(ring).reshape(-1, 2)], shape) for ring in given]
-    return rings[0] if len(rings) == 1 else rle.union(rings, shape)
+        counts = rle.from_text(given.counts) if isinstance(given.counts, str) else _numbers(given.counts)
+    rle.check(counts, shape, place)
+    return counts
 
 
 def _numbers(counts: list[int]) -> np.ndarray:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 KEYS = {"images", "annotations", "categories"}
 LOOKED_AT = 20  # JSON files of a folder at most; where there are more, they are one per image, of another format
+NO_SUPERCATEGORY = (None, "", "none")
 FOLDERS = {"images", "image", "."}  # leading parts of file names that say nothing
 
 Name = Annotated[int, Field(ge=-(2**62), le=2**62)] | Annotated[str, Field(max_length=1000)]
@@ -48,6 +49,7 @@ class _Category:
     id: int
     name: str
     isthing: bool = True
+    supercategory: Any = None
     color: list[Annotated[int, Field(ge=0, le=255)]] | None = None
 
 
@@ -60,7 +62,8 @@ class _ImageId:
 class Part:
     """One JSON file, its images by their keys, and which annotations belong to each of them.
 
-    `prefix` begins the keys; the annotations of image i are `order[starts[i] : starts[i + 1]]`.
+    `prefix` begins the keys; the annotations of image i are `order[starts[i] : starts[i + 1]]`, and `bare[i]` more are
+    without a mask.
     """
 
     file: JsonFile
@@ -69,6 +72,7 @@ class Part:
     pictures: list[Picture]
     order: np.ndarray
     starts: np.ndarray
+    bare: np.ndarray
 
     def annotations_of(self, index: int) -> list[int]:
         """Positions of the annotations of an image, in the order of the file."""
@@ -206,14 +210,20 @@ def _read_part(path: Path, prefix: str, *, filled: str) -> Part:
         raise FormatError(
             f"{path}: none of the {len(has_mask)} annotations has a {filled!r} (boxes alone?); masks are needed, export them"
         )
-    if not has_mask.all():
-        log.warning("%s: %d of %d annotations have no %r and are left out", path, (~has_mask).sum(), len(has_mask), filled)
-    if (image_of < 0).any():
-        log.warning("%s: %d of %d annotations are of images not listed there", path, (image_of < 0).sum(), len(image_of))
-    kept = np.flatnonzero(has_mask & (image_of >= 0))
+    is_listed = image_of >= 0
+    if len(is_listed) and not is_listed.any():
+        known, given = pictures[0].id if pictures else "none at all", file.entry("annotations", 0, IMAGE_ID).image_id
+        raise FormatError(
+            f"{path}: none of the {len(is_listed)} annotations is of an image that is listed there (image_id {given!r}, images "
+            f"have ids such as {known!r}); give the annotations their images, or the images their ids"
+        )
+    if not is_listed.all():
+        log.warning("%s: %d of %d annotations are of images not listed there", path, (~is_listed).sum(), len(image_of))
+    kept = np.flatnonzero(has_mask & is_listed)
     order = kept[np.argsort(image_of[kept], kind="stable")]
     starts = np.searchsorted(image_of[order], np.arange(len(pictures) + 1))
-    return Part(file, split_name(path)[1], prefix, pictures, order, starts)
+    bare = np.bincount(image_of[~has_mask & is_listed], minlength=len(pictures))
+    return Part(file, split_name(path)[1], prefix, pictures, order, starts, bare)
 
 
 def _image_of(file: JsonFile, index_of: dict[Any, int]) -> np.ndarray:
@@ -227,8 +237,11 @@ def _image_of(file: JsonFile, index_of: dict[Any, int]) -> np.ndarray:
         place = np.minimum(np.searchsorted(ids, given), len(ids) - 1)
         indices = np.array([known[name] for name in ids.tolist()], np.int64)
         result = np.where(ids[place] == given, indices[place], -1)
+    by_text = {str(name).removesuffix(".0"): index for name, index in index_of.items()}
     for position, entry in zip(unclear, file.entries("annotations", IMAGE_ID, unclear.tolist()), strict=True):
-        result[position] = index_of.get(entry.image_id, -1)
+        result[position] = index_of.get(entry.image_id, by_text.get(str(entry.image_id).removesuffix(".0"), -1))
+    if (result < 0).any() and len(known) < len(index_of):  # images whose ids are texts, annotations that have numbers
+        result = np.where(result < 0, [by_text.get(str(number), -1) for number in given], result)
     return result
 
 
@@ -284,7 +297,9 @@ def _read_categories(parts: Sequence[Part]) -> tuple[Classes, dict[int, int]]:
         FormatError: there is none, or two differ under one id.
     """
     given: dict[int, _Category] = {}
+    used: set[int] = set()
     for part in parts:
+        used.update(np.unique(part.file.integers("annotations", "category_id")).tolist())
         for category in part.file.value("categories", CATEGORIES):
             if given.setdefault(category.id, category).name != category.name:
                 raise FormatError(
@@ -292,6 +307,10 @@ def _read_categories(parts: Sequence[Part]) -> tuple[Classes, dict[int, int]]:
                     "elsewhere; give each its own id, the same one in all files"
                 )
     ids = sorted(given)
+    root = _root(given)
+    if root is not None and not used & {root.id, NO_INTEGER}:
+        log.warning("%s: %r groups all categories, and no object is of it: it is no class", parts[0].file.path, root.name)
+        ids.remove(root.id)
     names, seen = [], set()
     for number in ids:
         name = given[number].name
@@ -309,6 +328,13 @@ def _read_categories(parts: Sequence[Part]) -> tuple[Classes, dict[int, int]]:
     except SettingError as error:
         raise FormatError(f"{parts[0].file.path}: categories: {error}") from error
     return classes, {number: index for index, number in enumerate(ids)}
+
+
+def _root(categories: dict[int, _Category]) -> _Category | None:
+    """The category that all others belong to, as Roboflow writes one for the whole data set."""
+    above = {category.supercategory for category in categories.values() if category.supercategory not in NO_SUPERCATEGORY}
+    roots = [category for category in categories.values() if category.supercategory in NO_SUPERCATEGORY]
+    return roots[0] if len(roots) == 1 and above == {roots[0].name} else None
 
 
 def write_categories(classes: Classes) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ The JSON may also lie in ROOT, or be given by its own path, and there may be sev
 (coco_files.py says how they are found and what the keys are); the folder of PNGs beside it is called like it. An annotation is
 of one image; its `segments_info` gives each number its category. Classes are in the order of the categories' ids, things where
 `isthing` is 1 or missing. Segments of things are numbered 1, 2, ... in each image, those with `iscrowd: 1` are regions of
-objects that nobody told apart (number 0).
+objects that nobody told apart (number 0). Segments without a pixel, and those of a category that is not listed, whose pixels
+are void then, are left out and counted.
 
 Written are `segments_info` with `area` and `bbox`, and our own keys `instance_id` and `score`. Lost are overlaps (the later
 segment covers the earlier), pixels of no segment (they become void), objects without a pixel and the size of pixels.
@@ -39,6 +40,7 @@ from segwright.formats.coco_files import (
     open_files,
     write_categories,
 )
+from segwright.formats.drawn_shapes import NO_PIXEL, Drawing, of_category
 from segwright.formats.named_objects import place_of, read_picture, truth_2d, unread_picture
 from segwright.formats.resume_journal import Journal
 
@@ -97,9 +99,10 @@ class Reader:
         place = f"{part.file.path}: annotations[{positions[0]}]"
         annotation = part.file.entry("annotations", positions[0], ANNOTATION)
         colors, path = _read_colors(part.file.path, annotation.file_name, shape)
-        return Sample.of(key, image, self._truth(annotation.segments_info, colors, place, path))
+        drawing = Drawing(shape)
+        return drawing.sample(key, image, self._truth(annotation.segments_info, colors, drawing, place, path))
 
-    def _truth(self, segments: list[_Segment], colors: np.ndarray, place: str, path: Path) -> Segmentation:
+    def _truth(self, segments: list[_Segment], colors: np.ndarray, drawing: Drawing, place: str, path: Path) -> Segmentation:
         ids = np.array([segment.id if 0 < segment.id <= MAX_ID else 0 for segment in segments], np.int64)
         if len({*ids.tolist()} - {0}) < len(ids):
             raise FormatError(f"{place}.segments_info: ids are different numbers 1..{MAX_ID}; correct them")
@@ -112,24 +115,37 @@ class Reader:
                 f"{path} holds the segment {number[0]} at {count[0]} pixels, which {place}.segments_info lacks; add it there, "
                 "or make these pixels 0 if nobody knows what they are"
             )
+        segment_map, kept = self._kept(segments, segment_map, drawing)
         class_ids, instance_ids = [], []
-        taken = {segment.instance_id for segment in segments}
-        free = (number for number in range(1, 2 * len(segments) + 2) if number not in taken)
-        for index, segment in enumerate(segments):
-            class_id = self.class_of.get(segment.category_id)
-            if class_id is None:
-                raise FormatError(
-                    f"{place}.segments_info[{index}]: there is no category {segment.category_id}; add it to the categories"
-                )
+        taken = {segment.instance_id for segment in kept}
+        free = (number for number in range(1, 2 * len(kept) + 2) if number not in taken)
+        for index, segment in enumerate(kept):
+            class_ids.append(self.class_of[segment.category_id])
             given = segment.instance_id
             if given is not None and not 0 <= given <= np.iinfo(np.int32).max:
                 raise FormatError(f"{place}.segments_info[{index}]: an instance_id is {given}, which is no number of an object")
             if given is None:
-                given = next(free) if self.classes.is_thing[class_id] and not segment.iscrowd else 0
-            class_ids.append(class_id)
+                given = next(free) if self.classes.is_thing[class_ids[-1]] and not segment.iscrowd else 0
             instance_ids.append(0 if segment.iscrowd else given)
-        scores = [segment.score for segment in segments]
+        scores = [segment.score for segment in kept]
         return Segmentation.panoptic(segment_map, class_ids, instance_ids, scores=scores, classes=self.classes)
+
+    def _kept(self, segments: list[_Segment], segment_map: np.ndarray, drawing: Drawing) -> tuple[np.ndarray, list[_Segment]]:
+        """The map and the segments without those that have no pixel, or a category that is not listed: that is void."""
+        has_pixels = np.bincount(segment_map.ravel() + 1, minlength=len(segments) + 2)[2:] > 0  # after void and nothing
+        number_of = np.zeros(len(segments) + 2, np.int32)
+        number_of[0] = VOID
+        kept = []
+        for index, segment in enumerate(segments):
+            if segment.category_id not in self.class_of:
+                drawing.leave_out(of_category(segment.category_id))
+                number_of[index + 2] = VOID
+            elif not has_pixels[index]:
+                drawing.leave_out(NO_PIXEL)
+            else:
+                kept.append(segment)
+                number_of[index + 2] = len(kept)
+        return (segment_map if len(kept) == len(segments) else number_of[segment_map + 1]), kept
 
 
 def matches(path: Path | str) -> bool:

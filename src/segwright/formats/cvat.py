@@ -1,4 +1,4 @@
-"""CVAT for images 1.1: annotations.xml with polygons and masks, its images in images/.
+"""CVAT for images 1.1: annotations.xml with polygons, masks, boxes and ellipses, its images in images/.
 
     ROOT/annotations.xml
     ROOT/images/NAME.jpg           also ROOT/images/SUBSET/NAME.jpg, or beside the XML
@@ -18,9 +18,9 @@ the order of z_order and then of the file, and those that are later cover those 
 planes. The classes are the labels, in their order, in their colours, and all things unless classes.json says otherwise. A
 subset other than "default" comes before the key, as in "train__NAME".
 
-Ellipses are read too. Boxes, points, lines, cuboids, skeletons and tags have no mask and are passed over, with one warning. XML
-with a DOCTYPE is refused, since entities can blow up to any size. Large files stay on disk: each <image> is parsed when it is
-asked for.
+Boxes and ellipses are read too, turned by their `rotation` in degrees clockwise around their centre. Points, lines, cuboids,
+skeletons and tags are no regions: they are left out and counted (drawn_shapes.py). XML with a DOCTYPE is refused, since
+entities can blow up to any size. Large files stay on disk: each <image> is parsed when it is asked for.
 
 Written are polygons for objects of one piece without holes, else masks; z_order is the plane, group_id the object's number.
 Void becomes nothing; a crowd becomes one object; scores, and segments without any pixel, are lost.
@@ -46,11 +46,11 @@ from segwright.core.atomic_files import replacing
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError, naming
 from segwright.formats.cvat_xml import FILE, SHAPES, Entry, Index, Shape, shapes_of
+from segwright.formats.drawn_shapes import Drawing, is_polygon, of_kind
 from segwright.formats.image_index import ImageIndex
 from segwright.formats.label_encoding import CLASSES_FILE
 from segwright.formats.named_objects import (
     Region,
-    ellipse,
     find_classes,
     place_of,
     read_picture,
@@ -65,8 +65,7 @@ from segwright.formats.resume_journal import Journal
 log = logging.getLogger(__name__)
 
 LOSES = "void pixels become nothing, crowds become single objects, scores are not kept"
-TYPES_WITH_MASK = ("", "any", *SHAPES)  # labels of other types are no classes, unless a polygon or a mask has them
-MAX_COORDINATE = 1e6  # pixels; far beyond any image, and what is drawn takes time by its length
+TYPES_WITH_MASK = ("", "any", "rectangle", *SHAPES)  # labels of other types are no classes, unless a shape has them
 HEAD = 4096  # bytes in which the first element must begin
 COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters that XML 1.0 cannot hold
@@ -96,7 +95,9 @@ class Reader:
         image = picture(
             self.files.get(key), entry.shape, place, name=entry.name, is_needed=bool(self.files) and key not in self.files
         )
-        return Sample.of(key, image, _truth(shapes_of(self.path, self.encoding, entry), entry.shape, self.classes, place))
+        drawing = Drawing(entry.shape)
+        truth = _truth(shapes_of(self.path, self.encoding, entry), drawing, self.classes, place)
+        return drawing.sample(key, image, truth)
 
 
 def matches(path: Path | str) -> bool:
@@ -118,9 +119,6 @@ def read(path: Path | str) -> Dataset:
     index = Index(file)
     if not index.entries:
         raise FormatError(f"{file} holds no <image>; export the task again, as 'CVAT for images 1.1'")
-    if index.skipped:
-        kinds = ", ".join(f"{count} <{tag}>" for tag, count in index.skipped.most_common())
-        log.warning("%s: %s have no mask and are passed over", file, kinds)
     root, images = file.parent, ImageIndex(file.parent)
     keys = unique_keys((_key_name(entry) for entry in index.entries), file)
     entries = {key: index.entries[position] for key, position in keys.items()}
@@ -200,14 +198,17 @@ def _classes(root: Path, index: Index) -> Classes:
         raise FormatError(f"{index.path}: {error}") from error
 
 
-def _truth(shapes: Sequence[Shape], shape: tuple[int, int], classes: Classes, place: str) -> Segmentation:
+def _truth(shapes: Sequence[Shape], drawing: Drawing, classes: Classes, place: str) -> Segmentation:
     """The objects of an image in the order in which they cover each other."""
+    shape = drawing.shape
     parts: dict[tuple[str, int], list[tuple[int, np.ndarray]]] = {}  # by label and group; those without a group are alone
     painted = runs = 0
     for index, drawn in enumerate(shapes):
+        counts = _draw(drawn, drawing)
+        if counts is None:
+            continue
         group = drawn.number("group_id", missing=0)
         name = drawn.text("label"), group if group > 0 else -1 - index
-        counts = PIXELS[drawn.tag](drawn, shape)
         parts.setdefault(name, []).append((drawn.number("z_order", missing=0), counts))
         painted, runs = painted + rle.area(counts), runs + len(counts)
         with naming(drawn.place):
@@ -272,32 +273,38 @@ def _check_memory(pixels: int, what: str) -> None:
         )
 
 
-def _polygon(drawn: Shape, shape: tuple[int, int]) -> np.ndarray:
+def _draw(drawn: Shape, drawing: Drawing) -> np.ndarray | None:
+    """The run lengths (R,) of an element, None where it has no pixel."""
+    if drawn.tag == "mask":
+        return drawing.runs(_mask(drawn, drawing.shape))
+    if drawn.tag == "box":
+        left, top, right, bottom, degrees = _numbers(drawn, "xtl", "ytl", "xbr", "ybr")
+        return drawing.box((left, top, right, bottom), drawn.place, degrees)
+    if drawn.tag == "ellipse":
+        x, y, radius_x, radius_y, degrees = _numbers(drawn, "cx", "cy", "rx", "ry")
+        return drawing.ellipse((x, y), (radius_x, radius_y), drawn.place, degrees)
+    if drawn.tag == "polygon" or is_polygon(drawn.tag, drawn.attributes.get("points", "").count(";") + 1):
+        return drawing.polygon(_points(drawn), drawn.place)
+    drawing.leave_out(of_kind(drawn.tag))
+    return None
+
+
+def _points(drawn: Shape) -> np.ndarray:
+    """The corners (x, y) of a shape, float64 (V, 2)."""
     text = drawn.text("points")
     try:
-        ring = np.array([[float(value) for value in pair.split(",")] for pair in text.split(";")])
+        return np.array([[float(value) for value in pair.split(",")] for pair in text.split(";")]).reshape(-1, 2)
     except ValueError as error:
         raise FormatError(f"{drawn.place} has the points {text!r:.40}; x,y;x,y;... is needed") from error
-    if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3:
-        raise FormatError(f"{drawn.place} has the points {text!r:.40}; three or more, as x,y;x,y;x,y, are needed")
-    _check_near(ring, drawn)
-    with naming(drawn.place):
-        return polygons.rasterise([ring], shape)
 
 
-def _ellipse(drawn: Shape, shape: tuple[int, int]) -> np.ndarray:
-    texts = [drawn.text(name) for name in ("cx", "cy", "rx", "ry")] + [drawn.attributes.get("rotation", "0")]
+def _numbers(drawn: Shape, *names: str) -> list[float]:
+    """The attributes of these names and the rotation, in degrees."""
+    texts = [drawn.text(name) for name in names] + [drawn.attributes.get("rotation", "0")]
     try:
-        x, y, radius_x, radius_y, degrees = map(float, texts)
+        return [float(text) for text in texts]
     except ValueError as error:
         raise FormatError(f"{drawn.place} is {', '.join(texts)!r:.60}; numbers are needed, correct or remove it") from error
-    _check_near(np.array([x, y, radius_x, radius_y, degrees]), drawn)
-    return ellipse((x, y), (radius_x, radius_y), shape, degrees)
-
-
-def _check_near(values: np.ndarray, drawn: Shape) -> None:
-    if not (np.abs(values) <= MAX_COORDINATE).all():  # NaN is not
-        raise FormatError(f"{drawn.place} lies farther than {MAX_COORDINATE:.0f} pixels away; correct or remove it")
 
 
 def _mask(drawn: Shape, shape: tuple[int, int]) -> np.ndarray:
@@ -309,9 +316,6 @@ def _mask(drawn: Shape, shape: tuple[int, int]) -> np.ndarray:
         raise FormatError(f"{drawn.place} has an rle that is no list of whole numbers ({error}); export it again") from error
     with naming(drawn.place):
         return cvat_rle.to_counts(runs, (left, top, width, height), shape)
-
-
-PIXELS: dict[str, Callable[[Shape, tuple[int, int]], np.ndarray]] = {"polygon": _polygon, "mask": _mask, "ellipse": _ellipse}
 
 
 def _stacked_regions(sample: Sample) -> Iterator[tuple[Region, int, int, tuple[int, ...]]]:

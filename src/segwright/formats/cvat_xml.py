@@ -4,18 +4,17 @@ The file is read once, and stays on disk: memory holds a line about each image, 
 refused, since entities can blow up to any size.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from xml.parsers import expat
 
 from segwright.core.errors import FormatError
+from segwright.formats.drawn_shapes import is_polygon
 from segwright.formats.named_objects import check_size
 
 FILE = "annotations.xml"
-SHAPES = ("polygon", "mask", "ellipse")
-WITHOUT_MASK = ("box", "points", "polyline", "cuboid", "skeleton", "tag")
+SHAPES = ("polygon", "mask", "ellipse", "box")
 ENCODINGS = ("utf-8", "us-ascii", "ascii", "iso-8859-1")  # in which parsing can start anywhere
 MAX_DEPTH = 64  # of elements in each other; CVAT's own files have 6
 CHUNK = 1 << 16  # bytes parsed at a time
@@ -34,7 +33,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A <polygon> or <mask>: its attributes, and where it stands, for messages."""
+    """A <polygon>, <mask> or other element of an image: its attributes, and where it stands, for messages."""
 
     tag: str
     attributes: dict[str, str]
@@ -68,7 +67,7 @@ class Index:
     """What one pass over a file finds.
 
     `entries` are its images, `labels` what <meta> says of each label (name, color, type, parent), `used` the labels of shapes
-    in their order, `skipped` counts the elements that have no mask, and `encoding` is how the file is written.
+    in their order, and `encoding` is how the file is written.
 
     Raises:
         FormatError: the file is no XML or not CVAT's for images, or has a DOCTYPE.
@@ -80,7 +79,6 @@ class Index:
         self.entries: list[Entry] = []
         self.labels: list[dict[str, str]] = []
         self.used: dict[str, None] = {}
-        self.skipped: Counter[str] = Counter()
         self._open: list[str] = []
         self._text = ""
         self._parser = parser = expat.ParserCreate()
@@ -125,10 +123,8 @@ class Index:
         if len(above) == 1 and tag == "image":
             place = f"{self.path}, line {line}: the image"
             self.entries.append(_entry(Shape(tag, attributes, place), self._parser.CurrentByteIndex, line))
-        elif above[1:] == ["image"] and tag in SHAPES:
+        elif above[1:] == ["image"] and (tag in SHAPES or is_polygon(tag, attributes.get("points", "").count(";") + 1)):
             self.used[Shape(tag, attributes, f"{self.path}, line {line}: the {tag}").text("label")] = None
-        elif above[1:] == ["image"] and tag in WITHOUT_MASK:
-            self.skipped[tag] += 1
         elif above[1:2] == ["meta"] and tag == "label":
             self.labels.append({})
         elif above[1:2] == ["meta"] and above[-1] == "label" and tag in ("name", "color", "type", "parent"):
@@ -147,7 +143,7 @@ class Index:
 
 
 def shapes_of(path: Path, encoding: str, entry: Entry) -> list[Shape]:
-    """The polygons, masks and ellipses in an <image>.
+    """The elements in an <image>: polygons, boxes, points, tags and so on.
 
     Raises:
         FormatError: the file has changed, or what stands there is no XML.
@@ -159,7 +155,7 @@ def shapes_of(path: Path, encoding: str, entry: Entry) -> list[Shape]:
         nonlocal depth
         if depth == 0 and (tag != "image" or attributes.get("name") != entry.name):
             raise FormatError(f"{path} has changed since it was opened; open it again")
-        if depth == 1 and tag in SHAPES:
+        if depth == 1:
             line = entry.line + parser.CurrentLineNumber - 1
             shapes.append(Shape(tag, attributes, f"{path}, line {line}: the {tag} in image {entry.name!r}"))
         depth += 1

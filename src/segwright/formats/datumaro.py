@@ -10,16 +10,17 @@
         {"type": "mask", "label_id": 0, "rle": {"counts": "...", "size": [400, 600]}, ...}]}, ...]}
 
 Polygons, masks and ellipses of one label and one `group` other than 0 are one object; `object_id` is its number; what has a
-higher `z_order` comes later; `is_crowd` among the attributes marks objects that nobody told apart. Boxes, points, captions and
-others cover no pixel and are passed over. The key of a sample is its `id` after its subset, train__NAME.
+higher `z_order` comes later; `is_crowd` among the attributes marks objects that nobody told apart. A box is an object's own
+where it has the label and the group of others, and else a box without a mask. That, points, captions and others are left out
+and counted (drawn_shapes.py). The key of a sample is its `id` after its subset, train__NAME.
 
 Written are masks, so that each pixel comes back; our own are `is_thing` of a label, `score` among the attributes, and
-`void_rle` in the `attr` of an item, the pixels that nobody knows. Lost is the size of pixels.
+`void_rle` in the `attr` of an item, the pixels that nobody knows. Lost are objects without a pixel and the size of pixels.
 """
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,14 +32,21 @@ from segwright.codecs.json_stream import JsonFile, top_keys, write_json
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, SettingError, naming
+from segwright.formats.drawn_shapes import (
+    ABOUT_IMAGE,
+    BOX_ALONE,
+    NO_PIXEL,
+    UNLABELLED,
+    Drawing,
+    is_polygon,
+    of_kind,
+)
 from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, ImageIndex, found, natural, split_of
 from segwright.formats.named_objects import (
     Region,
     check_size,
-    ellipse,
     find_image,
     images_by_key,
-    polygon,
     read_picture,
     regions_of,
     segmentation,
@@ -50,8 +58,8 @@ from segwright.formats.resume_journal import Journal
 
 log = logging.getLogger(__name__)
 
-LOSES = "the size of pixels is not kept"
-SHOWN = 30  # characters of a type in a message
+LOSES = "objects without a pixel and the size of pixels are not kept"
+BOXES = ("bbox", "rotated_bbox")
 DEFAULT = "default"  # the subset of items that belong to none
 SUBSET_ORDER = (DEFAULT, *TRAIN_NAMES, *VAL_NAMES)
 
@@ -142,7 +150,6 @@ class Reader:
     entries: dict[str, tuple[int, int]]
     images: dict[str, Path]
     classes: Classes
-    warned: set[str] = field(default_factory=set)
 
     def __call__(self, key: str) -> Sample:
         return self._sample(key, read_picture)
@@ -159,26 +166,32 @@ class Reader:
         size = item.image.size if item.image else None
         shape = check_size(size[0], size[1], place) if size else None
         image = picture(self.images.get(key), shape, place, name=_name(item), is_needed=bool(self.images))
-        height, width = image.shape[1:]
+        drawing = Drawing((image.shape[1], image.shape[2]))
         given = item.attr.void_rle if item.attr else None
-        void = _counts(given, (height, width), f"{place}.attr.void_rle") if given else None
-        return Sample.of(key, image, self._truth(item.annotations, void, (height, width), place))
+        void = _counts(given, drawing.shape, f"{place}.attr.void_rle") if given else None
+        return drawing.sample(key, image, self._truth(item.annotations, void, drawing, place))
 
-    def _truth(
-        self, annotations: list[_Annotation], void: np.ndarray | None, shape: tuple[int, int], place: str
-    ) -> Segmentation:
+    def _truth(self, annotations: list[_Annotation], void: np.ndarray | None, drawing: Drawing, place: str) -> Segmentation:
+        shape = drawing.shape
         objects: dict[tuple[int, int, int], tuple[_Annotation, list[np.ndarray]]] = {}
+        boxes: list[tuple[int, int, int]] = []
         order = sorted(range(len(annotations)), key=lambda number: annotations[number].z_order or 0)
         for number in order:
-            one, where = annotations[number], f"{place}.annotations[{number}]"
-            counts = _draw(one, shape, where)
-            if counts is None or one.label_id is None:
-                self._warn(where, "without label" if counts is not None else f"of type {one.type[:SHOWN]!r}")
+            one = annotations[number]
+            if one.label_id is None:
+                drawing.leave_out(ABOUT_IMAGE if one.type == "caption" else UNLABELLED)
                 continue
             if not 0 <= one.label_id < len(self.classes):
+                where = f"{place}.annotations[{number}]"
                 raise FormatError(f"{where}.label_id is {one.label_id}, there are {len(self.classes)} labels; correct it")
             name = (one.label_id, 1, one.group) if one.group else (one.label_id, 0, number)
-            objects.setdefault(name, (one, []))[1].append(counts)
+            if one.type in BOXES:
+                boxes.append(name)
+            elif (counts := _draw(one, drawing, f"{place}.annotations[{number}]")) is not None:
+                objects.setdefault(name, (one, []))[1].append(counts)
+        for name in boxes:
+            if name not in objects:
+                drawing.leave_out(BOX_ALONE)
         regions = [
             Region(
                 self.classes.names[label],
@@ -188,11 +201,6 @@ class Reader:
             for (label, _, _), (first, parts) in objects.items()
         ]
         return segmentation(regions, shape, self.classes, place, void=void)
-
-    def _warn(self, place: str, what: str) -> None:
-        if what not in self.warned:
-            self.warned.add(what)
-            log.warning("%s: annotations %s are no objects and are passed over, here and wherever they are", place, what)
 
 
 def matches(path: Path | str) -> bool:
@@ -254,6 +262,7 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
                 "annotations": [
                     _annotation(number, region, truth.classes, truth.shape)
                     for number, region in enumerate(regions_of(sample, "datumaro"))
+                    if rle.area(region.counts)
                 ],
                 "image": {"path": image.name if image else f"{name}.png", "size": list(truth.shape)},
             }
@@ -322,18 +331,20 @@ def _counts(given: _Rle, shape: tuple[int, int], place: str) -> np.ndarray:
     return counts
 
 
-def _draw(one: _Annotation, shape: tuple[int, int], place: str) -> np.ndarray | None:
-    """The run lengths (R,) of an annotation, None where it covers no pixel."""
+def _draw(one: _Annotation, drawing: Drawing, place: str) -> np.ndarray | None:
+    """The run lengths (R,) of an annotation, None where it has no pixel."""
     if one.type == "mask" and one.rle is not None:
-        return _counts(one.rle, shape, place)
-    if one.type in ("polygon", "ellipse") and one.points is not None:
-        if len(one.points) % 2 or one.type == "ellipse" and len(one.points) != 4:
-            raise FormatError(f"{place}: {len(one.points)} numbers are no points of a {one.type}; export it again")
-        points = list(zip(one.points[::2], one.points[1::2], strict=True))
-        if one.type == "polygon":
-            return polygon([points], shape, place)
-        (left, top), (right, bottom) = points
-        return ellipse(((left + right) / 2, (top + bottom) / 2), (abs(right - left) / 2, abs(bottom - top) / 2), shape)
+        return drawing.runs(_counts(one.rle, drawing.shape, place))
+    numbers = one.points or []
+    if one.type in ("polygon", "ellipse") and (len(numbers) % 2 or one.type == "ellipse" and len(numbers) != 4):
+        raise FormatError(f"{place}: {len(numbers)} numbers are no points of a {one.type}; export it again")
+    if one.type == "ellipse":
+        left, top, right, bottom = numbers
+        center, radii = ((left + right) / 2, (top + bottom) / 2), (abs(right - left) / 2, abs(bottom - top) / 2)
+        return drawing.ellipse(center, radii, place)
+    if one.type == "polygon" or is_polygon(one.type, len(numbers) // 2):
+        return drawing.polygon(np.array(numbers[: len(numbers) // 2 * 2]).reshape(-1, 2), place)
+    drawing.leave_out(NO_PIXEL if one.type == "mask" else of_kind(one.type))
     return None
 
 

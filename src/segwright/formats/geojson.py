@@ -9,17 +9,19 @@
        "properties": {"objectType": "annotation", "classification": {"name": "Tumor", "color": [200, 0, 0]}}}, ...]}
 
 Coordinates are pixels (x, y) of the image, as QuPath writes them; where the image is a GeoTIFF that says where it lies, they
-are coordinates of its map. A feature is one object, a MultiPolygon one of several parts. Its class is the name of its
-`classification`, else `class`, `label` or `name` of its properties, else "object". What QuPath calls "Ignore*" is void, unless
-a class is called so. Points, lines and collections of geometries cover no pixel and are passed over.
+are places on its map, or degrees, or in the system that `crs` names (geojson_places.py says which when). A feature is one
+object, a MultiPolygon one of several parts. Its class is the name of its `classification`, else `class`, `label` or `name` of
+its properties, else "object". What QuPath calls "Ignore*" is void, unless a class is called so. Points and lines are counted as
+drawn_shapes.py says, and so are collections of geometries.
 
-Written are the borders of pixels, so that each pixel comes back; `instance_id` and `score` among the properties are ours, and
-so is the member `image`, the name and size of the image. Lost is the size of pixels, unless a GeoTIFF is copied.
+Written are the borders of pixels, so that each pixel comes back, on a map in the system of the image, which `crs` then names;
+`instance_id` and `score` among the properties are ours, and so is the member `image`, the name and size of the image. Lost are
+objects without a pixel, and the size of pixels unless a GeoTIFF is copied.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -31,7 +33,10 @@ from segwright.codecs.image_file import SUFFIXES, TIFF_SUFFIXES
 from segwright.codecs.json_stream import JsonFile, write_json
 from segwright.core import Classes, Dataset, Grid, Sample
 from segwright.core.errors import FormatError, OutputError
+from segwright.formats.drawn_shapes import LINE_OR_POINTS, SWAPPED, Drawing, of_kind
+from segwright.formats.geojson_places import Placement, pixels_of, placed_on, to_map
 from segwright.formats.image_index import ImageIndex, found, natural
+from segwright.formats.map_systems import of_geojson, of_geotiff
 from segwright.formats.named_objects import (
     Region,
     check_size,
@@ -42,7 +47,6 @@ from segwright.formats.named_objects import (
     label_name,
     number_attributes,
     place_of,
-    polygon,
     read_picture,
     regions_of,
     segmentation,
@@ -56,10 +60,9 @@ from segwright.formats.tiff import tiff_grid
 
 log = logging.getLogger(__name__)
 
-LOSES = "the size of pixels is not kept, unless the image is a GeoTIFF that can be copied"
+LOSES = "objects without a pixel are not kept, nor the size of pixels, unless the image is a GeoTIFF that can be copied"
 VOID_NAME = "Ignore*"  # QuPath's class for what is to be left out
 UNNAMED = "object"
-SHOWN = 30  # characters of a type in a message
 
 Ring = list[Annotated[list[FiniteFloat], Field(min_length=2)]]
 
@@ -111,10 +114,11 @@ class _Image:
     path: str | None = None
     height: int | None = None
     width: int | None = None
-    coordinates: str = "pixels"
+    coordinates: str | None = None
 
 
 FEATURE, HEAD, IMAGE = TypeAdapter(_Feature), TypeAdapter(_FeatureHead), TypeAdapter(_Image | None)
+ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +128,6 @@ class Reader:
     files: dict[str, Path]
     images: dict[str, Path]
     classes: Classes
-    warned: set[str] = field(default_factory=set)
 
     def __call__(self, key: str) -> Sample:
         return self._sample(key, read_picture)
@@ -140,14 +143,13 @@ class Reader:
         shape = check_size(said.height, said.width, str(path)) if said.height is not None and said.width is not None else None
         name = said.path or label_name(path.parent, path)
         image = picture(image_path, shape, str(path), name=name, is_needed=bool(self.images))
-        height, width = image.shape[1:]
-        grid = image_grid(image_path, (height, width))
-        if said.coordinates == "map" and grid.affine is None:
-            raise FormatError(f"{path} has coordinates of a map, but no GeoTIFF says where its image lies; add that image")
+        grid = image_grid(image_path, image.shape[1:])
+        features = [*file.entries(_features(file), FEATURE)]
+        places = _placement(file, said, features, grid, image_path)
+        drawing = Drawing((image.shape[1], image.shape[2]))
         regions, void = [], []
-        for number, feature in enumerate(file.entries(_features(file), FEATURE)):
-            place = f"{path}: features[{number}]"
-            counts = self._draw(feature, grid, place)
+        for number, feature in enumerate(features):
+            counts = _draw(feature, places, drawing, f"{path}: features[{number}]")
             if counts is None:
                 continue
             properties = feature.properties or {}
@@ -160,26 +162,8 @@ class Reader:
             is_score = isinstance(score, int | float) and not isinstance(score, bool) and np.isfinite(score)
             region = Region(class_name, counts, number_given if is_number else None, float(score or 0) if is_score else 1.0)
             regions.append(region)
-        unknown = rle.union(void, (height, width)) if void else None
-        truth = segmentation(regions, (height, width), self.classes, str(path), void=unknown)
-        return Sample(key, image, grid, truth)
-
-    def _draw(self, feature: _Feature, grid: Grid, place: str) -> np.ndarray | None:
-        """The run lengths (R,) of a feature, None where it covers no pixel."""
-        geometry = feature.geometry
-        if geometry is None or isinstance(geometry, _OtherGeometry):
-            kind = geometry.type[:SHOWN] if geometry else "no geometry"
-            if kind not in self.warned:
-                self.warned.add(kind)
-                log.warning("%s: %s covers no pixel and is passed over, here and wherever it is", place, kind)
-            return None
-        height, width = grid.shape
-        parts = [geometry.coordinates] if isinstance(geometry, _Polygon) else geometry.coordinates
-        drawn = []
-        for rings in parts:
-            pixels = [_to_pixels(np.array([point[:2] for point in ring], np.float64), grid.affine) for ring in rings]
-            drawn.append(polygon(pixels, (height, width), place))
-        return drawn[0] if len(drawn) == 1 else rle.union(drawn, (height, width))
+        unknown = rle.union(void, drawing.shape) if void else None
+        return drawing.sample(key, image, segmentation(regions, drawing.shape, self.classes, str(path), void=unknown), grid)
 
 
 def matches(path: Path | str) -> bool:
@@ -222,21 +206,23 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             truth = truth_2d(sample, "geojson")
             place = place_of(sample.key)
             image = journal.write_image(sample, root / place)
-            affine = image_grid(image, truth.shape).affine
+            grid = image_grid(image, truth.shape)
+            system = of_geotiff(image) if image is not None and grid.affine is not None else None
             void = rle.of_void(truth.planes)
             if VOID_NAME in truth.classes.names and rle.area(void):
                 raise OutputError(f"sample {sample.key!r} has void, which is called {VOID_NAME!r} here; rename that class")
-            features = [_feature(Region(VOID_NAME, void, 0), truth.shape, affine, None)] if rle.area(void) else []
+            features = [_feature(Region(VOID_NAME, void, 0), grid, None)] if rle.area(void) else []
             for region in regions_of(sample, "geojson"):
                 color = truth.classes.colors[truth.classes.names.index(region.name)]
-                features.append(_feature(region, truth.shape, affine, color))
+                features += [_feature(region, grid, color)] if rle.area(region.counts) else []
             said = {
                 "path": image.name if image else f"{PurePosixPath(place).name}.png",
                 "height": truth.shape[0],
                 "width": truth.shape[1],
-                "coordinates": "pixels" if affine is None else "map",
+                "coordinates": "pixels" if system is None else "map",
             }
-            content = {"type": "FeatureCollection", "image": said, "features": iter(features)}
+            named = {"crs": {"type": "name", "properties": {"name": system.urn}}} if system is not None and system.name else {}
+            content = {"type": "FeatureCollection", **named, "image": said, "features": iter(features)}
             write_json(root / f"{place}.geojson", content)
             journal.add(sample)
         write_classes_file(root, journal.classes)
@@ -255,7 +241,7 @@ def _features(file: JsonFile) -> str:
 
 def _image(file: JsonFile) -> _Image:
     """What our own member says of the image; others may have a member of that name."""
-    if "image" not in file.keys or "coordinates" not in (file.value("image", TypeAdapter(Any)) or ()):
+    if "image" not in file.keys or "coordinates" not in (file.value("image", ANYTHING) or ()):
         return _Image()
     return file.value("image", IMAGE) or _Image()
 
@@ -319,31 +305,48 @@ def _names(file: Path, colors: dict[str, tuple[int, int, int]]) -> Iterator[str]
         yield name
 
 
-def _to_pixels(points: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
-    """Corners (x, y) of pixels, float64 (V, 2), from coordinates (V, 2): those of a map where there is an affine (3, 3).
-
-    The affine takes an index (row, column), which is the centre of a pixel, to a place (x, y).
-    """
-    if affine is None or not len(points):
-        return points.reshape(-1, 2)
-    with np.errstate(over="ignore", invalid="ignore"):
-        rows, columns = np.linalg.inv(affine[:2, :2]) @ (points - affine[:2, 2]).T
-    return np.stack([columns, rows], axis=1) + 0.5
-
-
-def _to_map(corners: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
-    """The inverse of `_to_pixels`."""
-    if affine is None:
-        return corners
-    return (corners[:, ::-1] - 0.5) @ affine[:2, :2].T + affine[:2, 2]
+def _placement(file: JsonFile, said: _Image, features: Sequence[_Feature], grid: Grid, image: Path | None) -> Placement:
+    """How places in a file become pixels of its image."""
+    if said.coordinates == "map" and (grid.affine is None or image is None):
+        raise FormatError(f"{file.path} has coordinates of a map, but no GeoTIFF says where its image lies; add that image")
+    crs = of_geojson(file.value("crs", ANYTHING) if "crs" in file.keys else None, str(file.path))
+    rings = [_corners(rings[0]) for feature in features for rings in _parts(feature) if rings]
+    is_pixels = said.coordinates == "pixels"
+    is_qupath = any("objectType" in (feature.properties or {}) for feature in features) and said.coordinates is None
+    if is_pixels or grid.affine is None or image is None:
+        return pixels_of(grid, None if is_pixels else crs, str(file.path))
+    return placed_on(grid, of_geotiff(image), crs, rings, str(file.path), may_be_pixels=is_qupath)
 
 
-def _feature(
-    region: Region, shape: tuple[int, ...], affine: np.ndarray | None, color: tuple[int, int, int] | None
-) -> dict[str, Any]:
+def _parts(feature: _Feature) -> list[list[Ring]]:
+    """The polygons of a feature, each its outer ring and its holes; none where it is something else."""
+    geometry = feature.geometry
+    if isinstance(geometry, _Polygon):
+        return [geometry.coordinates]
+    return geometry.coordinates if isinstance(geometry, _MultiPolygon) else []
+
+
+def _corners(ring: Ring) -> np.ndarray:
+    return np.array([point[:2] for point in ring], np.float64).reshape(-1, 2)
+
+
+def _draw(feature: _Feature, places: Placement, drawing: Drawing, place: str) -> np.ndarray | None:
+    """The run lengths (R,) of a feature, None where it has no pixel."""
+    geometry = feature.geometry
+    if geometry is None or isinstance(geometry, _OtherGeometry):
+        kind = geometry.type if geometry is not None else "no geometry"
+        drawing.leave_out(LINE_OR_POINTS if kind.removeprefix("Multi") in ("Point", "LineString") else of_kind(kind))
+        return None
+    if places.is_swapped:
+        drawing.leave_out(SWAPPED)
+        return None
+    return drawing.areas([[places.pixels(_corners(ring)) for ring in rings] for rings in _parts(feature)], place)
+
+
+def _feature(region: Region, grid: Grid, color: tuple[int, int, int] | None) -> dict[str, Any]:
     parts = [
-        [_closed(_to_map(ring, affine), is_outer=number == 0) for number, ring in enumerate(rings)]
-        for rings in polygons.trace_counts(region.counts, shape)
+        [_closed(to_map(ring, grid.affine), is_outer=number == 0) for number, ring in enumerate(rings)]
+        for rings in polygons.trace_counts(region.counts, grid.shape)
     ]
     is_one = len(parts) == 1
     classification = {"name": region.name} | ({"color": list(color)} if color else {})

@@ -10,18 +10,20 @@
           "value": {"format": "rle", "rle": [...], "brushlabels": ["car"]}}, ...]}]}, ...]
 
 Of the annotations of a task the first that is not cancelled counts; tasks without one are left out. Polygons and others are
-in percent of the image. Regions without a label, and results that cover no pixel, are passed over. The key of a sample is the
-path of its image below images/, or its bare name where the export gives an address.
+in percent of the image; a rectangle is turned around its left upper corner. Results without a label, and those that are no
+region, are left out and counted (drawn_shapes.py). The key of a sample is the path of its image below images/, or its bare name
+where the export gives an address.
 
 Written are brush strokes, so that each pixel comes back; our own are `meta.instance_id` of a result, `meta.void_rle` of a task
-(the pixels that nobody knows), and the `height` and `width` of the data. Lost is the size of pixels.
+(the pixels that nobody knows), and the `height` and `width` of the data. Lost are objects without a pixel and the size of
+pixels.
 """
 
 import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -35,17 +37,16 @@ from segwright.codecs.json_stream import JsonFile
 from segwright.core import Classes, Dataset, Sample
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError
+from segwright.formats.drawn_shapes import LINES_AND_POINTS, UNLABELLED, Drawing, of_kind
 from segwright.formats.image_index import ImageIndex, found
 from segwright.formats.label_encoding import CLASSES_FILE
 from segwright.formats.named_objects import (
     Region,
     check_size,
-    ellipse,
     find_classes,
     find_image,
     images_by_key,
     place_of,
-    polygon,
     read_picture,
     regions_of,
     segmentation,
@@ -58,8 +59,7 @@ from segwright.formats.resume_journal import Journal
 
 log = logging.getLogger(__name__)
 
-LOSES = "the size of pixels is not kept"
-SHOWN = 30  # characters of a type in a message
+LOSES = "objects without a pixel and the size of pixels are not kept"
 HEAD = 1 << 16  # bytes of a file that are looked at, to recognise it
 IS_EXPORT = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\[\s*\{(?s:.*)"(?:annotations|completions)"\s*:\s*\[')
 UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of an uploaded file
@@ -86,6 +86,7 @@ class _Labels:
 class _Value(_Labels):
     rle: list[int] | None = None
     points: list[Point] | None = None
+    closed: bool | None = True
     x: FiniteFloat = 0.0
     y: FiniteFloat = 0.0
     width: FiniteFloat | None = None
@@ -161,7 +162,6 @@ class Reader:
     entries: dict[str, tuple[int, int]]
     images: dict[str, Path]
     classes: Classes
-    warned: set[str] = field(default_factory=set)
 
     def __call__(self, key: str) -> Sample:
         return self._sample(key, read_picture)
@@ -180,38 +180,32 @@ class Reader:
         shape = _size_of(task, results, place)
         name = _image_name(task.data, place)
         image = picture(self.images.get(key), shape, place, name=name, is_needed=bool(self.images))
-        height, width = image.shape[1:]
-        regions = self._regions(results, (height, width), f"{place}.result")
+        drawing = Drawing((image.shape[1], image.shape[2]))
+        regions = _regions(results, drawing, f"{place}.result")
         given = task.meta.void_rle if task.meta else None
-        void = _counts(given, (height, width), f"{place}.meta.void_rle") if given else None
-        return Sample.of(key, image, segmentation(regions, (height, width), self.classes, place, void=void))
+        void = _counts(given, drawing.shape, f"{place}.meta.void_rle") if given else None
+        return drawing.sample(key, image, segmentation(regions, drawing.shape, self.classes, place, void=void))
 
-    def _regions(self, results: list[_Result], shape: tuple[int, int], place: str) -> list[Region]:
-        labels: dict[str | int, str] = {}
-        for result in results:
-            label = result.value.first() if result.value else None
-            if result.id is not None and label is not None:
-                labels.setdefault(result.id, label)
-        regions, drawn = [], set()
-        for number, result in enumerate(results):
-            if result.id is not None and result.id in drawn:  # a region and its label may be two results with one id
-                continue
-            counts = _draw(result, shape, f"{place}[{number}]")
-            name = (result.value.first() if result.value else None) or labels.get(result.id or "")
-            if counts is None or name is None:
-                what = "without label" if counts is not None else f"of type {result.type[:SHOWN]!r}"
-                self._warn(f"{place}[{number}]", what)
-                continue
-            if result.id is not None:
-                drawn.add(result.id)
+
+def _regions(results: list[_Result], drawing: Drawing, place: str) -> list[Region]:
+    """The regions of an image; what is none is counted."""
+    labels: dict[str | int, str] = {}
+    for result in results:
+        label = result.value.first() if result.value else None
+        if result.id is not None and label is not None:
+            labels.setdefault(result.id, label)
+    regions, seen = [], set()
+    for number, result in enumerate(results):
+        if result.id is not None and result.id in seen:  # a region and its label may be two results with one id
+            continue
+        if result.id is not None and _has_shape(result.value):
+            seen.add(result.id)
+        name = (result.value.first() if result.value else None) or labels.get(result.id or "")
+        counts = _draw(result, drawing, f"{place}[{number}]", has_label=name is not None)
+        if counts is not None and name is not None:
             score = 1.0 if result.score is None else result.score
             regions.append(Region(name, counts, result.meta.instance_id if result.meta else None, score))
-        return regions
-
-    def _warn(self, place: str, what: str) -> None:
-        if what not in self.warned:
-            self.warned.add(what)
-            log.warning("%s: results %s are no objects and are passed over, here and wherever they are", place, what)
+    return regions
 
 
 def matches(path: Path | str) -> bool:
@@ -274,6 +268,7 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             results = [
                 _result(number, region, (height, width))
                 for number, region in enumerate(regions_of(sample, "label_studio"), start=1)
+                if rle.area(region.counts)
             ]
             void = rle.of_void(truth.planes)
             meta = {"void_rle": _packed(void, truth.shape)} if rle.area(void) else {}
@@ -371,27 +366,31 @@ def _packed(counts: np.ndarray, shape: tuple[int, ...]) -> list[int]:
     return brush_rle.encode_brush(rle.decode(counts, shape)).tolist()
 
 
-def _draw(result: _Result, shape: tuple[int, int], place: str) -> np.ndarray | None:
-    """The run lengths (R,) of a result, None where it covers no pixel."""
-    value = result.value
-    height, width = shape
-    if value is None or result.type.startswith(("keypoint", "vector")):
+def _has_shape(value: _Value | None) -> bool:
+    return value is not None and any(given is not None for given in (value.rle, value.points, value.radiusX, value.width))
+
+
+def _draw(result: _Result, drawing: Drawing, place: str, *, has_label: bool) -> np.ndarray | None:
+    """The run lengths (R,) of a result, None where it is left out."""
+    value, kind = result.value, result.type.removesuffix("labels") or result.type
+    height, width = drawing.shape
+    is_open = value is not None and value.closed is False
+    if value is None or is_open or kind.lower() in LINES_AND_POINTS or not _has_shape(value):
+        drawing.leave_out(of_kind("line" if is_open else kind))
+        return None
+    if not has_label:
+        drawing.leave_out(UNLABELLED)
         return None
     if value.rle is not None:
-        return _counts(value.rle, shape, place)
+        return drawing.runs(_counts(value.rle, drawing.shape, place))
     if value.points is not None:
-        return polygon([[(x * width / 100, y * height / 100) for x, y in value.points]], shape, place)
+        return drawing.polygon([(x * width / 100, y * height / 100) for x, y in value.points], place)
     left, top = value.x * width / 100, value.y * height / 100
-    if value.radiusX is not None and value.radiusY is not None:
-        radii = (value.radiusX * width / 100, value.radiusY * height / 100)
-        return ellipse((left, top), radii, shape, value.rotation)
-    if value.width is None or value.height is None:
-        return None
-    across, down = value.width * width / 100, value.height * height / 100
-    angle = np.radians(value.rotation)  # clockwise, around the left upper corner
-    cos, sin = float(np.cos(angle)), float(np.sin(angle))
-    corners = [(0.0, 0.0), (across, 0.0), (across, down), (0.0, down)]
-    return polygon([[(left + x * cos - y * sin, top + x * sin + y * cos) for x, y in corners]], shape, place)
+    if value.radiusX is not None:
+        radii = (value.radiusX * width / 100, (value.radiusY or 0.0) * height / 100)
+        return drawing.ellipse((left, top), radii, place, value.rotation)
+    right, bottom = left + (value.width or 0.0) * width / 100, top + (value.height or 0.0) * height / 100
+    return drawing.box((left, top, right, bottom), place, value.rotation, pivot_xy=(left, top))
 
 
 def _result(number: int, region: Region, shape: tuple[int, int]) -> dict[str, Any]:

@@ -7,8 +7,8 @@
 
 A shape has a `label`, the name of a class, and is a polygon, a rectangle, a circle (centre and a point of its edge) or a mask
 (a base64 PNG, its left upper corner the first of the points). Shapes of one label and one `group_id` are one object. Where no
-class is called so, "__ignore__" is void and "_background_" is nothing; both take away from the shapes before them. Points and
-lines cover no pixel and are passed over.
+class is called so, "__ignore__" is void and "_background_" is nothing; both take away from the shapes before them. Other kinds
+are read and counted as drawn_shapes.py says: those of X-AnyLabeling with three or more corners are polygons.
 
 Written are polygons for objects without holes, one per part, and masks for the others, so that each pixel comes back; the keys
 `instance_id` and `score` of a shape are ours. Lost are objects without a pixel and the size of pixels.
@@ -18,7 +18,7 @@ import base64
 import binascii
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -32,12 +32,12 @@ from segwright.codecs.image_file import decode_image
 from segwright.codecs.json_stream import JsonFile, top_keys, write_json
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
+from segwright.formats.drawn_shapes import FEW_CORNERS, NO_PIXEL, Drawing, is_polygon, of_kind
 from segwright.formats.image_index import ImageIndex, found, natural
 from segwright.formats.label_encoding import CLASSES_FILE
 from segwright.formats.named_objects import (
     Region,
     check_size,
-    ellipse,
     find_classes,
     find_image,
     images_by_key,
@@ -45,8 +45,6 @@ from segwright.formats.named_objects import (
     label_name,
     number_attributes,
     place_of,
-    placed,
-    polygon,
     read_picture,
     regions_of,
     segmentation,
@@ -62,8 +60,7 @@ log = logging.getLogger(__name__)
 
 LOSES = "objects without a pixel and the size of pixels are not kept"
 VOID_NAME, NOTHING_NAME = "__ignore__", "_background_"
-AREAS = ("polygon", "oriented_rectangle", "rectangle", "circle", "mask")  # kinds of shapes that cover pixels
-SHOWN = 30  # characters of a kind in a message
+OWN_KINDS = ("polygon", "rectangle", "circle", "mask")  # what else has three or more corners is a polygon
 LOOKED_AT = 20  # JSON files at most, to recognise a folder; those of other programs may lie among them
 VERSION = "5.4.1"  # of labelme, whose files these are like; from 5.3 on it knows masks
 
@@ -85,6 +82,7 @@ class _Shape:
 class _Label:
     label: str
     shape_type: str | None = "polygon"
+    points: list[Any] | None = None
 
 
 SHAPES, LABELS = TypeAdapter(list[_Shape]), TypeAdapter(list[_Label])
@@ -98,7 +96,6 @@ class Reader:
     files: dict[str, Path]
     images: dict[str, Path]
     classes: Classes
-    warned: set[str] = field(default_factory=set)
 
     def __call__(self, key: str) -> Sample:
         return self._sample(key, read_picture)
@@ -123,13 +120,15 @@ class Reader:
             name = str(file.value("imagePath", TEXT)) if "imagePath" in file.keys else ""
             image = picture(self.images.get(key), shape, str(path), name=name, is_needed=bool(self.images))
         height, width = image.shape[1:]
-        return Sample.of(key, image, self._truth(file.value("shapes", SHAPES), (height, width), path))
+        drawing = Drawing((height, width))
+        return drawing.sample(key, image, self._truth(file.value("shapes", SHAPES), drawing, path))
 
-    def _truth(self, shapes: list[_Shape], shape: tuple[int, int], path: Path) -> Segmentation:
+    def _truth(self, shapes: list[_Shape], drawing: Drawing, path: Path) -> Segmentation:
+        shape = drawing.shape
         objects: dict[Any, tuple[_Shape, list[np.ndarray]]] = {}  # the first shape of each, and the run lengths of all
         void = nothing = np.array([shape[0] * shape[1]], np.uint32)
         for number, drawn in enumerate(shapes):
-            counts = self._draw(drawn, shape, f"{path}: shapes[{number}]")
+            counts = _draw(drawn, drawing, f"{path}: shapes[{number}]")
             if counts is None:
                 continue
             if drawn.label in (VOID_NAME, NOTHING_NAME) and drawn.label not in self.classes.names:
@@ -145,29 +144,6 @@ class Reader:
         ]
         is_void = void is not nothing
         return segmentation(regions, shape, self.classes, str(path), void=void if is_void else None)
-
-    def _draw(self, drawn: _Shape, shape: tuple[int, int], place: str) -> np.ndarray | None:
-        """The run lengths (R,) of a shape, None where it is of a kind that covers no pixel."""
-        points, kind = drawn.points, (drawn.shape_type or "polygon")[:SHOWN]
-        if kind in ("rectangle", "circle") and len(points) != 2 or kind == "mask" and not points:
-            raise FormatError(f"{place}: a {kind} has {len(points)} points; two are needed: correct or remove it")
-        if kind == "polygon" or kind == "oriented_rectangle":
-            return polygon([points], shape, place)
-        if kind == "rectangle":
-            (left, top), (right, bottom) = points
-            return polygon([[(left, top), (right, top), (right, bottom), (left, bottom)]], shape, place)
-        if kind == "circle":
-            radius = float(np.hypot(points[1][0] - points[0][0], points[1][1] - points[0][1]))
-            return ellipse(points[0], (radius, radius), shape)
-        if kind == "mask" and drawn.mask:
-            mask = decode_image(_bytes(drawn.mask, place), place)
-            if mask.ndim != 3:
-                raise FormatError(f"{place}: the mask is a volume; save a flat PNG")
-            return placed(mask[0] > 0, _corner(points), shape)
-        if kind not in self.warned:
-            self.warned.add(kind)
-            log.warning("%s: shapes of the kind %r cover no pixel and are passed over, here and wherever they are", place, kind)
-        return None
 
 
 def matches(path: Path | str) -> bool:
@@ -246,8 +222,29 @@ def _image_of(index: ImageIndex, file: Path) -> Path | None:
 def _names(files: Iterable[Path]) -> Iterator[str]:
     for file in files:
         for shape in JsonFile(file).value("shapes", LABELS):
-            if shape.label not in (VOID_NAME, NOTHING_NAME) and (shape.shape_type or "polygon") in AREAS:
+            kind = shape.shape_type or "polygon"
+            is_region = kind in OWN_KINDS or is_polygon(kind, len(shape.points or ()))
+            if shape.label not in (VOID_NAME, NOTHING_NAME) and is_region:
                 yield shape.label
+
+
+def _draw(drawn: _Shape, drawing: Drawing, place: str) -> np.ndarray | None:
+    """The run lengths (R,) of a shape, None where it has no pixel."""
+    points, kind = drawn.points, drawn.shape_type or "polygon"
+    if kind == "mask" and points and drawn.mask:
+        mask = decode_image(_bytes(drawn.mask, place), place)
+        if mask.ndim != 3:
+            raise FormatError(f"{place}: the mask is a volume; save a flat PNG")
+        return drawing.mask(mask[0] > 0, _corner(points))
+    if kind == "rectangle" and len(points) == 2:
+        return drawing.box((*points[0], *points[1]), place)
+    if kind == "circle" and len(points) == 2:
+        radius = float(np.hypot(points[1][0] - points[0][0], points[1][1] - points[0][1]))
+        return drawing.ellipse(points[0], (radius, radius), place)
+    if kind not in ("mask", "circle") and is_polygon(kind, len(points)):  # also boxes by their four corners
+        return drawing.polygon(points, place)
+    drawing.leave_out(NO_PIXEL if kind == "mask" else FEW_CORNERS if kind in OWN_KINDS else of_kind(kind))
+    return None
 
 
 def _bytes(text: str, place: str) -> bytes:

@@ -8,7 +8,6 @@ Axes: C channels, (H, W) pixels, R run lengths.
 """
 
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from segwright.codecs import polygons, rle
+from segwright.codecs import rle
 from segwright.codecs.image_file import SUFFIXES, read_image
 from segwright.codecs.image_header import upright_size
 from segwright.codecs.stored_image import MAX_PIXELS
 from segwright.core import Classes, Sample, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.classes import distinct_colors
-from segwright.core.errors import FormatError, OutputError, SettingError, naming
+from segwright.core.errors import FormatError, OutputError, SettingError
 from segwright.formats.image_index import MASK_FOLDERS, ImageIndex, natural, safe_key, split_of
 from segwright.formats.label_encoding import CLASSES_FILE, read_classes, read_table
 from segwright.formats.resume_journal import truth_of
@@ -142,51 +141,6 @@ def check_size(height: int, width: int, place: str) -> tuple[int, int]:
     return height, width
 
 
-def polygon(rings: Sequence[Sequence[Sequence[float]] | np.ndarray], shape: tuple[int, int], place: str) -> np.ndarray:
-    """The run lengths (R,) of what lies inside of rings of corners (x, y), by even-odd; a ring inside of another is a hole.
-
-    Raises:
-        FormatError: a ring has fewer than three corners, or more than can be drawn.
-    """
-    arrays = [np.array(ring, np.float64).reshape(-1, 2) for ring in rings]
-    for ring in arrays:
-        if len(ring) < 3:
-            raise FormatError(f"{place}: a polygon has {len(ring)} corners, three are needed; correct or remove it")
-    with naming(place):
-        return polygons.rasterise(arrays, shape)
-
-
-def ellipse(center: Sequence[float], radii: Sequence[float], shape: tuple[int, int], degrees: float = 0.0) -> np.ndarray:
-    """The run lengths (R,) of the pixels whose centre lies in an ellipse; centre and radii (x, y), turned clockwise."""
-    height, width = shape
-    if not min(radii) > 0:
-        return rle.encode(np.zeros(shape, bool))
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    with np.errstate(all="ignore"):  # what is too large or too small to count lies outside
-        across, along = np.float64(radii[0]) ** -2, np.float64(radii[1]) ** -2
-        dx = np.arange(width) + 0.5 - center[0]
-        # Of each column, the rows y between the roots of a y^2 + b y + c
-        a, b = sin**2 * across + cos**2 * along, 2 * dx * sin * cos * (across - along)
-        c = dx**2 * (cos**2 * across + sin**2 * along) - 1
-        root = np.sqrt(b**2 - 4 * a * c)  # NaN beside the ellipse
-        first = np.ceil(np.clip((-b - root) / (2 * a) + center[1] - 0.5, 0, height))
-        end = np.floor(np.clip((-b + root) / (2 * a) + center[1] - 0.5, -1, height - 1)) + 1
-    columns = np.flatnonzero(first < end)
-    return _counts(columns * height + first[columns].astype(np.int64), columns * height + end[columns].astype(np.int64), shape)
-
-
-def placed(mask: np.ndarray, corner: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
-    """The run lengths (R,) of a mask bool (h, w) in an image, its left upper corner at (x, y); what sticks out is cut off."""
-    left, top = corner
-    part = mask[max(0, -top) : max(0, shape[0] - top), max(0, -left) : max(0, shape[1] - left)]
-    edges = np.diff(np.pad(part.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)  # (w, h + 1), column by column
-    starts, ends = (
-        (columns + max(0, left)) * shape[0] + rows + max(0, top)
-        for columns, rows in (np.nonzero(edges == 1), np.nonzero(edges == -1))
-    )
-    return _counts(starts, ends, shape)
-
-
 def without(counts: np.ndarray, taken: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The run lengths (R,) of what the first cover and the second do not."""
     return _complement(rle.union([_complement(counts), taken], shape))
@@ -194,15 +148,6 @@ def without(counts: np.ndarray, taken: np.ndarray, shape: tuple[int, int]) -> np
 
 def _complement(counts: np.ndarray) -> np.ndarray:
     return counts[1:] if counts[0] == 0 else np.concatenate([np.zeros(1, np.uint32), counts])
-
-
-def _counts(starts: np.ndarray, ends: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Run lengths (R,) from where the runs begin and end, in order; those that touch become one."""
-    is_apart = starts[1:] != ends[:-1]
-    starts, ends = starts[np.append(True, is_apart)[: len(starts)]], ends[np.append(is_apart, True)[: len(ends)]]
-    marks = np.stack([starts, ends], axis=1).ravel()
-    counts = np.diff(np.concatenate([[0], marks, [shape[0] * shape[1]]])).astype(np.uint32)
-    return counts[:-1] if len(counts) > 1 and counts[-1] == 0 else counts
 
 
 def find_image(index: ImageIndex, folder: str, name: str) -> Path | None:

@@ -14,7 +14,8 @@ part has no labels at all (often `test`), nobody drew any. Keys are paths below 
 yaml; "../" in front of it, which some tools write, is passed over where the rest does. Objects are numbered in the order of the
 lines, and may overlap. All classes are things unless `is_thing` says otherwise.
 
-Lines of five numbers are boxes: they hold no mask, and are refused.
+Lines of five numbers are boxes, of six boxes with a score, and where the yaml has `kpt_shape`, boxes with points: all hold no
+mask, and are left out and counted (drawn_shapes.py).
 
 An object of several parts, or with holes, is written as one ring, in which cuts of no width join the parts: this reader gives
 back exactly its pixels. Tools that fill with OpenCV also paint the corners and edges themselves: borders grow by half a pixel,
@@ -43,7 +44,8 @@ from segwright.codecs.image_file import SUFFIXES
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.atomic_files import replace_file, replacing
 from segwright.core.classes import distinct_colors
-from segwright.core.errors import FormatError, OutputError, SettingError, naming
+from segwright.core.errors import FormatError, OutputError, SettingError
+from segwright.formats.drawn_shapes import BOX_ALONE, Drawing
 from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural
 from segwright.formats.named_objects import (
     Region,
@@ -69,7 +71,7 @@ MAX_DEPTH = 16  # of lists and mappings in each other; four are needed
 MAX_SHARE = 2.0  # of the side of an image; corners a little outside are drawn, those far outside are pixels
 DECIMALS = 7  # enough for 2 million pixels: corners are rounded to a fifth of a pixel
 MAX_RUNS = 2**25  # of all objects of an image, 128 MB; lines of a few corners could claim any number
-BOX = 5  # numbers in a line that is a box: class, x, y, width, height
+BOX = (4, 5)  # numbers after the class in a line that is a box: x, y, width, height, and perhaps a score
 IS_DATA = (
     re.compile(rb"^[\"']?names[\"']?\s*:", re.MULTILINE),
     re.compile(rb"^[\"']?(train|val|test)[\"']?\s*:", re.MULTILINE),
@@ -87,10 +89,11 @@ class YoloEntry:
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """Reads the image and the labels of a key."""
+    """Reads the image and the labels of a key; lines of `pose` numbers after the class are boxes with points."""
 
     entries: dict[str, YoloEntry]
     classes: Classes
+    pose: int | None = None
 
     def __call__(self, key: str) -> Sample:
         return self._sample(key, read_picture)
@@ -104,7 +107,8 @@ class Reader:
         image = picture(entry.image, None, str(entry.labels or entry.image), name=entry.image.name, is_needed=True)
         if not entry.is_labelled:
             return Sample.of(key, image)
-        return Sample.of(key, image, _truth(entry.labels, image.shape[1:], self.classes))
+        drawing = Drawing((image.shape[1], image.shape[2]))
+        return drawing.sample(key, image, _truth(entry.labels, drawing, self.classes, self.pose))
 
 
 def matches(path: Path | str) -> bool:
@@ -143,7 +147,8 @@ def read(path: Path | str) -> Dataset:
         key: YoloEntry(found[position].path, labels[position], found[position].source in labelled)
         for key, position in keys.items()
     }
-    return Dataset(str(path), classes, tuple(entries), Reader(entries, classes), {k: e.image for k, e in entries.items()})
+    reader = Reader(entries, classes, _pose(content, file))
+    return Dataset(str(path), classes, tuple(entries), reader, {key: entry.image for key, entry in entries.items()})
 
 
 def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
@@ -245,6 +250,18 @@ def _classes(content: dict[str, Any], file: Path) -> Classes:
         ) from error
 
 
+def _pose(content: dict[str, Any], file: Path) -> int | None:
+    """Numbers after the class in lines of boxes with points, None where the yaml tells of no points."""
+    given = content.get("kpt_shape")
+    if given is None:
+        return None
+    try:
+        points, each = map(int, given)
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"{file}: kpt_shape is {given!r:.60}; [points, 2 or 3 numbers of each] is needed") from error
+    return 4 + points * each
+
+
 def _images(file: Path, content: dict[str, Any]) -> list[_Image]:
     """All images, part by part, or in the order of the list under `all` where that is complete."""
     root = file.parent
@@ -342,8 +359,7 @@ def _labels(root: Path, image: Path) -> Path:
     return root.joinpath(*parts[:-1], f"{image.name.rpartition('.')[0]}.txt")
 
 
-def _truth(file: Path | None, shape: tuple[int, ...], classes: Classes) -> Segmentation:
-    height, width = shape
+def _truth(file: Path | None, drawing: Drawing, classes: Classes, pose: int | None) -> Segmentation:
     regions: list[Region] = []
     runs, text = 0, ""
     if file is not None:
@@ -352,37 +368,40 @@ def _truth(file: Path | None, shape: tuple[int, ...], classes: Classes) -> Segme
         except (OSError, UnicodeDecodeError) as error:
             raise FormatError(f"{file} cannot be read ({error}); check that it is a file of numbers") from error
     for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            regions.append(_region(line, (height, width), classes, f"{file}, line {number}"))
-            runs += len(regions[-1].counts)
+        region = _region(line, drawing, classes, pose, f"{file}, line {number}") if line.strip() else None
+        if region is not None:
+            regions.append(region)
+            runs += len(region.counts)
             if runs > MAX_RUNS:
                 raise FormatError(f"{file}, line {number}: the objects have {runs:,} runs of pixels; cut the image into tiles")
-    return segmentation(regions, (height, width), classes, str(file))
+    return segmentation(regions, drawing.shape, classes, str(file))
 
 
-def _region(line: str, shape: tuple[int, int], classes: Classes, place: str) -> Region:
+def _region(line: str, drawing: Drawing, classes: Classes, pose: int | None, place: str) -> Region | None:
+    """The object of a line, None where it is left out."""
     try:
         class_text, *texts = line.split()
-        class_id, values = int(class_text), np.array([float(text) for text in texts])
+        class_id, values = int(class_text.removesuffix(".0")), np.array([float(text) for text in texts])
     except ValueError as error:
         raise FormatError(
             f"{place} is {line.strip()!r:.40}; a class number and the corners x y x y x y ... are needed"
         ) from error
-    if 1 + len(values) == BOX:
-        raise FormatError(
-            f"{place} has five numbers: that is a box, and boxes are no masks; give labels for segmentation, with corners"
-        )
-    if len(values) % 2 or len(values) < 6:  # 6: three corners
-        raise FormatError(f"{place} has {len(values)} numbers after the class; x and y of three or more corners are needed")
     if not 0 <= class_id < len(classes):
         raise FormatError(f"{place} has the class {class_id}; names has the classes 0..{len(classes) - 1}: correct one of them")
+    if len(values) in BOX or len(values) == pose:
+        drawing.leave_out(BOX_ALONE)
+        return None
+    if len(values) % 2:
+        raise FormatError(
+            f"{place} has {len(values)} numbers after the class; x and y of three or more corners are needed: remove a score "
+            "at its end, or write the kpt_shape of boxes with points into the yaml"
+        )
     if not (np.abs(values) <= MAX_SHARE).all():  # NaN is not
         raise FormatError(
             f"{place} has corners that are no shares of the image (0..1); divide x by its width and y by its height"
         )
-    ring = values.reshape(-1, 2) * (shape[1], shape[0])
-    with naming(place):
-        return Region(classes.names[class_id], polygons.rasterise([ring], shape))
+    counts = drawing.polygon(values.reshape(-1, 2) * drawing.shape[::-1], place)
+    return None if counts is None else Region(classes.names[class_id], counts)
 
 
 def _lines(sample: Sample) -> list[str]:

@@ -26,7 +26,7 @@ def about_classes(
     background = _background(classes)
     return [
         *_empty(seen, counts, background, classes),
-        *_never_seen(seen, counts, classes, named),
+        *_never_seen(seen, counts, background, classes, named),
         *_absent(seen, counts, classes, is_split=is_split),
         *_shares(seen, counts, background, classes),
     ]
@@ -39,31 +39,34 @@ def _background(classes: Classes) -> int | None:
 
 def _empty(looks: Sequence[SampleScan], counts: np.ndarray, background: int | None, classes: Classes) -> list[Finding]:
     foreground = np.delete(counts, background, axis=1) if background is not None else counts
-    is_empty = foreground.sum(axis=1) == 0
+    is_told = np.array([bool(look.left_out) for look in looks])  # left_out.py says why these are empty
+    is_empty = (foreground.sum(axis=1) == 0) & ~is_told
     if not is_empty.any() or len(classes) == 1 and background == 0:
         return []
     empty = [look for look, flag in zip(looks, is_empty, strict=True) if flag]
     unknown = [look.key for look in empty if look.void == int(np.prod(look.shape))]
     keys = tuple(look.key for look in empty)
-    are_all = len(keys) == len(looks)
-    said = f"All {plural(len(looks), 'mask')}" if are_all else f"{len(keys)} of {plural(len(looks), 'mask')}"
-    evidence = f"{said} hold no object and no class"
+    evidence = f"{len(keys)} of {plural(len(looks), 'mask')} hold no object and no class"
     evidence += f" but {classes.names[background]}" if background is not None else ""
     evidence += f" ({some(keys)})" + (f", {len(unknown)} of them nothing but void." if unknown else ".")
     remedy = "Keep those that truly show nothing; leave out those that nobody labelled, by drop in dataset.toml."
     numbers = {"masks": len(keys), "of": len(looks), "all_void": len(unknown)}
+    are_all = bool(is_empty.all())
     if are_all:
         remedy = "Nothing can be learned or measured: check how these masks were exported, and what their numbers mean."
-        return [Finding("empty-masks", "error", evidence, remedy, numbers, keys)]
-    fix = Fix(drop=tuple(unknown)) if unknown else None
-    return [Finding("empty-masks", "warning", evidence, remedy, numbers, keys, fix)]
+    fix = Fix(drop=tuple(unknown)) if 0 < len(unknown) < len(looks) else None
+    return [Finding("empty-masks", "error" if are_all else "warning", evidence, remedy, numbers, keys, fix)]
 
 
 def _never_seen(
-    looks: Sequence[SampleScan], counts: np.ndarray, classes: Classes, named: Mapping[str, Any] | None
+    looks: Sequence[SampleScan],
+    counts: np.ndarray,
+    background: int | None,
+    classes: Classes,
+    named: Mapping[str, Any] | None,
 ) -> list[Finding]:
     missing = [k for k in range(len(classes)) if not counts[:, k].any()]
-    if not missing:
+    if {*missing, background} >= {*range(len(classes))} or not missing:  # all of them: the masks are empty, as is said
         return []
     names = [classes.names[k] for k in missing]
     fix = None

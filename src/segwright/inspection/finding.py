@@ -38,6 +38,8 @@ MEANING = {  # the names are stable: programs may look for them
     "scattered-numbers": "the numbers of the classes are not 0, 1, 2, ...",
     "class-never-seen": "a class without a pixel",
     "class-absent-from-split": "a class that one part of the data has and another lacks",
+    "objects-outside": "objects were drawn outside of their image",
+    "left-out": "annotations that became no segment",
     "empty-masks": "a mask without anything to learn",
     "tiny-foreground": "nearly all is background",
     "dominant-class": "one class has nearly all pixels",

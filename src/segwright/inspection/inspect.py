@@ -18,6 +18,7 @@ from segwright.inspection.duplicates import about_likeness
 from segwright.inspection.finding import Finding, Fix
 from segwright.inspection.image_files import about_failures, about_sizes, about_stacks, about_values
 from segwright.inspection.label_values import about_numbers
+from segwright.inspection.left_out import about_left_out
 from segwright.inspection.lenient_loader import LenientData, open_leniently
 from segwright.inspection.patient_groups import about_subjects, name_groups
 from segwright.inspection.sample_scan import Failure, Item, SampleScan, fits, glance_at, look_at
@@ -152,7 +153,8 @@ def _diagnose(
         opened.known.groups if opened.known else (),
         [[look.key for look in clip] for clip in clips],
     )
-    findings = [*about_failures(failures), *about_sizes(looks, images), *about_stacks(fitting, images), *numbers]
+    findings = [*about_failures(failures), *about_sizes(looks, images), *about_stacks(fitting, images)]
+    findings += [*about_left_out(looks), *numbers]
     if opened.classes is not None and not _is_renumbered(numbers):
         findings += about_classes(looks, opened.classes, opened.named, is_split=opened.is_split)
     checks: list[Callable[[list[SampleScan], Together], list[Finding]]] = [about_likeness, about_tiles, about_subjects]

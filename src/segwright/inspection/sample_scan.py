@@ -3,9 +3,9 @@
 Axes: C channels, K classes, N numbers or colours in a mask, *S spatial axes, (H, W) or (D, H, W).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -78,7 +78,8 @@ class SampleScan:
     `thumb` is float32 (32, 32), its grey picture small; `borders` float32 (4, 2, n) padded with NaN: left, right, top, bottom,
     each the outermost line of pixels and the next; None for volumes. `orientation` is the EXIF number, `turned` how much better
     the mask fits the picture when it is turned by that (1: alike).
-    `pixels` int64 (K,), `nothing` and `void` count pixels of the truth, which is None where it cannot be told.
+    `pixels` int64 (K,), `nothing` and `void` count pixels of the truth, which is None where it cannot be told, `segments` its
+    segments; `left_out` and `drawn_xyxy` are those of the sample.
     """
 
     key: str
@@ -100,6 +101,9 @@ class SampleScan:
     void: int = 0
     detail: fingerprint.SampleStatistics | None = None
     problem: str = ""
+    segments: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    drawn_xyxy: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,9 @@ def _seen(
         void=void,
         detail=fingerprint.look(sample, num_classes, pixels, np.random.default_rng(0)) if pixels else None,
         problem=problem,
+        segments=len(truth) if truth is not None else 0,
+        left_out=sample.left_out,
+        drawn_xyxy=sample.drawn_xyxy,
     )
 
 
