@@ -35,6 +35,23 @@ def test_of_two_classes_any_number_is_the_second(tmp_path, high):
     assert data.load("a").truth.class_map().tolist() == [[0, 1]]
 
 
+def test_smoothed_masks_count_by_the_nearest(tmp_path):
+    steps = [0] * 20 + [30, 70] + [100] * 20 + [130, 170] + [200] * 20
+    save(tmp_path, "a.png", [steps] * 9)
+    class_map = bare_masks(tmp_path, STREET).load("a").truth.class_map()
+    assert class_map[0].tolist() == [0] * 21 + [1] * 22 + [2] * 21
+    wide = [0] * 20 + [100, 200] + [255] * 20
+    save(tmp_path / "two", "a.png", [wide] * 9)
+    assert bare_masks(tmp_path / "two", CELLS).load("a").truth.class_map()[0].tolist() == [0] * 21 + [1] * 21
+
+
+def test_grey_palettes_count_by_what_is_shown(tmp_path):
+    picture = Image.fromarray(np.array([[1, 0, 0]], np.uint8))
+    picture.putpalette([255, 255, 255, 0, 0, 0])
+    picture.save(tmp_path / "a.png")
+    assert bare_masks(tmp_path, CELLS).load("a").truth.class_map().tolist() == [[0, 1, 1]]
+
+
 def test_numbers_of_16_bits_are_objects(tmp_path):
     save(tmp_path, "a.png", [[0, 7, 900]], np.uint16)
     truth = bare_masks(tmp_path, CELLS).load("a").truth

@@ -33,6 +33,16 @@ def test_volumes():
     assert STREETS.class_map(np.zeros((3, 2, 3, 4), np.uint8), HERE, "x").shape == (2, 3, 4)
 
 
+def test_others_count_as_the_nearest():
+    colors = picture((120, 70, 120), (2, 3, 60), (2, 3, 80), (128, 64, 128))
+    assert STREETS.class_map(colors, HERE, "x", is_nearest=True).tolist() == [[0, VOID, 1, 0]]  # black is as near as others
+
+
+def test_colors_that_are_known():
+    assert STREETS.knows(np.array([[0, 0, 142], [0, 0, 0]])) and not STREETS.knows(np.array([[0, 0, 142], [1, 0, 0]]))
+    assert not STREETS.knows(np.array([[0, 0, 0]]))  # black alone says nothing
+
+
 # By a law
 
 
@@ -57,8 +67,8 @@ def test_an_unknown_color_is_named_with_the_nearest():
         r"the nearest is \(0, 0, 142\) of 'car'; add the colour there, or correct the mask",
     ):
         STREETS.class_map(wrong, HERE, "classes.json")
-    with pytest.raises(FormatError, match=r"'car' \(JPEG blurs colours: export the masks as PNG\)"):
-        STREETS.class_map(wrong, Path("mask.jpg"), "classes.json")
+    nearest = STREETS.class_map(wrong, HERE, "classes.json", is_nearest=True)  # as the message proposes
+    assert nearest.tolist() == [[1, 1, 0, VOID]]
 
 
 def test_pictures_that_are_no_masks():

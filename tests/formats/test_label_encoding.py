@@ -1,5 +1,4 @@
 import json
-import logging
 from pathlib import Path
 
 import cv2
@@ -11,8 +10,9 @@ from PIL import Image
 
 from segwright.core import VOID, Classes
 from segwright.core.errors import FormatError
+from segwright.formats.guessed_meaning import guess_meaning
 from segwright.formats.label_encoding import (
-    guess_meaning,
+    colors_without_meaning,
     meaning_of,
     present,
     read_classes,
@@ -21,6 +21,7 @@ from segwright.formats.label_encoding import (
     write_classes,
     written_meaning,
 )
+from segwright.formats.mask_file import MaskFile
 
 HERE = Path("mask.png")
 
@@ -49,46 +50,6 @@ def classes_json(folder, content):
 
 
 # By hand
-
-
-@pytest.mark.parametrize("value", [1, 7, 128, 255])
-def test_two_numbers_are_background_and_foreground(tmp_path, value):
-    meaning = guess_meaning(saved(tmp_path, bytes_of(0, value), bytes_of(0, 0)))
-    assert meaning.classes.names == ("background", "foreground")
-    assert meaning.truth(bytes_of(0, value), HERE).class_map().tolist() == [[0, 1]]
-
-
-def test_masks_of_one_number(tmp_path):
-    assert guess_meaning(saved(tmp_path, bytes_of(0, 0))).classes.names == ("background", "foreground")
-    meaning = guess_meaning(saved(tmp_path, bytes_of(255, 255)))
-    assert meaning.truth(bytes_of(255), HERE).class_map().tolist() == [[1]]
-    meaning = guess_meaning(saved(tmp_path, words_of(0, 65535)))
-    assert not meaning.is_instances and meaning.truth(words_of(0, 65535), HERE).class_map().tolist() == [[0, 1]]
-
-
-def test_more_numbers_are_classes_and_255_is_void(tmp_path):
-    meaning = guess_meaning(saved(tmp_path, bytes_of(0, 3), bytes_of(1, 255)))
-    assert meaning.classes.names == ("class_0", "class_1", "class_2", "class_3")
-    assert meaning.truth(bytes_of(2, 255, 0), HERE).class_map().tolist() == [[2, VOID, 0]]
-
-
-def test_16_bit_numbers_are_objects(tmp_path):
-    meaning = guess_meaning(saved(tmp_path, words_of(0, 1), words_of(2, 300)))
-    truth = meaning.truth(words_of(0, 300, 2, 300, 65535), HERE)
-    assert truth.classes.names == ("background", "object") and truth.classes.is_thing == (False, True)
-    assert truth.instance_ids.tolist() == [0, 2, 300] and truth.class_ids.tolist() == [0, 1, 1]
-    assert truth.class_map().tolist() == [[0, 1, 1, 1, VOID]]
-    assert truth.areas().tolist() == [1, 1, 2]
-    assert len(meaning.truth(words_of(65535, 65535), HERE)) == 0
-
-
-def test_a_jpeg_mask_is_black_and_white(tmp_path):
-    square = np.zeros((64, 64), dtype=np.uint8)
-    square[10:50, 20:60] = 255
-    (path,) = saved(tmp_path, square, suffix="jpg")
-    assert set(np.unique(np.array(Image.open(path)))) > {0, 255}  # blurred
-    assert np.array_equal(read_numbers(path), square // 255)
-    assert guess_meaning([path]).classes.names == ("background", "foreground")
 
 
 def test_all_layouts_of_classes_json(tmp_path):
@@ -176,6 +137,80 @@ def test_dataset_toml_goes_before_classes_json(tmp_path):
     assert meaning_of({"classes": ["x"], "values": [5]}, "here").truth(bytes_of(5), HERE).class_map().tolist() == [[0]]
 
 
+def test_a_class_may_have_several_numbers(tmp_path):
+    meaning = read_classes(classes_json(tmp_path, {"classes": ["ground", "car"], "values": [0, [1, 255]]}))
+    assert meaning.truth(bytes_of(0, 1, 255), HERE).class_map().tolist() == [[0, 1, 1]]
+
+
+def test_others_count_as_the_nearest(tmp_path):
+    content = {"classes": ["ground", "car"], "values": [0, 255], "nearest": True}
+    meaning = read_classes(classes_json(tmp_path, content))
+    assert meaning.truth(bytes_of(0, 127, 128, 254), HERE).class_map().tolist() == [[0, 0, 1, 1]]
+    void = read_classes(
+        classes_json(tmp_path, {"classes": ["a", "b"], "values": [0, 100], "ignore_index": 255, "nearest": True})
+    )
+    assert void.truth(bytes_of(49, 51, 170, 190), HERE).class_map().tolist() == [[0, 1, 1, VOID]]
+    colors = {"classes": ["road", "car"], "palette": [[128, 64, 128], [0, 0, 142]]}
+    path = colored(tmp_path / "m", (120, 60, 121), (9, 9, 150), (3, 0, 0))
+    assert read_classes(classes_json(tmp_path, colors | {"nearest": True})).maps(path)[0].tolist() == [[0, 1, VOID]]
+
+
+def palette_file(folder, indices, *colors):
+    folder.mkdir(exist_ok=True)
+    picture = Image.fromarray(np.array([indices], np.uint8))
+    picture.putpalette(np.array(colors, np.uint8).tobytes())
+    picture.save(folder / "p.png")
+    return folder / "p.png"
+
+
+BLACK, WHITE, RED, BLUE = (0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("content", "indices", "colors", "expected"),
+    [
+        (["a", "b"], (0, 1), (WHITE, BLACK), [1, 0]),  # white is the second class
+        (["a", "b"], (0, 1), (BLACK, WHITE), [0, 1]),
+        ({"classes": ["a", "b"], "values": [0, 255]}, (0, 1), (WHITE, BLACK), [1, 0]),
+        ({"classes": ["a", "b"], "ignore_index": 255}, (0, 1), (BLACK, WHITE), [0, 1]),  # and never void
+        ({"classes": ["a", "b"], "palette": [WHITE, BLACK]}, (0, 1), (WHITE, BLACK), [0, 1]),  # but where colours are written
+        ({"classes": ["a", "b"], "palette": [RED, BLUE]}, (0, 1), (BLUE, RED), [1, 0]),
+        ({"classes": ["a", "b"], "palette": [BLACK, RED]}, (0, 1), (RED, BLACK), [1, 0]),
+        ({"classes": ["a", "b"], "palette": [RED, BLUE]}, (0, 1), ((9, 9, 8), (7, 7, 8)), [0, 1]),  # others say nothing
+        (["a", "b"], (0, 1), (BLUE, RED), [0, 1]),
+        (["a", "b", "c"], (0, 1, 2), (BLACK, (128,) * 3, WHITE), [0, 1, 2]),  # greys in the order of the classes
+        ({"classes": ["a", "b", "c"], "values": [0, 128, 255]}, (0, 1, 2), ((128,) * 3, WHITE, BLACK), [1, 2, 0]),
+    ],
+)
+def test_palettes(tmp_path, content, indices, colors, expected):
+    meaning = read_classes(classes_json(tmp_path, content))
+    assert meaning.maps(palette_file(tmp_path / "m", indices, *colors))[0].tolist() == [expected]
+
+
+def test_one_bit_is_the_second_class_whatever_its_number(tmp_path):
+    (path,) = saved(tmp_path / "m", np.array([[False, True]]))
+    for values, void in (([0, 255], None), ([0, 1], 255), ([1, 255], 0)):
+        content = {"classes": ["a", "b"], "values": values} | ({} if void is None else {"ignore_index": void})
+        assert read_classes(classes_json(tmp_path, content)).maps(path)[0].tolist()[0][1] == int(values != [1, 255])
+
+
+def test_jpegs_count_by_the_nearest(tmp_path):
+    greys = np.kron(np.array([[0, 120], [240, 0]]), np.ones((16, 16), int)).astype(np.uint8)
+    (path,) = saved(tmp_path / "m", greys, suffix="jpg")
+    content = {"classes": ["a", "b", "c"], "values": [0, 120, 240]}
+    class_map = read_classes(classes_json(tmp_path, content)).maps(path)[0]
+    assert class_map[4, 4] == 0 and class_map[4, 28] == 1 and (class_map[20:, :12] == 2).all()
+    with pytest.raises(
+        FormatError, match='JPEG whose values .* write these into classes.json as "values", with "nearest": true'
+    ):
+        read_classes(classes_json(tmp_path, ["a", "b", "c"])).maps(path)
+    red = np.kron(np.array([[0, 1], [1, 0]])[..., None] * [255, 0, 0], np.ones((16, 16, 1), int)).astype(np.uint8)
+    (path,) = saved(tmp_path / "n", red, suffix="jpg")
+    content = {"classes": ["ground", "red"], "palette": [[0, 0, 0], [255, 0, 0]]}
+    class_map = read_classes(classes_json(tmp_path, content)).maps(path)[0]
+    assert (class_map == np.kron([[0, 1], [1, 0]], np.ones((16, 16), int))).mean() > 0.98
+
+
 # By a twin
 
 
@@ -239,11 +274,62 @@ def test_numbers_beyond_16_bits(tmp_path):
     Image.fromarray(np.array([[0, 70_000]], dtype=np.int32)).save(tmp_path / "a.tif")
     with pytest.raises(FormatError, match=r"a.tif holds the numbers 0..70000; renumber them 0..65535"):
         read_numbers(tmp_path / "a.tif")
+    with pytest.raises(FormatError, match='holds the number 70000 at 1 of 2 .*or "masks": "instances" if each number is one'):
+        read_classes(classes_json(tmp_path, ["a", "b"])).maps(tmp_path / "a.tif")
+    content = {"classes": ["ground", "cell"], "masks": "instances"}
+    meaning = read_classes(classes_json(tmp_path, content))
+    truth = meaning.truth(np.array([[0, 70_000, 65_535, 65_535]], np.uint32), HERE)
+    assert truth.instance_ids.tolist() == [0, 65_535, 70_000]  # 65535 is void in 16 bits alone
+    assert len(meaning.truth(words_of(65_535), HERE)) == 0
+    written = read_classes(classes_json(tmp_path, content | {"ignore_index": 65_535}))
+    assert written.truth(np.array([[70_000, 65_535]], np.uint32), HERE).planes.tolist() == [[[1, VOID]]]
+
+
+def test_palettes_that_differ_name_both_files(tmp_path):
+    first, second = palette_file(tmp_path / "a", (0, 1), BLACK, RED), palette_file(tmp_path / "b", (0, 1), BLACK, BLUE)
+    meaning = read_classes(classes_json(tmp_path, ["x", "y"])).looking_at([first, second])
+    assert meaning.maps(first)[0].tolist() == [[0, 1]]
+    with pytest.raises(FormatError, match=r"a/p.png and .*b/p.png show the index 1 of their palettes in different colours"):
+        meaning.maps(second)
+    remedy = {"classes": ["x", "y", "z"], "palette": [BLACK, RED, BLUE], "masks": "colors"}
+    meaning = read_classes(classes_json(tmp_path, remedy)).looking_at([first, second])
+    assert meaning.maps(first)[0].tolist() == [[0, 1]] and meaning.maps(second)[0].tolist() == [[0, 2]]
+
+
+def test_greys_that_are_no_classes(tmp_path):
+    path = palette_file(tmp_path / "m", (0, 1, 2), (128,) * 3, WHITE, BLACK)
+    with pytest.raises(FormatError, match=r'a palette of greys, \(128, 128, 128\), .*write them there as "values"'):
+        read_classes(classes_json(tmp_path, ["a", "b", "c"])).maps(path)
+
+
+def test_remedies_of_smoothed_numbers(tmp_path):
+    (path,) = saved(tmp_path / "m", bytes_of(0, 37, 255))
+    for content, remedy in (
+        (["a", "b"], '"values": .0, 255. with "nearest": true if smoothing put them between both classes$'),
+        ({"classes": ["a", "b"], "ignore_index": 255}, 'between both classes, then without "ignore_index"$'),
+        ({"classes": ["a", "b"], "values": [0, 255]}, 'or "nearest": true if smoothing put them between'),
+    ):
+        with pytest.raises(FormatError, match=remedy):
+            read_classes(classes_json(tmp_path, content)).maps(path)
+    followed = {"classes": ["a", "b"], "values": [0, 255], "nearest": True}
+    assert read_classes(classes_json(tmp_path, followed)).maps(path)[0].tolist() == [[0, 0, 1]]
+
+
+@pytest.mark.parametrize(("channels", "highest"), [(6, 12), (3, 300)])
+def test_stacks_are_no_pictures(channels, highest):
+    file = MaskFile(HERE, np.arange(channels).reshape(-1, 1, 1) + np.array([[highest - channels + 1]]))
+    message = str(colors_without_meaning(file, "classes.json"))
+    assert f"has {channels} channels that differ, of values up to {highest}: neither numbers nor an RGB picture" in message
+    assert message.endswith('write axes = "ZYX" into dataset.toml beside the data')
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ({"classes": ["a"], "nearest": 1.5}, "nearest. is 1.5, not true or false"),
+        ({"classes": ["a"], "masks": "instances", "nearest": True}, 'numbers of objects have no nearest; take "nearest" away'),
+        ({"classes": ["a", "b"], "values": [0, [1, 0]]}, "the number 0 stands for 2 classes"),
+        ({"classes": ["a", "b"], "values": [0, []]}, r"numbers of masks are 0..65535, not \[\]"),
         ("{broken", "cannot be read as JSON .*correct it or remove it"),
         ('"road"', "a list of class names is needed, such as"),
         ({"classes": [1, 2]}, "a list of class names is needed"),
@@ -281,9 +367,3 @@ def test_wrong_classes_json(tmp_path, content, message):
     with pytest.raises(FormatError, match=message) as caught:
         read_classes(path)
     assert str(path) in str(caught.value)
-
-
-def test_sparse_numbers_are_read_with_a_warning(tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
-        meaning = guess_meaning(saved(tmp_path, bytes_of(0, 85, 170)))
-    assert len(meaning.classes) == 171 and 'name the classes in classes.json, with "values"' in caplog.text

@@ -11,6 +11,7 @@ from PIL import Image
 
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
+from segwright.formats import coco
 from segwright.formats.image_index import found, natural, safe_key
 from segwright.formats.label_maps import to_maps
 from segwright.formats.mask_folder import image_files, matches, read, read_images, write
@@ -147,6 +148,9 @@ def test_samples_that_dataset_toml_drops_may_lack_files(tmp_path):
     (tmp_path / "masks" / "b.png").unlink()
     (tmp_path / "dataset.toml").write_text('drop = ["b"]')
     assert read(tmp_path).keys == ("a", "c")
+    (tmp_path / "dataset.toml").write_text('drop = ["a", "b", "c"]')
+    with pytest.raises(FormatError, match="dataset.toml drops all samples of .*; shorten its list"):
+        read(tmp_path)
 
 
 def test_what_is_on_disk(tmp_path):
@@ -161,6 +165,33 @@ def test_what_is_on_disk(tmp_path):
     truth = Segmentation.panoptic(planes, [0] * 5, [1, 2, 3, 0, 4], classes=cells)
     write(tmp_path / "cells", [Sample.of("one", np.zeros((1, 2, 4), np.uint8), truth)])
     assert np.array(Image.open(tmp_path / "cells" / "masks" / "one.png")).tolist() == [[1, 1, 2, 3], [0, 65534, 65535, 4]]
+
+
+def test_more_objects_than_16_bits_hold(tmp_path):
+    numbers = np.arange(70_000).reshape(200, 350)
+    truth = Segmentation.panoptic(numbers + 1, [0] + [1] * 69_999, numbers.ravel(), classes=CELLS)
+    sample = Sample.of("one", np.zeros((1, 200, 350), np.uint8), truth)
+    write(tmp_path / "written", [sample])
+    back = read(tmp_path / "written")[0].truth
+    assert np.array_equal(back.planes, truth.planes) and np.array_equal(back.instance_ids, truth.instance_ids)
+    (tmp_path / "plain" / "masks").mkdir(parents=True)
+    save(tmp_path / "plain" / "images" / "one.png", np.zeros((200, 350), np.uint8))
+    tifffile.imwrite(tmp_path / "plain" / "masks" / "one.tif", numbers.astype(np.uint32))
+    found = read(tmp_path / "plain")
+    assert found.classes.names == ("background", "object") and found[0].truth.instance_ids.max() == 69_999
+    coco.write(tmp_path / "coco", found.subset(found.keys))
+    assert len(coco.read(tmp_path / "coco")[0].truth) >= 69_999
+
+
+def test_object_numbers_count_by_what_is_shown(tmp_path):
+    picture = Image.fromarray(np.array([[1, 1, 0, 0]] * 3, np.uint8))
+    picture.putpalette([7, 7, 7, 0, 0, 0])
+    (folder_of(tmp_path, "a") / "instances").mkdir()
+    picture.save(tmp_path / "instances" / "a.png")
+    assert set(read(tmp_path)[0].truth.instance_ids) == {0, 7}
+    Image.fromarray(np.arange(36, dtype=np.uint8).reshape(3, 4, 3)).save(tmp_path / "instances" / "a.png")
+    with pytest.raises(FormatError, match="a.png is a picture of colours; save one object number per pixel"):
+        read(tmp_path)[0]
 
 
 # By a law

@@ -97,6 +97,24 @@ def test_pages_of_a_mask_are_layers(tmp_path):
     assert truth.planes.tolist() == [[[1, 2, 2]], [[0, 0, 3]]] and truth.class_ids.tolist() == [0, 1, 2]
 
 
+def test_masks_mean_what_they_show(tmp_path):
+    """A palette [white, black], smoothed values, and more objects than 16 bits hold, on a map."""
+    put(tmp_path / "a" / "images" / "one.tif", np.zeros((3, 4), np.uint8), SCALE, TIE)
+    (tmp_path / "a" / "masks").mkdir()
+    indices, colors = np.array([[0, 1, 1, 1]] * 3, np.uint8), np.zeros((3, 256), np.uint16)
+    colors[:, 0] = 65535
+    tifffile.imwrite(tmp_path / "a" / "masks" / "one.tif", indices, photometric="palette", colormap=colors)
+    assert tiff.read(tmp_path / "a")[0].truth.class_map()[0].tolist() == [1, 0, 0, 0]
+    ramp = np.array([0] * 20 + [60, 128, 200] + [255] * 20, np.uint8) * np.ones((9, 1), np.uint8)
+    put(tmp_path / "b" / "images" / "one.tif", ramp, SCALE, TIE)
+    put(tmp_path / "b" / "masks" / "one.tif", ramp)
+    assert np.array_equal(tiff.read(tmp_path / "b")[0].truth.class_map(), ramp > 127)
+    numbers = np.array([[0, 70_000], [65_535, 1]], np.uint32)
+    put(tmp_path / "c" / "images" / "one.tif", numbers.astype(np.uint8), SCALE, TIE)
+    put(tmp_path / "c" / "masks" / "one.tif", numbers)
+    assert tiff.read(tmp_path / "c")[0].truth.instance_ids.tolist() == [0, 1, 65_535, 70_000]
+
+
 # By a law
 
 

@@ -66,8 +66,7 @@ def test_findings_and_groups(field):
     (finding,) = about_tiles(field, Together(parts))
     assert finding.name == "touching-tiles-across-splits" and finding.level == "warning" and len(finding.fix.groups) == 1
     assert finding.numbers["tiles"] == {"train": 3, "val": 3}
-    (again,) = about_tiles(field, Together(parts, known=finding.fix.groups))
-    assert again.level == "note" and again.evidence.endswith("as dataset.toml says.")
+    assert about_tiles(field, Together(parts, known=finding.fix.groups)) == []
     (within,) = about_tiles(field, Together(dict.fromkeys(parts, "train")))
     assert within.name == "touching-tiles" and within.level == "note"
     assert about_tiles(field, Together(parts, clips=[list(parts)])) == []

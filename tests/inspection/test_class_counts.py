@@ -49,6 +49,14 @@ def test_empty_masks():
     assert finding.keys == ("b", "c") and finding.fix.drop == ("c",) and finding.numbers["all_void"] == 1
 
 
+def test_a_gap_in_numbers_that_nobody_named():
+    guessed = Classes.of([f"class_{k}" for k in range(4)])
+    finding = named([look("a", [40, 30, 0, 30])], guessed)["class-never-seen"]
+    assert finding.fix.masks == {"classes": ["class_0", "class_1", "class_3"], "values": [0, 1, 3]}
+    finding = named([look("a", [40, 30, 0, 20], void=10)], guessed)["class-never-seen"]
+    assert finding.fix.masks["ignore_index"] == 255
+
+
 def test_all_masks_are_empty():
     finding = named([look("a", [100, 0]), look("b", [0, 0], void=100)], CELLS)["empty-masks"]
     assert finding.level == "error" and finding.evidence.startswith("2 of 2 masks hold no object and no class but background")

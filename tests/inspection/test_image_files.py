@@ -14,7 +14,7 @@ from segwright.inspection.sample_scan import Failure, MaskLook, SampleScan
 def look(key, dtype="uint8", channels=3, scale=200.0, mask_shape=None, turned=1.0):
     mask = None
     if mask_shape:
-        mask = MaskLook(mask_shape, np.array([0]), np.array([9]), np.array([0]), None, 1)
+        mask = MaskLook(mask_shape, np.array([0]), np.array([9]), np.array([0]), None, 1, np.array([9]), np.array([0]))
     return SampleScan(
         key=key, part="", shape=(4, 6), channels=channels, dtype=dtype, scale=scale, step=None,
         thumb=np.zeros((32, 32), np.float32), digest=b"", borders=None, mask=mask, turned=turned,

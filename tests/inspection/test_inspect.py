@@ -3,13 +3,14 @@
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
 from segwright.codecs.image_file import read_mask
-from segwright.codecs.image_writer import write_picture, write_values
+from segwright.codecs.image_writer import write_values
 from segwright.core.errors import FormatError
 from segwright.data.splits import open_splits
 from segwright.formats import coco, mask_folder, open_dataset, readers, synthetic
@@ -17,6 +18,7 @@ from segwright.inspection.finding import MEANING
 from segwright.inspection.fixes import write_config
 from segwright.inspection.inspect import inspect
 
+RED_ON_BLACK = [[0, 0, 0], [0, 0, 0], [255, 0, 0]]  # of the numbers 0, 1, 2
 PALETTE = np.array([[10, 20, 30], [200, 0, 0], [0, 90, 250]], np.uint8)
 
 
@@ -307,6 +309,169 @@ def clip(patient):
             path.rename(path.with_name(f"drive{drive}_{100 + index}{path.suffix}"))
 
 
+def is_car(mask):
+    return (mask == 2).astype(np.uint8)
+
+
+def smooth(greys):
+    """How masks of these greys for the numbers 0, 1, 2 look after smoothing."""
+    return lambda mask: cv2.GaussianBlur(np.array(greys, np.uint8)[mask], (5, 5), 1)
+
+
+def smoothed(patient):
+    patient.name(None)
+    patient.each_mask(smooth([0, 0, 255]))
+
+
+def smoothed_named(patient):
+    patient.name({"classes": ["ground", "car"], "ignore_index": 255})
+    patient.each_mask(smooth([0, 0, 255]))
+
+
+def smoothed_16_bit(patient):
+    patient.name(None)
+    patient.each_mask(lambda mask: smooth([0, 0, 255])(mask).astype(np.uint16) * 257)
+
+
+def smoothed_three(patient):
+    patient.name(None)
+    patient.each_mask(smooth([0, 100, 200]))
+
+
+def smoothed_in_doubt(patient):
+    """255 may be a class or void."""
+    patient.name(None)
+    patient.each_mask(smooth([0, 100, 255]))
+
+
+def few_of_254(patient):
+    patient.name(None)
+    patient.each_mask(lambda mask: is_car(mask) * np.uint8(255))
+    for index in range(3):
+        mask = patient.mask(index)
+        rows, columns = np.nonzero(mask)
+        mask[rows[:3], columns[:3]] = 254
+        patient.put(index, mask=mask)
+
+
+def in_colors(patient, colors, change, suffix, **options):
+    """The masks as pictures in these colours for the numbers 0, 1, 2."""
+    for index, (_, path) in enumerate(patient.pairs()):
+        picture = change(np.array(colors, np.uint8)[patient.mask(index)])
+        path.unlink()
+        Image.fromarray(picture).save(path.with_suffix(suffix), **options)
+
+
+def as_jpeg(patient):
+    patient.name(None)
+    in_colors(patient, [0, 0, 255], np.array, ".jpg", quality=10)
+
+
+def as_jpeg_named(patient):
+    patient.name(["ground", "car"])
+    in_colors(patient, [0, 0, 255], np.array, ".jpg")
+
+
+def jpeg_called_png(patient):
+    patient.name(None)
+    in_colors(patient, [0, 0, 255], np.array, ".png", format="JPEG")
+
+
+def as_webp(patient):
+    patient.name(None)
+    in_colors(patient, [[0] * 3, [0] * 3, [255] * 3], np.array, ".webp", quality=60)
+
+
+def jpeg_of_three(patient):
+    patient.name(None)
+    in_colors(patient, [0, 120, 240], np.array, ".jpg", quality=95)
+
+
+def jpeg_of_colors(patient):
+    patient.name(None)
+    in_colors(patient, RED_ON_BLACK, np.array, ".jpg", quality=90)
+
+
+def jpeg_of_a_palette(patient):
+    patient.name({"classes": ["ground", "car"], "palette": RED_ON_BLACK[1:]})
+    in_colors(patient, RED_ON_BLACK, np.array, ".jpg", quality=90)
+
+
+def blurred_colors(patient):
+    patient.name(None)
+    in_colors(patient, RED_ON_BLACK, lambda picture: cv2.GaussianBlur(picture, (5, 5), 1), ".png")
+
+
+def blurred_palette(patient):
+    patient.name({"classes": ["ground", "car"], "palette": RED_ON_BLACK[1:]})
+    in_colors(patient, RED_ON_BLACK, lambda picture: cv2.GaussianBlur(picture, (5, 5), 1), ".png")
+
+
+def save_indices(path, indices, palette, **options):
+    picture = Image.fromarray(indices)
+    picture.putpalette(np.array(palette, np.uint8).tobytes())
+    picture.save(path, **options)
+
+
+def white_first(patient):
+    patient.name(None)
+    for index, (_, path) in enumerate(patient.pairs()):
+        save_indices(path, 1 - is_car(patient.mask(index)), [[255] * 3, [0] * 3])
+
+
+def white_first_in_some(patient):
+    patient.name(None)
+    for index, (_, path) in enumerate(patient.pairs()):
+        mask = is_car(patient.mask(index))
+        path.unlink()
+        indices, palette = (1 - mask, [[255] * 3, [0] * 3]) if index == 4 else (mask, [[0] * 3, [255] * 3])
+        save_indices(path.with_suffix(".gif"), indices, palette)
+
+
+def red_first(patient):
+    patient.name(None)
+    for index, (_, path) in enumerate(patient.pairs()):
+        save_indices(path, 1 - is_car(patient.mask(index)), [[255, 0, 0], [0] * 3])
+
+
+def palettes_differ(patient):
+    patient.name(None)
+    for index, (_, path) in enumerate(patient.pairs()):
+        order = [0, 2, 1] if index % 3 else [0, 1, 2]
+        save_indices(path, np.array(order, np.uint8)[patient.mask(index)], PALETTE[order])
+
+
+def ones_and_255(patient):
+    patient.name(None)
+    for index in range(len(patient.pairs())):
+        patient.put(index, mask=is_car(patient.mask(index)) * np.uint8(255 if index % 3 else 1))
+
+
+def greys_and_255(patient):
+    patient.name(None)
+    patient.each_mask(lambda mask: np.array([0, 100, 255], np.uint8)[mask])
+
+
+def spread_greys(patient):
+    patient.name(None)
+    patient.each_mask(lambda mask: np.array([0, 128, 255], np.uint8)[mask])
+
+
+def gap(patient):
+    patient.name(None)
+    patient.each_mask(lambda mask: np.where((mask == 1) & (np.arange(64) > 40), 4, mask).astype(np.uint8))
+
+
+def none_readable(patient):
+    for _, path in patient.pairs():
+        path.write_bytes(b"no picture")
+
+
+def none_fits(patient):
+    for index in range(len(patient.pairs())):
+        patient.put(index, mask=np.zeros((24, 32), np.uint8))
+
+
 def annotated(patient, step, **change):
     """The set as COCO's, in which each annotation after so many is changed: a value under a key, or a function of it."""
     if (patient.root / "train").is_dir():
@@ -350,17 +515,34 @@ def all_empty(patient):
     patient.each_mask(np.zeros_like)
 
 
-GOES, NOTE, STAYS = "goes", "note", "stays"
+GOES, STAYS = "goes", "stays"
 ZOO = [
-    (larger, "objects-outside", "error", STAYS),
-    (some_outside, "objects-outside", "warning", STAYS),
-    (boxes_alone, "left-out", "warning", STAYS),
-    (unlisted, "left-out", "error", STAYS),
-    (all_empty, "empty-masks", "error", STAYS),
+    (smoothed, "smoothed-masks", "warning", GOES),
+    (smoothed_named, "smoothed-masks", "error", GOES),
+    (smoothed_16_bit, "smoothed-masks", "warning", GOES),
+    (smoothed_three, "smoothed-masks", "warning", GOES),
+    (smoothed_in_doubt, "smoothed-masks", "error", GOES),
+    (few_of_254, "smoothed-masks", "warning", GOES),
+    (as_jpeg, "smoothed-masks", "note", GOES),
+    (as_jpeg_named, "smoothed-masks", "note", GOES),
+    (jpeg_called_png, "smoothed-masks", "note", GOES),
+    (as_webp, "smoothed-masks", "note", GOES),
+    (jpeg_of_a_palette, "smoothed-masks", "note", GOES),
+    (jpeg_of_colors, "rgb-masks", "error", GOES),
+    (blurred_colors, "rgb-masks", "error", GOES),
+    (blurred_palette, "smoothed-masks", "error", GOES),
+    (white_first, "palette-order", "note", STAYS),
+    (white_first_in_some, "palette-order", "note", STAYS),
+    (red_first, "mixed-palettes", "error", GOES),
+    (palettes_differ, "mixed-palettes", "error", GOES),
+    (ones_and_255, "mixed-foregrounds", "error", GOES),
+    (greys_and_255, "void-or-class", "error", GOES),
+    (spread_greys, "scattered-numbers", "warning", GOES),
+    (gap, "class-never-seen", "warning", GOES),
     (masks_0_255, "masks-0-255", "error", GOES),
     (masks_0_255_ignored, "masks-0-255", "error", GOES),
     (masks_0_255_unnamed, "masks-0-255", "note", GOES),
-    (save_colors, "rgb-masks", "error", NOTE),
+    (save_colors, "rgb-masks", "error", GOES),
     (ade, "zero-is-void", "error", GOES),
     (zero_unnamed, "zero-is-void", "warning", GOES),
     (ignore_inside, "ignore-inside", "warning", GOES),
@@ -396,13 +578,13 @@ ZOO = [
     (undeclared_in_one, "undeclared-nodata", "warning", "missing-values"),
     (twice, "duplicates", "warning", GOES),
     (twice_across, "duplicates-across-splits", "warning", GOES),
-    (nearly, "near-duplicates", "note", STAYS),
+    (nearly, "near-duplicates", "note", GOES),
     (nearly_across, "near-duplicates-across-splits", "warning", GOES),
-    (tiles, "touching-tiles", "note", STAYS),
-    (tiles_across, "touching-tiles-across-splits", "warning", NOTE),
-    (persons_within, "same-subject", "note", STAYS),
-    (persons_across, "same-subject-across-splits", "warning", NOTE),
-    (clip, "same-clip-across-splits", "warning", NOTE),
+    (tiles, "touching-tiles", "note", GOES),
+    (tiles_across, "touching-tiles-across-splits", "warning", GOES),
+    (persons_within, "same-subject", "note", GOES),
+    (persons_across, "same-subject-across-splits", "warning", GOES),
+    (clip, "same-clip-across-splits", "warning", GOES),
 ]
 
 
@@ -415,12 +597,12 @@ def test_each_disease_by_its_name_and_after_its_remedy(patient, make_ill, name, 
     finding = report.findings[0]
     assert finding.evidence.endswith((".", "it")) and finding.remedy.endswith(".") and finding.name in MEANING
     json.dumps(report.to_json())
-    path, changes = write_config(report)
-    assert bool(changes) == (finding.fix is not None) == path.is_file()
+    path, changes, refused = write_config(report)
+    assert bool(changes) == (finding.fix is not None) == path.is_file() and not refused
     now = {path: path.read_bytes() for path in patient.root.rglob("*") if path.is_file() and path.name != "dataset.toml"}
     assert now == before  # the data stay as they are
     again = patient.found()
-    assert again == {GOES: {}, NOTE: {name: "note"}, STAYS: {name: level}}.get(after, {after: "note"})
+    assert again == {GOES: {}, STAYS: {name: level}}.get(after, {after: "note"})
     assert not write_config(inspect(patient.root))[1] or after != STAYS
     if finding.fix is not None:
         for part in open_splits(patient.root):
@@ -520,13 +702,76 @@ def test_what_is_not_read_is_compared_by_its_small_picture(patient):
     assert "duplicates-across-splits" in names
 
 
-def test_masks_in_jpegs_are_black_and_white(patient):
+def test_greys_in_jpegs(patient):
+    """The greys of train/ and val/ may differ by noise, which is told."""
+    jpeg_of_three(patient)
+    assert set(patient.found()) <= {"smoothed-masks", "cannot-open"}
+    changes = write_config(inspect(patient.root)).changes
+    assert "masks.values: [0, 120, 240] for smoothed-masks" in changes and patient.found() == {}
+    assert len([*open_splits(patient.root)[1]]) == 8
+
+
+@pytest.mark.parametrize("make_ill", [none_readable, none_fits])
+def test_a_remedy_that_would_drop_all_is_refused(patient, make_ill):
+    make_ill(patient)
+    report = inspect(patient.root)
+    assert len(report.findings) == 1 and len(report.findings[0].keys) == 38
+    path, changes, refused = write_config(report)
+    assert changes == [] and not path.exists() and "would drop 38 of 38 samples" in refused[0]
+
+
+def black_first(patient):
     patient.name(None)
     for index, (_, path) in enumerate(patient.pairs()):
-        white = (patient.mask(index) == 2).astype(np.uint8)[..., None].repeat(3, axis=2) * 255
-        write_picture(path.with_suffix(".jpg"), white)
+        save_indices(path, is_car(patient.mask(index)), [[0] * 3, [255] * 3])
+
+
+def palette_of_classes(patient):
+    for index, (_, path) in enumerate(patient.pairs()):
+        save_indices(path, patient.mask(index), PALETTE)
+
+
+def colors_with_palette(patient):
+    patient.name({"classes": ["sky", "road", "car"], "palette": PALETTE.tolist()})
+    save_colors(patient)
+
+
+def lossless_webp(patient):
+    patient.name(None)
+    in_colors(patient, [[0] * 3, [1] * 3, [2] * 3], np.array, ".webp", lossless=True)
+
+
+def one_bit(patient):
+    patient.name(None)
+    for index, (_, path) in enumerate(patient.pairs()):
+        Image.fromarray(is_car(patient.mask(index)) > 0).save(path)
+
+
+def many_classes(patient):
+    """150 classes, each in train and in val, thin ones among them."""
+    patient.name(None)
+    for index in range(len(patient.pairs())):
+        blocks = (np.arange(50).reshape(5, 10) * 3 + index % 3).repeat(10, axis=0).repeat(7, axis=1)[:48, :64]
+        blocks[index, ::2] = (7 * index) % 150
+        patient.put(index, mask=blocks.astype(np.uint8))
+
+
+def cells_of_32_bits(patient):
+    patient.name(None)
+    for index, (_, path) in enumerate(patient.pairs()):
         path.unlink()
-    assert inspect(patient.root).findings == ()
+        cells = np.arange(12, dtype=np.uint32).reshape(3, 4).repeat(16, axis=0).repeat(16, axis=1)
+        tifffile.imwrite(path.with_suffix(".tif"), cells + np.uint32(70_000 + 100 * index) * (cells > 0))
+
+
+@pytest.mark.parametrize(
+    "change", [black_first, palette_of_classes, colors_with_palette, lossless_webp, one_bit, many_classes, cells_of_32_bits]
+)
+def test_healthy_twins(patient, change):
+    change(patient)
+    assert [finding for finding in inspect(patient.root).findings if finding.level != "note"] == []
+    names = {finding.name for finding in inspect(patient.root).findings}
+    assert names <= {"rare-classes", "seldom-classes", "class-absent-from-split", "ragged-masks"}
 
 
 def test_law_damage_never_stops_the_doctor(patient):
@@ -550,9 +795,9 @@ def test_without_parts_the_sixth_that_is_held_out_counts_as_one(patient):
     finding = report.findings[0]
     assert finding.name == "same-subject-across-splits" and finding.numbers["groups"][0][0].startswith("p004")
     assert finding.evidence.endswith("Without train/ and val/, the last sixth is held out.")
-    _, changes = write_config(report)
+    changes = write_config(report).changes
     assert changes and (clip_root / "dataset.toml").is_file()
-    assert {finding.name: finding.level for finding in inspect(clip_root).findings} == {"same-subject": "note"}
+    assert inspect(clip_root).findings == ()
     train, val = open_splits(clip_root)
     assert not {key[:4] for key in train.keys} & {key[:4] for key in val.keys}
 

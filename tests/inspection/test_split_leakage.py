@@ -9,7 +9,7 @@ def test_by_hand():
     assert together.part("b") == "val" and together.is_torn(["a", "b"]) and not together.is_torn(["a", "c"])
     assert together.is_known("a", "b") and not together.is_known("a", "c") and not together.is_known("c", "c")
     assert together.is_one_clip("b", "c") and not together.is_one_clip("a", "b")
-    assert together.all_known([["a", "b"]]) and not together.all_known([["a", "b"], ["a", "c"]])
+    assert together.unknown([("a", "b"), ("a", "c")]) == [("a", "c")]
     assert together.later(("b", "a")) == "a" and together.all_but_one(["a", "b", "c"]) == ["a", "c"]
     assert together.example(["b", "a", "c"]) == "a, b and 1 more"
 

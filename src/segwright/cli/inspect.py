@@ -26,11 +26,11 @@ def run(
         report = inspect(data, format)
         if html is not None:
             write_data_card(html, report)
-    written = write(report) if write_config else None
+        written = write(report) if write_config else None
     if json:
         content = report.to_json()
         if written is not None:
-            content["written"] = {"path": str(written[0]), "changes": written[1]}
+            content["written"] = {"path": str(written.path), "changes": written.changes, "refused": written.refused}
         typer.echo(json_module.dumps(content))
         return
     print_table(["fact", "value"], fact_rows(report))
@@ -43,6 +43,9 @@ def run(
     if html is not None:
         typer.echo(f"card     {html}")
     if written is not None:
-        for change in written[1]:
+        for change in written.changes:
             typer.echo(f"changed  {change}")
-        typer.echo(f"config   {written[0]}" if written[1] else "No finding has a remedy that dataset.toml could hold.")
+        for reason in written.refused:
+            typer.echo(f"refused  {reason}")
+        none = "Nothing was written." if written.refused else "No finding has a remedy that dataset.toml could hold."
+        typer.echo(f"config   {written.path}" if written.changes else none)

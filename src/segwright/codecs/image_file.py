@@ -6,6 +6,7 @@ How values are read, tag by tag, stands in tag_table.py; what is special to TIFF
 import struct
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -25,6 +26,8 @@ SUFFIXES = (".png", *JPEG_SUFFIXES, ".bmp", ".webp", ".gif", ".pgm", ".ppm", ".p
 PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM")  # no EPS or PDF: those run other programs
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 JPEG_MAGIC = b"\xff\xd8\xff"
+BMP_DEPTH = 28  # place of the byte that says how many bits a pixel has
+WEBP_HEAD = 4096  # bytes; before the picture stand at most a colour profile and settings
 TURNED = range(2, 9)  # EXIF orientations that ask for a turn or a mirror image
 
 # Pillow warns from half of MAX_PIXELS on; _decode refuses at MAX_PIXELS, with a remedy, so the warning would only be noise
@@ -134,7 +137,9 @@ def _decode_bytes(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
     if not data:
         raise FormatError(f"{path} is empty (0 bytes); copy it again or remove it")
     try:
-        return decode_tiff(data, path, axes) if data.startswith(TIFF_MAGIC) else _decode_with_pillow(data, path)
+        if data.startswith(TIFF_MAGIC):
+            return decode_tiff(data, path, axes)
+        return replace(_decode_with_pillow(data, path), is_lossy=data.startswith(JPEG_MAGIC) or _is_lossy_webp(data))
     except SegwrightError:
         raise
     except Image.DecompressionBombError as error:
@@ -145,6 +150,11 @@ def _decode_bytes(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
         raise FormatError(
             f"{path} is damaged or cut short ({error or type(error).__name__}); copy it again or remove it"
         ) from error
+
+
+def _is_lossy_webp(data: bytes) -> bool:
+    """Whether a WebP has a lossy picture in one of its first blocks; the lossless kind is called VP8L."""
+    return data[8:12] == b"WEBP" and b"VP8 " in data[12:WEBP_HEAD]
 
 
 def _decode_with_pillow(data: bytes, path: Path) -> StoredImage:
@@ -171,13 +181,24 @@ def _decode_with_pillow(data: bytes, path: Path) -> StoredImage:
             colors = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
             palette[: len(colors)] = colors
             return StoredImage(np.array(picture)[None], palette, orientation)
+        if picture.mode == "1" and picture.format == "BMP" and data[BMP_DEPTH] > 1:  # Pillow takes these bytes for bits
+            values = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE))
+            return StoredImage(values[None] // 255, None, orientation, white=1)
         if picture.mode == "1":
             return StoredImage(np.array(picture, np.uint8)[None], None, orientation, white=1)
         values = _colors(picture)
         white = maxval or (2**bit_depth - 1 if bit_depth < 8 else None)
         if white:  # Pillow has spread them
             values = np.rint(values * (white / np.iinfo(values.dtype).max)).astype(values.dtype)
-        return StoredImage(values, None, orientation, white)
+        return StoredImage(values, None, orientation, white, is_alpha_alone=_is_alpha_alone(picture, values))
+
+
+def _is_alpha_alone(picture: Image.Image, values: np.ndarray) -> bool:
+    """Whether a picture of values (C, H, W) has one colour everywhere, and more than one alpha."""
+    if picture.mode not in ("LA", "RGBA") or (values != values[:, :1, :1]).any():
+        return False
+    low, high = picture.getchannel("A").getextrema()
+    return low != high
 
 
 def _colors(picture: Image.Image) -> np.ndarray:

@@ -21,6 +21,7 @@ class StoredImage:
     `palette` is uint8 (N, 3), the RGB colours that the values stand for, or None; `orientation` is the EXIF number 1..8.
     `white` is the number that is shown as white, None where that is the highest of the dtype or no number is.
     `missing`, bool (C or 1, *S), is where the file says that there is no value; None where there is one everywhere.
+    `is_lossy`: the file keeps no exact values, as JPEG and most WebP. `is_alpha_alone`: it has one colour, and alpha differs.
     """
 
     values: np.ndarray
@@ -28,6 +29,8 @@ class StoredImage:
     orientation: int = 1
     white: int | None = None
     missing: np.ndarray | None = None
+    is_lossy: bool = False
+    is_alpha_alone: bool = False
 
     def image(self) -> np.ndarray:
         """The image (C, *S) as it is seen: upright, palettes as colours, white as the highest number, NaN where missing."""

@@ -79,7 +79,8 @@ def decode_tiff(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
             scaled = _scaled(values, tiff, page, path)
             values, white = scaled, white if scaled is values else None
         somewhere = reduce(np.logical_or, missing) if any(one.any() for one in missing) else None
-        return StoredImage(values, palette, int(page.tags.valueof(EXIF_ORIENTATION, 1)), white, somewhere)
+        orientation, is_lossy = int(page.tags.valueof(EXIF_ORIENTATION, 1)), page.compression in JPEG
+        return StoredImage(values, palette, orientation, white, somewhere, is_lossy)
 
 
 def told_axes(path: Path, shape: tuple[int, ...]) -> str | None:

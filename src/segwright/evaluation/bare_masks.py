@@ -22,8 +22,9 @@ from segwright.codecs.volume_file import suffix_of
 from segwright.core import Classes, Dataset, Sample
 from segwright.core.classes import plain
 from segwright.data.background import Background
+from segwright.formats.guessed_meaning import guess_meaning
 from segwright.formats.image_index import MASK_FOLDERS, images_below, safe_key
-from segwright.formats.label_encoding import VOID_8_BIT, Meaning, guess_meaning, meaning_of, written_meaning
+from segwright.formats.label_encoding import VOID_8_BIT, Meaning, meaning_of, written_meaning
 from segwright.formats.mask_folder import Reader
 from segwright.formats.nnunet import NnunetMeaning, labels_meaning, read_labels
 from segwright.formats.pairing import IMAGE_FOLDERS, Files, subfolders
@@ -124,7 +125,9 @@ def _is_mask(file: Path, is_truth: bool) -> bool:
 
 
 def _named(guess: Meaning, classes: Classes) -> Meaning:
-    """What the numbers mean: where there are two classes, as guessed from the masks, else the places of the classes."""
+    """What the numbers mean: where there are two classes, or as many as grey levels, as guessed; else the places of classes."""
+    if guess.is_nearest and len(classes) == len(guess.classes):
+        return replace(guess, classes=classes, source=SOURCE)
     if len(classes) == len(guess.classes) == 2 and (classes.is_thing[1] or not guess.is_instances):
         return replace(guess, classes=classes, source=SOURCE)
     content = {"classes": list(classes.names), "palette": classes.palette.tolist(), "is_thing": list(classes.is_thing)}

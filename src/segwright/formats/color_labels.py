@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
-from segwright.codecs.image_file import JPEG_SUFFIXES
 from segwright.core import VOID
 from segwright.core.errors import FormatError
 from segwright.core.visualise import VOID_COLOR
 
+AT_ONCE = 4096  # colours compared with all of a palette: 10 MB for 100 classes
 NO_COLOR = np.iinfo(np.int32).min  # no class map holds it
 
 
@@ -22,8 +22,15 @@ class ColorCode:
     class_of: np.ndarray
     names: tuple[str, ...]
 
-    def class_map(self, picture: np.ndarray, path: Path, source: str) -> np.ndarray:
+    def knows(self, colors: np.ndarray) -> bool:
+        """Whether each of some colours uint8 (N, 3) is in the palette or black, and one of them not by being black."""
+        is_known = np.isin(self._packed(colors), self._packed(self.palette))
+        return bool(is_known.any() and (is_known | (colors == VOID_COLOR).all(axis=1)).all())
+
+    def class_map(self, picture: np.ndarray, path: Path, source: str, *, is_nearest: bool = False) -> np.ndarray:
         """The classes int32 (*S) of a picture (3, *S); `path` and `source`, where the colours are from, are for messages.
+
+        With `is_nearest` other colours count as the nearest, as smoothing makes them.
 
         Raises:
             FormatError: a colour has no class, or several.
@@ -49,7 +56,10 @@ class ColorCode:
         pixels = np.ascontiguousarray(picture, dtype=np.uint8).reshape(3, -1)
         result = np.empty(pixels.shape[1], dtype=np.int32)
         if not _look_up(pixels[0], pixels[1], pixels[2], codes, class_of, result):
-            self._refuse(pixels[:, result == NO_COLOR].T, len(result), path, source)
+            is_unknown = result == NO_COLOR
+            if not is_nearest:
+                self._refuse(pixels[:, is_unknown].T, len(result), path, source)
+            result[is_unknown] = class_of[self._nearest(pixels[:, is_unknown].T, codes)]
         return result.reshape(picture.shape[1:])
 
     def _refuse(self, unknown: np.ndarray, size: int, path: Path, source: str) -> None:
@@ -57,11 +67,22 @@ class ColorCode:
         code, count = int(codes[counts.argmax()]), int(counts.max())
         color = np.array([code >> 16, code >> 8 & 255, code & 255])
         nearest = int(np.abs(self.palette.astype(np.int64) - color).sum(axis=1).argmin())
-        blurred = " (JPEG blurs colours: export the masks as PNG)" if path.suffix.lower() in JPEG_SUFFIXES else ""
         raise FormatError(
             f"{path} holds the colour {_shown(color)} at {count} of {size} pixels, which no class in {source} has; the nearest "
-            f"is {_shown(self.palette[nearest])} of {self.names[nearest]!r}{blurred}; add the colour there, or correct the mask"
+            f"is {_shown(self.palette[nearest])} of {self.names[nearest]!r}; add the colour "
+            'there, or correct the mask, or write "nearest": true there if smoothing made the colour'
         )
+
+    def _nearest(self, colors: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Index among the sorted codes (K,) of the one whose colour is nearest to each of some colours (N, 3)."""
+        known = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
+        unique, place = np.unique(self._packed(colors), return_inverse=True)
+        own = np.stack([unique >> 16, unique >> 8 & 255, unique & 255], axis=1)
+        nearest = np.empty(len(unique), np.int64)
+        for start in range(0, len(unique), AT_ONCE):
+            apart = own[start : start + AT_ONCE, None] - known[None]
+            nearest[start : start + AT_ONCE] = (apart**2).sum(axis=2).argmin(axis=1)
+        return nearest[place.reshape(-1)]
 
     @staticmethod
     def _packed(colors: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES
 NAME = DATASET_FILE
 KEYS = ("format", "axes", "drop", "groups", "nodata", "masks")
 MASK_KEYS = (
-    *("classes", "palette", "ignore_index", "is_thing", "values", "nothing_index", "masks", "crowd_index"),
+    *("classes", "palette", "ignore_index", "is_thing", "values", "nearest", "nothing_index", "masks", "crowd_index"),
     *("ignore_name", "ignore_color"),  # what some classes.json say of void; nothing reads them
 )
 

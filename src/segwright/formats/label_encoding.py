@@ -1,4 +1,4 @@
-"""What the numbers in mask files mean: from classes.json and dataset.toml, or guessed from the numbers themselves.
+"""What the numbers and colours in mask files mean, where classes.json and dataset.toml say it; guessed_meaning.py has the rest.
 
 `classes.json` is a list of names, or {name: [r, g, b]}, or the whole:
 
@@ -6,7 +6,8 @@
      "palette": [[128, 64, 128], ...],     colours, optional
      "ignore_index": 255,                  the number that means void, optional; it may be the number of a class, or negative
      "is_thing": [false, true],            optional
-     "values": [0, 255],                   the number in the masks for each class, optional, 0, 1, 2, ... by default
+     "values": [0, [1, 255]],              the number, or the numbers, in the masks for each class, optional; else 0, 1, 2, ...
+     "nearest": true,                      other numbers and colours count as the nearest of these: smoothing or JPEG made them
      "nothing_index": 2,                   the number of pixels that belong to no segment, optional
      "masks": "instances",                 each number is one object of the last class; optional. Of two classes, 0 is the
                                            first one, of one class 0 is nothing
@@ -16,29 +17,26 @@ The table [masks] of a dataset.toml beside it has the same keys. It counts inste
 classes, key by key before it.
 
 A mask whose channels differ is a picture of colours, and its colours are looked up in "palette"; black, where no class has it,
-is void. With "masks": "colors" all masks are such pictures; without it, the first mask that is not grey tells.
+is void. With "masks": "colors" all masks are such pictures; without it, the first mask that is not grey tells. Files that keep
+no exact values, as JPEG, are read by the nearest number or colour; where masks are black and white alone, white is the second
+class.
 
-Without a word on classes every mask is read once. Numbers {0, v} mean background and foreground; other 8-bit numbers are
-classes, 255 being void; 16-bit numbers are objects (an instance map; 65535 is void). A mask in a JPEG is foreground from 128
-on: JPEG blurs numbers, so that it can hold nothing finer.
+Indices of a palette are numbers of classes where the palette has the colours of the classes; else the colours tell, where they
+are all known, or the greys, where all are grey, as every viewer shows them. Other palettes must agree in all masks.
 
-Axes: C channels, *S spatial axes, (H, W), or (D, H, W) for TIFF volumes.
+Axes: C channels, N entries of a palette, *S spatial axes, (H, W), or (D, H, W) for TIFF volumes.
 """
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from segwright.codecs.image_file import JPEG_SUFFIXES, are_colors, read_image, read_mask_channels
 from segwright.codecs.image_writer import MAX_8_BIT_CLASSES
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.atomic_files import replace_file
@@ -47,25 +45,26 @@ from segwright.core.errors import FormatError, SettingError
 from segwright.formats import dataset_file
 from segwright.formats.color_labels import ColorCode
 from segwright.formats.label_maps import NOTHING, to_segmentation
-
-log = logging.getLogger(__name__)
+from segwright.formats.mask_file import WHITE, MaskFile, read_mask_file
+from segwright.formats.smoothed_values import APART
 
 CLASSES_FILE = "classes.json"
-KEYS = {"classes", "palette", "ignore_index", "is_thing", "values", "nothing_index", "masks", "crowd_index"}
+KEYS = {"classes", "palette", "ignore_index", "is_thing", "values", "nearest", "nothing_index", "masks", "crowd_index"}
 UNKNOWN = NOTHING - 1  # class of a number that no class has
-MAX_VALUE = 65_535  # of a 16-bit mask
+MAX_VALUE = 65_535  # of a class
+BEYOND = MAX_VALUE + 1  # stands for all numbers above, which only objects have
 VOID_8_BIT, VOID_16_BIT = 255, 65_535
-JPEG_BLACK, JPEG_WHITE = 32, 224  # what a blurred 0 reaches, what a blurred 255 keeps
-JPEG_MAX_BETWEEN = 0.1  # share of pixels between them: borders are less, photographs and class numbers more
 MAX_GREY = 16  # masks of three equal channels looked at before they are taken for numbers: none of them shows a colour
 
 
 @dataclass(frozen=True, eq=False)
 class Meaning:
-    """What the numbers of masks stand for: `class_of` int32 (65536,) is the class of each, VOID, NOTHING or UNKNOWN.
+    """What the numbers of masks stand for: `class_of` int32 (65537,) is the class of each, VOID, NOTHING or UNKNOWN.
 
-    With `is_instances` each number of the last class is one object, but `crowd`. `negative` is a number below 0 that is void.
-    `colors` say what the colours stand for, where somebody wrote it down; with `is_colors` all masks are pictures of them.
+    Its last entry counts for all numbers beyond. With `is_instances` each number of the last class is one object, but `crowd`;
+    65535 is void there, `unless_wide`: in masks of more bits. `negative` is a number below 0 that is void. `colors` say what
+    the colours stand for, where somebody wrote it down; with `is_colors` all masks are pictures of them. With `is_indexed` the
+    format defines its palettes, so that indices count; else those that are not grey must agree with that of `palette_of`.
     `source` says where this is written down.
     """
 
@@ -73,9 +72,13 @@ class Meaning:
     class_of: np.ndarray
     is_instances: bool = False
     crowd: int | None = None
+    unless_wide: bool = False
     negative: int | None = None
     colors: ColorCode | None = None
     is_colors: bool = False
+    is_nearest: bool = False
+    is_indexed: bool = False
+    palette_of: MaskFile | None = None
     source: str = "the rule for masks without classes.json"
 
     def maps(self, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -84,21 +87,19 @@ class Meaning:
         Raises:
             FormatError: the file cannot be read, or a number or a colour is no class.
         """
-        if self.is_colors:
-            picture = read_image(path)
-            return self._class_map_of(picture if len(picture) > 2 else np.repeat(picture[:1], 3, axis=0), path), None
-        values = read_mask_channels(path)
-        if are_colors(values):
-            return self._class_map_of(values, path), None
-        mask = _numbers(values[0], path)
-        return self.class_map(mask, path), self._number_of[mask] if self.is_instances else None
+        file = read_mask_file(path)
+        if self.is_colors or file.is_picture or self._has_known_colors(file):
+            if self.colors is None:
+                raise colors_without_meaning(file, self.source)
+            is_nearest = self.is_nearest or file.is_lossy
+            return self.colors.class_map(file.picture, path, self.source, is_nearest=is_nearest), None
+        numbers, class_of = self._numbers(file)
+        class_map = self._class_map(numbers, class_of, path)
+        return class_map, self._objects(numbers, class_map) if self.is_instances else None
 
     def class_map(self, mask: np.ndarray, path: Path) -> np.ndarray:
         """The class (or VOID or NOTHING) that each number of an integer mask (*S) stands for, int32; raises as `maps`."""
-        class_map = self.class_of[mask if mask.dtype.itemsize < 4 else np.where(mask > MAX_VALUE, 1, mask)]  # objects alone
-        if class_map.min(initial=0) == UNKNOWN:
-            self._refuse(mask, class_map == UNKNOWN, path)
-        return class_map
+        return self._class_map(mask, self.class_of, path)
 
     def truth(self, mask: np.ndarray, path: Path) -> Segmentation:
         """The segmentation that an integer mask (*S) stands for; `path` is for the messages.
@@ -107,45 +108,107 @@ class Meaning:
             FormatError: a number is no class.
         """
         class_map = self.class_map(mask, path)
-        if not self.is_instances:
-            return to_segmentation(class_map, None, self.classes)
-        if mask.dtype.itemsize < 4:
-            return to_segmentation(class_map, self._number_of[mask], self.classes)
-        numbers = np.where(mask > MAX_VALUE, mask, self._number_of[np.minimum(mask, MAX_VALUE)])
-        return to_segmentation(class_map, numbers, self.classes)
+        return to_segmentation(class_map, self._objects(mask, class_map) if self.is_instances else None, self.classes)
 
     def looking_at(self, masks: Iterable[Path]) -> "Meaning":
-        """This, or the same for pictures of colours where the first of these masks that is not grey is one."""
-        if self.colors is None or self.is_instances or self.is_colors:
+        """This, or the same for pictures of colours where the first of these masks that is not grey is one; and its palette."""
+        if self.is_instances or self.is_colors:
             return self
+        is_told, palette_of = self.colors is None, None
         for path in islice(masks, MAX_GREY):
             try:
-                values = read_mask_channels(path)
+                file = read_mask_file(path)
             except FormatError:  # told when its sample is read
                 continue
-            if len(values) == 1 or are_colors(values):
-                return replace(self, is_colors=len(values) > 1)
-        return self
+            if not is_told and file.is_picture:
+                return replace(self, is_colors=True)
+            is_told |= len(file.values) == 1
+            if file.palette is not None and file.greys is None:
+                palette_of = replace(file, values=file.values[:, :1, :1])  # the palette is wanted
+                break
+        return replace(self, palette_of=palette_of)
 
-    @cached_property
-    def _number_of(self) -> np.ndarray:
-        """Object number of each number in an instance map, int32 (65536,)."""
-        numbers = np.where(self.class_of == len(self.classes) - 1, np.arange(MAX_VALUE + 1, dtype=np.int32), 0)
-        if self.crowd is not None:
-            numbers[self.crowd] = 0
-        return numbers
+    @property
+    def white(self) -> int:
+        """The number of white in masks of black and white alone."""
+        return WHITE if self.is_nearest or self.class_of[VOID_8_BIT] >= 0 > self.class_of[1] else 1
 
-    def _class_map_of(self, picture: np.ndarray, path: Path) -> np.ndarray:
+    def _class_map(self, mask: np.ndarray, class_of: np.ndarray, path: Path) -> np.ndarray:
+        if mask.dtype.itemsize > 2:
+            mask_in_table = np.minimum(mask, BEYOND)
+            if self.unless_wide:
+                mask_in_table = np.where(mask == VOID_16_BIT, BEYOND, mask_in_table)
+        else:
+            mask_in_table = mask
+        class_map = class_of[mask_in_table]
+        if class_map.min(initial=0) == UNKNOWN:
+            self._refuse(mask, class_map == UNKNOWN, path)
+        return class_map
+
+    def _objects(self, mask: np.ndarray, class_map: np.ndarray) -> np.ndarray:
+        """The number of the object at each pixel, int32 (*S), 0 for none."""
+        is_object = class_map == len(self.classes) - 1
+        return np.where(is_object if self.crowd is None else is_object & (mask != self.crowd), mask, 0).astype(np.int32)
+
+    def _numbers(self, file: MaskFile) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers (*S) of a file of one channel, or of equal ones, and the class of each number."""
+        if file.palette is not None:
+            return file.values[0] if self._has_own_palette(file) else self._numbers_of_palette(file), self.class_of
+        if self.is_nearest:
+            is_white = None if file.is_lossy else file.is_white
+            return file.values[0] if is_white is None else is_white * np.uint8(WHITE), self.class_of
+        if file.is_lossy and _is_sparse(self.class_of) and not self.is_instances:
+            return file.values[0], nearest(self.class_of)
+        if file.is_white is not None:
+            return file.is_white * np.uint8(self.white), self.class_of
+        if file.is_lossy:
+            raise file.blurred()
+        return file.values[0], self.class_of
+
+    def _has_own_palette(self, file: MaskFile) -> bool:
+        """Whether the indices of a palette count: by definition, or as it shows each class in the colour of the class."""
+        if self.is_indexed or file.palette is None:
+            return self.is_indexed
         if self.colors is None:
-            raise _colors_without_meaning(path, self.source)
-        return self.colors.class_map(picture, path, self.source)
+            return False
+        own = self.class_of[file.used]
+        is_class = own >= 0
+        return bool((self.classes.palette[own[is_class]] == file.palette[file.used[is_class]]).all() and (own != UNKNOWN).all())
+
+    def _has_known_colors(self, file: MaskFile) -> bool:
+        """Whether a palette is read by its colours."""
+        if file.palette is None or self.colors is None or self.is_instances or self._has_own_palette(file):
+            return False
+        return self.colors.knows(file.palette[file.used])
+
+    def _numbers_of_palette(self, file: MaskFile) -> np.ndarray:
+        indices = file.values[0]
+        if file.greys is not None:
+            if file.is_white is not None:
+                return file.is_white * np.uint8(self.white)
+            numbers = _numbers_of_greys(file.greys, file.used, self.class_of[file.used] != UNKNOWN, self.class_of != UNKNOWN)
+            if numbers is None:
+                raise FormatError(
+                    f"{file.path} has a palette of greys, {_shown_colors(file)}, which neither are the numbers of classes in "
+                    f'{self.source} nor have their order; write them there as "values"'
+                )
+            return numbers[indices]
+        if self.palette_of is not None:
+            check_same_palette(self.palette_of, file)
+        return indices
 
     def _refuse(self, mask: np.ndarray, unknown: np.ndarray, path: Path) -> None:
         value, count = Counter(mask[unknown].tolist()).most_common(1)[0]
         names = self.classes.names
         hint = ""
-        if len(names) == 2 and value == VOID_8_BIT:
+        if len(names) == 2 and int(mask.max()) == VOID_8_BIT and not _is_sparse(self.class_of):
             hint = ', or "values": [0, 255] if they are the second class'
+            if value != VOID_8_BIT or len(present(mask[unknown])) > 1:
+                hint = ', or "values": [0, 255] with "nearest": true if smoothing put them between both classes'
+            if self.class_of[VOID_8_BIT] == VOID:
+                hint += ', then without "ignore_index"'
+        elif _is_sparse(self.class_of):
+            hint = ', or "nearest": true if smoothing put them between those of the classes'
         elif mask.dtype.itemsize > 1:
             hint = ', or "masks": "instances" if each number is one object'
         raise FormatError(
@@ -156,44 +219,83 @@ class Meaning:
 
 
 def read_numbers(path: Path) -> np.ndarray:
-    """The numbers 0..65535 of a mask file, integer (*S); those of a JPEG are 0 and 1.
+    """The numbers 0..65535 of a mask file, integer (*S), indices where it has a palette; those of a JPEG are 0 and 1.
 
     Raises:
-        FormatError: as `read_mask_channels`; or there are other numbers or colours, or a JPEG is not black and white.
+        FormatError: as `read_mask_file`; or there are other numbers or colours, or a JPEG is not black and white.
     """
-    values = read_mask_channels(path)
-    if are_colors(values):
-        raise _colors_without_meaning(path, Meaning.source)
-    return _numbers(values[0], path)
+    file = read_mask_file(path)
+    if file.is_picture:
+        raise colors_without_meaning(file, Meaning.source)
+    if file.is_lossy:
+        if file.is_white is None:
+            raise file.blurred()
+        return file.is_white.astype(np.uint8)
+    mask = file.values[0]
+    if mask.max(initial=0) > MAX_VALUE:
+        raise FormatError(f"{path} holds the numbers 0..{mask.max()}; renumber them 0..{MAX_VALUE}, with {MAX_VALUE} for void")
+    return mask
 
 
 def present(mask: np.ndarray) -> np.ndarray:
-    """The numbers that occur in an integer mask (*S) of values 0..65535, sorted, int64 (N,)."""
+    """The numbers that occur in an integer mask (*S) of values from 0 on, sorted, int64 (N,)."""
+    if mask.max(initial=0) > MAX_VALUE:
+        return np.unique(mask).astype(np.int64)
     is_present = np.zeros(MAX_VALUE + 1, dtype=bool)
     is_present[mask] = True
     return np.flatnonzero(is_present)
 
 
-def guess_meaning(masks: Sequence[Path]) -> Meaning:
-    """What the numbers mean where no classes.json says it; the rule is in the module's docstring. Reads the masks once.
+def _numbers_of_greys(
+    greys: np.ndarray, used: np.ndarray, is_known_index: np.ndarray, is_known: np.ndarray
+) -> np.ndarray | None:
+    """The number behind each index of a palette of `greys` int64 (N,), of which the indices `used` occur: the greys where
+    they are numbers of classes (`is_known` of each number), else the indices where these are, in the order of the greys.
+    """
+    if is_known[greys[used]].all():
+        return greys
+    return np.arange(len(greys)) if is_known_index.all() and (np.diff(greys[used]) > 0).all() else None
+
+
+def check_same_palette(first: MaskFile, second: MaskFile) -> None:
+    """Check that two palettes show the indices that occur in the second alike.
 
     Raises:
-        FormatError: as `read_numbers`.
+        FormatError: they do not, so that an index is no class.
     """
-    values, is_wide = _scan(masks)
-    nonzero = values[values > 0]
-    if is_wide and (len(nonzero) != 1 or nonzero[0] not in (VOID_8_BIT, VOID_16_BIT)):
-        return _of_instances(Classes.of(["background", "object"]), {}, Meaning.source)
-    if len(nonzero) <= 1:
-        return Meaning(Classes.of(["background", "foreground"]), _lookup([0, *nonzero]))
-    highest = int(nonzero[nonzero != VOID_8_BIT].max())
-    if len(values) < highest // 2:
-        log.warning(
-            "the masks in %s hold only %d different numbers, up to %d, and are read as %d classes; "
-            'name the classes in classes.json, with "values" for their numbers',
-            *(masks[0].parent, len(values), highest, highest + 1),
+    if first.palette is None or second.palette is None:
+        return
+    used = second.used[second.used < len(first.palette)]
+    differs = (first.palette[used] != second.palette[used]).any(axis=1)
+    if differs.any():
+        index = int(used[differs][0])
+        raise FormatError(
+            f"{first.path} and {second.path} show the index {index} of their palettes in different colours, "
+            f"{_shown(first.palette[index])} and {_shown(second.palette[index])}, so that it is no class; write the classes "
+            'and their colours into classes.json, {"classes": ["road"], "palette": [[128, 64, 128]], "masks": "colors"}, as '
+            "segwright inspect --write-config proposes it"
         )
-    return Meaning(Classes.of([f"class_{k}" for k in range(highest + 1)]), _lookup(range(highest + 1), VOID_8_BIT))
+
+
+def colors_without_meaning(file: MaskFile, source: str) -> FormatError:
+    """The error to raise where colours are shown and no palette of classes is written down."""
+    if file.palette is None and (len(file.values) != 3 or file.values.max(initial=0) > WHITE):
+        return FormatError(
+            f"{file.path} has {len(file.values)} channels that differ, of values up to {file.values.max()}: neither numbers "
+            "nor an RGB picture of 8 bits; save one number per pixel, or, if its pages are the slices of a volume, write "
+            'axes = "ZYX" into dataset.toml beside the data'
+        )
+    what = "its channels differ" if file.palette is None else f"its palette begins {_shown_colors(file)}"
+    return FormatError(
+        f"{file.path} is a picture of colours ({what}), but {source} does not say what they stand for; write the "
+        'classes and their colours into classes.json, {"classes": ["road"], "palette": [[128, 64, 128]]}, as '
+        "segwright inspect --write-config proposes it"
+    )
+
+
+def _shown_colors(file: MaskFile) -> str:
+    """The first colours of a palette, for a message."""
+    return "" if file.palette is None else ", ".join(_shown(color) for color in file.palette[: min(3, int(file.used[-1]) + 1)])
 
 
 def read_classes(path: Path) -> Meaning:
@@ -251,7 +353,7 @@ def meaning_of(content: Any, source: str) -> Meaning:
     if len(names) > MAX_CLASSES:
         raise FormatError(f"{source} names {len(names)} classes; 16-bit masks hold up to {MAX_CLASSES}: merge some")
     colors, values = given.get("palette"), given.get("values") or range(len(names))
-    things, masks = given.get("is_thing"), given.get("masks", "classes")
+    things, masks, is_nearest = given.get("is_thing"), given.get("masks", "classes"), given.get("nearest", False)
     try:
         if colors and any(not isinstance(value, int | float) or not 0 <= value <= 255 for color in colors for value in color):
             raise ValueError("colours are numbers 0..255")
@@ -265,14 +367,26 @@ def meaning_of(content: Any, source: str) -> Meaning:
         if len(values) != len(names):
             raise ValueError(f"there are {len(names)} classes, but {len(values)} values")
         classes = Classes.of(names, colors=colors[: len(names)] if colors else None, is_thing=things)
+        if is_nearest not in (True, False):
+            raise ValueError(f'"nearest" is {is_nearest!r}, not true or false')
         negative = ignore_index if isinstance(ignore_index, int) and ignore_index < 0 else None
         if masks == "instances":
-            return replace(_of_instances(classes, given, source), negative=negative)
-        class_of = _lookup(values, ignore_index if negative is None else None, given.get("nothing_index"))
+            if is_nearest:
+                raise SettingError('"masks" is "instances", and numbers of objects have no nearest; take "nearest" away')
+            return replace(of_instances(classes, given, source), negative=negative)
+        class_of = lookup(values, ignore_index if negative is None else None, given.get("nothing_index"))
         code = _color_code(classes, class_of, [*values], colors) if colors else None
         if masks == "colors" and code is None:
             raise SettingError('"masks" is "colors"; write the colours of the classes as "palette", one [r, g, b] each')
-        return Meaning(classes, class_of, negative=negative, colors=code, is_colors=masks == "colors", source=source)
+        return Meaning(
+            classes,
+            nearest(class_of) if is_nearest else class_of,
+            negative=negative,
+            colors=code,
+            is_colors=masks == "colors",
+            is_nearest=is_nearest,
+            source=source,
+        )
     except SettingError as error:
         raise FormatError(f"{source}: {error}") from error
     except (ValueError, TypeError, IndexError, KeyError) as error:
@@ -331,72 +445,41 @@ def _whole(content: Any, source: str) -> dict[str, Any]:
     return {"classes": list(content), "palette": list(content.values())}
 
 
-def _numbers(mask: np.ndarray, path: Path) -> np.ndarray:
-    """The numbers of a mask file as `read_numbers` gives them."""
-    low, high = mask.min(initial=0), mask.max(initial=0)
-    if low < 0 or high > MAX_VALUE:
-        raise FormatError(f"{path} holds the numbers {low}..{high}; renumber them 0..{MAX_VALUE}, with {MAX_VALUE} for void")
-    if path.suffix.lower() not in JPEG_SUFFIXES:
-        return mask
-    between = float(((mask > JPEG_BLACK) & (mask < JPEG_WHITE)).mean())
-    if between > JPEG_MAX_BETWEEN or 0 < high < JPEG_WHITE:
-        raise FormatError(
-            f"{path} is a JPEG whose values are not black and white ({between:.0%} lie between, the highest is {high}); "
-            "JPEG blurs class numbers: export the masks as PNG"
-        )
-    return (mask >= 128).astype(np.uint8)  # 128: the middle of 0 and 255
+def of_instances(classes: Classes, given: dict[str, Any], source: str) -> Meaning:
+    """The meaning of maps of objects of the last of one or two classes; the numbers in `given` are those of a classes.json.
 
-
-def _colors_without_meaning(path: Path, source: str) -> FormatError:
-    return FormatError(
-        f"{path} is a picture of colours (its channels differ), but {source} does not say what they stand for; write the "
-        'classes and their colours into classes.json, {"classes": ["road"], "palette": [[128, 64, 128]]}, as '
-        "segwright inspect --write-config proposes it"
-    )
-
-
-def _scan(masks: Sequence[Path]) -> tuple[np.ndarray, bool]:
-    """All numbers in the masks, and whether a mask has 16 bits; three numbers of a 16-bit mask are enough to stop."""
-
-    def look(path: Path) -> tuple[np.ndarray, bool]:
-        mask = read_numbers(path)
-        return present(mask), mask.dtype.itemsize > 1
-
-    values, is_wide = np.zeros(0, dtype=np.int64), False
-    with ThreadPoolExecutor() as pool:  # the decoders run outside Python's lock
-        for new, wide in pool.map(look, masks):
-            values, is_wide = np.union1d(values, new), is_wide or wide
-            if is_wide and len(values) > 2:
-                pool.shutdown(wait=False, cancel_futures=True)
-                break
-    return values, is_wide
-
-
-def _of_instances(classes: Classes, given: dict[str, Any], source: str) -> Meaning:
+    Raises:
+        ValueError: there are more classes, or a number is none of a mask.
+    """
     if len(classes) > 2:
         raise ValueError(
             f"masks of instances need one class, or two classes, the background and the object, not {len(classes)}"
         )
     crowd, ignore_index = given.get("crowd_index"), given.get("ignore_index")
-    class_of = np.minimum(_lookup(range(MAX_VALUE + 1)), 1)
+    class_of = np.minimum(np.arange(BEYOND + 1, dtype=np.int32), 1)
     if len(classes) == 1:
         class_of = np.where(class_of == 0, np.int32(NOTHING), np.int32(0))
     for number, meaning in ((crowd, len(classes) - 1), (given.get("nothing_index"), NOTHING)):
         if number is not None:
             class_of[_number(number)] = meaning
-    class_of[VOID_16_BIT if ignore_index is None or ignore_index < 0 else _number(ignore_index)] = VOID
+    is_unsaid = ignore_index is None or ignore_index < 0
+    class_of[VOID_16_BIT if is_unsaid else _number(ignore_index)] = VOID
     classes = Classes.of(classes.names, colors=classes.colors, is_thing=[False, True][-len(classes) :])
-    return Meaning(classes, class_of, is_instances=True, crowd=crowd, source=source)
+    return Meaning(classes, class_of, is_instances=True, crowd=crowd, unless_wide=is_unsaid, source=source)
 
 
-def _lookup(values: Iterable[int], ignore_index: int | None = None, nothing_index: int | None = None) -> np.ndarray:
-    """Class of each number, int32 (65536,), from the number of each class."""
-    numbers = [_number(value) for value in values]
-    if len(set(numbers)) < len(numbers):
-        value, count = Counter(numbers).most_common(1)[0]
+def lookup(values: Iterable[Any], ignore_index: int | None = None, nothing_index: int | None = None) -> np.ndarray:
+    """Class of each number, int32 (65537,), from the number, or the numbers, of each class.
+
+    Raises:
+        ValueError: one is none of a mask, or stands for several classes.
+    """
+    numbers = [(_number(number), index) for index, value in enumerate(values) for number in numbers_of_class(value)]
+    value, count = Counter(number for number, _ in numbers).most_common(1)[0]
+    if count > 1:
         raise ValueError(f"the number {value} stands for {count} classes")
-    class_of = np.full(MAX_VALUE + 1, UNKNOWN, dtype=np.int32)
-    class_of[numbers] = np.arange(len(numbers))
+    class_of = np.full(BEYOND + 1, UNKNOWN, dtype=np.int32)
+    class_of[[number for number, _ in numbers]] = [index for _, index in numbers]
     if nothing_index is not None:
         class_of[_number(nothing_index)] = NOTHING
     if ignore_index is not None:
@@ -404,15 +487,38 @@ def _lookup(values: Iterable[int], ignore_index: int | None = None, nothing_inde
     return class_of
 
 
+def numbers_of_class(value: Any) -> list[Any]:
+    """The numbers of one class, of which "values" gives one or a list."""
+    return [*value] if isinstance(value, list | tuple) and value else [value]
+
+
+def nearest(class_of: np.ndarray) -> np.ndarray:
+    """Class of each number, int32 (65537,), where other numbers than those in `class_of` count as the nearest of them."""
+    known = np.flatnonzero(class_of[:BEYOND] != UNKNOWN)
+    middles = (known[1:] + known[:-1]) // 2
+    return class_of[known[np.searchsorted(middles, np.arange(len(class_of)))]]
+
+
+def _is_sparse(class_of: np.ndarray) -> bool:
+    """Whether the numbers of classes lie so far apart that the nearest can be told in a file without exact values."""
+    known = np.flatnonzero(class_of[:BEYOND] != UNKNOWN)
+    return len(known) > 1 and int(np.diff(known).min()) >= APART
+
+
 def _number(value: Any) -> int:
-    if not isinstance(value, int | np.integer) or not 0 <= value <= MAX_VALUE:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value <= MAX_VALUE:
         raise ValueError(f"numbers of masks are 0..{MAX_VALUE}, not {value!r}")
     return int(value)
 
 
-def _color_code(classes: Classes, class_of: np.ndarray, values: list[int], colors: Sequence[Sequence[int]]) -> ColorCode:
+def _color_code(classes: Classes, class_of: np.ndarray, values: list[Any], colors: Sequence[Sequence[int]]) -> ColorCode:
     """What the colours stand for: those of the classes, and any that follow in the palette at a number of its own."""
     more = [k for k in range(len(classes), len(colors)) if k <= MAX_VALUE and class_of[k] in (VOID, NOTHING)]
     palette = [*classes.colors, *(tuple(map(int, colors[k])) for k in more)]
     names = (*classes.names, *("nothing" if class_of[k] == NOTHING else "void" for k in more))
-    return ColorCode(np.array(palette, dtype=np.uint8), class_of[[*values, *more]], names)
+    first = [numbers_of_class(value)[0] for value in values]
+    return ColorCode(np.array(palette, dtype=np.uint8), class_of[[*first, *more]], names)
+
+
+def _shown(color: np.ndarray) -> str:
+    return f"({', '.join(map(str, color.tolist()))})"

@@ -3,7 +3,8 @@
     ROOT/images/NAME.jpg     also image, img, imgs, JPEGImages, ...; subfolders allowed
     ROOT/masks/NAME.png      also mask, labels, annotations, SegmentationClass, gt, ...; also NAME_mask, NAME_label, ...
     ROOT/instances/NAME.png  optional: the number of the object at each pixel, 0 for none
-    ROOT/classes.json        optional, here or in the folder above; label_encoding.py says what it holds
+    ROOT/classes.json        optional, here or in the folder above; label_encoding.py says what it holds, guessed_meaning.py
+                             what masks mean without it
 
 The key of a sample is the path of its image below images/ without the suffix, a/b written as a__b. Samples are in name order
 (numbers in names count as numbers). Pixels of one class and one object number are one object; a thing without number is a
@@ -12,7 +13,8 @@ crowd. Without any image, masks/ and classes.json alone are read too, with image
 What is written: images without loss; masks in 8 bits, or 16 where there are many classes; void is the highest number, and
 pixels of no segment are the number after the last class, which classes.json then names ("nothing_index"). Objects and their
 numbers are in instances/, of those samples that have any. Where there is one class, a thing, or one of stuff and then a
-thing, the masks themselves are 16-bit maps of objects: 65535 void, 65534 crowd, 65533 nothing, where they occur.
+thing, the masks themselves are 16-bit maps of objects: 65535 void, 65534 crowd, 65533 nothing, where they occur; but not where
+the first sample has more objects than that. Numbers above 65535 are in 32-bit TIFF.
 
 Lost: of overlapping segments the later covers the earlier; scores and the size of the pixels are not kept.
 """
@@ -25,24 +27,25 @@ from pathlib import Path
 
 import numpy as np
 
-from segwright.codecs.image_file import SUFFIXES, read_image, read_mask
+from segwright.codecs.image_file import SUFFIXES, are_colors, read_image
 from segwright.codecs.image_header import unread_image
 from segwright.codecs.image_writer import colormap_of, write_values
 from segwright.codecs.tiff_axes import Axes
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import dataset_file
+from segwright.formats.guessed_meaning import guess_meaning
 from segwright.formats.image_index import MASK_FOLDERS, found, images_below, safe_key
 from segwright.formats.label_encoding import (
     MAX_VALUE,
     VOID_8_BIT,
     VOID_16_BIT,
     Meaning,
-    guess_meaning,
     write_classes,
     written_meaning,
 )
 from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segmentation
+from segwright.formats.mask_file import read_object_numbers
 from segwright.formats.pairing import (
     IMAGE_FOLDERS,
     NUMBER_FOLDER,
@@ -91,9 +94,10 @@ class Reader:
             raise FormatError(f"{files.mask} has no image; add it under the same name, or remove the mask")
         class_map, numbers = self.meaning.maps(files.mask)
         if files.numbers is not None:
-            numbers = read_mask(files.numbers)
-            if numbers.min(initial=0) < 0 or numbers.max(initial=0) > np.iinfo(np.int32).max:
-                raise FormatError(f"{files.numbers}: object numbers are 0..{np.iinfo(np.int32).max}; number the objects again")
+            layers = read_object_numbers(files.numbers)
+            if are_colors(layers):
+                raise FormatError(f"{files.numbers} is a picture of colours; save one object number per pixel")
+            numbers = layers[0]
         shape = class_map.shape
         image = np.zeros((0, *shape), np.uint8) if files.image is None else picture(files.image, Axes(shape))
         class_map = fit_to_image(class_map, files.mask, image, files.image)
@@ -246,9 +250,9 @@ def _with_numbers(files: dict[str, Files], folder: Path) -> dict[str, Files]:
 
 
 def _are_objects(truth: Segmentation) -> bool:
-    """Whether the masks are to be maps of objects: one class that is a thing, or stuff and then a thing; and not all crowd."""
+    """Whether the masks are to be 16-bit maps of objects: of one class that is a thing, or stuff and a thing; not all crowd."""
     things = truth.classes.is_thing
-    if things not in ((True,), (False, True)):
+    if things not in ((True,), (False, True)) or truth.instance_ids.max(initial=0) >= NOTHING_16_BIT:
         return False
     return bool(truth.instance_ids.any()) or things == (True,) and not len(truth)
 

@@ -157,6 +157,8 @@ def pairs(image_folder: Path, mask_folder: Path, dropped: Collection[str] = ()) 
         all_partners = partners_of(*([stem for stem, _ in images_below(folder)] for folder in (image_folder, mask_folder)))
         dropped = {*dropped, *(safe_key(mask) for image, mask in all_partners.items() if safe_key(image) in dropped)}
     images, masks = by_stem(image_folder, dropped), by_stem(mask_folder, dropped)
+    if dropped and not images and not masks:
+        raise FormatError(f"dataset.toml drops all samples of {image_folder.parent}; shorten its list")
     partners = partners_of(images, masks)
     alone = [image for stem, image in images.items() if stem not in partners]
     left = [mask for stem, mask in masks.items() if stem not in set(partners.values())]

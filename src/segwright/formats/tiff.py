@@ -40,17 +40,18 @@ from segwright.core import Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError, OutputError, SegwrightError
 from segwright.formats import dataset_file
+from segwright.formats.guessed_meaning import guess_meaning
 from segwright.formats.image_index import MASK_FOLDERS, images_below, safe_key
 from segwright.formats.label_encoding import (
     MAX_VALUE,
     VOID_8_BIT,
     VOID_16_BIT,
     Meaning,
-    guess_meaning,
     write_classes,
     written_meaning,
 )
 from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segmentation
+from segwright.formats.mask_file import MAX_NUMBER, read_object_numbers
 from segwright.formats.pairing import (
     IMAGE_FOLDERS,
     NUMBER_FOLDER,
@@ -107,19 +108,19 @@ class Reader:
 
     def _truth(self, files: Files, mask: Path, meaning: Meaning, image: np.ndarray | None) -> Segmentation:
         layers = read_mask_channels(mask, FLAT)  # (P, *S)
-        if meaning.is_colors or len(layers) > 1 and _is_picture(mask):
-            class_maps = meaning.maps(mask)[0][None]
+        numbers: np.ndarray | None = layers if meaning.is_instances else None
+        if meaning.is_colors or len(layers) == 1 or _is_picture(mask):
+            class_map, numbers = meaning.maps(mask)
+            class_maps, numbers = class_map[None], None if numbers is None else numbers[None]
         else:
             class_maps = np.stack([to_maps(meaning.truth(_checked(layer, mask), mask))[0] for layer in layers])
             if len(layers) > 1 and not (meaning.class_of == NOTHING).any():
                 class_maps[1:][layers[1:] == 0] = NOTHING
-        numbers = layers if meaning.is_instances else None
         if files.numbers is not None:
-            numbers = read_mask_channels(files.numbers, FLAT)
-            if numbers.shape != class_maps.shape or numbers.min(initial=0) < 0:
+            numbers = read_object_numbers(files.numbers, FLAT)
+            if numbers.shape != class_maps.shape:
                 raise FormatError(
-                    f"{files.numbers} is {numbers.shape} from {numbers.min(initial=0)} on, {mask} is {class_maps.shape}; "
-                    "export both again at one size, objects numbered from 1"
+                    f"{files.numbers} is {numbers.shape}, {mask} is {class_maps.shape}; export both again at one size"
                 )
         if image is not None:
             class_maps = np.stack([fit_to_image(layer, mask, image, files.image) for layer in class_maps])
@@ -171,7 +172,7 @@ def read(path: Path | str) -> Dataset:
         files = {key: Files(None, mask) for key, mask in masks_alone(mask_folder, dropped).items()}
     masks = [entry.mask for entry in files.values() if entry.mask is not None]
     meaning = written_meaning(root, is_above=True)
-    meaning = _guessed(masks) if meaning is None else meaning.looking_at(filter(_is_picture, masks))
+    meaning = _guessed(masks) if meaning is None else meaning.looking_at(filter(_shows_colors, masks))
     if not meaning.is_instances and (root / NUMBER_FOLDER).is_dir():
         numbers = {safe_key(stem): file for stem, file in images_below(root / NUMBER_FOLDER)}
         files = {key: Files(entry.image, entry.mask, numbers.get(key)) for key, entry in files.items()}
@@ -434,8 +435,8 @@ def _segments(truth: Segmentation) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
 
 
 def _checked(layer: np.ndarray, path: Path) -> np.ndarray:
-    if layer.min(initial=0) < 0 or layer.max(initial=0) > MAX_VALUE:
-        raise FormatError(f"{path} holds the numbers {layer.min()}..{layer.max()}; renumber them 0..{MAX_VALUE}")
+    if layer.min(initial=0) < 0 or layer.max(initial=0) > MAX_NUMBER:
+        raise FormatError(f"{path} holds the numbers {layer.min()}..{layer.max()}; renumber them 0..{MAX_NUMBER}")
     return layer
 
 
@@ -448,6 +449,11 @@ def _guessed(masks: list[Path]) -> Meaning:
 def _is_picture(path: Path) -> bool:
     with _first_page(path) as page:
         return page.photometric in COLORS
+
+
+def _shows_colors(path: Path) -> bool:
+    with _first_page(path) as page:
+        return page.photometric in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.PALETTE)
 
 
 def _is_ours(path: Path) -> bool:

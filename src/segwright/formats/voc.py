@@ -233,7 +233,7 @@ def _meaning(root: Path, *, has_objects: bool) -> Meaning:
     """What the numbers and colours in SegmentationClass mean."""
     meaning = written_meaning(root)
     if meaning is not None:
-        return meaning
+        return replace(meaning, is_indexed=True)
     names, colors, source = list(PUBLISHED), CLASSES.palette.tolist(), f"VOC's list (other classes belong into {LABEL_MAP})"
     if (root / LABEL_MAP).is_file():
         source = str(root / LABEL_MAP)
@@ -246,7 +246,7 @@ def _meaning(root: Path, *, has_objects: bool) -> Meaning:
     if tuple(names) == PUBLISHED and colors == CLASSES.palette.tolist():
         things = list(CLASSES.is_thing)
     content = {"classes": names, "palette": colors, "is_thing": things, "ignore_index": VOID_8_BIT}
-    meaning = meaning_of(content, source)
+    meaning = replace(meaning_of(content, source), is_indexed=True)
     if meaning.colors is None or list(VOID_COLOR) in colors:
         return meaning
     palette = np.vstack([meaning.colors.palette, VOID_COLOR]).astype(np.uint8)

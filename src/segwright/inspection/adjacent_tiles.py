@@ -23,7 +23,8 @@ MIN_LENGTH = 96  # pixels; of thousands of shorter borders some agree by chance
 
 def about_tiles(looks: Sequence[SampleScan], together: Together) -> list[Finding]:
     """Touching tiles, inside a part and across parts."""
-    groups = groups_of(pair for pair in touching(looks) if not together.is_one_clip(*pair))  # a turning camera goes on, too
+    pairs = [pair for pair in touching(looks) if not together.is_one_clip(*pair)]  # a turning camera goes on, too
+    groups = together.unknown(groups_of(pairs))
     torn = [group for group in groups if together.is_torn(group)]
     whole = [group for group in groups if not together.is_torn(group)]
     findings = []
@@ -33,14 +34,12 @@ def about_tiles(looks: Sequence[SampleScan], together: Together) -> list[Finding
             for key in group:
                 counts[together.part(key)] += 1
         parts = listed([f"{number} in {part}" for part, number in counts.items()])
-        is_known = together.all_known(torn)
         findings.append(
             Finding(
                 "touching-tiles-across-splits",
-                "note" if is_known else "warning",
+                "warning",
                 f"{plural(len(torn), 'group')} of touching tiles lie in different parts ({parts}; for one "
-                f"{together.example(torn[0])}): the border of one goes on in the other"
-                + (", as dataset.toml says." if is_known else "."),
+                f"{together.example(torn[0])}): the border of one goes on in the other.",
                 "Scores on such a part are too good. Split again by the groups, or take them from dataset.toml for "
                 "cross-validation.",
                 {"groups": [list(group) for group in torn], "tiles": dict(counts)},

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from segwright.core import Classes
-from segwright.inspection.finding import Finding, Fix, Level, listed, plural, some
+from segwright.formats.label_encoding import VOID_8_BIT
+from segwright.inspection.finding import Finding, Fix, listed, plural, some
 from segwright.inspection.sample_scan import SampleScan
 
 NAMES_OF_BACKGROUND = ("background", "bg", "_background_", "nothing", "none", "class_0")
@@ -50,9 +51,11 @@ def _empty(looks: Sequence[SampleScan], counts: np.ndarray, background: int | No
     evidence += f" ({some(keys)})" + (f", {len(unknown)} of them nothing but void." if unknown else ".")
     remedy = "Keep those that truly show nothing; leave out those that nobody labelled, by drop in dataset.toml."
     numbers = {"masks": len(keys), "of": len(looks), "all_void": len(unknown)}
+    are_all = bool(is_empty.all())
+    if are_all:
+        remedy = "Nothing can be learned or measured: check how these masks were exported, and what their numbers mean."
     fix = Fix(drop=tuple(unknown)) if 0 < len(unknown) < len(looks) else None
-    level: Level = "error" if is_empty.all() else "warning"
-    return [Finding("empty-masks", level, evidence, remedy, numbers, keys, fix)]
+    return [Finding("empty-masks", "error" if are_all else "warning", evidence, remedy, numbers, keys, fix)]
 
 
 def _never_seen(
@@ -67,7 +70,11 @@ def _never_seen(
         return []
     names = [classes.names[k] for k in missing]
     fix = None
-    if named is not None and named.get("masks") not in ("instances", "colors"):
+    if named is None and len(missing) < len(classes) and classes.names == tuple(f"class_{k}" for k in range(len(classes))):
+        present = [k for k in range(len(classes)) if k not in missing]  # numbers with gaps, which nobody named
+        void = {"ignore_index": VOID_8_BIT} if any(look.void for look in looks) else {}
+        fix = Fix(masks={"classes": [classes.names[k] for k in present], "values": present} | void)
+    elif named is not None and len(missing) < len(classes) and named.get("masks") not in ("instances", "colors"):
         kept = [k for k in range(len(classes)) if k not in missing]
         masks = dict(named)
         for key in ("classes", "palette", "is_thing"):
@@ -80,7 +87,8 @@ def _never_seen(
             "class-never-seen",
             "warning",
             f"Not one pixel of {listed(names)} in {plural(len(looks), 'mask')}.",
-            "Nothing can be learned or measured of it: add samples that show it, or take the name away.",
+            "Nothing can be learned or measured of it: add samples that show it, or take the name away, with the values of the "
+            "others in dataset.toml.",
             {"classes": names, "masks": len(looks)},
             fix=fix,
         )

@@ -24,7 +24,7 @@ def about_likeness(looks: Sequence[SampleScan], together: Together) -> list[Find
     known = {tuple(sorted((first, second))) for group in same for first in group for second in group}
     pairs = [pair for pair in near_pairs(looks) if pair not in known and not together.is_one_clip(*pair)]
     across = [pair for pair in pairs if together.part(pair[0]) != together.part(pair[1])]
-    within = [pair for pair in pairs if together.part(pair[0]) == together.part(pair[1])]
+    within = [pair for pair in pairs if together.part(pair[0]) == together.part(pair[1]) and not together.is_known(*pair)]
     if across:
         drop = tuple(sorted({together.later(pair) for pair in across}))
         findings.append(

@@ -2,25 +2,35 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import tomlkit
 from tomlkit.items import Array, Item
 
 from segwright.core.atomic_files import replace_file
-from segwright.core.errors import UsageError
+from segwright.core.errors import SegwrightError, UsageError
 from segwright.formats import dataset_file
-from segwright.inspection.finding import Finding, plural
-from segwright.inspection.inspect import InspectionReport
+from segwright.inspection.finding import Finding, listed, plural
+from segwright.inspection.inspect import InspectionReport, inspect
 from segwright.inspection.split_leakage import groups_of
 
+FEWEST = 2  # samples: one to learn from and one to measure on
 HEADER = "What is known of the data in this folder; every command of Segwright reads it. Written by segwright inspect."
 
 
-def write_config(report: InspectionReport) -> tuple[Path, list[str]]:
-    """Write the remedies that a dataset.toml can hold, and return its path and one sentence on each change; none, no file.
+class Written(NamedTuple):
+    """What `write_config` did: the file, one sentence on each change, and one on each remedy that was not written."""
 
-    Keys that are there stay, with their comments; only [masks] is replaced, key by key, where a finding says so.
+    path: Path
+    changes: list[str]
+    refused: list[str]
+
+
+def write_config(report: InspectionReport) -> Written:
+    """Write the remedies that a dataset.toml can hold, if the data then open, all samples can be read, and the findings go.
+
+    The data are looked at again after writing, and what did not help is taken back. Keys that are there stay, with their
+    comments; only [masks] is replaced, key by key, where a finding says so.
 
     Raises:
         UsageError: the data lie in no folder.
@@ -33,13 +43,94 @@ def write_config(report: InspectionReport) -> tuple[Path, list[str]]:
         )
     path = report.root / dataset_file.NAME
     dataset_file.read(path.parent)  # refuses what is wrong in it
-    fixable = [finding for finding in report.findings if finding.fix is not None]
-    document = tomlkit.parse(path.read_text(encoding="utf-8-sig")) if path.is_file() else _new()
+    before = text = path.read_bytes() if path.is_file() else None
+    changes: list[str] = []
+    refused: dict[str, str] = {}
+    while True:
+        findings = [finding for finding in _affordable(report, refused) if finding.name not in refused]
+        new, more = remedied(text, findings)
+        if not more:
+            break
+        replace_file(path, new)
+        again = _look_again(report)
+        vain = _in_vain(again, findings)
+        if vain or isinstance(again, SegwrightError):
+            _restore(path, text)
+            refused |= vain
+            continue
+        report, text, changes = again, new, [*changes, *more]
+    if changes and report.refusal:
+        _restore(path, before)
+        refused[""] = f"{', '.join(changes)}: nothing of this is written, as the data would still not open: {report.refusal}"
+        changes = []
+    return Written(path, changes, [*refused.values()])
+
+
+def remedied(before: bytes | None, findings: Sequence[Finding]) -> tuple[bytes, list[str]]:
+    """A dataset.toml with the remedies of findings added to what was there, and one sentence on each change."""
+    document = tomlkit.parse(before.decode("utf-8-sig")) if before is not None else _new()
     steps = (_axes, _drop, _group, _nodata, _masks)
-    changes = [change for step in steps for change in step(document, fixable)]
-    if changes:
-        replace_file(path, tomlkit.dumps(document).encode())
-    return path, changes
+    changes = [change for step in steps for change in step(document, findings)]
+    return tomlkit.dumps(document).encode(), changes
+
+
+def _affordable(report: InspectionReport, refused: dict[str, str]) -> list[Finding]:
+    """The findings whose remedies leave enough samples; into `refused` goes why others do not, by their names."""
+    kept: list[Finding] = []
+    left = {*report.part_of}
+    for finding in report.findings:
+        if finding.fix is None or finding.name in refused:
+            continue
+        rest = left - {*finding.fix.drop}
+        lost = {report.part_of[key] for key in left} - {report.part_of[key] for key in rest}
+        if finding.fix.drop and (len(rest) < FEWEST or lost):
+            count = len(left) - len(rest)
+            where = f", all of {listed(sorted(lost))}" if lost and len(rest) >= FEWEST else ""
+            refused[finding.name] = (
+                f"{finding.name}: its remedy would drop {count} of {plural(len(left), 'sample')}{where}, so that too few are "
+                "left; mend the files themselves"
+            )
+            continue
+        left = rest
+        kept.append(finding)
+    return kept
+
+
+def _look_again(report: InspectionReport) -> InspectionReport | SegwrightError:
+    try:
+        return inspect(report.source, report.format)
+    except SegwrightError as error:
+        return error
+
+
+def _in_vain(again: InspectionReport | SegwrightError, findings: Sequence[Finding]) -> dict[str, str]:
+    """By the name of each finding whose remedy was written and did not help, why it is not kept."""
+    first = _about_masks(findings)
+    tried = [finding for finding in findings if finding is first or not _has_masks(finding)]
+    if isinstance(again, SegwrightError):
+        return {finding.name: f"{finding.name}: with its remedy nothing would open: {again}" for finding in tried}
+    there: dict[str, set[str]] = {finding.name: {*finding.keys} for finding in again.findings}
+    return {
+        finding.name: f"{finding.name}: it would still be there after its remedy"
+        for finding in tried
+        if finding.name in there and (not finding.keys or there[finding.name] & {*finding.keys})
+    }
+
+
+def _has_masks(finding: Finding) -> bool:
+    return finding.fix is not None and finding.fix.masks is not None
+
+
+def _about_masks(findings: Sequence[Finding]) -> Finding | None:
+    """The first finding about masks, which gives their meaning; another look tells whether more is needed."""
+    return next(filter(_has_masks, findings), None)
+
+
+def _restore(path: Path, before: bytes | None) -> None:
+    if before is None:
+        path.unlink()
+    else:
+        replace_file(path, before)
 
 
 def _new() -> tomlkit.TOMLDocument:
@@ -120,8 +211,8 @@ def _nodata(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list
 
 
 def _masks(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list[str]:
-    """The first finding about masks gives their meaning; another look tells whether more is needed."""
-    finding = next((finding for finding in findings if finding.fix is not None and finding.fix.masks is not None), None)
+    """Write the meaning of the masks that the first finding about them gives."""
+    finding = _about_masks(findings)
     if finding is None or finding.fix is None or finding.fix.masks is None:
         return []
     given: dict[str, Any] = finding.fix.masks

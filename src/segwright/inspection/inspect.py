@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ MEASURED = 200  # of them, of which objects and intensities are measured, which 
 ORDER = ("error", "warning", "note")
 ABOUT_VALUES = ("mixed-bit-depths", "intensity-scales", "undeclared-nodata")  # with one of these, brightness is bound to differ
 ABOUT_CLASSES = (  # with one of these, rare classes and much void follow from it, or nobody knows yet what the numbers mean
-    *("zero-is-void", "ignore-inside", "off-by-one", "number-without-class", "scattered-numbers"),
+    *("zero-is-void", "ignore-inside", "off-by-one", "number-without-class", "scattered-numbers", "smoothed-masks"),
     *("tiny-foreground", "dominant-class"),
 )
 
@@ -41,12 +41,17 @@ class InspectionReport:
     """What the doctor found. Findings begin with the worst.
 
     `count` samples exist in `parts`, but those `dropped` by dataset.toml; `looked_at` were read, and `compared`, those
-    included, held against each other. `sizes` counts the images of each size, `areas` the objects of 1 to 3 pixels, 4 to 15,
-    16 to 63, ... `dataset` holds the samples that can be read, None where there is none; `measured` is its fingerprint.
+    included, held against each other. `refusal` says why the data cannot be opened, or a sample not be read, "" where all can.
+    `part_of` tells the part of each key, "" where the data have no parts. `sizes` counts the images of each size, `areas` the
+    objects of 1 to 3 pixels, 4 to 15, 16 to 63, ... `dataset` holds the samples that can be read, None where there is none;
+    `measured` is its fingerprint.
     """
 
     source: str
+    format: str | None = None
     root: Path | None
+    refusal: str = ""
+    part_of: dict[str, str] = field(default_factory=dict)
     count: int
     looked_at: int
     compared: int
@@ -102,7 +107,10 @@ def inspect(path: Path | str, format: str | None = None, *, at_most: int = AT_MO
         findings = [finding for finding in findings if finding.name != "cannot-open"]  # its cause is found
     return InspectionReport(
         source=opened.source,
+        format=format,
         root=opened.root,
+        refusal=_refusal(opened, results),
+        part_of={item.key: item.part if opened.is_split else "" for item in opened.items},
         count=len(opened.items),
         looked_at=len(items),
         compared=len(looks) + len(glances),
@@ -114,6 +122,11 @@ def inspect(path: Path | str, format: str | None = None, *, at_most: int = AT_MO
         dataset=dataset,
         measured=measured,
     )
+
+
+def _refusal(opened: LenientData, results: list[SampleScan | Failure]) -> str:
+    said = [result.message if isinstance(result, Failure) else result.problem for result in results]
+    return opened.refusal or next(filter(None, said), "")
 
 
 def _areas(looks: list[SampleScan]) -> tuple[int, ...]:
@@ -141,13 +154,8 @@ def _diagnose(
         opened.known.groups if opened.known else (),
         [[look.key for look in clip] for clip in clips],
     )
-    findings = [
-        *about_failures(failures),
-        *about_sizes(looks, images),
-        *about_stacks(fitting, images),
-        *about_left_out(looks),
-        *numbers,
-    ]
+    findings = [*about_failures(failures), *about_sizes(looks, images), *about_stacks(fitting, images)]
+    findings += [*about_left_out(looks), *numbers]
     if opened.classes is not None and not _is_renumbered(numbers):
         findings += about_classes(looks, opened.classes, opened.named, is_split=opened.is_split)
     checks: list[Callable[[list[SampleScan], Together], list[Finding]]] = [about_likeness, about_tiles, about_subjects]

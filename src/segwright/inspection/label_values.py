@@ -1,13 +1,18 @@
 """What the numbers in mask files tell, held against the names of the classes. Axes: N numbers, K classes."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segwright.formats.label_encoding import VOID_8_BIT
+import numpy as np
+
+from segwright.formats.guessed_meaning import is_spread, may_be_class
+from segwright.formats.label_encoding import VOID_8_BIT, numbers_of_class
+from segwright.formats.smoothed_values import COVERS
 from segwright.inspection.finding import SHOWN, Finding, Fix, Level, listed, plural, some
-from segwright.inspection.sample_scan import SampleScan
+from segwright.inspection.label_colors import about_colors, about_palettes
+from segwright.inspection.label_smoothing import about_smoothing
+from segwright.inspection.sample_scan import MaskLook, SampleScan
 
 NAMES_OF_VOID = (
     "void",
@@ -21,16 +26,17 @@ NAMES_OF_VOID = (
     "background",
     "none",
 )
+SPECIAL = ("ignore_index", "nothing_index", "crowd_index")
 THIN = 0.5  # of the pixels of a number beside another: seams and outlines reach that, regions of some size do not
-MAX_CLASS_COLORS = 256  # more are no class colours: the masks were blurred or are photographs
 
 
 @dataclass(frozen=True)
 class Number:
-    """One number over all masks: pixels, pixels beside another number, and the masks that hold it."""
+    """One number over all masks: pixels, pixels beside another number, those inside an area, and the masks that hold it."""
 
     pixels: int
     edges: int
+    inside: int
     masks: tuple[str, ...]
 
     @property
@@ -39,36 +45,74 @@ class Number:
         return self.edges / max(self.pixels, 1)
 
 
-def tally(looks: Sequence[SampleScan]) -> dict[int, Number]:
-    """What is known of each number in the masks, in the order of the numbers."""
-    sums: dict[int, list[Any]] = {}
+def tally(looks: Sequence[SampleScan], named: Mapping[str, Any] | None = None) -> dict[int, Number]:
+    """What is known of each number in the masks, in the order of the numbers; white counts as what `named` calls it."""
+    counts: dict[int, np.ndarray] = {}
+    masks: dict[int, list[str]] = {}
+    white = _white(looks, named)
     for look in looks:
         if look.mask is None or look.mask.colors is not None:
             continue
-        for value, count, edges in zip(look.mask.values, look.mask.counts, look.mask.edges, strict=True):
-            entry = sums.setdefault(int(value), [0, 0, []])
-            entry[0] += int(count)
-            entry[1] += int(edges)
-            entry[2].append(look.key)
-    return {value: Number(pixels, edges, tuple(keys)) for value, (pixels, edges, keys) in sorted(sums.items())}
+        rows = np.stack([look.mask.counts, look.mask.edges, look.mask.inside], axis=1)
+        for value, row in zip(_numbers_in(look.mask, named, white), rows, strict=True):
+            counts[value] = counts.get(value, 0) + row
+            masks.setdefault(value, []).append(look.key)
+    numbers = {}
+    for value in sorted(counts):
+        pixels, edges, inside = map(int, counts[value])
+        numbers[value] = Number(pixels, edges, inside, tuple(dict.fromkeys(masks[value])))
+    return numbers
+
+
+def _numbers_in(mask: MaskLook, named: Mapping[str, Any] | None, white: int) -> list[int]:
+    """The numbers of a mask as it is read: white as the class that it stands for, greys that are no class as indices."""
+    if mask.is_black_and_white:
+        return [white if value >= 128 else 0 for value in mask.values.tolist()]  # 128: a JPEG blurs both
+    if mask.indices is not None and named is not None:
+        known = {*_flat(named.get("values") or range(len(named.get("classes") or []))), *map(named.get, SPECIAL)}
+        if not known.issuperset(mask.values.tolist()) and known.issuperset(mask.indices.tolist()):
+            return mask.indices.tolist()
+    return mask.values.tolist()
+
+
+def _white(looks: Sequence[SampleScan], named: Mapping[str, Any] | None) -> int:
+    """The number of white in masks of black and white alone: 1, or 255 where it has a class or other masks hold it."""
+    if named is not None:
+        numbers = _flat(named.get("values") or [])
+        return VOID_8_BIT if VOID_8_BIT in numbers and 1 not in numbers else 1
+    plain = [look.mask.values for look in looks if look.mask is not None and not look.mask.is_black_and_white]
+    held = set(np.concatenate([np.zeros(0, np.int64), *plain]).tolist())
+    return VOID_8_BIT if VOID_8_BIT in held and 1 not in held else 1
+
+
+def _flat(values: Sequence[Any]) -> list[Any]:
+    """The numbers of all classes, of which "values" gives one or a list each."""
+    return [number for value in values for number in numbers_of_class(value)]
 
 
 def about_numbers(looks: Sequence[SampleScan], named: Mapping[str, Any] | None) -> list[Finding]:
     """Diseases of the numbers; `named` is the content of classes.json or [masks], None where neither is there."""
     colored = [look for look in looks if look.mask is not None and look.mask.colors is not None]
     if colored:
-        return [_colors(colored, len(looks), named)]
-    found = tally(looks)
+        return about_colors(colored, len(looks), named)
+    reordered = about_palettes(looks, named)
+    found = tally(looks, named)
     is_wide = any(look.mask.itemsize > 1 for look in looks if look.mask is not None)
-    if not found or (named or {}).get("masks") in ("instances", "colors"):
-        return []
+    if any(finding.level == "error" for finding in reordered):
+        return reordered
+    if not found or (named or {}).get("masks") in ("instances", "colors") or (named or {}).get("nearest"):
+        return reordered
+    smoothed = about_smoothing(looks, named)
+    if smoothed is not None:
+        return [*reordered, smoothed]
     if named is None:
-        return [] if is_wide and len(found) > 2 else _unnamed(found)
+        return [*reordered, *([] if is_wide and len(found) > 2 else _unnamed(found))]
     names, values = named.get("classes"), named.get("values")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        return []
-    special = {named.get("ignore_index"), named.get("nothing_index"), named.get("crowd_index")} - {None}
-    return _against_names(found, names, [*(values or range(len(names)))], special, dict(named), has_values=bool(values))
+        return reordered
+    special = {*map(named.get, SPECIAL)} - {None}
+    numbers = _against_names(found, names, [*(values or range(len(names)))], special, dict(named), has_values=bool(values))
+    return [*reordered, *numbers]
 
 
 def _unnamed(found: dict[int, Number]) -> list[Finding]:
@@ -80,6 +124,27 @@ def _unnamed(found: dict[int, Number]) -> list[Finding]:
         masks = {"classes": ["background", "foreground"], "values": [0, VOID_8_BIT]}
         remedy = "Nothing has to be done: 255 is read as the class foreground. Name the classes in dataset.toml if you like."
         return [_found("masks-0-255", "note", _shares(found, values), remedy, found, values, masks)]
+    if len([value for value in values if value]) < 2:
+        return []
+    if values == [0, 1, VOID_8_BIT] and not set(found[1].masks) & set(found[VOID_8_BIT].masks):
+        masks = {"classes": ["background", "foreground"], "values": [0, [1, VOID_8_BIT]]}
+        evidence = (
+            f"{plural(len(found[1].masks), 'mask')} hold 0 and 1, {len(found[VOID_8_BIT].masks)} hold 0 and 255, none both."
+        )
+        remedy = "Say in dataset.toml that both are the foreground, or, if nobody knows what 255 is, that it is to be ignored."
+        return [_found("mixed-foregrounds", "error", evidence, remedy, found, [VOID_8_BIT], masks)]
+    solid = [value for value in values if found[value].inside > COVERS * found[value].pixels]
+    are_doubtful = 2 * len(solid) < len(values) < values[-2] // 2
+    if VOID_8_BIT in values and len(values) > 2 and may_be_class(values, are_doubtful=are_doubtful):
+        masks = {"classes": [f"class_{value}" for value in values], "values": values}
+        evidence = f"The masks hold {plural(len(values), 'number')} ({listed([*map(str, values)])}), "
+        if is_spread(values):
+            evidence += "grey levels that are read as classes."
+            remedy = "Name the classes in dataset.toml, with these numbers as values."
+            return [_found("scattered-numbers", "warning", evidence, remedy, found, [], masks)]
+        evidence += "of which 255 may be a class or void."
+        remedy = "Say in dataset.toml that it is a class, or, if nobody knows what these pixels are, that it is to be ignored."
+        return [_found("void-or-class", "error", evidence, remedy, found, [VOID_8_BIT], masks)]
     classes = [value for value in values if value != VOID_8_BIT]
     void = {"ignore_index": VOID_8_BIT} if VOID_8_BIT in values else {}
     if len(classes) < 2 or classes == [0, 1]:
@@ -126,7 +191,7 @@ def _against_names(
     """Diseases of numbers of which somebody said what they mean."""
     count, ignore = len(names), named.get("ignore_index")
     present = [value for value in found if value not in special]
-    unnamed = [value for value in present if value not in values]
+    unnamed = [value for value in present if value not in _flat(values)]
     if not has_values and [*found] == [0, VOID_8_BIT] and count == 2:
         evidence = f"{_shares(found, [0, VOID_8_BIT])}, but the classes {listed(names)} have the numbers 0 and 1"
         evidence += " and 255 is to be ignored, so that nothing of the second is left." if ignore == VOID_8_BIT else "."
@@ -145,7 +210,7 @@ def _against_names(
         remedy = f"Say in dataset.toml that 0 is to be ignored and that {names[0]} is 1."
         masks = named | {"values": [*range(1, count + 1)], "ignore_index": 0}
         return [_found("zero-is-void", "error", evidence, remedy, found, [0], masks)]
-    if not has_values and unnamed and len(present) == count and present[-1] >= 2 * count and ignore not in values:
+    if not has_values and unnamed and len(present) == count and present[-1] >= 2 * count and ignore not in _flat(values):
         evidence = f"{plural(count, 'name')} are given, and the masks hold as many numbers: {listed([*map(str, present)])}."
         remedy = "Say in dataset.toml that these are the values of the classes, in this order."
         return [_found("scattered-numbers", "error", evidence, remedy, found, unnamed, named | {"values": present})]
@@ -197,30 +262,6 @@ def _ignored_class(
 
 def _without_ignore(named: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in named.items() if key != "ignore_index"} | changes
-
-
-def _colors(colored: Sequence[SampleScan], count: int, named: Mapping[str, Any] | None) -> Finding:
-    """Masks that are pictures: handled where a palette has their colours."""
-    pixels: Counter[tuple[int, ...]] = Counter()
-    for look in colored:
-        if look.mask is not None and look.mask.colors is not None:
-            pixels.update(dict(zip(map(tuple, look.mask.colors.tolist()), look.mask.counts.tolist(), strict=True)))
-    total = sum(pixels.values())
-    palette = {tuple(color) for color in (named or {}).get("palette") or []} | {(0, 0, 0)}
-    is_known = bool((named or {}).get("palette")) and all(color in palette for color in pixels)
-    shown = ", ".join(f"{color} at {100 * number / total:.1f} %" for color, number in pixels.most_common(SHOWN))
-    evidence = f"{len(colored)} of {plural(count, 'mask')} hold {plural(len(pixels), 'colour')}: {shown}."
-    keys = tuple(look.key for look in colored)
-    numbers = {"masks": len(colored), "colors": [[*color, number] for color, number in pixels.most_common(MAX_CLASS_COLORS)]}
-    if is_known:
-        return Finding("rgb-masks", "note", evidence, "Nothing has to be done: the palette names them.", numbers, keys)
-    if len(pixels) > MAX_CLASS_COLORS:
-        remedy = "So many colours are no classes: the masks were blurred, as JPEG and resizing do. Export them again as PNG."
-        return Finding("rgb-masks", "error", evidence, remedy, numbers, keys)
-    ordered = sorted(pixels, key=lambda color: (-pixels[color], color))
-    masks = {"classes": [f"color_{r}_{g}_{b}" for r, g, b in ordered], "palette": [[*color] for color in ordered]}
-    remedy = "Name the class of each colour under palette in dataset.toml."
-    return Finding("rgb-masks", "error", evidence, remedy, numbers, keys, Fix(masks=masks | {"masks": "colors"}))
 
 
 def _found(

@@ -11,7 +11,9 @@ from segwright.core import Classes, Dataset
 from segwright.core.errors import FormatError, SegwrightError
 from segwright.data.splits import cut
 from segwright.formats import dataset_file, label_encoding, mask_folder, open_dataset, readers, volume
+from segwright.formats.guessed_meaning import guess_meaning, shown_values
 from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, split_of
+from segwright.formats.mask_file import read_mask_file
 from segwright.formats.pairing import Files
 from segwright.formats.volume_masks import meaning_of_masks, read_number_volume
 from segwright.inspection import split_leakage
@@ -25,15 +27,16 @@ from segwright.inspection.volume_files import about_volumes
 class LenientData:
     """What lies at a path. `root` is the folder of its dataset.toml, None for drawn scenes; `known` what that file says.
 
-    `dataset` is None where it cannot be opened as every command would. `named` is the content of its classes.json or [masks],
-    None where neither is; `has_mask_files` tells whether masks are files of numbers, to be held against that. `is_split` is
-    False where the parts are only what open_splits would hold out. `findings` are about files.
+    `dataset` is None where it cannot be opened as every command would, and `refusal` says why. `named` is the content of its
+    classes.json or [masks], None where neither is; `has_mask_files` tells whether masks are files of numbers, to be held
+    against that. `is_split` is False where the parts are only what open_splits would hold out. `findings` are about files.
     """
 
     source: str
     root: Path | None
     known: dataset_file.DatasetFile | None
     dataset: Dataset | None
+    refusal: str
     classes: Classes | None
     items: tuple[Item, ...]
     has_mask_files: bool
@@ -70,6 +73,7 @@ def open_leniently(path: Path | str, format: str | None = None) -> LenientData:
         root=root,
         known=known,
         dataset=dataset,
+        refusal=str(refusal or ""),
         classes=classes,
         items=tuple(items),
         has_mask_files=bool(scans) and (classes is not None or named is None),
@@ -192,13 +196,16 @@ def _meaning(scans: dict[str, MaskFiles]) -> label_encoding.Meaning | None:
     readable = []
     for _, mask in pairs:
         try:
-            read_number_volume(mask) if are_volumes else label_encoding.read_numbers(mask)
+            read_number_volume(mask) if are_volumes else shown_values(read_mask_file(mask))
             readable.append(mask)
         except FormatError:
             continue
     if not readable:
         return None
-    return meaning_of_masks(readable, None)[0] if are_volumes else label_encoding.guess_meaning(readable)
+    try:
+        return meaning_of_masks(readable, None)[0] if are_volumes else guess_meaning(readable)
+    except FormatError:  # the numbers may mean two things, as a finding says
+        return None
 
 
 def _in_parts(items: Sequence[Item], groups: Sequence[Sequence[str]]) -> tuple[list[Item], bool]:

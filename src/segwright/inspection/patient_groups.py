@@ -42,20 +42,19 @@ def about_subjects(looks: Sequence[SampleScan], together: Together) -> list[Find
     """Clips and subjects that a split tears apart, and subjects that any split should keep together."""
     clips, named = name_groups(looks)
     findings = []
-    torn_clips = [[look.key for look in group] for group in clips if together.is_torn([look.key for look in group])]
+    named_clips = together.unknown(tuple(look.key for look in group) for group in clips)
+    torn_clips = [group for group in named_clips if together.is_torn(group)]
     if torn_clips:
         findings.append(_torn_clips(torn_clips, together))
     by_step = step_groups(looks)
-    groups = groups_of(
-        (group[0], key) for group in [*([look.key for look in group] for group in named), *by_step] for key in group[1:]
-    )
+    pairs = [(group[0], key) for group in [*([look.key for look in group] for group in named), *by_step] for key in group[1:]]
+    groups = together.unknown(groups_of(pairs))
     for name, wanted, what in (
         ("same-subject-across-splits", [group for group in groups if together.is_torn(group)], "lie in different parts"),
         ("same-subject", [group for group in groups if not together.is_torn(group)], "lie inside one part"),
     ):
         if not wanted:
             continue
-        is_known = together.all_known(wanted)
         how = []
         if named:
             how.append("their names begin alike")
@@ -65,9 +64,9 @@ def about_subjects(looks: Sequence[SampleScan], together: Together) -> list[Find
         findings.append(
             Finding(
                 name,
-                "warning" if name.endswith("splits") and not is_known else "note",
+                "warning" if name.endswith("splits") else "note",
                 f"{plural(len(wanted), 'group')} of samples of one subject {what} (such as {together.example(wanted[0])}): "
-                f"{' or '.join(how)}" + (", as dataset.toml says." if is_known else "."),
+                f"{' or '.join(how)}.",
                 "Keep each on one side of every split, by groups in dataset.toml"
                 + ("; scores on such a part are too good." if name.endswith("splits") else "."),
                 {"groups": [list(group) for group in wanted], **_pair_numbers(looks)},
@@ -78,19 +77,18 @@ def about_subjects(looks: Sequence[SampleScan], together: Together) -> list[Find
     return findings
 
 
-def _torn_clips(torn: list[list[str]], together: Together) -> Finding:
+def _torn_clips(torn: list[tuple[str, ...]], together: Together) -> Finding:
     counts = Counter(together.part(key) for group in torn for key in group)
-    is_known = together.all_known(torn)
     parts = listed([f"{number} in {part}" for part, number in counts.items()])
     return Finding(
         "same-clip-across-splits",
-        "note" if is_known else "warning",
+        "warning",
         f"Frames of {plural(len(torn), 'clip')} lie in different parts ({parts}; such as {some([torn[0][0], torn[0][-1]])}): "
-        "their names begin alike, and neighbours are alike" + (", as dataset.toml says." if is_known else "."),
+        "their names begin alike, and neighbours are alike.",
         "Scores on such frames are too good. Split by clips, by groups in dataset.toml, or leave a gap of several seconds.",
-        {"groups": torn, "frames": dict(counts)},
+        {"groups": [list(group) for group in torn], "frames": dict(counts)},
         tuple(key for group in torn for key in group),
-        Fix(groups=tuple(map(tuple, torn))),
+        Fix(groups=tuple(torn)),
     )
 
 

@@ -5,7 +5,7 @@ Axes: C channels, K classes, N numbers or colours in a mask, *S spatial axes, (H
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -14,14 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from segwright.codecs.image_file import (
-    JPEG_SUFFIXES,
-    are_colors,
-    fit_mask,
-    read_image,
-    read_mask,
-    read_mask_channels,
-)
+from segwright.codecs.image_file import fit_mask, read_image, read_mask
 from segwright.codecs.stored_image import EXIF_ORIENTATION, upright
 from segwright.codecs.volume_file import read_volume, suffix_of
 from segwright.core import VOID, Sample
@@ -30,7 +23,10 @@ from segwright.core.missing import missing_pixels, nan_where_missing, where_meas
 from segwright.data import fingerprint
 from segwright.data.undeclared_nodata import undeclared_nodata
 from segwright.formats.dataset_file import nan_for
-from segwright.formats.label_encoding import MAX_VALUE, read_numbers
+from segwright.formats.guessed_meaning import shown_values
+from segwright.formats.label_encoding import colors_without_meaning
+from segwright.formats.mask_file import MaskFile, read_mask_file
+from segwright.formats.smoothed_values import count_values, without_noise
 from segwright.formats.volume_masks import MAX_NUMBER, read_mask_volume
 
 THUMB = 32  # pixels: from it come the 8 x 8 lowest frequencies of the hash
@@ -52,10 +48,14 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class MaskLook:
-    """What a mask file holds as it is stored: `values` int64 (N,), or `colors` uint8 (N, 3), and how many pixels have each.
+    """What a mask file holds: `values` int64 (N,), or `colors` uint8 (N, 3) of a picture, and how many pixels have each.
 
-    `edges` counts the pixels beside one of another number, a quarter of what lies on borders where regions are large.
-    `itemsize` is that of images; numbers of volumes are classes in whatever type they are stored, and count as 1.
+    `edges` counts the pixels beside one of another number, a quarter of what lies on borders where regions are large; `inside`
+    those in the middle of nine alike, `between` those beside a lower and a higher number. `itemsize` is that of images; numbers
+    of volumes are classes in whatever type they are stored, and count as 1. `palette` uint8 (N, 3) has the colours that a
+    palette gives the numbers. A file `is_black_and_white` that holds these alone, as 0 and 255; its palette `is_reordered` that
+    gives numbers another order than their greys have. Where they have that order, `indices` are those of the values, which are
+    greys.
     """
 
     shape: tuple[int, ...]
@@ -64,6 +64,13 @@ class MaskLook:
     edges: np.ndarray
     colors: np.ndarray | None
     itemsize: int
+    inside: np.ndarray
+    between: np.ndarray
+    palette: np.ndarray | None = None
+    is_lossy: bool = False
+    is_black_and_white: bool = False
+    is_reordered: bool = False
+    indices: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,20 +261,41 @@ def _mask(path: Path) -> tuple[MaskLook | None, bytes]:
     """What a mask file holds, None where names of segments say what its numbers mean."""
     if suffix_of(path):
         volume = read_mask_volume(path)
-        return (None, b"") if volume.segments else _number_mask(volume.numbers(MAX_NUMBER), itemsize=1)  # classes in any type
-    channels = read_numbers(path)[None] if path.suffix.lower() in JPEG_SUFFIXES else read_mask_channels(path)
-    if are_colors(channels):
-        return _color_mask(channels)
-    return _number_mask(channels[0], channels.dtype.itemsize)
+        if volume.segments:
+            return None, b""
+        mask = volume.numbers(MAX_NUMBER)
+        return replace(_number_mask(mask), itemsize=1), _digest(mask)  # classes in any type
+    file = read_mask_file(path)
+    if file.is_picture:
+        return _color_mask(file)
+    mask = shown_values(file)
+    palette, indices = None, None
+    if file.greys is None:
+        palette = None if file.palette is None else file.palette[file.used]
+    elif (np.diff(file.greys[file.used]) > 0).all():
+        indices = file.used
+    look = replace(
+        _number_mask(mask),
+        palette=palette,
+        is_lossy=file.is_lossy,
+        is_black_and_white=file.is_white is not None,
+        indices=indices,
+        is_reordered=file.greys is not None and bool((np.diff(file.greys[: max(int(file.used[-1]), 1) + 1]) < 0).any()),
+    )
+    return look, _digest(mask)
 
 
-def _number_mask(mask: np.ndarray, itemsize: int) -> tuple[MaskLook, bytes]:
-    flat = mask.ravel()
-    if flat.max(initial=0) > MAX_VALUE or flat.min(initial=0) < 0:
-        values, counts = np.unique(flat, return_counts=True)
-        return MaskLook(mask.shape, values, counts, np.zeros_like(counts), None, itemsize), _digest(mask)
-    counted = np.bincount(flat)
-    values = np.flatnonzero(counted)
+def _number_mask(mask: np.ndarray) -> MaskLook:
+    """What numbers (*S) tell."""
+    found = count_values(mask)
+    edges = _edges(mask, found.values)
+    return MaskLook(
+        mask.shape, found.values, found.counts, edges, None, mask.dtype.itemsize, inside=found.inside, between=found.between
+    )
+
+
+def _edges(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """How many pixels of each of the sorted values of a mask (*S) lie beside another, int64 (N,)."""
     is_edge = np.zeros(mask.shape, dtype=bool)
     for axis in range(mask.ndim):
         line = np.moveaxis(mask, axis, 0)
@@ -275,18 +303,32 @@ def _number_mask(mask: np.ndarray, itemsize: int) -> tuple[MaskLook, bytes]:
         differs = line[1:] != line[:-1]
         edge[1:] |= differs
         edge[:-1] |= differs
-    edges = np.bincount(mask[is_edge], minlength=len(counted))
-    return MaskLook(mask.shape, values, counted[values], edges[values], None, itemsize), _digest(mask)
+    return np.bincount(np.searchsorted(values, mask[is_edge]), minlength=len(values))
 
 
-def _color_mask(channels: np.ndarray) -> tuple[MaskLook, bytes]:
-    red, green, blue = (channels[min(index, len(channels) - 1)].astype(np.int64) for index in range(3))
+def _color_mask(file: MaskFile) -> tuple[MaskLook, bytes]:
+    if len(file.values) != 3 or file.values.max(initial=0) > 255:
+        raise colors_without_meaning(file, "nobody")
+    red, green, blue = file.values.astype(np.int64)
     packed = (red << 16) + (green << 8) + blue
-    values, counts = np.unique(packed, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:MAX_COLORS]
-    values, counts = values[order], counts[order]
-    colors = np.stack([values >> 16, values >> 8 & 255, values & 255], axis=1).astype(np.uint8)
-    return MaskLook(packed.shape, values, counts, np.zeros_like(counts), colors, 1), _digest(packed)
+    found = count_values(without_noise(file.values) if file.is_lossy else packed)
+    order = np.argsort(-found.counts, kind="stable")[:MAX_COLORS]
+    look = MaskLook(
+        shape=packed.shape,
+        values=found.values[order],
+        counts=found.counts[order],
+        edges=np.zeros_like(order),
+        colors=_unpacked(found.values[order]).astype(np.uint8),
+        itemsize=1,
+        inside=found.inside[order],
+        between=found.between[order],
+        is_lossy=file.is_lossy,
+    )
+    return look, _digest(packed)
+
+
+def _unpacked(packed: np.ndarray) -> np.ndarray:
+    return np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=1)
 
 
 def _orientation(path: Path | None) -> int:

@@ -35,9 +35,9 @@ class Together:
         """Whether a group lies in more than one part."""
         return len({self._parts[key] for key in group}) > 1
 
-    def all_known(self, groups: Iterable[Sequence[str]]) -> bool:
-        """Whether dataset.toml keeps each of these groups together."""
-        return all(self.is_known(group[0], key) for group in groups for key in group[1:])
+    def unknown(self, groups: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        """The groups that dataset.toml does not keep together."""
+        return [group for group in groups if not all(self.is_known(group[0], key) for key in group[1:])]
 
     def later(self, pair: Sequence[str]) -> str:
         """The one of a pair to leave out: that in training, so that validation stays as it is; else the second."""

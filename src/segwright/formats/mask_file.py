@@ -1,0 +1,125 @@
+"""What a mask file holds, before anybody says what it means: numbers, indices of a palette, or a picture of colours.
+
+Axes: C channels, N entries of a palette, *S spatial axes, (H, W), or (D, H, W) for TIFF volumes.
+
+A file of black and white alone has no numbers of its own: one bit per pixel, a palette of both, or a JPEG whose values lie near
+both, as JPEG blurs numbers. Its white stands for whatever the other masks, or who named the classes, call the second.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from segwright.codecs.image_file import are_colors, stored_image
+from segwright.codecs.tiff_axes import MASK, Axes
+from segwright.core.errors import FormatError
+
+WHITE = 255
+BLURRED_BLACK, BLURRED_WHITE = 32, 224  # what a blurred 0 reaches, what a blurred 255 keeps
+MAX_BETWEEN = 0.1  # share of pixels between them: borders are less, photographs and class numbers more
+TINGE = 32  # as far apart as blurring throws the channels of a grey pixel in files that are not exact
+MAX_NUMBER = 2**31 - 1  # of an object
+
+
+@dataclass(frozen=True, eq=False)
+class MaskFile:
+    """The content of a mask file: integers `values` (C, *S), which are indices where there is a `palette` uint8 (N, 3).
+
+    `white` is the number that is shown as white, where that is not the highest of the type. Where the file `is_lossy`, values
+    are only near those that were saved.
+    """
+
+    path: Path
+    values: np.ndarray
+    palette: np.ndarray | None = None
+    white: int | None = None
+    is_lossy: bool = False
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether the channels differ, so that they are colours and no numbers."""
+        return are_colors(self.values)
+
+    @cached_property
+    def greys(self) -> np.ndarray | None:
+        """The grey of each entry of the palette, int64 (N,), where all its entries are grey."""
+        if self.palette is None or (self.palette != self.palette[:, :1]).any():
+            return None
+        return self.palette[:, 0].astype(np.int64)
+
+    @cached_property
+    def used(self) -> np.ndarray:
+        """The indices of the palette that occur, sorted, int64 (M,)."""
+        return np.flatnonzero(np.bincount(self.values[0].ravel()))
+
+    @cached_property
+    def is_white(self) -> np.ndarray | None:
+        """Where a file of black and white alone is white, bool (*S); None for any other."""
+        grey = self.values[0]
+        if self.greys is not None:
+            return (self.greys == WHITE)[grey] if np.isin(self.greys, (0, WHITE)).all() else None
+        if self.palette is None and self.white == 1:
+            return grey > 0
+        if not self.is_lossy or self.is_picture or self._share_between > MAX_BETWEEN or 0 < grey.max(initial=0) < BLURRED_WHITE:
+            return None
+        return grey >= 128  # the middle of 0 and 255
+
+    @property
+    def picture(self) -> np.ndarray:
+        """The file as it is shown, in colours (C, *S) of at least three channels."""
+        if self.palette is not None:
+            return np.moveaxis(self.palette[self.values[0]], -1, 0)
+        shown = self.values if self.white is None else self.values * self.values.dtype.type(WHITE // self.white)
+        return shown if len(shown) > 2 else np.repeat(shown[:1], 3, axis=0)
+
+    @property
+    def _share_between(self) -> float:
+        grey = self.values[0]
+        return float(((grey > BLURRED_BLACK) & (grey < BLURRED_WHITE)).mean())
+
+    def blurred(self) -> FormatError:
+        """The error to raise where the values of a lossy file cannot be told."""
+        kind = "lossy WebP" if self.path.suffix.lower() == ".webp" else "JPEG"
+        return FormatError(
+            f"{self.path} is a {kind} whose values are not black and white ({self._share_between:.0%} lie between, the highest "
+            f"is {self.values.max(initial=0)}); {kind} blurs class numbers: export the masks as PNG, or, where classes were "
+            'painted as grey levels far apart, write these into classes.json as "values", with "nearest": true'
+        )
+
+
+def read_mask_file(path: Path, axes: Axes = MASK) -> MaskFile:
+    """The content of a mask file, upright, without alpha; `axes` tells what stacks without names hold.
+
+    Raises:
+        FormatError: as `read_mask_channels`; or the mask lies in the alpha channel, or numbers are negative or too high.
+    """
+    stored = stored_image(path, axes)
+    if stored.is_alpha_alone:
+        raise FormatError(
+            f"{path} has one colour everywhere and differs in its transparency alone; save that channel as a grey picture"
+        )
+    values = stored.mask(path)
+    low, high = values.min(initial=0), values.max(initial=0)
+    if low < 0 or high > MAX_NUMBER:
+        raise FormatError(
+            f"{path} holds the numbers {low}..{high}; object numbers are 0..{MAX_NUMBER}; number the objects again"
+        )
+    if stored.values.dtype.kind == "f":  # whole numbers in a type that says nothing of what they mean
+        values = values.astype(np.min_scalar_type(int(high)))
+    if stored.is_lossy and np.ptp(values.astype(np.int16), axis=0).max(initial=0) <= TINGE:
+        values = values[len(values) // 2 :][:1]  # green, which such files keep best
+    return MaskFile(path, values, stored.palette, stored.white, stored.is_lossy)
+
+
+def read_object_numbers(path: Path, axes: Axes = MASK) -> np.ndarray:
+    """The number of the object at each pixel of a file of objects, integer (C, *S); grey palettes count by their greys.
+
+    Raises:
+        FormatError: as `read_mask_file`; or the file keeps no exact values.
+    """
+    file = read_mask_file(path, axes)
+    if file.is_lossy:
+        raise FormatError(f"{path} keeps no exact numbers (it is a JPEG or the like); export object numbers as PNG or TIFF")
+    return file.values if file.greys is None else file.greys[file.values]
