@@ -56,7 +56,7 @@ class ValueRange:
         """That of some images of a data set, evenly spread over it.
 
         Raises:
-            FormatError: a channel has no finite value. An image that cannot be read raises its reader's error.
+            FormatError: a channel has no value. An image that cannot be read raises its reader's error.
         """
         generator = np.random.default_rng(0)
         images = [dataset.load(key).image for key in dataset.keys[:: -(-len(dataset) // LOOKED_AT)]]
