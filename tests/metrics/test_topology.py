@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.errors import SettingError, ShapeError, UsageError
+from segwright.evaluation.bootstrap import bootstrap
 from segwright.metrics.skeleton import skeleton
 from segwright.metrics.topology import Topology, betti_numbers, cl_dice, euler_characteristic
 
@@ -202,6 +203,17 @@ def test_planes_and_void_do_not_matter(shape):
     flat = semantic(truth)
     deep = replace(flat, planes=np.concatenate([np.where(flat.planes == 2, 0, flat.planes), np.where(flat.planes == 2, 2, 0)]))
     np.testing.assert_array_equal(metric.count(semantic(prediction), deep).values, once)
+
+
+def test_law_no_error_exceeds_the_pixels_of_the_largest_image():
+    metric = Topology(CLASSES)
+    states = [
+        metric.count(semantic(noise(n, shape)), semantic(noise(n + 9, shape))) for n, shape in enumerate([(5, 6), (7, 8)])
+    ]
+    assert metric.limits(states)["Betti-0 error"] == (0, 56)
+    for seed in range(5):
+        found = bootstrap(metric, states, 50, np.random.default_rng(seed))
+        assert all(not high > 56 for name, (_, high) in found.items() if name.startswith("Betti"))
 
 
 # By messages

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from math import ceil, inf, prod
+from math import ceil, prod
 from typing import ClassVar
 
 import numpy as np
@@ -51,19 +51,19 @@ class Topology:
         )
 
     def count(self, prediction: Segmentation, truth: Segmentation) -> Sums:
-        """What is added up of one image, (6, K).
+        """What is added up of one image, (7, K).
 
         Raises:
             ShapeError: prediction and truth differ in size.
             UsageError: one of them holds a class that this metric does not know.
         """
         check_pair(prediction, truth, self.classes)
-        sums = np.zeros((6, len(self.classes)))
+        sums = np.zeros((7, len(self.classes)))
         for k, region, predicted, true in class_masks(prediction, truth, len(self.classes)):
             if predicted.any() or true.any():
                 sums[:2, k] = cl_dice(predicted, true), 1
                 sums[2 : 2 + true.ndim, k] = self.betti_errors(predicted, true, region, truth.shape)
-                sums[5, k] = true.ndim == AXES
+                sums[5:, k] = true.ndim == AXES, prod(truth.shape)
         return Sums(sums)
 
     def betti_errors(
@@ -79,7 +79,7 @@ class Topology:
 
     def score(self, state: Sums) -> dict[str, np.ndarray]:
         """clDice from 0 to 1 and mean Betti errors by name, then each of them per class; Betti-2 where volumes were counted."""
-        dice, images, *errors, volumes = np.moveaxis(state.values, -2, 0)  # (..., K) each
+        dice, images, *errors, volumes, _ = np.moveaxis(state.values, -2, 0)  # (..., K) each
         per_class = {"clDice": ratio(dice, images)}
         for order, (error, count) in enumerate(zip(errors, (images, images, volumes), strict=True)):
             if order < 2 or volumes.any():
@@ -90,8 +90,9 @@ class Topology:
         return scores
 
     def limits(self, states: Sequence[Sums]) -> dict[str, tuple[float, float]]:
-        """Errors are counts."""
-        return {f"Betti-{order} error": (0.0, inf) for order in range(AXES)}
+        """Errors are counts, of no more than an image has pixels."""
+        most = max((float(state.values[6].max(initial=0)) for state in states), default=0.0)
+        return {f"Betti-{order} error": (0.0, most) for order in range(AXES)}
 
 
 def cl_dice(predicted: np.ndarray, true: np.ndarray) -> float:
