@@ -361,7 +361,7 @@ def test_tiles_that_are_left_out_are_missing(tmp_path, dtype, tag, fill):
 
 @pytest.mark.parametrize(
     ("dtype", "tag", "stored", "void"),
-    [("u1", "99", 99, 255), ("i2", "-9999", -9999, 65535), ("f4", "nan", np.nan, 65535), ("u1", "0", 0, 0)],
+    [("u1", "99", 99, 255), ("i2", "-9999", -9999, 65535), ("f4", "nan", np.nan, 255), ("u1", "0", 0, 0)],
 )
 def test_missing_pixels_of_masks_are_void_but_for_0(write_tiff, dtype, tag, stored, void):
     values = np.array([[0, 1, 2], [1, 1, 1]], dtype)
