@@ -55,8 +55,9 @@ def decode_tiff(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
         page = series.keyframe
         meaning = _photometric(page)
         _check(page, meaning, path)
-        if page.compression == COMPRESSION.NONE and series.nbytes > len(data) and page.dtype != bool:
-            raise ValueError(f"{series.nbytes} bytes of pixels are announced, the whole file has {len(data)}")
+        packed = series.size * page.bitspersample // 8 if isinstance(page.bitspersample, int) else series.nbytes
+        if page.compression == COMPRESSION.NONE and packed > len(data):
+            raise ValueError(f"{packed} bytes of pixels are announced, the whole file has {len(data)}")
         if page.compression != COMPRESSION.NONE and series.size // page.samplesperpixel > MAX_PIXELS:
             raise bomb(path, " x ".join(map(str, series.shape)), len(data))
         _check_pages(series, path)
