@@ -294,3 +294,11 @@ def test_a_smoothed_picture_with_a_palette_of_its_own_is_no_mask_of_numbers(tmp_
     (tmp_path / "classes.json").write_text(json.dumps(written))
     class_map = read_classes(tmp_path / "classes.json").maps(tmp_path / "a.gif")[0]
     assert (class_map == areas(0, 1, 2, size=40)).mean() > 0.95
+
+
+def test_nodata_of_masks_of_colors_is_no_color(tmp_path):
+    colors = np.array([[0, 0, 0], [220, 20, 60], [255, 255, 255]], np.uint8)[bytes_of(0, 1, 2)]
+    tags = [(42113, "s", 0, "255", True)]
+    tifffile.imwrite(tmp_path / "a.tif", colors, photometric="rgb", extratags=tags)
+    (tmp_path / "classes.json").write_text('{"none": [0, 0, 0], "red": [220, 20, 60]}')
+    assert read_classes(tmp_path / "classes.json").maps(tmp_path / "a.tif")[0].tolist() == [[0, 1, VOID]]

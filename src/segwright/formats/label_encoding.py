@@ -96,8 +96,11 @@ class Meaning:
             if self.colors is None:
                 raise colors_without_meaning(file, self.source)
             is_nearest = self.is_nearest or file.is_lossy
-            class_map = self.colors.class_map(file.picture, path, self.source, is_nearest=is_nearest)
-            return class_map if file.missing is None else np.where(file.missing, np.int32(VOID), class_map), None
+            if file.missing is None:
+                return self.colors.class_map(file.picture, path, self.source, is_nearest=is_nearest), None
+            known = np.where(file.missing, self.classes.palette[0][:, None, None], file.picture)
+            class_map = self.colors.class_map(known, path, self.source, is_nearest=is_nearest)
+            return np.where(file.missing, np.int32(VOID), class_map), None
         numbers, class_of = self._numbers(file)
         class_map = self._class_map(numbers, class_of, path, file.missing)
         if file.missing is not None and file.palette is not None:

@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from segwright.codecs.image_file import are_colors, stored_image
 from segwright.codecs.stored_image import upright
 from segwright.codecs.tiff_axes import MASK, Axes
 from segwright.core.errors import FormatError
-from segwright.formats.smoothed_values import count_values
+from segwright.formats.smoothed_values import COVERS, count_values
 
 WHITE = 255
 BLURRED_BLACK, BLURRED_WHITE = 32, 224  # what a blurred 0 reaches, what a blurred 255 keeps
 MAX_BETWEEN = 0.1  # share of pixels between them: borders are less, photographs and class numbers more
+FLAT = 16  # levels that JPEG puts between neighbours inside a region
 TINGE = 32  # as far apart as blurring throws the channels of a grey pixel in files that are not exact
 MAX_NUMBER = 2**31 - 1  # of an object
 SEVERAL = 8  # colours of a palette: of fewer, most may be thin classes
@@ -90,6 +92,8 @@ class MaskFile:
             return grey > 0
         if not self.is_lossy or self.is_picture or self._share_between > MAX_BETWEEN or 0 < grey.max(initial=0) < BLURRED_WHITE:
             return None
+        if self._has_areas_between:
+            return None
         return grey >= 128  # the middle of 0 and 255
 
     @property
@@ -101,9 +105,24 @@ class MaskFile:
         return shown if len(shown) > 2 else np.repeat(shown[:1], 3, axis=0)
 
     @property
-    def _share_between(self) -> float:
+    def _is_between(self) -> np.ndarray:
         grey = self.values[0]
-        return float(((grey > BLURRED_BLACK) & (grey < BLURRED_WHITE)).mean())
+        return np.asarray((grey > BLURRED_BLACK) & (grey < BLURRED_WHITE))
+
+    @property
+    def _share_between(self) -> float:
+        return float(self._is_between.mean())
+
+    @property
+    def _has_areas_between(self) -> bool:
+        """Whether values between black and white fill areas, as a third class does, and not slopes along borders."""
+        is_between = self._is_between
+        if not is_between.any():
+            return False
+        grey = self.values[0].reshape(-1, self.values.shape[-1]).astype(np.uint8)  # of a volume, slice below slice
+        around = np.ones((3, 3), np.uint8)
+        is_flat = (cv2.dilate(grey, around) - cv2.erode(grey, around) <= FLAT).reshape(is_between.shape)
+        return bool((is_flat & is_between).sum() > COVERS * is_between.sum())
 
     def blurred(self) -> FormatError:
         """The error to raise where the values of a lossy file cannot be told."""

@@ -326,6 +326,8 @@ def _color_mask(file: MaskFile) -> tuple[MaskLook, bytes]:
     red, green, blue = picture.astype(np.int64)
     packed = (red << 16) + (green << 8) + blue
     found = count_values(without_noise(picture) if file.is_lossy else packed)
+    if file.missing is not None:
+        found = found.without(int(packed[file.missing][0]))
     order = np.argsort(-found.counts, kind="stable")[:MAX_COLORS]
     look = MaskLook(
         shape=packed.shape,
