@@ -40,7 +40,7 @@ _ROWS: dict[str, tuple[tuple[str, _Done, str], ...]] = {
         (
             "262 Photometric = 0, white is zero",
             "heeded",
-            "turned: the highest number of its bits minus the number, also in masks",
+            "turned: the highest number of its bits minus the number, also in masks; this is said, but of fax packings",
         ),
         ("262 Photometric = 1, black is zero", "heeded", "as stored; also without tag 262 for one channel, RGB for three"),
         ("262 Photometric = 2, RGB", "heeded", "three channels"),
@@ -78,10 +78,14 @@ _ROWS: dict[str, tuple[tuple[str, _Done, str], ...]] = {
         (
             "338 ExtraSamples = 2, alpha",
             "heeded",
-            "no channel; where the image lies on a map, values are missing where it is 0",
+            "no channel, and inspect tells where it hides something; on a map, values are missing where it is 0",
         ),
         ("338 ExtraSamples = 1, associated alpha", "heeded", "the same, and the colours are divided by it, as viewers do"),
-        ("42113 GDAL_NODATA", "heeded", "missing, each channel by itself, but integers of colours only all together"),
+        (
+            "42113 GDAL_NODATA",
+            "heeded",
+            "missing, each channel by itself, but integers of colours only all together; in masks void, but 0",
+        ),
         ("42112 GDAL_METADATA, 42113 GDAL_NODATA, no number", "refused", "correct or remove it"),
         ("254 NewSubfileType = 4, page of a mask", "heeded", "missing where it is 0"),
         ("254 NewSubfileType = 4, of another size", "refused", "remove this page, or make it as large as the image"),
@@ -109,7 +113,7 @@ _ROWS: dict[str, tuple[tuple[str, _Done, str], ...]] = {
     ),
     "PNG": (
         ("PLTE, palette", "heeded", "images: RGB; masks: the numbers, or the greys where all colours are grey"),
-        ("alpha, tRNS", "heeded", "no channel: the colours are read, also where nothing of them is seen"),
+        ("alpha, tRNS", "heeded", "no channel: the colours are read, also where nothing of them is seen, as inspect tells"),
         ("bit depth", "heeded", "16 bits are kept; below 8, grey images are spread over 0..255 and masks kept"),
         ("interlace", "heeded", "undone"),
         ("eXIf, orientation", "heeded", "turned upright; so in JPEG and WebP"),
