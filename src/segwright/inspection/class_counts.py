@@ -16,9 +16,11 @@ CROP, BATCH = 256, 8  # pixels and crops of a usual batch, in which the expected
 
 
 def about_classes(
-    looks: Sequence[SampleScan], classes: Classes, named: Mapping[str, Any] | None, *, is_split: bool
+    looks: Sequence[SampleScan], classes: Classes, named: Mapping[str, Any] | None, *, is_split: bool, has_mask_files: bool
 ) -> list[Finding]:
-    """Diseases of the class counts; `named` is the content of the classes.json or [masks] of a folder of masks."""
+    """Diseases of the class counts; `named` is the content of classes.json or [masks], which dataset.toml can say anew only
+    where masks are files of numbers.
+    """
     seen = [look for look in looks if look.pixels is not None]
     if not seen:
         return []
@@ -26,7 +28,7 @@ def about_classes(
     background = _background(classes)
     return [
         *_empty(seen, counts, background, classes),
-        *_never_seen(seen, counts, background, classes, named),
+        *_never_seen(seen, counts, background, classes, named, has_mask_files=has_mask_files),
         *_absent(seen, counts, classes, is_split=is_split),
         *_shares(seen, counts, background, classes),
     ]
@@ -64,17 +66,19 @@ def _never_seen(
     background: int | None,
     classes: Classes,
     named: Mapping[str, Any] | None,
+    *,
+    has_mask_files: bool,
 ) -> list[Finding]:
     missing = [k for k in range(len(classes)) if not counts[:, k].any()]
     if {*missing, background} >= {*range(len(classes))} or not missing:  # all of them: the masks are empty, as is said
         return []
     names = [classes.names[k] for k in missing]
     fix = None
-    if named is None and len(missing) < len(classes) and classes.names == tuple(f"class_{k}" for k in range(len(classes))):
+    if has_mask_files and named is None and classes.names == tuple(f"class_{k}" for k in range(len(classes))):
         present = [k for k in range(len(classes)) if k not in missing]  # numbers with gaps, which nobody named
         void = {"ignore_index": VOID_8_BIT} if any(look.void for look in looks) else {}
         fix = Fix(masks={"classes": [classes.names[k] for k in present], "values": present} | void)
-    elif named is not None and len(missing) < len(classes) and named.get("masks") not in ("instances", "colors"):
+    elif has_mask_files and named is not None and named.get("masks") not in ("instances", "colors"):
         kept = [k for k in range(len(classes)) if k not in missing]
         masks = dict(named)
         for key in ("classes", "palette", "is_thing"):
@@ -82,13 +86,13 @@ def _never_seen(
                 masks[key] = [masks[key][k] for k in kept]
         values = named.get("values") or range(len(classes))
         fix = Fix(masks=masks | {"values": [values[k] for k in kept]})
+    where = ", with the values of the others in dataset.toml" if fix is not None else " where the classes are listed"
     return [
         Finding(
             "class-never-seen",
             "warning",
             f"Not one pixel of {listed(names)} in {plural(len(looks), 'mask')}.",
-            "Nothing can be learned or measured of it: add samples that show it, or take the name away, with the values of the "
-            "others in dataset.toml.",
+            f"Nothing can be learned or measured of it: add samples that show it, or take the name away{where}.",
             {"classes": names, "masks": len(looks)},
             fix=fix,
         )

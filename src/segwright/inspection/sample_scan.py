@@ -202,7 +202,7 @@ def _seen(
         void=void,
         missing=0 if missing is None else int(np.count_nonzero(missing)),
         undeclared=undeclared,
-        detail=fingerprint.look(sample, num_classes, pixels, np.random.default_rng(0)) if pixels else None,
+        detail=fingerprint.look(sample, num_classes, pixels, np.random.default_rng(0)) if pixels and len(image) else None,
         problem=problem,
         segments=len(truth) if truth is not None else 0,
         left_out=sample.left_out,
