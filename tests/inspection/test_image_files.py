@@ -65,7 +65,9 @@ def test_samples_without_an_image(tmp_path):
         file.rename(file.with_suffix(".PNG"))  # another name than that in the JSON, where capitals count
     findings = {finding.name: finding for finding in inspect(tmp_path).findings}
     assert findings["no-images"].evidence.startswith("3 of 3 samples have a truth and no image (")
-    assert findings["no-images"].level == "warning" and not {"unreadable", "duplicates", "duplicates-across-splits"} & {*findings}
+    assert findings["no-images"].level == "warning" and not {"unreadable", "duplicates", "duplicates-across-splits"} & {
+        *findings
+    }
 
 
 def test_sizes():
