@@ -57,7 +57,9 @@ def test_shapes_that_are_cut():
 
 def test_places_on_a_map_and_swapped_ones():
     finding = found(look("a", {OUTSIDE: 1}, 0, [[1.5e6, 6.8e6, 1.6e6, 6.9e6]]))["objects-outside"]
-    assert "look like coordinates of a map" in finding.remedy and finding.evidence.endswith("80 wide and 60 high.")
+    assert "look like places on a map that the image does not lie on" in finding.remedy and finding.evidence.endswith(
+        "80 wide and 60 high."
+    )
     finding = found(look("a", {SWAPPED: 3}))["objects-outside"]
     assert finding.evidence == "3 of 3 annotations lie outside of their image (a); 3 would lie inside with x and y swapped."
     assert finding.remedy == "Exchange x and y: longitude or easting comes first."

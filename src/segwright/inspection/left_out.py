@@ -38,6 +38,10 @@ REMEDIES = {
 }
 NOT_HERE = (OUTSIDE, SWAPPED, ABOUT_IMAGE)
 LISTED = "Add what is missing to the list of classes, or remove these annotations."
+ON_ANOTHER_MAP = (
+    "These look like places on a map that the image does not lie on: give the GeoTIFF that was labelled, name the system of "
+    "the labels by crs, or export labels in pixels."
+)
 TINY = "All shapes are smaller than a pixel: are these shares of the image, or degrees? Bring them to pixels."
 UNKNOWN = "Nothing can be learned of kinds without a region: remove them, or draw regions."
 
@@ -76,7 +80,7 @@ def _outside(looks: Sequence[SampleScan], total: int) -> list[Finding]:
         if _are_tiny(looks):
             remedy = TINY
         elif times > ON_A_MAP:
-            remedy = "These look like coordinates of a map: give images that lie on it (GeoTIFF), or export labels in pixels."
+            remedy = ON_ANOTHER_MAP
         elif times > 1:
             remedy = f"Were the images made smaller, to {1 / times:.2g} of their size or less? {remedy}"
     level = _level(outside / total) if outside else "warning"
