@@ -39,6 +39,13 @@ def test_never_seen_and_its_fix():
     assert named([look("a", [40, 0, 60])], ROAD)["class-never-seen"].fix is None
 
 
+def test_names_in_several_spellings():
+    twice = Classes.of(["Car", "car ", "road"])
+    finding = named([look("a", [40, 30, 30])], twice)["spellings"]
+    assert finding.evidence == "Classes of their own are called 'Car' and 'car '." and finding.level == "warning"
+    assert finding.numbers == {"classes": [["Car", "car "]]}
+
+
 def test_absent_from_a_part():
     looks = [look("a", [40, 30, 30]), look("b", [50, 50, 0], "val")]
     finding = named(looks, ROAD)["class-absent-from-split"]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from segwright.core import Classes
+from segwright.core.classes import spellings
 from segwright.formats.label_encoding import VOID_8_BIT
 from segwright.inspection.finding import Finding, Fix, listed, plural, some
 from segwright.inspection.sample_scan import SampleScan
@@ -23,10 +24,11 @@ def about_classes(
     """
     seen = [look for look in looks if look.pixels is not None]
     if not seen:
-        return []
+        return _spelt(classes)
     counts = np.stack([np.asarray(look.pixels) for look in seen])
     background = _background(classes)
     return [
+        *_spelt(classes),
         *_empty(seen, counts, background, classes),
         *_never_seen(seen, counts, background, classes, named, has_mask_files=has_mask_files),
         *_absent(seen, counts, classes, is_split=is_split),
@@ -37,6 +39,16 @@ def about_classes(
 def _background(classes: Classes) -> int | None:
     """The class that stands for the rest, by its name."""
     return next((k for k, name in enumerate(classes.names) if name.lower() in NAMES_OF_BACKGROUND), None)
+
+
+def _spelt(classes: Classes) -> list[Finding]:
+    """Classes whose names differ in capitals or blanks alone."""
+    several = [names for names in spellings(classes.names).values() if len(names) > 1]
+    if not several:
+        return []
+    evidence = f"Classes of their own are called {'; '.join(listed([repr(name) for name in names]) for names in several)}."
+    remedy = "If they are the same, spell them alike where the objects are named: they are learned and measured apart."
+    return [Finding("spellings", "warning", evidence, remedy, {"classes": several})]
 
 
 def _empty(looks: Sequence[SampleScan], counts: np.ndarray, background: int | None, classes: Classes) -> list[Finding]:
