@@ -547,13 +547,13 @@ def test_each_module_has_its_test():
 
 
 def test_each_imported_package_is_declared():
-    found = undeclared(package(), declared_packages("dependencies", "medical"))
+    found = undeclared(package(), declared_packages("dependencies", "geo", "medical"))
     assert not found, "\n" + "\n".join(found)
 
 
 def test_each_declared_package_is_imported():
     beside = {folder: [module for module in readers() if module.path.startswith(f"../{folder}")] for folder in BESIDE}
-    found = unused(package(), declared_packages("dependencies", "medical"))
+    found = unused(package(), declared_packages("dependencies", "geo", "medical"))
     found += unused(beside["tests"], declared_packages("dev") - COMMANDS)
     found += unused(beside["benchmarks"], declared_packages("bench"))
     assert not found, "\n" + "\n".join(found)

@@ -44,7 +44,11 @@ _ROWS: dict[str, tuple[tuple[str, _Done, str], ...]] = {
         ),
         ("262 Photometric = 1, black is zero", "heeded", "as stored; also without tag 262 for one channel, RGB for three"),
         ("262 Photometric = 2, RGB", "heeded", "three channels"),
-        ("262 Photometric = 3, palette (320)", "heeded", "images: RGB of 8 bits; masks: the numbers"),
+        (
+            "262 Photometric = 3, palette (320)",
+            "heeded",
+            "images: RGB of 8 bits; masks: the numbers, or the greys where all colours are grey",
+        ),
         ("262 Photometric = 5, inks (CMYK)", "heeded", "RGB = (1 - ink) * (1 - black), as viewers without profiles show it"),
         ("262 Photometric = 6, YCbCr", "heeded", "RGB by ITU-R BT.601; with coarser colours (530) only as JPEG packs them"),
         ("262 Photometric = 4, mask alone", "refused", "set tag 262 to 1 where its numbers are classes"),
@@ -104,7 +108,7 @@ _ROWS: dict[str, tuple[tuple[str, _Done, str], ...]] = {
         ("290, 291 GrayResponseCurve", "passed over", "display only: how a printer inks the numbers"),
     ),
     "PNG": (
-        ("PLTE, palette", "heeded", "images: RGB; masks: the numbers"),
+        ("PLTE, palette", "heeded", "images: RGB; masks: the numbers, or the greys where all colours are grey"),
         ("alpha, tRNS", "heeded", "no channel: the colours are read, also where nothing of them is seen"),
         ("bit depth", "heeded", "16 bits are kept; below 8, grey images are spread over 0..255 and masks kept"),
         ("interlace", "heeded", "undone"),
