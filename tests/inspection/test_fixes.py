@@ -120,9 +120,12 @@ def break_masks(patient, first, last):
 @pytest.mark.parametrize(
     ("first", "last", "said"),
     [
-        (0, 38, "unreadable: its remedy would drop 38 of 38 samples, so that too few are left"),
-        (0, 37, "unreadable: its remedy would drop 37 of 38 samples, so that too few are left"),
-        (30, 38, "unreadable: its remedy would drop 8 of 38 samples, all of val, so that too few are left"),
+        (0, 38, "unreadable: its remedy would leave 0 of 38 samples, too few to learn from and measure on"),
+        (0, 37, "unreadable: its remedy would leave 1 of 38 samples, too few to learn from and measure on"),
+        (
+            *(30, 38),
+            "unreadable: its remedy would leave 30 of 38 samples, none of val, too few to learn from and measure on",
+        ),
     ],
 )
 def test_too_few_samples_are_never_left(patient, first, last, said):

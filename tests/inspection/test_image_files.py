@@ -9,7 +9,7 @@ from PIL import Image
 
 from segwright.codecs.volume_file import write_volume
 from segwright.core import Grid
-from segwright.formats import open_dataset
+from segwright.formats import coco, open_dataset, synthetic
 from segwright.inspection.fixes import write_config
 from segwright.inspection.image_files import about_failures, about_sizes, about_values
 from segwright.inspection.inspect import inspect
@@ -61,6 +61,18 @@ def test_a_volume_whose_mask_lies_elsewhere(tmp_path, moved, shape, name):
 
 def _grid(shape, affine=None):
     return Grid(shape, spacing_mm=(1.0,) * 3, affine=np.eye(4) if affine is None else affine)
+
+
+def test_samples_without_an_image(tmp_path):
+    coco.write(tmp_path, synthetic.cells(3, shape=(16, 16)))
+    assert not {"no-images", "unreadable"} & {finding.name for finding in inspect(tmp_path).findings}
+    for file in (tmp_path / "images").iterdir():
+        file.rename(file.with_suffix(".PNG"))  # another name than that in the JSON, where capitals count
+    findings = {finding.name: finding for finding in inspect(tmp_path).findings}
+    assert findings["no-images"].evidence.startswith("3 of 3 samples have a truth and no image (")
+    assert findings["no-images"].level == "warning" and not {"unreadable", "duplicates", "duplicates-across-splits"} & {
+        *findings
+    }
 
 
 def test_sizes():

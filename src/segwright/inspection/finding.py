@@ -13,6 +13,7 @@ MEANING = {  # the names are stable: programs may look for them
     "cannot-open": "the data set cannot be read as a whole",
     "unreadable": "a sample cannot be read",
     "missing-partner": "an image without a mask, or a mask without an image",
+    "no-images": "samples have a truth and no image",
     "size-mismatch": "image and mask differ in size",
     "affine-mismatch": "a volume and its mask lie in different places of the world",
     "other-units": "volumes are measured in another unit than millimetres",

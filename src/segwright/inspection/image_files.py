@@ -56,6 +56,16 @@ def about_failures(failures: Sequence[Failure]) -> list[Finding]:
     return findings
 
 
+def about_absent(looks: Sequence[SampleScan]) -> list[Finding]:
+    """Samples that have a truth and no image."""
+    keys = tuple(look.key for look in looks if not look.channels)
+    if not keys:
+        return []
+    evidence = f"{len(keys)} of {plural(len(looks), 'sample')} have a truth and no image ({some(keys)})."
+    remedy = "Nothing can be learned from them: add the images under exactly the names that their annotations have."
+    return [Finding("no-images", "warning", evidence, remedy, {"samples": len(keys)}, keys)]
+
+
 def about_sizes(looks: Sequence[SampleScan], images: Mapping[str, Path | None]) -> list[Finding]:
     """Masks of another size than their image, and masks that were not turned with it."""
     wrong = [look for look in looks if not fits(look, images.get(look.key))]

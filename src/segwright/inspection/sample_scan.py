@@ -210,7 +210,7 @@ def _seen(
         missing=0 if missing is None else int(np.count_nonzero(missing)),
         undeclared=undeclared,
         transparent=transparent_pixels(item.image) if item.image is not None and not suffix_of(item.image) else 0,
-        detail=fingerprint.look(sample, num_classes, pixels, np.random.default_rng(0)) if pixels else None,
+        detail=fingerprint.look(sample, num_classes, pixels, np.random.default_rng(0)) if pixels and len(image) else None,
         problem=problem,
         segments=len(truth) if truth is not None else 0,
         left_out=sample.left_out,
