@@ -50,7 +50,7 @@ def test_of_many_images_some_are_looked_at_and_nan_is_no_value():
     images[0][0, 0, 0] = np.nan
     found = trained_on(*images)
     assert found.channels[0].lowest == 0 and 95 <= found.channels[0].highest <= 99
-    with pytest.raises(FormatError, match="holds no value"):
+    with pytest.raises(FormatError, match="holds no value in 1 images"):
         trained_on(np.full((1, 2, 2), np.nan, np.float32))
 
 
@@ -100,6 +100,7 @@ def test_where_both_types_tell_what_is_full_it_is_certain(trained, image, factor
         (HOUNSFIELD, (RAMP * 10.0 - 1000).astype(np.float32)),
         (HOUNSFIELD, (RAMP * 12.0 - 1024).astype(np.int16)),
         (HOUNSFIELD, np.random.default_rng(0).normal(-1000, 20, (1, 16, 16)).astype(np.float32)),  # air
+        (EIGHT, np.where(RAMP < 2, RAMP, np.nan).astype(np.float32)),  # the dark edge of an 8-bit map, float by its holes alone
         (WIDE, RAMP),
         (WIDE, np.where(RAMP > 250, np.nan, RAMP).astype(np.float32)),
         (trained_on(RAMP, RAMP * 1000.0), RAMP),  # of two types, this is one
@@ -139,6 +140,13 @@ def test_what_may_be_as_in_training_is_left_and_not_doubted(trained, image):
 )
 def test_what_cannot_be_as_in_training_is_doubted(trained, image):
     assert trained.factor(image) == 1 and trained.is_unlike(image)
+
+
+def test_holes_make_no_other_type():
+    holed = np.where(RAMP > 250, np.nan, RAMP).astype(np.float32)
+    assert trained_on(holed).dtypes == ("uint8",) and trained_on(holed) == ValueRange.of(fingerprint(data_of(holed)))
+    assert trained_on(holed).factor(RAMP.astype(np.uint16) * 257) == 1 / 257
+    assert OPEN.factor(holed) == 1 / 255
 
 
 def test_law_what_is_rescaled_is_what_it_was():

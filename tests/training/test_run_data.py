@@ -3,7 +3,9 @@
 import json
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from segwright.data.splits import open_splits
 from segwright.training.run_data import RunData
@@ -76,3 +78,42 @@ def test_parts_from_two_places_may_share_keys():
         "the sample 'b' is to be held out after being trained with",
     ]
     assert before.trained_and_held_out(now) == [] and before.trained_and_held_out(replace(now, val={"a": 10})) == ["a"]
+
+
+def rewritten(path, change):
+    """An image file with other values."""
+    with Image.open(path) as image:
+        Image.fromarray(change(np.array(image))).save(path)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """A folder of four samples in BMP files, all of one size in bytes."""
+    random = np.random.default_rng(0)
+    for folder, values in ("images", 255), ("masks", 2):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for name in "abcd":
+            pixels = random.integers(0, values, (8, 8)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / folder / f"{name}.{'bmp' if folder == 'images' else 'png'}")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda raw: None, []),
+        (lambda raw: rewritten(raw / "images/b.bmp", np.flipud), ["the sample 'b' is of another image or mask"]),
+        (lambda raw: rewritten(raw / "masks/d.png", np.flipud), ["the sample 'd' is of another image or mask"]),
+        (
+            lambda raw: (raw / "dataset.toml").write_text("[masks]\nignore_index = 1\n"),
+            ["the samples 'a', 'b', 'c', 'd' are of another image or mask"],
+        ),
+    ],
+)
+def test_what_no_size_tells_is_seen(raw, change, expected):
+    (raw / "classes.json").write_text('["rest", "disc"]')
+    before = RunData.of(*open_splits(str(raw)))
+    change(raw)
+    now = RunData.of(*open_splits(str(raw)))
+    assert before.changes(now) == expected
+    assert RunData.of_table({name: value for name, value in asdict(before).items() if name != "looks"}).changes(now) == []

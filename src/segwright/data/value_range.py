@@ -13,7 +13,8 @@ as floats is the same to the eye and another to the network, and its type tells 
   of full where that is 65535 (12 bits or fewer in a 16-bit file), or full at 65535 where training saw no 15th bit; or fractions
   between -10 and 10, as normalised images are, where training saw a range of more than four times that.
 
-A dark, a bright or an empty picture of the right type is none of this: uint8 beside uint8 is never looked at.
+A dark, a bright or an empty picture of the right type is none of this: uint8 beside uint8 is never looked at. Holes make no
+other type of it.
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from segwright.core import Dataset
+from segwright.core.missing import type_of
 from segwright.data.fingerprint import Fingerprint, IntensityStatistics, intensities, known_values
 
 EIGHT_BIT, SIXTEEN_BIT = 255.0, 65535.0
@@ -54,12 +56,12 @@ class ValueRange:
         """That of some images of a data set, evenly spread over it.
 
         Raises:
-            FormatError: a channel has no finite value. An image that cannot be read raises its reader's error.
+            FormatError: a channel has no value. An image that cannot be read raises its reader's error.
         """
         generator = np.random.default_rng(0)
         images = [dataset.load(key).image for key in dataset.keys[:: -(-len(dataset) // LOOKED_AT)]]
         values = [known_values(image, None, PIXELS, generator) for image in images]
-        return cls(dtypes=tuple(sorted({str(image.dtype) for image in images})), channels=intensities(values, dataset.source))
+        return cls(dtypes=tuple(sorted(set(map(type_of, images)))), channels=intensities(values, dataset.source))
 
     @classmethod
     def of_table(cls, table: Mapping[str, Any]) -> "ValueRange":
@@ -88,13 +90,13 @@ class ValueRange:
 
     def factor(self, image: np.ndarray) -> float:
         """What the values of an image (C, *S) have to be multiplied by, where their type makes that certain; else 1."""
-        if self.full is None or self.dtypes == (str(image.dtype),) == ("uint8",):
+        if self.full is None or self.dtypes == (type_of(image),) == ("uint8",):
             return 1.0
         return self.full / (full_scale(image) or self.full)
 
     def is_unlike(self, image: np.ndarray) -> bool:
         """Whether the values of an image (C, *S), whose factor is 1, cannot mean the same as those of training."""
-        if self.dtypes == (str(image.dtype),) == ("uint8",):
+        if self.dtypes == (type_of(image),) == ("uint8",):
             return False
         low, high = ends_of(image)
         first, last = self.ends
@@ -138,7 +140,7 @@ class ValueRange:
 
 def full_scale(image: np.ndarray) -> float | None:
     """The value at which an image (C, *S) is full, where its type tells."""
-    if image.dtype == np.uint8:
+    if type_of(image) == "uint8":
         return EIGHT_BIT
     if image.dtype == np.uint16:
         is_used = (image > SIXTEEN_BIT / 2).mean() > TOP_SHARE
