@@ -96,7 +96,7 @@ def trained_with(run: Path, dataset: Dataset) -> list[str]:
     before = None
     with suppress(FormatError):  # a state that is gone or damaged says nothing
         before = data_of(run)
-    return before.trained_and_held_out(RunData.of(dataset, dataset)) if before else []
+    return before.trained_with(dataset) if before else []
 
 
 def check_same_data(run: Path, now: RunData, source: str) -> None:

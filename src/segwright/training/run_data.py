@@ -49,6 +49,10 @@ class RunData:
         before = [(key, size) for key, size in now.val.items() if self.val.get(key, 0) != size]
         return [key for key, size in before if self.train.get(key, 0) == size]  # 0: no file of an image is empty
 
+    def trained_with(self, dataset: Dataset) -> list[str]:
+        """The keys of a data set whose images were trained with, and not held out."""
+        return self.trained_and_held_out(RunData(train={}, val=_bytes(dataset), classes=self.classes))
+
     def changes(self, now: "RunData") -> list[str]:
         """What differs between the data that a run began with and those of `now`, in words; nothing where all is as it was."""
         to_val = [key for key in now.val if key in self.train and key not in self.val]
