@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -16,7 +17,7 @@ from segwright.codecs.tag_table import markdown
 from segwright.conversion import convert, writers
 from segwright.core import Classes, Sample, Segmentation
 from segwright.core.errors import SegwrightError
-from segwright.formats import drawn_shapes, readers
+from segwright.formats import drawn_shapes, guessed_meaning, label_encoding, readers
 from segwright.inspection.finding import MEANING
 
 OUT = Path(__file__).with_name("formats.md")
@@ -113,8 +114,13 @@ def page(place: Path) -> str:
 
 
 def values_section() -> str:
-    """How values are read: the table of tags."""
-    return "\n".join([VALUES, *markdown()])
+    """How values are read: the table of tags, and what masks mean."""
+    return "\n".join([VALUES, *markdown(), MASKS, _told(label_encoding), WITHOUT, _told(guessed_meaning)])
+
+
+def _told(module: ModuleType) -> str:
+    """What the docstring of a module says below its first line, without its axes."""
+    return (module.__doc__ or "").partition("\n\n")[2].partition("\n\nAxes")[0].strip()
 
 
 OPENING = """# Formats
@@ -162,6 +168,14 @@ mean is heeded, concerns the display only, or the file is refused with the tag's
 A pixel that lacks the value of any channel is missing: training and scores leave it out, and it is void in predictions.
 Infinity, and what float32 cannot hold, is missing too, and so are the numbers of `nodata = [-9999]` in a `dataset.toml`.
 Conversions keep the truth there.
+"""
+
+MASKS = """
+## What masks mean
+"""
+
+WITHOUT = """
+Without a word on classes:
 """
 
 MATRIX = """

@@ -186,11 +186,12 @@ def test_vanished_annotations_are_counted(tmp_path):
     content = json.loads(path.read_text())
     kept = len(content["annotations"])
     shape = {"id": 999, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": [[40, 2, 50, 2, 50, 9]]}
-    content["annotations"] += [shape, shape | {"image_id": 2, "segmentation": []}]
+    content["annotations"] += [shape, shape | {"image_id": 2, "segmentation": []}, shape | {"image_id": 99}]
     path.write_text(json.dumps(content))
     changes = []
     report = convert(tmp_path / "data", tmp_path / "new", "labelme", on_change=changes.append)
-    assert report.left_out == {"outside the image": 1, "given as a box without a mask": 1}
+    counted = {"outside the image": 1, "given as a box without a mask": 1, "of images that are not there": 1}
+    assert report.left_out == counted
     assert (report.lossless, report.reasons, report.loses) == (1, {"annotations became no segment": 2}, "")
     assert [change.left_out for change in changes] == [{"outside the image": 1}, {"given as a box without a mask": 1}, {}]
     counts = [len(truth) for truth in (item.truth for item in open_dataset(tmp_path / "new"))]

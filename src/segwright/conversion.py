@@ -166,7 +166,7 @@ def _check(
     lossless, total = 0, 0.0
     reasons: Counter[str] = Counter()
     notes: Counter[str] = Counter()
-    left_out: Counter[str] = Counter()
+    left_out = Counter(data.left_out)
     for done, (key, key_back) in enumerate(zip(data.keys, keys_back, strict=True)):
         tell("check", done, len(data))
         change = compare_samples(data.load(key), back.load(key_back))

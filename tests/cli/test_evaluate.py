@@ -17,6 +17,15 @@ def test_a_table_and_json(segwright, finished_run, tiny_plan, tmp_path):
     assert json.loads(out)["values"] == json.loads((tmp_path / "scores.json").read_text())["values"]
 
 
+def test_images_that_were_trained_with_are_told(segwright, tiny_plan, tmp_path, caplog):
+    both = {part: f"{tiny_plan.data.train}/{part}" for part in ("train", "val")}
+    train(tiny_plan.with_settings([f"data.{part}={folder}" for part, folder in both.items()]), tmp_path / "run")
+    for part, text in (("train", "6 of these 6 images were trained with, such as"), ("val", "")):
+        caplog.clear()
+        code, _, err = segwright("evaluate", tmp_path / "run", both[part])
+        assert code == 0 and text in caplog.text and (bool(text) or "trained with" not in caplog.text), err
+
+
 def test_images_on_another_scale_are_said_and_rescaled(segwright, tiny_plan, tmp_path, caplog):
     train(
         tiny_plan.with_settings(["data.preprocess.normalise.mean=[60.0]", "data.preprocess.normalise.std=[40.0]"]),

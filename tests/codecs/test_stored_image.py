@@ -33,7 +33,7 @@ def test_missing_values_are_nan_in_images_and_void_in_masks():
     wide = StoredImage(np.array([[[0, -9999, 8]]], np.int32), missing=missing)
     assert wide.image().dtype == np.float32 and wide.mask(PATH).tolist() == [[[0, 65535, 8]]]
     whole = StoredImage(np.array([[[np.nan, 0.9999, 8.0001]]], np.float32), missing=np.array([[[True, False, False]]]))
-    assert whole.mask(PATH).tolist() == [[[65535, 1, 8]]]
+    assert whole.mask(PATH).tolist() == [[[255, 1, 8]]]
 
 
 # By a law

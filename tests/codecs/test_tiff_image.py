@@ -188,6 +188,16 @@ def test_inks_and_brightness_of_other_bits(write_tiff):
 # How a number is stored
 
 
+@pytest.mark.parametrize("bits", [2, 4, 10, 12])
+def test_packed_bits_of_a_picture_of_some_size_are_no_damage(write_tiff, bits):
+    values = np.random.default_rng(bits).integers(0, 2**bits, (90, 70)).astype("u1" if bits < 8 else "u2")
+    path = write_tiff((values, {258: bits, "data": packed_rows(values, bits)}))
+    assert path.stat().st_size < values.nbytes and np.array_equal(read_mask(path), values)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(FormatError, match="bytes of pixels are announced|damaged"):
+        read_mask(path)
+
+
 @row("TIFF", "258 BitsPerSample")
 def test_few_bits_and_odd_ones(write_tiff):
     values = np.array([[0, 1, 2, 3]])
@@ -361,7 +371,7 @@ def test_tiles_that_are_left_out_are_missing(tmp_path, dtype, tag, fill):
 
 @pytest.mark.parametrize(
     ("dtype", "tag", "stored", "void"),
-    [("u1", "99", 99, 255), ("i2", "-9999", -9999, 65535), ("f4", "nan", np.nan, 65535), ("u1", "0", 0, 0)],
+    [("u1", "99", 99, 255), ("i2", "-9999", -9999, 65535), ("f4", "nan", np.nan, 255), ("u1", "0", 0, 0)],
 )
 def test_missing_pixels_of_masks_are_void_but_for_0(write_tiff, dtype, tag, stored, void):
     values = np.array([[0, 1, 2], [1, 1, 1]], dtype)

@@ -36,9 +36,9 @@ def never_decoding(monkeypatch, images):
     """From now on, decoding one of these images fails the test."""
     decode = image_file.stored_image
 
-    def checked(path):
+    def checked(path, *axes):
         assert path not in images, f"{path} was decoded"
-        return decode(path)
+        return decode(path, *axes)
 
     monkeypatch.setattr(image_file, "stored_image", checked)
 

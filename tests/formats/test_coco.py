@@ -51,6 +51,7 @@ def entries(root, part="instances"):
         [[1, 0, 2, 0, 2, 2, 1, 2], [2, 0, 3, 0, 3, 2, 2, 2]],
         [[1, 0, 3, 0, 3, 2, 1, 2], [1, 0, 2, 0, 2, 1, 1, 1]],  # the union, so that the second is no hole
         [[1, 0, 3, 0, 3, 2, 1, 2], [0, 0, 3, 3]],  # two corners
+        [[1, 0], [3, 0], [3, 2], [1, 2]],
         {"size": [3, 4], "counts": [3, 2, 1, 2, 4]},
         {"size": [3, 4], "counts": rle.to_text(np.array([3, 2, 1, 2, 4], np.uint32))},
     ],

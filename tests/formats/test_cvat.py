@@ -68,6 +68,11 @@ def test_polygons_and_ellipses(tmp_path):
     assert found.mask(1).astype(int).tolist() == [[0, 1, 1, 0]] * 3
 
 
+def test_a_label_of_nothing_is_none(tmp_path):
+    data = read(xml(tmp_path, image(DOT + DOT.replace('"car"', '""'))))
+    assert data.classes.names == ("road", "car") and len(data[0].truth) == 1 and data[0].left_out == {"without a label": 1}
+
+
 def test_a_group_is_one_object_of_each_label(tmp_path):
     parts = '<mask label="{}" rle="0,1" left="{}" top="0" width="1" height="1" group_id="{}"/>'
     shapes = [("car", 0, 7), ("road", 1, 7), ("car", 2, 7), ("car", 3, 0)]

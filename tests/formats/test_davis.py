@@ -77,12 +77,13 @@ def test_semantics_name_the_numbers(tmp_path):
     assert data[0].truth.class_ids.tolist() == [1, 0] and data[1].truth.class_ids.tolist() == [2, 2]
 
 
-def test_lists_become_parts(tmp_path):
+def test_lists_become_parts(tmp_path, caplog):
     for name in ("a/0", "b/0", "c/0", "d/0", "e/0"):
         frame(tmp_path, name)
     listed(tmp_path, val=["d", "b"], train=["c", "absent"], test_dev=["a"])
     data = read(tmp_path)
     assert data.keys == ("train__c__0", "val__d__0", "val__b__0", "test__a__0", "e__0")
+    assert "1 sequences of its lists are not there (absent)" in caplog.text
     train, val = open_splits(tmp_path)
     assert train.keys == ("train__c__0",) and val.keys == ("val__d__0", "val__b__0")
 

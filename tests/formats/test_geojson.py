@@ -38,6 +38,16 @@ def image_at(path, height=4, width=6):
 # By hand
 
 
+def test_classes_under_a_name_that_is_not_known_are_told(tmp_path, caplog):
+    image_at(tmp_path / "a")
+    collection(tmp_path / "a.geojson", feature(ring(0, 0, 2, 2), type="roof"), feature(ring(3, 0, 5, 2), type="road"))
+    assert read(tmp_path).classes.names == ("object",)
+    assert "no feature says its class by classification, class, label or name (but it has type)" in caplog.text
+    caplog.clear()
+    collection(tmp_path / "a.geojson", feature(ring(0, 0, 2, 2), instance_id=3, objectType="annotation"))
+    assert read(tmp_path).classes.names == ("object",) and not caplog.text
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_features_as_qupath_writes_them(tmp_path, alone):
     image_at(tmp_path / "a")

@@ -55,7 +55,7 @@ def test_swapped_axes_are_seen(points, crs):
 
 def test_labels_of_another_place_lie_outside():
     assert place(MAP + 1e5, crs=WEB).pixels(MAP + 1e5).min() < -100  # the file says where it is, and that is not here
-    far = np.array([[200.0, 95.0], [201, 95], [201, 96]])  # nowhere on Earth
+    far = np.array([[200.0, 95.0], [14, 52], [201, 96]])  # in part nowhere on Earth
     assert (place(far, crs=DEGREES).pixels(far) == 1e9).any()
     assert placed_on(GRID, WEB, None, [], "here", may_be_pixels=False).pixels(MAP).tolist() == PIXELS.tolist()
 
@@ -75,6 +75,7 @@ def test_what_cannot_be_told_names_both_systems():
         (MAP + 1e5, WEB, None, r"places without crs, from \(1665530, .*EPSG:3857"),
         (IN_DEGREES, OWN, DEGREES, r"places in OGC:CRS84, .*a system of its own"),
         (PIXELS, WEB, None, None),
+        (MAP, WEB, DEGREES, r"places in OGC:CRS84, from \(1565530, .*EPSG:3857"),  # the system is named wrongly
     ):
         if said is None:
             assert place(points, system, crs).source == DEGREES  # as RFC 7946 has it, and far away

@@ -238,3 +238,67 @@ def test_sparse_numbers_are_read_with_a_warning(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         meaning = guess_meaning(saved(tmp_path, bytes_of(0, 85, 170)))
     assert len(meaning.classes) == 171 and 'name the classes in classes.json, with "values"' in caplog.text
+
+
+def with_nodata(folder, *masks, number=255):
+    for index, mask in enumerate(masks):
+        tags = [] if number is None else [(42113, "s", 0, str(number), True)]
+        tifffile.imwrite(folder / f"{len([*folder.iterdir()])}{index}.tif", mask, extratags=tags)
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number", "names"),
+    [
+        ("uint8", 255, ["background", "foreground"]),
+        ("uint8", 7, ["background", "foreground"]),
+        ("float32", "nan", ["background", "foreground"]),
+        ("int16", -9999, ["background", "object"]),  # 16 bits are objects, with nodata or without
+        ("int32", -9999, ["background", "object"]),
+    ],
+)
+def test_nodata_is_no_number_of_a_class(tmp_path, dtype, number, names):
+    mask = np.array([[0, 1, float(number)]]).astype(dtype)
+    (path,) = with_nodata(tmp_path, mask, number=number)
+    meaning = guess_meaning([path])
+    assert [*meaning.classes.names] == names and meaning.maps(path)[0].tolist() == [[0, 1, VOID]]
+
+
+def test_one_number_below_0_is_void_as_in_volumes(tmp_path, caplog):
+    for dtype in (np.int8, np.float32):
+        tifffile.imwrite(tmp_path / "a.tif", np.array([[-1, 0, 1, 2]], dtype))
+        meaning = guess_meaning([tmp_path / "a.tif"])
+        assert len(meaning.classes) == 3 and meaning.maps(tmp_path / "a.tif")[0].tolist() == [[VOID, 0, 1, 2]]
+    assert caplog.text.count("masks hold -1, which can be no class and is taken for void") == 1
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[-1, -2, 1, 2]], np.int16))
+    with pytest.raises(FormatError, match=r"holds the numbers -2\.\.2"):
+        guess_meaning([tmp_path / "a.tif"])
+
+
+def test_255_is_nodata_in_one_mask_and_the_foreground_in_another(tmp_path):
+    with_nodata(tmp_path, bytes_of(0, 255))
+    masks = with_nodata(tmp_path, bytes_of(0, 255), number=None)
+    with pytest.raises(FormatError, match="which may be a class or void; write into classes.json"):
+        guess_meaning(masks)
+
+
+def test_a_smoothed_picture_with_a_palette_of_its_own_is_no_mask_of_numbers(tmp_path):
+    colors = np.array([[0, 0, 0], [220, 20, 60], [0, 128, 192]], np.uint8)
+    picture = cv2.GaussianBlur(colors[areas(0, 1, 2, size=40)], (5, 5), 0)
+    Image.fromarray(picture).save(tmp_path / "a.gif")
+    file = read_mask_file(tmp_path / "a.gif")
+    assert len(file.used) > 8 and file.is_picture
+    with pytest.raises(FormatError, match="is a picture of colours"):
+        guess_meaning([tmp_path / "a.gif"])
+    written = {"classes": ["none", "red", "blue"], "palette": colors.tolist(), "nearest": True, "masks": "colors"}
+    (tmp_path / "classes.json").write_text(json.dumps(written))
+    class_map = read_classes(tmp_path / "classes.json").maps(tmp_path / "a.gif")[0]
+    assert (class_map == areas(0, 1, 2, size=40)).mean() > 0.95
+
+
+def test_nodata_of_masks_of_colors_is_no_color(tmp_path):
+    colors = np.array([[0, 0, 0], [220, 20, 60], [255, 255, 255]], np.uint8)[bytes_of(0, 1, 2)]
+    tags = [(42113, "s", 0, "255", True)]
+    tifffile.imwrite(tmp_path / "a.tif", colors, photometric="rgb", extratags=tags)
+    (tmp_path / "classes.json").write_text('{"none": [0, 0, 0], "red": [220, 20, 60]}')
+    assert read_classes(tmp_path / "classes.json").maps(tmp_path / "a.tif")[0].tolist() == [[0, 1, VOID]]

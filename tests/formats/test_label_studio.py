@@ -80,6 +80,19 @@ def test_a_region_and_its_label_may_be_two_results(tmp_path):
     assert len(sample.truth) == 1 and sample.truth.planes[0, 0, 0] == 1 and sample.left_out == {"without a label": 1}
 
 
+def test_a_region_on_an_image_that_was_turned_is_refused(tmp_path):
+    box = result("rectanglelabels", {"x": 0, "y": 25, "width": 50, "height": 25})
+    assert len(read(export(tmp_path, task(box | {"image_rotation": 0})))[0].truth) == 1
+    with pytest.raises(FormatError, match=r"result\[1\] was drawn on the image turned by 90 degrees .* turn the image back"):
+        _ = read(export(tmp_path, task(box, box | {"image_rotation": 90})))[0]
+
+
+def test_a_label_of_nothing_is_none(tmp_path):
+    box = {"x": 0, "y": 25, "width": 50, "height": 25}
+    data = read(export(tmp_path, task(result("rectanglelabels", box), result("rectanglelabels", box, " "))))
+    assert data.classes.names == ("a",) and data[0].left_out == {"without a label": 1} and len(data[0].truth) == 1
+
+
 def test_the_first_annotation_that_is_not_cancelled_counts(tmp_path, caplog):
     one, two = (result("brushlabels", brush((0, column)), label) for column, label in enumerate("ab"))
     annotations = [{"was_cancelled": True, "result": [one]}, {"result": [two]}, {"result": [one]}]

@@ -77,6 +77,18 @@ def test_boxes_of_x_anylabeling_are_polygons_of_their_corners(tmp_path):
     assert data[0].truth.planes[0, 0].tolist() == [1, 2, 3, 4, 5, 0]
 
 
+def test_a_label_of_nothing_is_none(tmp_path):
+    shapes = [
+        shape(None, box(0, 0, 2, 1)),
+        shape("", box(0, 0, 2, 1)),
+        shape("a", box(2, 2, 4, 4)),
+        shape(None, [[1, 1]], "point"),
+    ]
+    data = read(labelled(tmp_path / "a.json", *shapes))
+    assert data.classes.names == ("a",) and data[0].truth.areas().tolist() == [4]
+    assert data[0].left_out == {"without a label": 2, "drawn as a line or as points": 1}
+
+
 def test_shapes_of_one_group_are_one_object(tmp_path):
     parts = [
         shape("a", box(0, 0, 1, 1), group_id=0),

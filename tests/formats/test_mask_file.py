@@ -113,3 +113,15 @@ def test_numbers_that_no_object_has(tmp_path):
         read_object_numbers(tmp_path / "a.jpg")
     error = read_mask_file(tmp_path / "a.jpg").blurred()
     assert "is a JPEG whose values are not black and white (0% lie between, the highest is" in str(error)
+
+
+def test_a_third_grey_that_fills_an_area_is_no_blur(tmp_path):
+    grey = np.zeros((96, 96), np.uint8)
+    grey[8:40, 8:40] = 240
+    Image.fromarray(grey).save(tmp_path / "two.jpg", quality=80)
+    Image.fromarray(grey).resize((200, 200), Image.Resampling.BICUBIC).save(tmp_path / "soft.jpg", quality=80)
+    for name in ("two.jpg", "soft.jpg"):
+        assert read_mask_file(tmp_path / name).is_white is not None
+    grey[64:84, 64:84] = 120  # 4 % of the pixels, fewer than borders may be
+    Image.fromarray(grey).save(tmp_path / "three.jpg", quality=80)
+    assert read_mask_file(tmp_path / "three.jpg").is_white is None

@@ -176,8 +176,8 @@ def test_masks_say_what_void_is_and_nothing_of_the_values_of_the_image(tmp_path,
 def test_a_mask_may_call_its_zero_nodata(tmp_path):
     for number, (text, said) in enumerate(((b"0\0", True), (b"0.0\0", True), (b"255\0", False), (b"nan\0", False))):
         path = put(tmp_path / f"{number}.tif", np.zeros((2, 3), np.uint8), (42113, 2, len(text), text, True))
-        assert tiff.calls_zero_nodata(path) == said
-    assert not tiff.calls_zero_nodata(put(tmp_path / "none.tif", np.zeros((2, 3), np.uint8)))
+        assert tiff.tags_of_mask(path).nodata.startswith("0") == said
+    assert tiff.tags_of_mask(put(tmp_path / "none.tif", np.zeros((2, 3), np.uint8))) == tiff.MaskTags("", False, False)
 
 
 def test_a_file_that_is_turned_has_no_place(tmp_path):

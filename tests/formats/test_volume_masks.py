@@ -128,6 +128,29 @@ def test_what_masks_mean_and_whether_names_count(tmp_path):
     meaning, is_named = meaning_of_masks([path], None)
     assert meaning.classes.names == tuple(f"class_{k}" for k in range(5)) and not is_named and meaning.negative is None
     assert meaning_of_masks([path], meaning) == (meaning, False)
-    assert guessed([LABELS]).classes == meaning.classes
+    assert guessed([LABELS], tmp_path).classes == meaning.classes
     mask = read_mask_volume(path)
     assert mask.segments == () and mask.within(Grid((9, 9, 9))) is mask
+
+
+def test_volumes_that_were_smoothed_are_read_as_flat_masks_are(tmp_path, caplog):
+    soft = np.zeros((8, 32, 32), np.uint8)
+    soft[:, 8:24, 8:24] = 255
+    for step in range(1, 9):  # a ramp around the square
+        soft[:, 8 - step, 8:24] = 255 - 28 * step
+        soft[:, 23 + step, 8:24] = 255 - 29 * step
+    meaning = guessed([soft], tmp_path / "a.nii.gz")
+    assert meaning.classes.names == ("background", "foreground") and meaning.is_nearest
+    assert "smoothing put between 0, 255" in caplog.text
+    truth = meaning.truth(soft, tmp_path / "a.nii.gz")
+    assert np.array_equal(truth.class_map(), soft >= 128)
+
+
+def test_255_among_grey_levels_of_volumes(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    assert guessed([np.array([[0, 127, 255]])], path).classes.names == ("class_0", "class_127", "class_255")
+    assert guessed([np.array([[0, 1, 255]])], path).classes.names == ("class_0", "class_1")
+    with pytest.raises(
+        FormatError, match="a.nii.gz and the masks beside it hold 3 numbers up to 255, which may be a class or void"
+    ):
+        guessed([np.array([[0, 60, 255]])], path)

@@ -158,6 +158,18 @@ def test_an_image_without_labels_has_no_object(tmp_path):
     assert [len(sample.truth) for sample in read(tmp_path)] == [1, 0, 0]
 
 
+def test_labels_without_an_image_are_counted(tmp_path, caplog):
+    add(yaml(tmp_path), "images/a.png", SQUARE)
+    (tmp_path / "labels/classes.txt").write_text("road\ncar\n")
+    (tmp_path / "labels/._a.txt").write_bytes(b"\0\5\x16")
+    assert read(tmp_path).left_out == {} and not caplog.text
+    (tmp_path / "labels/gone.txt").write_text(SQUARE * 2 + "\n")
+    assert read(tmp_path).left_out == {"of images that are not there": 2}
+    assert "no image belongs to 1 files of labels (gone.txt)" in caplog.text
+    add(tmp_path, "images/gone.png")
+    assert read(tmp_path).left_out == {}
+
+
 def test_any_name_of_the_yaml_will_do(tmp_path):
     add(tmp_path, "images/a.png", SQUARE)
     assert not matches(tmp_path)

@@ -18,8 +18,9 @@ def look(key, pixels, part="train", nothing=0, void=0, shape=(10, 10)):
     )  # fmt: skip
 
 
-def named(looks, classes, given=None, is_split=True):
-    return {finding.name: finding for finding in about_classes(looks, classes, given, is_split=is_split)}
+def named(looks, classes, given=None, is_split=True, has_mask_files=True):
+    findings = about_classes(looks, classes, given, is_split=is_split, has_mask_files=has_mask_files)
+    return {finding.name: finding for finding in findings}
 
 
 def test_all_is_well():
@@ -32,8 +33,17 @@ def test_never_seen_and_its_fix():
     finding = named([look("a", [40, 0, 60])], ROAD, given)["class-never-seen"]
     assert finding.numbers == {"classes": ["road"], "masks": 1}
     masks = {"classes": ["sky", "car"], "palette": [[1, 1, 1], [3, 3, 3]], "ignore_index": 9, "values": [0, 2]}
-    assert finding.fix.masks == masks
+    assert finding.fix.masks == masks and finding.remedy.endswith("with the values of the others in dataset.toml.")
+    finding = named([look("a", [40, 0, 60])], ROAD, given, has_mask_files=False)["class-never-seen"]
+    assert finding.fix is None and finding.remedy.endswith("or take the name away where the classes are listed.")
     assert named([look("a", [40, 0, 60])], ROAD)["class-never-seen"].fix is None
+
+
+def test_names_in_several_spellings():
+    twice = Classes.of(["Car", "car ", "road"])
+    finding = named([look("a", [40, 30, 30])], twice)["spellings"]
+    assert finding.evidence == "Classes of their own are called 'Car' and 'car '." and finding.level == "warning"
+    assert finding.numbers == {"classes": [["Car", "car "]]}
 
 
 def test_absent_from_a_part():

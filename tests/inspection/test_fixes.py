@@ -62,13 +62,12 @@ def test_by_hand(tmp_path):
     "before", ["", "nodata = -9999  # of the sensor\n", "nodata = [-9999]\n[masks]\nclasses = ['x', 'y']\n"]
 )
 def test_numbers_of_missing_values(tmp_path, before):
-    (tmp_path / "dataset.toml").write_text(before)
-    path, changes = write_config(reported(tmp_path, undeclared_nodata=Fix(nodata=(-3.4028234663852886e38, 0))))
+    text, changes = remedied(before.encode(), findings(undeclared_nodata=Fix(nodata=(-3.4028234663852886e38, 0))))
     assert changes == ["nodata: -3.4028234663852886e+38 for undeclared-nodata", "nodata: 0 for undeclared-nodata"]
+    (tmp_path / "dataset.toml").write_bytes(text)
     assert dataset_file.read(tmp_path).nodata == (*([-9999] if before else []), -3.4028234663852886e38, 0)
     assert (dataset_file.read(tmp_path).masks is not None) == ("[masks]" in before)
-    text = path.read_text()
-    assert write_config(reported(tmp_path, undeclared_nodata=Fix(nodata=(0,))))[1] == [] and path.read_text() == text
+    assert remedied(text, findings(undeclared_nodata=Fix(nodata=(0,)))) == (text, [])
 
 
 def test_what_a_person_wrote_stays(tmp_path):
@@ -121,9 +120,12 @@ def break_masks(patient, first, last):
 @pytest.mark.parametrize(
     ("first", "last", "said"),
     [
-        (0, 38, "unreadable: its remedy would drop 38 of 38 samples, so that too few are left"),
-        (0, 37, "unreadable: its remedy would drop 37 of 38 samples, so that too few are left"),
-        (30, 38, "unreadable: its remedy would drop 8 of 38 samples, all of val, so that too few are left"),
+        (0, 38, "unreadable: its remedy would leave 0 of 38 samples, too few to learn from and measure on"),
+        (0, 37, "unreadable: its remedy would leave 1 of 38 samples, too few to learn from and measure on"),
+        (
+            *(30, 38),
+            "unreadable: its remedy would leave 30 of 38 samples, none of val, too few to learn from and measure on",
+        ),
     ],
 )
 def test_too_few_samples_are_never_left(patient, first, last, said):

@@ -1,10 +1,15 @@
+import re
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from segwright.codecs.volume_file import write_volume
 from segwright.core import Grid
-from segwright.formats import open_dataset
+from segwright.formats import coco, open_dataset, synthetic
 from segwright.inspection.fixes import write_config
 from segwright.inspection.image_files import about_failures, about_sizes, about_values
 from segwright.inspection.inspect import inspect
@@ -58,6 +63,18 @@ def _grid(shape, affine=None):
     return Grid(shape, spacing_mm=(1.0,) * 3, affine=np.eye(4) if affine is None else affine)
 
 
+def test_samples_without_an_image(tmp_path):
+    coco.write(tmp_path, synthetic.cells(3, shape=(16, 16)))
+    assert not {"no-images", "unreadable"} & {finding.name for finding in inspect(tmp_path).findings}
+    for file in (tmp_path / "images").iterdir():
+        file.rename(file.with_suffix(".PNG"))  # another name than that in the JSON, where capitals count
+    findings = {finding.name: finding for finding in inspect(tmp_path).findings}
+    assert findings["no-images"].evidence.startswith("3 of 3 samples have a truth and no image (")
+    assert findings["no-images"].level == "warning" and not {"unreadable", "duplicates", "duplicates-across-splits"} & {
+        *findings
+    }
+
+
 def test_sizes():
     found = about_sizes([look("a", mask_shape=(4, 6)), look("b", mask_shape=(8, 12))], {})
     assert [(finding.name, finding.keys) for finding in found] == [("size-mismatch", ("b",))]
@@ -109,3 +126,53 @@ def test_stacks_without_axes_and_after_their_remedy(tmp_path, letters):
         assert write_config(report)[1] == ["axes: ZYX for stack-without-axes"]
     assert [finding.name for finding in inspect(tmp_path).findings if finding.name != "few-samples"] == []
     assert open_dataset(tmp_path)[0].image.shape == (1, 5, 12, 16)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_alpha_that_hides_something_is_told(tmp_path, suffix):
+    root, picture = pictures_with_alpha(tmp_path, suffix, hidden=4)
+    (note,) = [finding for finding in inspect(root).findings if finding.name == "transparent"]
+    assert note.level == "note" and note.numbers == {"images": 1, "share": 4 / 30}
+    assert note.evidence.startswith("1 of 2 images (b) have an alpha channel by which 13.3 % of their pixels")
+    root, _ = pictures_with_alpha(tmp_path / "opaque", suffix, hidden=0)
+    assert not [finding for finding in inspect(root).findings if finding.name == "transparent"]
+
+
+def test_a_band_that_is_called_alpha_becomes_a_channel_by_its_remedy(tmp_path):
+    root, _ = pictures_with_alpha(tmp_path, "png", hidden=0)
+    values = np.random.default_rng(0).integers(0, 65535, (5, 6, 4), np.uint16)
+    tifffile.imwrite(root / "images" / "c.tif", values)
+    Image.fromarray(255 * np.eye(5, 6, dtype=np.uint8)).save(root / "masks" / "c.png")
+    assert len(open_dataset(root).load("c").image) == 3
+    (note,) = [finding for finding in inspect(root).findings if finding.name == "transparent"]
+    code = re.search(r'python -c "(.+)"', note.remedy)[1].replace("FILE.tif", str(root / "images" / "c.tif"))
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert np.array_equal(open_dataset(root).load("c").image, np.moveaxis(values, -1, 0))
+    assert not [finding for finding in inspect(root).findings if finding.name == "transparent"]
+
+
+def test_masks_of_which_alpha_hides_what_is_read(tmp_path):
+    root, _ = pictures_with_alpha(tmp_path, "png", hidden=0)
+    white = np.full((5, 6, 4), 255, np.uint8)
+    white[2:, :, 3], white[0, 0, :3] = 0, 0
+    Image.fromarray(white).save(root / "masks" / "b.png")
+    (warning,) = [finding for finding in inspect(root).findings if finding.name == "transparent-masks"]
+    assert warning.numbers == {"masks": 1, "pixels": 18} and warning.keys == ("b",)
+    code = re.search(r'python -c "(.+)"', warning.remedy)[1].replace("FILE.png", str(root / "masks" / "b.png"))
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert not [finding for finding in inspect(root).findings if finding.name == "transparent-masks"]
+    assert open_dataset(root).load("b").truth.areas().tolist() == [19, 11]
+
+
+def pictures_with_alpha(root, suffix, hidden):
+    """A data set of an opaque picture and one of which alpha hides some pixels, and the latter, uint8 (5, 6, 4)."""
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    picture = np.random.default_rng(1).integers(0, 255, (5, 6, 4), np.uint8)
+    picture[..., 3] = 255
+    Image.fromarray(picture).save(root / "images" / f"a.{suffix}")
+    picture[0, :hidden, 3] = range(hidden)
+    Image.fromarray(picture).save(root / "images" / f"b.{suffix}")
+    for key in "ab":
+        Image.fromarray(255 * np.eye(5, 6, dtype=np.uint8)).save(root / "masks" / f"{key}.png")
+    return root, picture

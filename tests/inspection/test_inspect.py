@@ -717,7 +717,7 @@ def test_a_remedy_that_would_drop_all_is_refused(patient, make_ill):
     report = inspect(patient.root)
     assert len(report.findings) == 1 and len(report.findings[0].keys) == 38
     path, changes, refused = write_config(report)
-    assert changes == [] and not path.exists() and "would drop 38 of 38 samples" in refused[0]
+    assert changes == [] and not path.exists() and "would leave 0 of 38 samples" in refused[0]
 
 
 def black_first(patient):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segwright.formats.drawn_shapes import ABOUT_IMAGE, BOX_ALONE, NO_PIXEL, OUTSIDE, SWAPPED, of_category
+from segwright.formats.drawn_shapes import ABOUT_IMAGE, BOX_ALONE, NO_IMAGE, NO_PIXEL, OUTSIDE, SWAPPED, of_category
 from segwright.inspection.left_out import about_left_out
 from segwright.inspection.sample_scan import SampleScan
 
@@ -14,8 +14,8 @@ def look(key, left_out=None, segments=0, drawn=None, shape=(60, 80)):
     )  # fmt: skip
 
 
-def found(*looks):
-    return {finding.name: finding for finding in about_left_out(looks)}
+def found(*looks, elsewhere=None):
+    return {finding.name: finding for finding in about_left_out(looks, elsewhere or {})}
 
 
 # By hand
@@ -57,12 +57,20 @@ def test_shapes_that_are_cut():
 
 def test_places_on_a_map_and_swapped_ones():
     finding = found(look("a", {OUTSIDE: 1}, 0, [[1.5e6, 6.8e6, 1.6e6, 6.9e6]]))["objects-outside"]
-    assert "look like coordinates of a map" in finding.remedy and finding.evidence.endswith("80 wide and 60 high.")
+    assert "look like places on a map that the image does not lie on" in finding.remedy and finding.evidence.endswith(
+        "80 wide and 60 high."
+    )
     finding = found(look("a", {SWAPPED: 3}))["objects-outside"]
     assert finding.evidence == "3 of 3 annotations lie outside of their image (a); 3 would lie inside with x and y swapped."
     assert finding.remedy == "Exchange x and y: longitude or easting comes first."
     before = found(look("a", {OUTSIDE: 1}, 0, [[-30, 5, -10, 9]]))["objects-outside"]
     assert before.evidence.endswith("shapes begin at x = -30 and y = 5, the image is 80 wide and 60 high.")
+
+
+def test_annotations_of_no_sample():
+    finding = found(look("a", segments=2), elsewhere={NO_IMAGE: 2})["left-out"]
+    assert finding.evidence == "2 of 4 annotations became no segment: 2 of images that are not there."
+    assert finding.level == "error" and finding.remedy.startswith("Add these images, under the names") and finding.keys == ()
 
 
 def test_each_reason_has_its_remedy():

@@ -23,6 +23,20 @@ def test_a_set_that_nobody_else_opens(patient):
     assert [finding.name for finding in opened.findings] == ["missing-partner"]
 
 
+def test_names_that_differ_in_capitals_are_not_dropped(patient):
+    names = {
+        mask: mask.with_name(name) for (_, mask), name in zip(patient.pairs(), ("IMG_000.png", "img_ 001.png"), strict=False)
+    }
+    for mask, other in names.items():
+        mask.rename(other)
+    (finding,) = open_leniently(patient.root).findings
+    assert finding.remedy == "Names of 2 of them differ in capitals or blanks alone: rename the masks like their images."
+    assert finding.fix is None and len(finding.keys) == 4
+    for mask, other in names.items():
+        other.rename(mask)
+    assert open_leniently(patient.root).findings == ()
+
+
 def test_what_is_dropped_is_not_there(patient):
     patient.pairs()[1][1].unlink()
     (patient.root / "dataset.toml").write_text('drop = ["train__img_001", "val__img_031"]')

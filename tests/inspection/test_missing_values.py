@@ -1,10 +1,8 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
-import tifffile
 
-from segwright.inspection.missing_values import about_missing, about_zeros
+from segwright.inspection.missing_values import about_missing
 from segwright.inspection.sample_scan import SampleScan
 
 LOOK = SampleScan("a", "", (10, 20), 1, "float32", 310.0, None, np.zeros((32, 32), np.float32), b"", None)
@@ -30,19 +28,3 @@ def test_what_looks_undeclared_is_a_warning_with_the_most_frequent_first():
 
 def test_where_all_is_there_nothing_is_said():
     assert about_missing([LOOK]) == [] and about_missing([]) == []
-
-
-@pytest.mark.parametrize("folder", ["masks", "train/labels"])
-def test_masks_whose_zero_is_nodata_by_their_files(tmp_path, folder):
-    (tmp_path / folder).mkdir(parents=True)
-    for name, tag in (("a.tif", "0"), ("b.tif", "255"), ("c.tif", None)):
-        tags = [(42113, "s", 0, tag, True)] if tag else []
-        tifffile.imwrite(tmp_path / folder / name, np.zeros((2, 3), np.uint8), extratags=tags)
-    (tmp_path / folder / "broken.tif").write_bytes(b"II*\0")
-    (note,) = about_zeros(tmp_path, {"classes": ["field", "house"]})
-    assert (note.name, note.level) == (
-        "zero-is-nodata",
-        "note",
-    ) and "The files of 1 mask say that 0 is no data (a.tif)" in note.evidence
-    assert about_zeros(tmp_path, {"classes": ["field", "house"], "values": [1, 2], "ignore_index": 0}) == []
-    assert about_zeros(tmp_path / folder, None) == about_zeros(tmp_path / "nowhere", None) == []

@@ -150,7 +150,10 @@ def test_a_damaged_file_is_named_before_training_even_among_the_validation_sampl
 
 def test_channels_that_do_not_fit_are_named_before_training_even_among_the_validation_samples(data, costs):
     path = next((Path(data) / "val" / "images").iterdir())
-    Image.fromarray(np.zeros((48, 64, 2), np.uint8), mode="LA").save(path)
+    path.unlink()
+    tifffile.imwrite(
+        path.with_suffix(".tif"), np.zeros((2, 48, 64), np.uint8), photometric="minisblack", metadata={"axes": "CYX"}
+    )
     with pytest.raises(ShapeError, match=f"'val__{path.stem}': the image has 2 channels, 1 are needed"):
         plan(data, budget=Budget(minutes=1, device="cpu"))
 

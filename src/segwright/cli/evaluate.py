@@ -1,10 +1,13 @@
 """`segwright evaluate`: how good a model is on data with truth."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -32,12 +35,20 @@ def run(
     from segwright.formats import open_dataset
     from segwright.formats.image_index import TRAIN_NAMES
     from segwright.inference.load import load
+    from segwright.training.resume import trained_with
 
     check_places(out)
     names = metric_names(metrics)
     dataset = open_dataset(data)
     if keys_of(dataset.keys, TRAIN_NAMES):
         dataset = open_splits(data).val  # what was trained with measures nothing
+    folder = model if model.is_dir() else model.parent
+    if learnt := trained_with(folder, dataset):
+        log.warning(
+            "%d of these %d images were trained with, such as %r: their scores tell how well they were learnt by heart; give "
+            "images that are new to the model (%s has the scores of those that were held out)",
+            *(len(learnt), len(dataset), learnt[0], folder / "scores.json"),
+        )
     with working(f"evaluate {model} on {data}"):
         predictor = replace(load(model, own_modules=own_modules), values=values)
         scores = evaluate(predictor, dataset, metrics=names)

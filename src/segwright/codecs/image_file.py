@@ -3,6 +3,7 @@
 How values are read, tag by tag, stands in tag_table.py; what is special to TIFF, in tiff_image.py.
 """
 
+import logging
 import struct
 import warnings
 from contextlib import suppress
@@ -13,12 +14,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageFile
+from tifffile import TiffFile
 
 from segwright.codecs.stored_image import EXIF_ORIENTATION, MAX_PIXELS, StoredImage, bomb, upright
 from segwright.codecs.tag_table import refused
 from segwright.codecs.tiff_axes import FLAT, MASK, Axes
-from segwright.codecs.tiff_image import decode_tiff
+from segwright.codecs.tiff_image import decode_tiff, has_alpha
 from segwright.core.errors import FormatError, SegwrightError
+from segwright.core.warn_once import warn_once
+
+log = logging.getLogger(__name__)
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
@@ -27,6 +32,10 @@ PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM")  # no EPS or PDF: 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 JPEG_MAGIC = b"\xff\xd8\xff"
 BMP_DEPTH = 28  # place of the byte that says how many bits a pixel has
+BLACK_IS_ZERO = (
+    """python -c "import tifffile; t = tifffile.TiffFile('FILE.tif', mode='r+'); """
+    """[p.tags[262].overwrite(1) for p in t.pages]; t.close()\""""
+)
 WEBP_HEAD = 4096  # bytes; before the picture stand at most a colour profile and settings
 TURNED = range(2, 9)  # EXIF orientations that ask for a turn or a mirror image
 
@@ -74,7 +83,10 @@ def read_mask(path: Path | str) -> np.ndarray:
     Raises:
         FormatError: as in `read_image`; or its channels differ, or its values are no integers.
     """
-    values = read_mask_channels(path)
+    stored = stored_image(Path(path), MASK)
+    if stored.is_turned:
+        say_turned(Path(path))
+    values = stored.mask(Path(path))
     if are_colors(values):
         raise FormatError(
             f"{path}: the mask has {len(values)} channels that differ (a picture of colours?), one number per pixel is needed; "
@@ -93,6 +105,33 @@ def read_mask_channels(path: Path | str, axes: Axes = MASK) -> np.ndarray:
         FormatError: as in `read_image`; or its values are no integers.
     """
     return stored_image(Path(path), axes).mask(Path(path))
+
+
+def say_turned(path: Path) -> None:
+    """Say, once for all masks of a folder, that the numbers of one were turned."""
+    warn_once(
+        log,
+        "%s: masks say that white is 0 (tag 262), so that their numbers are turned, as every viewer shows them; where a "
+        "program wrote that tag and did not turn them, as tifffile does with masks of True and False, background and objects "
+        "are swapped: then say that black is 0, which changes no pixel: %s",
+        *(path.parent, BLACK_IS_ZERO),
+    )
+
+
+def transparent_pixels(path: Path) -> int:
+    """How many pixels of an image file alpha hides, or half hides, though they are read as values; 0 where it is no image."""
+    try:
+        if path.suffix.lower() in TIFF_SUFFIXES:
+            with TiffFile(path) as tiff:
+                may_be = has_alpha(tiff.pages.first)
+        elif path.suffix.lower() in JPEG_SUFFIXES:
+            may_be = False
+        else:
+            with Image.open(path, formats=PILLOW_FORMATS) as picture:
+                may_be = picture.has_transparency_data
+        return stored_image(path).transparent if may_be else 0
+    except Exception:  # damaged files fail in any way; the reader of the image says how, with a remedy
+        return 0
 
 
 def are_colors(values: np.ndarray) -> bool:
@@ -175,12 +214,13 @@ def _decode_with_pillow(data: bytes, path: Path) -> StoredImage:
         bit_depth, color_type = (data[24], data[25]) if picture.format == "PNG" else (8, 0)  # bytes of the IHDR block
         if bit_depth == 16 and color_type != 0 or picture.mode == "RGB" and maxval > 255:  # Pillow makes 8 bits of such colours
             channels = 1 if color_type == 4 else 3  # 4: grey and alpha
-            return StoredImage(_16_bit_colors(data)[:channels], None, orientation, maxval or None)
+            stored = StoredImage(_16_bit_colors(data)[:channels], None, orientation, maxval or None)
+            return _with_alpha(stored, picture)
         if picture.mode == "P":
             palette = np.zeros((256, 3), np.uint8)
             colors = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
             palette[: len(colors)] = colors
-            return StoredImage(np.array(picture)[None], palette, orientation)
+            return _with_alpha(StoredImage(np.array(picture)[None], palette, orientation), picture)
         if picture.mode == "1" and picture.format == "BMP" and data[BMP_DEPTH] > 1:  # Pillow takes these bytes for bits
             values = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE))
             return StoredImage(values[None] // 255, None, orientation, white=1)
@@ -190,7 +230,16 @@ def _decode_with_pillow(data: bytes, path: Path) -> StoredImage:
         white = maxval or (2**bit_depth - 1 if bit_depth < 8 else None)
         if white:  # Pillow has spread them
             values = np.rint(values * (white / np.iinfo(values.dtype).max)).astype(values.dtype)
-        return StoredImage(values, None, orientation, white, is_alpha_alone=_is_alpha_alone(picture, values))
+        stored = StoredImage(values, None, orientation, white, is_alpha_alone=_is_alpha_alone(picture, values))
+        return _with_alpha(stored, picture)
+
+
+def _with_alpha(stored: StoredImage, picture: Image.Image) -> StoredImage:
+    """What a file holds, and what of it the alpha of its picture hides."""
+    if not picture.has_transparency_data:
+        return stored
+    alpha = np.asarray(picture.convert("RGBA").getchannel("A"))
+    return replace(stored, transparent=int(np.count_nonzero(alpha < 255)), hidden=None if alpha.all() else alpha == 0)
 
 
 def _is_alpha_alone(picture: Image.Image, values: np.ndarray) -> bool:

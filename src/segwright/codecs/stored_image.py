@@ -1,6 +1,7 @@
 """What the file of an image holds, as its decoder gives it. Axes: C channels, *S spatial axes, (H, W) or (D, H, W)."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ class StoredImage:
     `white` is the number that is shown as white, None where that is the highest of the dtype or no number is.
     `missing`, bool (C or 1, *S), is where the file says that there is no value; None where there is one everywhere.
     `is_lossy`: the file keeps no exact values, as JPEG and most WebP. `is_alpha_alone`: it has one colour, and alpha differs.
+    `transparent` counts pixels that alpha hides or half hides, and that are read all the same; `hidden`, bool (*S), is where
+    alpha is 0, None where it is so nowhere.
+    `is_turned`: a tag says that white is 0, so that the numbers were turned; some programs write it and keep them as they are.
     """
 
     values: np.ndarray
@@ -31,6 +35,9 @@ class StoredImage:
     missing: np.ndarray | None = None
     is_lossy: bool = False
     is_alpha_alone: bool = False
+    transparent: int = 0
+    hidden: np.ndarray | None = None
+    is_turned: bool = False
 
     def image(self) -> np.ndarray:
         """The image (C, *S) as it is seen: upright, palettes as colours, white as the highest number, NaN where missing."""
@@ -48,14 +55,13 @@ class StoredImage:
     def mask(self, path: Path) -> np.ndarray:
         """The numbers of a mask (C, *S), upright: integers as they are stored, void where they are missing.
 
-        Missing numbers become 255, or 65535 in more than 8 bits, but 0: that is how masks mark what is of no class.
+        Missing numbers but 0, and one below 0, become 255, or 65535 in more than 8 bits: so masks mark what is of no class.
 
         Raises:
             FormatError: the values are no integers.
         """
-        values, missing = self.values, self.missing
+        values, missing = self.values, self._unknown
         if missing is not None:
-            missing = missing & (values != 0)
             values = np.where(missing, values.dtype.type(0), values)
         if np.isnan(values).any():
             raise FormatError(
@@ -63,10 +69,31 @@ class StoredImage:
             )
         values = whole_numbers(values, path)
         if missing is not None:
-            void = _VOID_8_BIT if values.dtype.itemsize == 1 else _VOID_16_BIT
-            values = values.astype(np.promote_types(values.dtype, np.min_scalar_type(void)))
+            is_narrow = self.values.dtype.itemsize == 1 or self.values.dtype.kind == "f" and values.max() < _VOID_8_BIT
+            void = _VOID_8_BIT if is_narrow else _VOID_16_BIT
+            values = values.astype(np.uint8 if is_narrow else np.promote_types(values.dtype, np.uint16))
             values[missing] = void
         return np.ascontiguousarray(upright(values, self.orientation))
+
+    def void(self) -> np.ndarray | None:
+        """Where the numbers of a mask are missing, bool (*S), upright; None where none is, 0 being never."""
+        unknown = self._unknown
+        return None if unknown is None or not unknown.any() else upright(np.asarray(unknown.any(axis=0)), self.orientation)
+
+    @cached_property
+    def negative(self) -> int | None:
+        """The only number below 0 in a mask, which can be no class and is void; None where there is none, or several."""
+        if self.values.dtype.kind not in "if" or not (self.values < 0).any():
+            return None
+        low = self.values.min()
+        return int(low) if np.isfinite(low) and (self.values[self.values < 0] == low).all() else None
+
+    @property
+    def _unknown(self) -> np.ndarray | None:
+        unknown = None if self.missing is None else self.missing & (self.values != 0)
+        if self.negative is None:
+            return unknown
+        return self.values < 0 if unknown is None else unknown | (self.values < 0)
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:

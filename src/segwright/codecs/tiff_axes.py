@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 
 from segwright.core.errors import FormatError
+from segwright.core.warn_once import warn_once
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,6 @@ class Axes:
     is_mask: bool = False
 
 
-_SAID: set[tuple[Path, str]] = set()
-_LOCK = Lock()
 FLAT, MASK = Axes(), Axes(is_mask=True)
 
 
@@ -142,12 +140,8 @@ def told_letters(shape: Sequence[int], letters: str, path: Path, known: Axes) ->
 
 
 def _say(folder: Path, names: str) -> None:
-    """Say it once for all images of a folder, which several threads may read."""
-    with _LOCK:
-        is_new = (folder, names) not in _SAID
-        _SAID.add((folder, names))
-    if is_new:
-        log.warning("%s: stacks without names of their axes are read as %s, as masks or the model have them", folder, names)
+    text = "%s: stacks without names of their axes are read as %s, as masks or the model have them"
+    warn_once(log, text, folder, names)
 
 
 def _possible(letters: str, free: Sequence[int]) -> list[str]:

@@ -55,8 +55,9 @@ def decode_tiff(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
         page = series.keyframe
         meaning = _photometric(page)
         _check(page, meaning, path)
-        if page.compression == COMPRESSION.NONE and series.nbytes > len(data) and page.dtype != bool:
-            raise ValueError(f"{series.nbytes} bytes of pixels are announced, the whole file has {len(data)}")
+        packed = series.size * page.bitspersample // 8 if isinstance(page.bitspersample, int) else series.nbytes
+        if page.compression == COMPRESSION.NONE and packed > len(data):
+            raise ValueError(f"{packed} bytes of pixels are announced, the whole file has {len(data)}")
         if page.compression != COMPRESSION.NONE and series.size // page.samplesperpixel > MAX_PIXELS:
             raise bomb(path, " x ".join(map(str, series.shape)), len(data))
         _check_pages(series, path)
@@ -72,15 +73,37 @@ def decode_tiff(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
             is_nodata = _equals(values, nodata)
             is_color = meaning in COLORS and values.dtype.kind == "u"  # where 0 is no value, pure red still is a colour
             missing.append(is_nodata.all(axis=0, keepdims=True) if is_color else is_nodata)
-        if alpha is not None and any(page.tags.get(code) is not None for code in PLACE_TAGS):
+        if alpha is not None and _lies_on_map(page):
             missing.append(alpha == 0)
         values, palette, white = _meant(values, page, meaning)
         if palette is None:
             scaled = _scaled(values, tiff, page, path)
             values, white = scaled, white if scaled is values else None
         somewhere = reduce(np.logical_or, missing) if any(one.any() for one in missing) else None
-        orientation, is_lossy = int(page.tags.valueof(EXIF_ORIENTATION, 1)), page.compression in JPEG
-        return StoredImage(values, palette, orientation, white, somewhere, is_lossy)
+        return StoredImage(
+            values,
+            palette,
+            int(page.tags.valueof(EXIF_ORIENTATION, 1)),
+            white,
+            somewhere,
+            page.compression in JPEG,
+            transparent=0 if alpha is None else _transparent(alpha, page),
+            hidden=None if alpha is None or alpha.all() else alpha[0] == 0,
+            is_turned=calls_white_zero(page),
+        )
+
+
+def calls_white_zero(page: TiffPage) -> bool:
+    """Whether a page says by tag 262 that white is 0, so that its numbers are turned, which a program may not have meant.
+
+    Fax packings have no other way, and who packs so has turned them.
+    """
+    return page.photometric == PHOTOMETRIC.MINISWHITE and page.compression not in CCITT
+
+
+def has_alpha(page: TiffPage) -> bool:
+    """Whether one of the samples of a page is alpha."""
+    return any(kind in (ASSOCIATED, UNASSOCIATED) for kind in page.extrasamples)
 
 
 def told_axes(path: Path, shape: tuple[int, ...]) -> str | None:
@@ -270,6 +293,16 @@ def _without_alpha(values: np.ndarray, page: TiffPage) -> tuple[np.ndarray, np.n
     top = 1.0 if colors.dtype.kind == "f" else 2.0**page.bitspersample - 1
     whole = np.divide(colors * top, alpha, out=colors.astype(np.float64), where=alpha > 0).clip(0, top)
     return (whole if colors.dtype.kind == "f" else np.rint(whole)).astype(colors.dtype), alpha
+
+
+def _lies_on_map(page: TiffPage) -> bool:
+    return any(page.tags.get(code) is not None for code in PLACE_TAGS)
+
+
+def _transparent(alpha: np.ndarray, page: TiffPage) -> int:
+    """How many pixels alpha (1, *S) hides, or half hides, that are not missing for that."""
+    hidden = alpha < (1 if alpha.dtype.kind == "f" else 2**page.bitspersample - 1)
+    return int(np.count_nonzero(hidden & (alpha > 0) if _lies_on_map(page) else hidden))
 
 
 def _meant(values: np.ndarray, page: TiffPage, meaning: int) -> tuple[np.ndarray, np.ndarray | None, int | None]:

@@ -15,6 +15,7 @@ class Dataset:
 
     `image_files` names the file of an image where one file holds it, so that a writer may copy it. What loads may also have a
     method `without_image(key)`, which gives the same sample but for its image, of which no pixel is read (`without_images`).
+    `left_out` counts annotations of images that are no sample, by the reason; those of samples are in `Sample.left_out`.
     """
 
     source: str
@@ -22,6 +23,7 @@ class Dataset:
     keys: tuple[str, ...]
     load: Callable[[str], Sample]
     image_files: Mapping[str, Path] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)

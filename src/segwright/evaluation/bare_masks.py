@@ -107,7 +107,7 @@ class _Masks:
         if not self.are_volumes:
             return guess_meaning(files)
         if only_first:
-            return guessed([] if segments_of(files[0]) else [read_number_volume(files[0])[0]])
+            return guessed([] if segments_of(files[0]) else [read_number_volume(files[0])[0]], files[0])
         return meaning_of_masks(files, None)[0]
 
     def dataset(self, meaning: Meaning | NnunetMeaning) -> Dataset:

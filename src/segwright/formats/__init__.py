@@ -1,6 +1,7 @@
 """Data on disk: one module per format, each with `matches(path)` and `read(path)`, most with `write(path, samples)`."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -153,6 +154,7 @@ def _joined(source: str, parts: dict[str, Dataset]) -> Dataset:
         tuple(f"{name}__{key}" for name, part in parts.items() for key in part.keys),
         _OfParts(parts),
         {f"{name}__{key}": file for name, part in parts.items() for key, file in part.image_files.items()},
+        sum((Counter(part.left_out) for part in parts.values()), Counter()),
     )
 
 

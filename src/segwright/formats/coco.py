@@ -9,7 +9,7 @@ polygons, whose union it is; or run lengths, compressed or not. Classes are in t
 things, unless a category says `isthing: 0`. An annotation of a thing with `iscrowd: 1` is a region of objects that nobody told
 apart (number 0), the others are numbered 1, 2, ... in each image. Polygons are drawn as by pycocotools, but that one of two
 corners covers no pixel (there it is a box). Annotations of a box alone, of a category that is not listed or without a pixel are
-left out and counted (drawn_shapes.py). A polygon may be one flat list, and ids may be texts.
+left out and counted (drawn_shapes.py). A polygon may be one flat list, or one of corners, and ids may be texts.
 
 Written are polygons for objects without holes, one per part, and compressed run lengths for the others and for crowds, so that
 every pixel comes back, with `area` and `bbox`. Our own keys, which other programs pass over, are `instance_id`, `score`, and
@@ -131,7 +131,7 @@ def read(path: Path | str) -> Dataset:
     opened = open_files(path, _is_kind, "COCO's objects", filled="segmentation")
     has_void = [part.file.is_filled("images", "void") for part in opened.parts]
     reader = Reader(opened.parts, has_void, opened.places, opened.images, opened.classes, opened.class_of)
-    return Dataset(str(path), opened.classes, tuple(opened.places), reader, opened.images)
+    return Dataset(str(path), opened.classes, tuple(opened.places), reader, opened.images, opened.left_out)
 
 
 def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
@@ -169,6 +169,8 @@ def _draw(given: _Runs | list[list[float]] | list[float], drawing: Drawing, plac
     if isinstance(given, _Runs):
         return drawing.runs(_counts(given, drawing.shape, place))
     rings = [ring for ring in given if isinstance(ring, list)]
+    if len(rings) > 2 and all(len(ring) == 2 for ring in rings):  # or a list of its corners
+        rings = [[value for corner in rings for value in corner]]
     rings = rings or [[value for value in given if not isinstance(value, list)]]  # one polygon may be a flat list
     odd = next((ring for ring in rings if len(ring) % 2), None)
     if odd is not None:

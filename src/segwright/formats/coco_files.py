@@ -19,6 +19,7 @@ from segwright.codecs.json_stream import NO_INTEGER, JsonFile, open_json, top_ke
 from segwright.core import Classes
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, SettingError
+from segwright.formats.drawn_shapes import NO_IMAGE
 from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, ImageIndex, found, natural, safe_key
 from segwright.formats.named_objects import check_size, images_by_key, unique_keys
 
@@ -63,7 +64,7 @@ class Part:
     """One JSON file, its images by their keys, and which annotations belong to each of them.
 
     `prefix` begins the keys; the annotations of image i are `order[starts[i] : starts[i + 1]]`, and `bare[i]` more are
-    without a mask.
+    without a mask; `unlisted` are of images that are not listed.
     """
 
     file: JsonFile
@@ -73,6 +74,7 @@ class Part:
     order: np.ndarray
     starts: np.ndarray
     bare: np.ndarray
+    unlisted: int
 
     def annotations_of(self, index: int) -> list[int]:
         """Positions of the annotations of an image, in the order of the file."""
@@ -102,13 +104,14 @@ def is_panoptic(path: Path) -> bool | None:
 @dataclass(frozen=True, eq=False)
 class CocoFiles:
     """JSON files that are one data set: where the picture of each key is (part, place in it), the class of each category id,
-    and the image files that are there."""
+    the image files that are there, and the count of annotations of other images, by the reason."""
 
     parts: list[Part]
     places: dict[str, tuple[int, int]]
     classes: Classes
     class_of: dict[int, int]
     images: dict[str, Path]
+    left_out: dict[str, int]
 
 
 def open_files(path: Path, is_kind: Callable[[Path], bool], what: str, *, filled: str) -> CocoFiles:
@@ -123,7 +126,9 @@ def open_files(path: Path, is_kind: Callable[[Path], bool], what: str, *, filled
     keys = unique_keys((_key_of(parts[number].pictures[index], parts[number]) for number, index in places), path)
     placed = dict(zip(keys, places, strict=True))
     classes, class_of = _read_categories(parts)
-    return CocoFiles(parts, placed, classes, class_of, _find_images(_root_of(path), parts, placed))
+    unlisted = sum(part.unlisted for part in parts)
+    left_out = {NO_IMAGE: unlisted} if unlisted else {}
+    return CocoFiles(parts, placed, classes, class_of, _find_images(_root_of(path), parts, placed), left_out)
 
 
 def json_files(path: Path, is_kind: Callable[[Path], bool]) -> list[Path]:
@@ -221,7 +226,7 @@ def _read_part(path: Path, prefix: str, *, filled: str) -> Part:
     order = kept[np.argsort(image_of[kept], kind="stable")]
     starts = np.searchsorted(image_of[order], np.arange(len(pictures) + 1))
     bare = np.bincount(image_of[~has_mask & is_listed], minlength=len(pictures))
-    return Part(file, split_name(path)[1], prefix, pictures, order, starts, bare)
+    return Part(file, split_name(path)[1], prefix, pictures, order, starts, bare, int((~is_listed).sum()))
 
 
 def _image_of(file: JsonFile, index_of: dict[Any, int]) -> np.ndarray:
@@ -264,7 +269,9 @@ def _find_images(root: Path, parts: Iterable[Part], keys: dict[str, tuple[int, i
         keys, [_find(index, parts[number].pictures[place].file_name, parts[number]) for number, place in keys.values()]
     )
     if not files:
-        log.warning("%s: none of the %d images is there; its samples have masks only", root, len(keys))
+        number, place = next(iter(keys.values()))
+        name = parts[number].pictures[place].file_name
+        log.warning("%s: none of the %d images is there, such as %r; its samples have masks only", root, len(keys), name)
     elif len(files) < len(keys):
         log.warning("%s: %d of the %d images are not there", root, len(keys) - len(files), len(keys))
     return files

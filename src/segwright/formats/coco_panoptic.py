@@ -163,7 +163,7 @@ def read(path: Path | str) -> Dataset:
     path = Path(path)
     opened = open_files(path, _is_kind, "COCO's panoptic segments", filled="file_name")
     reader = Reader(opened.parts, opened.places, opened.images, opened.classes, opened.class_of)
-    return Dataset(str(path), opened.classes, tuple(opened.places), reader, opened.images)
+    return Dataset(str(path), opened.classes, tuple(opened.places), reader, opened.images, opened.left_out)
 
 
 def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:

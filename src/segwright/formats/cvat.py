@@ -46,7 +46,7 @@ from segwright.core.atomic_files import replacing
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError, naming
 from segwright.formats.cvat_xml import FILE, SHAPES, Entry, Index, Shape, shapes_of
-from segwright.formats.drawn_shapes import Drawing, is_polygon, of_kind
+from segwright.formats.drawn_shapes import UNLABELLED, Drawing, is_blank, is_polygon, of_kind
 from segwright.formats.image_index import ImageIndex
 from segwright.formats.label_encoding import CLASSES_FILE
 from segwright.formats.named_objects import (
@@ -206,6 +206,9 @@ def _truth(shapes: Sequence[Shape], drawing: Drawing, classes: Classes, place: s
     for index, drawn in enumerate(shapes):
         counts = _draw(drawn, drawing)
         if counts is None:
+            continue
+        if is_blank(drawn.text("label")):
+            drawing.leave_out(UNLABELLED)
             continue
         group = drawn.number("group_id", missing=0)
         name = drawn.text("label"), group if group > 0 else -1 - index

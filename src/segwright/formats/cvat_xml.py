@@ -10,7 +10,7 @@ from typing import BinaryIO
 from xml.parsers import expat
 
 from segwright.core.errors import FormatError
-from segwright.formats.drawn_shapes import is_polygon
+from segwright.formats.drawn_shapes import is_blank, is_polygon
 from segwright.formats.named_objects import check_size
 
 FILE = "annotations.xml"
@@ -124,7 +124,9 @@ class Index:
             place = f"{self.path}, line {line}: the image"
             self.entries.append(_entry(Shape(tag, attributes, place), self._parser.CurrentByteIndex, line))
         elif above[1:] == ["image"] and (tag in SHAPES or is_polygon(tag, attributes.get("points", "").count(";") + 1)):
-            self.used[Shape(tag, attributes, f"{self.path}, line {line}: the {tag}").text("label")] = None
+            label = Shape(tag, attributes, f"{self.path}, line {line}: the {tag}").text("label")
+            if not is_blank(label):
+                self.used[label] = None
         elif above[1:2] == ["meta"] and tag == "label":
             self.labels.append({})
         elif above[1:2] == ["meta"] and above[-1] == "label" and tag in ("name", "color", "type", "parent"):

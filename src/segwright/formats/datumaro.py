@@ -36,6 +36,7 @@ from segwright.formats.drawn_shapes import (
     ABOUT_IMAGE,
     BOX_ALONE,
     NO_PIXEL,
+    TAGS,
     UNLABELLED,
     Drawing,
     is_polygon,
@@ -179,7 +180,7 @@ class Reader:
         for number in order:
             one = annotations[number]
             if one.label_id is None:
-                drawing.leave_out(ABOUT_IMAGE if one.type == "caption" else UNLABELLED)
+                drawing.leave_out(ABOUT_IMAGE if one.type in TAGS else UNLABELLED)
                 continue
             if not 0 <= one.label_id < len(self.classes):
                 where = f"{place}.annotations[{number}]"

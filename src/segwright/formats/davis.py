@@ -157,6 +157,8 @@ def read(path: Path | str) -> Dataset:
     masks, images = _frames(folder), _frames(root / IMAGES)
     parts = _parts(root)
     order = [name for name in parts if name in masks or name in images]
+    if gone := [name for name in parts if name not in order]:
+        log.warning("%s: %d sequences of its lists are not there (%s)", root, len(gone), ", ".join(gone[:SHOWN]))
     order += sorted((masks.keys() | images.keys()) - set(order), key=natural)
     names: list[str] = []
     frames: list[DavisFrame] = []

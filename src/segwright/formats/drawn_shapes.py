@@ -15,8 +15,8 @@
 A region is no segment either where it lies outside of the image, has no pixel, fewer than three corners, no label, or a
 category of COCO that the file does not list. Each annotation is counted once: in `Sample.left_out`, as a lost segment by
 `segwright convert`, as a finding of `segwright inspect`, in the notes of `evaluate` and `metrics`, and in the log of `fit` and
-`plan`. Errors are a name that a classes.json lacks, a number beyond the list of classes (others may be shifted then), damaged
-numbers, and an image of another size than its annotations say.
+`plan`. Those of images that are no sample are in `Dataset.left_out`. Errors are a name that a classes.json lacks, a number
+beyond the list of classes (others may be shifted then), damaged numbers, and an image of another size than its annotations say.
 
 Axes: V corners, N shapes, (H, W) pixels, R runs.
 """
@@ -37,6 +37,7 @@ NO_PIXEL = "without a pixel"
 FEW_CORNERS = "with fewer than three corners"
 LINE_OR_POINTS = "drawn as a line or as points"
 BOX_ALONE = "given as a box without a mask"
+NO_IMAGE = "of images that are not there"
 UNLABELLED = "without a label"
 ABOUT_IMAGE = "about the image as a whole"
 MAX_REASONS = 6  # in a sentence
@@ -46,7 +47,9 @@ LINES_AND_POINTS = frozenset(
     ("line", "polyline", "linestrip", "point", "points", "keypoint", "keypoints", "keypointlabels", "skeleton", "vector")
 )
 CUBOIDS = frozenset(("cuboid", "cuboid_2d", "cuboid_3d"))
-TAGS = frozenset(("tag", "label", "caption", "choices", "taxonomy", "rating", "number", "datetime", "textarea", "relation"))
+TAGS = frozenset(
+    ("tag", "label", "caption", "choices", "taxonomy", "rating", "number", "datetime", "textarea", "relation", "hash_key")
+)
 
 Ring = Sequence[Sequence[float]] | np.ndarray
 
@@ -56,6 +59,11 @@ def of_kind(kind: str) -> str:
     if kind.lower() in TAGS:
         return ABOUT_IMAGE
     return LINE_OR_POINTS if kind.lower() in LINES_AND_POINTS else f"of the kind {kind[:SHOWN]!r}"
+
+
+def is_blank(label: str | None) -> bool:
+    """Whether a label is none, or nothing that anybody sees."""
+    return not (label or "").strip()
 
 
 def of_category(category: object) -> str:

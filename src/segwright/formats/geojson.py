@@ -35,7 +35,7 @@ from segwright.core import Classes, Dataset, Grid, Sample
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats.drawn_shapes import LINE_OR_POINTS, SWAPPED, Drawing, of_kind
 from segwright.formats.geojson_places import Placement, pixels_of, placed_on, to_map
-from segwright.formats.image_index import ImageIndex, found, natural
+from segwright.formats.image_index import SHOWN, ImageIndex, found, natural
 from segwright.formats.map_systems import of_geojson, of_geotiff
 from segwright.formats.named_objects import (
     Region,
@@ -63,6 +63,7 @@ log = logging.getLogger(__name__)
 LOSES = "objects without a pixel are not kept, nor the size of pixels, unless the image is a GeoTIFF that can be copied"
 VOID_NAME = "Ignore*"  # QuPath's class for what is to be left out
 UNNAMED = "object"
+OWN_PROPERTIES = ("objectType", "instance_id", "score", "classification", "class", "label", "name")
 
 Ring = list[Annotated[list[FiniteFloat], Field(min_length=2)]]
 
@@ -188,7 +189,10 @@ def read(path: Path | str) -> Dataset:
     if not images:
         log.warning("%s: no image lies beside the annotations, so that the samples have none", root)
     colors: dict[str, tuple[int, int, int]] = {}
-    names = (name for file in files for name in _names(file, colors))
+    names = {name for file in files for name in _names(file, colors)}
+    if names == {UNNAMED} and (given := _properties(files)):
+        said = "%s: no feature says its class by classification, class, label or name (but it has %s): all are %r"
+        log.warning(said, root, ", ".join(given), UNNAMED)
     classes = find_classes(root, names, colors)
     return Dataset(str(root), classes, tuple(keys), Reader(dict(zip(keys, files, strict=True)), images, classes), images)
 
@@ -303,6 +307,16 @@ def _names(file: Path, colors: dict[str, tuple[int, int, int]]) -> Iterator[str]
         if color:
             colors.setdefault(name, color)
         yield name
+
+
+def _properties(files: Iterable[Path]) -> list[str]:
+    """The names of properties of the first feature that has any, but those that QuPath and we write."""
+    for file in files:
+        opened = JsonFile(file)
+        for feature in opened.entries(_features(opened), HEAD):
+            if given := [name for name in feature.properties or () if name not in OWN_PROPERTIES]:
+                return given[:SHOWN]
+    return []
 
 
 def _placement(file: JsonFile, said: _Image, features: Sequence[_Feature], grid: Grid, image: Path | None) -> Placement:

@@ -40,6 +40,10 @@ class Placement:
         corners = points if self.target is None else _to_pixels(points, self.grid.affine)
         return np.where(np.isfinite(corners), corners, FAR)
 
+    def has_places(self, rings: Sequence[np.ndarray]) -> bool:
+        """Whether any of some rings of places is on the map of the image, or on it with x and y swapped."""
+        return self.is_swapped or not rings or bool((self.pixels(np.concatenate(rings)) < FAR).all(axis=1).any())
+
     def meets(self, rings: Sequence[np.ndarray]) -> bool:
         """Whether the box around any of some rings of places meets the image."""
         height, width = self.grid.shape
@@ -71,21 +75,23 @@ def placed_on(
     """The placement of labels, outer rings (V, 2), of an image that lies on a map in a `system`.
 
     Raises:
-        FormatError: they do not meet the image in its own system, and what they are in, or what the image is in, is not known.
+        FormatError: they do not meet the image in its own system, and what they are in, or what the image is in, is not known;
+            or the system that they name has no such places.
     """
     rings = [ring for ring in rings if len(ring)]
     on_map = Placement(grid, system, system, place)
+    reach = max((float(np.abs(ring).max()) for ring in rings), default=0.0)
     if crs is not None and system.name is not None:
-        return _perhaps_swapped(replace(on_map, source=crs), rings)
-    if on_map.meets(rings):
+        named = _perhaps_swapped(replace(on_map, source=crs), rings)
+        if named.has_places(rings):
+            return named
+    elif on_map.meets(rings):
         return on_map
-    if may_be_pixels and (pixels := Placement(grid, None, None, place)).meets(rings):
+    elif may_be_pixels and (pixels := Placement(grid, None, None, place)).meets(rings):
         return pixels
-    reach = np.abs(np.concatenate(rings)).max()
-    if crs is None and system.name is not None and reach <= MOST_DEGREES:
+    elif crs is None and system.name is not None and reach <= MOST_DEGREES:
         return _perhaps_swapped(replace(on_map, source=DEGREES), rings)
-    swapped = _perhaps_swapped(on_map, rings)
-    if swapped.is_swapped:
+    elif (swapped := _perhaps_swapped(on_map, rings)).is_swapped:
         return swapped
     low, high = (function(np.concatenate(rings), axis=0) for function in (np.min, np.max))
     said = f"in {crs}" if crs is not None else "without crs" + (", so in degrees" if reach <= MOST_DEGREES else "")

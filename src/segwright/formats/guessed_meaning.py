@@ -17,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from segwright.codecs.image_file import say_turned
 from segwright.core import Classes
 from segwright.core.errors import FormatError
+from segwright.core.warn_once import warn_once
 from segwright.formats.label_encoding import (
     VOID_8_BIT,
     VOID_16_BIT,
@@ -43,7 +45,10 @@ EVEN = 2  # of 255: grey levels are spread evenly up to rounding
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """What one mask holds: numbers, sorted, without those of a file of black and white; its content without pixels."""
+    """What one mask holds: numbers, sorted, without those of a file of black and white; its content without pixels.
+
+    `void` is the number that stands for those which the file says are missing; `values` has it not.
+    """
 
     path: Path
     values: np.ndarray
@@ -51,6 +56,7 @@ class _Held:
     itemsize: int
     is_lossy: bool
     palette: MaskFile | None
+    void: int | None = None
 
 
 def guess_meaning(masks: Sequence[Path]) -> Meaning:
@@ -65,6 +71,17 @@ def guess_meaning(masks: Sequence[Path]) -> Meaning:
     white = WHITE if not plain.any() or WHITE in plain and 1 not in plain else 1
     values = np.union1d(plain, [white]) if any(mask.has_white for mask in held) else plain
     nonzero = values[values > 0]
+    unknown = next((mask for mask in held if mask.void is not None), None)
+    if len(nonzero) <= 1 and not is_wide and unknown is not None:
+        if VOID_8_BIT in nonzero:
+            raise void_or_class(unknown.path, values.tolist())
+        if not len(nonzero):
+            log.warning(
+                "%s and its like hold nothing but 0 and what their GDAL_NODATA (tag 42113) calls missing, which is void; if "
+                'that is the foreground, write classes = ["background", "foreground"] and values = [0, %d] below [masks] in '
+                "dataset.toml",
+                *(unknown.path, VOID_8_BIT),
+            )
     if len(nonzero) <= 1 and not is_wide:
         return Meaning(Classes.of(["background", "foreground"]), lookup([0, *nonzero.tolist()]))
     blurred = [mask.path for mask in held if mask.is_lossy]
@@ -74,7 +91,7 @@ def guess_meaning(masks: Sequence[Path]) -> Meaning:
         found = _counted([mask.path for mask in most])
         classes = classes_among(found, are_lossy=bool(blurred))
         if classes is not None:
-            return _of_smoothed(classes, masks[0])
+            return of_smoothed(classes, masks[0])
         if blurred:
             raise read_mask_file(blurred[0]).blurred()
     if is_wide:
@@ -121,6 +138,10 @@ def _held_by(masks: Sequence[Path]) -> tuple[list[_Held], bool]:
 
     def look(path: Path) -> _Held:
         file = read_mask_file(path)
+        if file.is_turned:
+            say_turned(path)
+        if file.negative is not None:
+            warn_once(log, "%s: masks hold %d, which can be no class and is taken for void", path.parent, file.negative)
         numbers = shown_values(file)
         if file.is_white is not None:
             return _Held(path, np.zeros(1, np.int64), bool(file.is_white.any()), 1, False, None)
@@ -128,7 +149,7 @@ def _held_by(masks: Sequence[Path]) -> tuple[list[_Held], bool]:
         if file.palette is not None and file.greys is None:
             palette = MaskFile(path, file.used.astype(file.values.dtype)[None], file.palette)
         values = present(file.values[0] if file.is_lossy else numbers)
-        return _Held(path, values, False, file.values.dtype.itemsize, file.is_lossy, palette)
+        return _Held(path, values[values != file.void], False, file.values.dtype.itemsize, file.is_lossy, palette, file.void)
 
     held: list[_Held] = []
     wide = np.zeros(0, np.int64)
@@ -175,14 +196,24 @@ def _counted(masks: Sequence[Path]) -> ValueTally:
     """How often the values of masks occur, and where."""
     found = NO_VALUES
     with ThreadPoolExecutor() as pool:
-        for one in pool.map(lambda path: count_values(shown_values(read_mask_file(path))), masks):
+        for one in pool.map(lambda path: _known_values(read_mask_file(path)), masks):
             found = found + one
     return found
 
 
-def _of_smoothed(values: list[int], example: Path) -> Meaning:
+def _known_values(file: MaskFile) -> ValueTally:
+    found = count_values(shown_values(file))
+    return found if file.void is None else found.without(file.void)
+
+
+def of_smoothed(values: list[int], example: Path) -> Meaning:
+    """The meaning of masks of these classes, whose other values smoothing put between; a warning says so.
+
+    Raises:
+        FormatError: 255 may be a class or void.
+    """
     if len(values) > 2 and values[-1] == VOID_8_BIT and not is_spread(values):
-        raise _void_or_class(example, values, {"nearest": True})
+        raise void_or_class(example, values, {"nearest": True})
     names = ["background", "foreground"] if len(values) == 2 else [f"class_{value}" for value in values]
     log.warning(
         "%s and its like hold values that smoothing put between %s; each counts as the nearest of these: name the classes in "
@@ -200,7 +231,7 @@ def _of_numbers(values: np.ndarray, held: Sequence[_Held], *, are_doubtful: bool
     if is_spread(numbers):
         return Meaning(Classes.of([f"class_{value}" for value in numbers]), lookup(numbers))
     if VOID_8_BIT in numbers and may_be_class(numbers, are_doubtful=are_doubtful and _are_scattered(nonzero)):
-        raise _void_or_class(next(mask.path for mask in held if VOID_8_BIT in mask.values), numbers)
+        raise void_or_class(next(mask.path for mask in held if VOID_8_BIT in mask.values), numbers)
     if numbers == [0, 1, VOID_8_BIT]:
         ones = [mask for mask in held if 1 in mask.values]
         whites = [mask for mask in held if VOID_8_BIT in mask.values]
@@ -219,7 +250,7 @@ def _of_numbers(values: np.ndarray, held: Sequence[_Held], *, are_doubtful: bool
     return Meaning(Classes.of([f"class_{k}" for k in range(highest + 1)]), lookup(range(highest + 1), VOID_8_BIT))
 
 
-def _void_or_class(example: Path, values: Sequence[int], more: Mapping[str, bool] = NO_MORE) -> FormatError:
+def void_or_class(example: Path, values: Sequence[int], more: Mapping[str, bool] = NO_MORE) -> FormatError:
     """The error to raise where 255 may be a class or void."""
     names = [f"class_{value}" for value in values]
     as_class = json.dumps({"classes": names, "values": [*values], **more})

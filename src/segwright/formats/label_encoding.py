@@ -31,12 +31,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from segwright.codecs.image_file import say_turned
 from segwright.codecs.image_writer import MAX_8_BIT_CLASSES
 from segwright.core import VOID, Classes, Segmentation
 from segwright.core.atomic_files import replace_file
@@ -88,13 +90,21 @@ class Meaning:
             FormatError: the file cannot be read, or a number or a colour is no class.
         """
         file = read_mask_file(path)
-        if self.is_colors or file.is_picture or self._has_known_colors(file):
+        if file.is_turned and not self._is_falling:
+            say_turned(path)
+        if self.is_colors or file.is_picture and not self._has_own_palette(file) or self._has_known_colors(file):
             if self.colors is None:
                 raise colors_without_meaning(file, self.source)
             is_nearest = self.is_nearest or file.is_lossy
-            return self.colors.class_map(file.picture, path, self.source, is_nearest=is_nearest), None
+            if file.missing is None:
+                return self.colors.class_map(file.picture, path, self.source, is_nearest=is_nearest), None
+            known = np.where(file.missing, self.classes.palette[0][:, None, None], file.picture)
+            class_map = self.colors.class_map(known, path, self.source, is_nearest=is_nearest)
+            return np.where(file.missing, np.int32(VOID), class_map), None
         numbers, class_of = self._numbers(file)
-        class_map = self._class_map(numbers, class_of, path)
+        class_map = self._class_map(numbers, class_of, path, file.missing)
+        if file.missing is not None and file.palette is not None:
+            class_map[file.missing] = VOID
         return class_map, self._objects(numbers, class_map) if self.is_instances else None
 
     def class_map(self, mask: np.ndarray, path: Path) -> np.ndarray:
@@ -133,7 +143,7 @@ class Meaning:
         """The number of white in masks of black and white alone."""
         return WHITE if self.is_nearest or self.class_of[VOID_8_BIT] >= 0 > self.class_of[1] else 1
 
-    def _class_map(self, mask: np.ndarray, class_of: np.ndarray, path: Path) -> np.ndarray:
+    def _class_map(self, mask: np.ndarray, class_of: np.ndarray, path: Path, missing: np.ndarray | None = None) -> np.ndarray:
         if mask.dtype.itemsize > 2:
             mask_in_table = np.minimum(mask, BEYOND)
             if self.unless_wide:
@@ -141,9 +151,17 @@ class Meaning:
         else:
             mask_in_table = mask
         class_map = class_of[mask_in_table]
+        if missing is not None:  # a class that somebody named counts more
+            class_map[missing & ((class_map == UNKNOWN) | self.is_instances)] = VOID
         if class_map.min(initial=0) == UNKNOWN:
             self._refuse(mask, class_map == UNKNOWN, path)
         return class_map
+
+    @cached_property
+    def _is_falling(self) -> bool:
+        """Whether the last class has a lower number than the first, as they write who turn numbers back."""
+        known = self.class_of[self.class_of >= 0]
+        return len(known) > 0 and int(known[0]) > int(known[-1])
 
     def _objects(self, mask: np.ndarray, class_map: np.ndarray) -> np.ndarray:
         """The number of the object at each pixel, int32 (*S), 0 for none."""

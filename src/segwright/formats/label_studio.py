@@ -10,9 +10,10 @@
           "value": {"format": "rle", "rle": [...], "brushlabels": ["car"]}}, ...]}]}, ...]
 
 Of the annotations of a task the first that is not cancelled counts; tasks without one are left out. Polygons and others are
-in percent of the image; a rectangle is turned around its left upper corner. Results without a label, and those that are no
-region, are left out and counted (drawn_shapes.py). The key of a sample is the path of its image below images/, or its bare name
-where the export gives an address.
+in percent of the image; a rectangle is turned around its left upper corner. Regions drawn on an image that was turned meanwhile
+(`image_rotation`) are refused. Results without a label, and those that are no region, are left out and counted
+(drawn_shapes.py). The key of a sample is the path of its image below images/, or its bare name where the export gives an
+address.
 
 Written are brush strokes, so that each pixel comes back; our own are `meta.instance_id` of a result, `meta.void_rle` of a task
 (the pixels that nobody knows), and the `height` and `width` of the data. Lost are objects without a pixel and the size of
@@ -37,7 +38,7 @@ from segwright.codecs.json_stream import JsonFile
 from segwright.core import Classes, Dataset, Sample
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError
-from segwright.formats.drawn_shapes import LINES_AND_POINTS, UNLABELLED, Drawing, of_kind
+from segwright.formats.drawn_shapes import LINES_AND_POINTS, UNLABELLED, Drawing, is_blank, of_kind
 from segwright.formats.image_index import ImageIndex, found
 from segwright.formats.label_encoding import CLASSES_FILE
 from segwright.formats.named_objects import (
@@ -79,7 +80,7 @@ class _Labels:
     def first(self) -> str | None:
         """The first label, None where there is none."""
         lists = (self.brushlabels, self.polygonlabels, self.rectanglelabels, self.ellipselabels, self.labels)
-        return next((names[0] for names in lists if names), None)
+        return next((name for names in lists for name in (names or [])[:1] if not is_blank(name)), None)
 
 
 @dataclass(slots=True)
@@ -108,6 +109,7 @@ class _Result:
     value: _Value | None = None
     original_width: int | None = None
     original_height: int | None = None
+    image_rotation: FiniteFloat | None = None
     score: FiniteFloat | None = None
     meta: _Meta | None = None
 
@@ -381,6 +383,11 @@ def _draw(result: _Result, drawing: Drawing, place: str, *, has_label: bool) -> 
     if not has_label:
         drawing.leave_out(UNLABELLED)
         return None
+    if result.image_rotation:
+        raise FormatError(
+            f"{place} was drawn on the image turned by {result.image_rotation:g} degrees (image_rotation), and its place in "
+            "the file is not certain; turn the image back in Label Studio, whose regions then turn too, and export again"
+        )
     if value.rle is not None:
         return drawing.runs(_counts(value.rle, drawing.shape, place))
     if value.points is not None:

@@ -32,7 +32,7 @@ from segwright.codecs.image_file import decode_image
 from segwright.codecs.json_stream import JsonFile, top_keys, write_json
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
-from segwright.formats.drawn_shapes import FEW_CORNERS, NO_PIXEL, Drawing, is_polygon, of_kind
+from segwright.formats.drawn_shapes import FEW_CORNERS, NO_PIXEL, UNLABELLED, Drawing, is_blank, is_polygon, of_kind
 from segwright.formats.image_index import ImageIndex, found, natural
 from segwright.formats.label_encoding import CLASSES_FILE
 from segwright.formats.named_objects import (
@@ -69,7 +69,7 @@ Point = Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]
 
 @dataclass(slots=True)
 class _Shape:
-    label: str
+    label: str | None
     points: list[Point]
     shape_type: str | None = "polygon"
     group_id: int | str | None = None
@@ -80,7 +80,7 @@ class _Shape:
 
 @dataclass(slots=True)
 class _Label:
-    label: str
+    label: str | None
     shape_type: str | None = "polygon"
     points: list[Any] | None = None
 
@@ -131,6 +131,9 @@ class Reader:
             counts = _draw(drawn, drawing, f"{path}: shapes[{number}]")
             if counts is None:
                 continue
+            if is_blank(drawn.label):
+                drawing.leave_out(UNLABELLED)
+                continue
             if drawn.label in (VOID_NAME, NOTHING_NAME) and drawn.label not in self.classes.names:
                 for _, parts in objects.values():
                     parts[:] = [without(part, counts, shape) for part in parts]
@@ -139,7 +142,7 @@ class Reader:
             group = number if drawn.group_id is None else f"group {drawn.group_id}"
             objects.setdefault((drawn.label, group, drawn.instance_id), (drawn, []))[1].append(counts)
         regions = [
-            Region(first.label, parts[0] if len(parts) == 1 else rle.union(parts, shape), first.instance_id, first.score)
+            Region(first.label or "", parts[0] if len(parts) == 1 else rle.union(parts, shape), first.instance_id, first.score)
             for first, parts in objects.values()
         ]
         is_void = void is not nothing
@@ -224,7 +227,7 @@ def _names(files: Iterable[Path]) -> Iterator[str]:
         for shape in JsonFile(file).value("shapes", LABELS):
             kind = shape.shape_type or "polygon"
             is_region = kind in OWN_KINDS or is_polygon(kind, len(shape.points or ()))
-            if shape.label not in (VOID_NAME, NOTHING_NAME) and is_region:
+            if shape.label and not is_blank(shape.label) and shape.label not in (VOID_NAME, NOTHING_NAME) and is_region:
                 yield shape.label
 
 

@@ -10,17 +10,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from segwright.codecs.image_file import are_colors, stored_image
+from segwright.codecs.stored_image import upright
 from segwright.codecs.tiff_axes import MASK, Axes
 from segwright.core.errors import FormatError
+from segwright.formats.smoothed_values import COVERS, count_values
 
 WHITE = 255
 BLURRED_BLACK, BLURRED_WHITE = 32, 224  # what a blurred 0 reaches, what a blurred 255 keeps
 MAX_BETWEEN = 0.1  # share of pixels between them: borders are less, photographs and class numbers more
+FLAT = 16  # levels that JPEG puts between neighbours inside a region
 TINGE = 32  # as far apart as blurring throws the channels of a grey pixel in files that are not exact
 MAX_NUMBER = 2**31 - 1  # of an object
+SEVERAL = 8  # colours of a palette: of fewer, most may be thin classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +33,9 @@ class MaskFile:
     """The content of a mask file: integers `values` (C, *S), which are indices where there is a `palette` uint8 (N, 3).
 
     `white` is the number that is shown as white, where that is not the highest of the type. Where the file `is_lossy`, values
-    are only near those that were saved.
+    are only near those that were saved. `missing`, bool (*S), is where the file says that there is no number, None where there
+    is one everywhere. Where it `is_turned`, it calls white 0, and the numbers were turned for that. `hidden`, bool (*S),
+    is where alpha hides what is read all the same. `negative` is a number below 0 that counts as missing.
     """
 
     path: Path
@@ -36,11 +43,32 @@ class MaskFile:
     palette: np.ndarray | None = None
     white: int | None = None
     is_lossy: bool = False
+    missing: np.ndarray | None = None
+    is_turned: bool = False
+    hidden: np.ndarray | None = None
+    negative: int | None = None
+
+    @cached_property
+    def is_picture(self) -> bool:
+        """Whether these are colours and no numbers: the channels differ, or the palette is one of a painting."""
+        return are_colors(self.values) or self._is_painted
 
     @property
-    def is_picture(self) -> bool:
-        """Whether the channels differ, so that they are colours and no numbers."""
-        return are_colors(self.values)
+    def _is_painted(self) -> bool:
+        """Whether a palette has many colours of which most cover no area, as one has that was made for a smoothed picture."""
+        if self.palette is None or self.greys is not None or len(self.used) <= SEVERAL:
+            return False
+        return 2 * int(count_values(self.values[0]).covers.sum()) < len(self.used)
+
+    @property
+    def num_hidden(self) -> int:
+        """How many pixels alpha hides that are not black underneath."""
+        return 0 if self.hidden is None else int(np.count_nonzero(self.hidden & (self.picture != 0).any(axis=0)))
+
+    @property
+    def void(self) -> int | None:
+        """The number that stands where numbers are missing; None where none is, or a palette shows it."""
+        return None if self.missing is None or self.palette is not None else int(self.values[0][self.missing][0])
 
     @cached_property
     def greys(self) -> np.ndarray | None:
@@ -64,6 +92,8 @@ class MaskFile:
             return grey > 0
         if not self.is_lossy or self.is_picture or self._share_between > MAX_BETWEEN or 0 < grey.max(initial=0) < BLURRED_WHITE:
             return None
+        if self._has_areas_between:
+            return None
         return grey >= 128  # the middle of 0 and 255
 
     @property
@@ -75,9 +105,24 @@ class MaskFile:
         return shown if len(shown) > 2 else np.repeat(shown[:1], 3, axis=0)
 
     @property
-    def _share_between(self) -> float:
+    def _is_between(self) -> np.ndarray:
         grey = self.values[0]
-        return float(((grey > BLURRED_BLACK) & (grey < BLURRED_WHITE)).mean())
+        return np.asarray((grey > BLURRED_BLACK) & (grey < BLURRED_WHITE))
+
+    @property
+    def _share_between(self) -> float:
+        return float(self._is_between.mean())
+
+    @property
+    def _has_areas_between(self) -> bool:
+        """Whether values between black and white fill areas, as a third class does, and not slopes along borders."""
+        is_between = self._is_between
+        if not is_between.any():
+            return False
+        grey = self.values[0].reshape(-1, self.values.shape[-1]).astype(np.uint8)  # of a volume, slice below slice
+        around = np.ones((3, 3), np.uint8)
+        is_flat = (cv2.dilate(grey, around) - cv2.erode(grey, around) <= FLAT).reshape(is_between.shape)
+        return bool((is_flat & is_between).sum() > COVERS * is_between.sum())
 
     def blurred(self) -> FormatError:
         """The error to raise where the values of a lossy file cannot be told."""
@@ -110,7 +155,13 @@ def read_mask_file(path: Path, axes: Axes = MASK) -> MaskFile:
         values = values.astype(np.min_scalar_type(int(high)))
     if stored.is_lossy and np.ptp(values.astype(np.int16), axis=0).max(initial=0) <= TINGE:
         values = values[len(values) // 2 :][:1]  # green, which such files keep best
-    return MaskFile(path, values, stored.palette, stored.white, stored.is_lossy)
+    missing = stored.void()
+    if missing is not None and stored.palette is not None:  # there stands a number that may be another colour
+        values = np.where(missing, values[:, ~missing].min(initial=high), values)
+    hidden = None if stored.hidden is None else upright(stored.hidden, stored.orientation)
+    return MaskFile(
+        path, values, stored.palette, stored.white, stored.is_lossy, missing, stored.is_turned, hidden, stored.negative
+    )
 
 
 def read_object_numbers(path: Path, axes: Axes = MASK) -> np.ndarray:

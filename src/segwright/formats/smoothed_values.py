@@ -43,6 +43,11 @@ class ValueTally:
             np.add.at(row, place, np.concatenate([mine, others]))
         return ValueTally(values, *sums)
 
+    def without(self, value: int) -> "ValueTally":
+        """The same of all other values."""
+        kept = self.values != value
+        return ValueTally(self.values[kept], *(row[kept] for row in self._rows))
+
     @property
     def _rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.counts, self.inside, self.between

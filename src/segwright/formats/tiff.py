@@ -35,7 +35,7 @@ from segwright.codecs.image_file import TIFF_SUFFIXES, read_image, read_mask_cha
 from segwright.codecs.image_writer import colormap_of
 from segwright.codecs.stored_image import EXIF_ORIENTATION
 from segwright.codecs.tiff_axes import FLAT, Axes
-from segwright.codecs.tiff_image import COLORS, GDAL_NODATA
+from segwright.codecs.tiff_image import COLORS, GDAL_NODATA, calls_white_zero
 from segwright.core import Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError, OutputError, SegwrightError
@@ -83,6 +83,15 @@ class GeoTags:
 
     byteorder: Literal["<", ">"]
     tags: tuple[tuple[int, int, int, bytes], ...]
+
+
+@dataclass(frozen=True)
+class MaskTags:
+    """What a TIFF says of its numbers: which is no data, "" where none is, and whether white is 0, by which they are turned."""
+
+    nodata: str
+    is_turned: bool
+    is_one_bit: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,14 +292,15 @@ def geo_tags(path: Path | str) -> GeoTags | None:
     return GeoTags(order, tuple(found)) if codes & {SCALE, TIE_POINTS, TRANSFORM} else None
 
 
-def calls_zero_nodata(path: Path) -> bool:
-    """Whether a TIFF says that 0 is no data, as many programs do for masks whose 0 is a class, so that the map shows through.
+def tags_of_mask(path: Path) -> MaskTags:
+    """What the tags of a TIFF say of its numbers.
 
     Raises:
         FormatError: the file is missing, damaged or no TIFF.
     """
     with _first_page(path) as page:
-        return str(page.tags.valueof(GDAL_NODATA, "")).strip("\0 ") in ("0", "0.0", "-0")
+        nodata = str(page.tags.valueof(GDAL_NODATA, "")).strip("\0 ")
+        return MaskTags(nodata, calls_white_zero(page), page.bitspersample == 1)
 
 
 def write_layers(
@@ -443,7 +453,7 @@ def _checked(layer: np.ndarray, path: Path) -> np.ndarray:
 def _guessed(masks: list[Path]) -> Meaning:
     if not masks or len(read_mask_channels(masks[0], FLAT)) == 1 or _is_picture(masks[0]):
         return guess_meaning(masks)
-    return guessed(_checked(read_mask_channels(mask, FLAT), mask) for mask in masks)
+    return guessed((_checked(read_mask_channels(mask, FLAT), mask) for mask in masks), masks[0])
 
 
 def _is_picture(path: Path) -> bool:

@@ -7,7 +7,8 @@
 
 The key of a sample is the path of its image below images/ without the suffix, a/b written as a__b. Image and mask must lie on
 one grid: the same shape, and no voxel further apart than a thousandth of its size. Without classes.json the numbers {0, v}
-are background and foreground, others are classes, and 255 is void; where numbers go beyond 65535, each is an object. Numbers
+are background and foreground, others are classes, and 255 is void; where numbers go beyond 65535, each is an object. What
+smoothing puts between numbers, and 255 among grey levels, is read as guessed_meaning.py says. Numbers
 that a slope has rounded are whole again; NaN is void, and so is a negative number, of which there may be one (-1, say). Where
 masks name their segments (.seg.nrrd, slicer_segments.py), their names decide and not their numbers: names that classes.json
 has get its colours; where it has others, it decides by number, which must then mean the same in all files. A mask of four axes

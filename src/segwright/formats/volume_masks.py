@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from segwright.codecs.volume_file import read_numbers_of_volume
-from segwright.core import Grid, Segmentation
+from segwright.core import Classes, Grid, Segmentation
 from segwright.core.classes import plain, spellings
 from segwright.core.errors import FormatError
-from segwright.formats.label_encoding import MAX_VALUE, VOID_8_BIT, VOID_16_BIT, Meaning, meaning_of, present
+from segwright.formats.guessed_meaning import is_spread, may_be_class, of_smoothed, void_or_class
+from segwright.formats.label_encoding import MAX_VALUE, VOID_8_BIT, VOID_16_BIT, Meaning, lookup, meaning_of, present
 from segwright.formats.slicer_segments import Segment, classes_of_segments, segments_of, truth_of_segments
+from segwright.formats.smoothed_values import MANY, NO_VALUES, classes_among, count_values
 
 log = logging.getLogger(__name__)
 
@@ -151,14 +153,27 @@ def meaning_of_masks(masks: Sequence[Path], written: Meaning | None) -> tuple[Me
     return (_of_names(masks, named), True) if named else (_guessed(masks), False)
 
 
-def guessed(masks: Iterable[np.ndarray]) -> Meaning:
-    """What the numbers of these masks mean where nobody says it; volume.py has the rule."""
-    values = np.zeros(0, np.int64)
+def guessed(masks: Iterable[np.ndarray], example: Path) -> Meaning:
+    """What the numbers of these masks mean where nobody says it; volume.py has the rule. `example` is the file of one.
+
+    Raises:
+        FormatError: 255 may be a class or void.
+    """
+    values, found = np.zeros(0, np.int64), NO_VALUES
     for mask in masks:
         if mask.max(initial=0) > MAX_VALUE:
             return meaning_of({"classes": ["background", "object"], "masks": "instances"}, UNWRITTEN)
-        values = np.union1d(values, present(mask))
+        held = present(mask)
+        values = np.union1d(values, held)
+        found = found + count_values(mask) if len(held) > MANY else found
+    classes = classes_among(found) if len(found.values) else None
+    if classes is not None:
+        return of_smoothed(classes, example)
     nonzero = values[values > 0]
+    if is_spread(values.tolist()):
+        return Meaning(Classes.of([f"class_{value}" for value in values.tolist()]), lookup(values.tolist()))
+    if len(nonzero) > 1 and nonzero[-1] == VOID_8_BIT and may_be_class(values.tolist(), are_doubtful=False):
+        raise void_or_class(example, values.tolist())
     if len(nonzero) <= 1:
         content = {"classes": ["background", "foreground"], "values": [0, int(nonzero[0]) if len(nonzero) else 1]}
     else:
@@ -178,7 +193,7 @@ def _guessed(masks: Sequence[Path]) -> Meaning:
             lowest.setdefault(int(mask.min()), path)
             yield np.maximum(mask, 0)
 
-    meaning = guessed(numbers())
+    meaning = guessed(numbers(), next(iter(masks), Path()))
     low = min(lowest, default=0)
     if low < 0:
         log.warning("the number %d in masks is taken for void (%s)", low, lowest[low])

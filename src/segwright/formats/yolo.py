@@ -9,11 +9,11 @@
     ROOT/labels/train/NAME.txt     "class x1 y1 x2 y2 x3 y3 ...", x in widths and y in heights of the image
 
 The labels of an image lie where the last "images" of its path is "labels". An image without labels has no object, but where a
-part has no labels at all (often `test`), nobody drew any. Keys are paths below images/, with the part before them, as in
-"train__NAME"; without it where the whole set is one folder. What `path`, `train` or a list name must lie in the folder of the
-yaml; "../" in front of it, which some tools write, is passed over where the rest does, and so is how a path of another machine
-begins. A part that is not there is left out, but not train. Objects are numbered in the order of the lines, and may overlap.
-All classes are things unless `is_thing` says otherwise.
+part has no labels at all (often `test`), nobody drew any. Labels without an image are counted. Keys are paths below images/,
+with the part before them, as in "train__NAME"; without it where the whole set is one folder. What `path`, `train` or a list
+name must lie in the folder of the yaml; "../" in front of it, which some tools write, is passed over where the rest does, and
+so is how a path of another machine begins. A part that is not there is left out, but not train. Objects are numbered in the
+order of the lines, and may overlap. All classes are things unless `is_thing` says otherwise.
 
 Lines of five numbers are boxes, of six boxes with a score, and where the yaml has `kpt_shape`, boxes with points: all hold no
 mask, and are left out and counted (drawn_shapes.py).
@@ -46,7 +46,8 @@ from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.atomic_files import replace_file, replacing
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError
-from segwright.formats.drawn_shapes import BOX_ALONE, Drawing
+from segwright.core.spelling import composed
+from segwright.formats.drawn_shapes import BOX_ALONE, NO_IMAGE, Drawing
 from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES, as_spelt, images_below, natural
 from segwright.formats.named_objects import (
     Region,
@@ -74,6 +75,7 @@ MAX_SHARE = 2.0  # of the side of an image; corners a little outside are drawn, 
 DECIMALS = 7  # enough for 2 million pixels: corners are rounded to a fifth of a pixel
 MAX_RUNS = 2**25  # of all objects of an image, 128 MB; lines of a few corners could claim any number
 BOX = (4, 5)  # numbers after the class in a line that is a box: x, y, width, height, and perhaps a score
+OBJECT = re.compile(rb"^[ \t]*\d+(?:\.0)?[ \t]+[-+.\d]", re.MULTILINE)  # how a line of labels begins
 IS_DATA = (
     re.compile(rb"^[\"']?names[\"']?\s*:", re.MULTILINE),
     re.compile(rb"^[\"']?(train|val|test)[\"']?\s*:", re.MULTILINE),
@@ -150,7 +152,8 @@ def read(path: Path | str) -> Dataset:
         for key, position in keys.items()
     }
     reader = Reader(entries, classes, _pose(content, file))
-    return Dataset(str(path), classes, tuple(entries), reader, {key: entry.image for key, entry in entries.items()})
+    images = {key: entry.image for key, entry in entries.items()}
+    return Dataset(str(path), classes, tuple(entries), reader, images, _without_image(file.parent, found))
 
 
 def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
@@ -383,6 +386,23 @@ def _labels(root: Path, image: Path) -> Path:
         last = len(parts) - 2 - parts[-2::-1].index("images")
         parts[last] = "labels"
     return as_spelt(root.joinpath(*parts[:-1], f"{image.name.rpartition('.')[0]}.txt"))
+
+
+def _without_image(root: Path, images: Iterable[_Image]) -> dict[str, int]:
+    """How many objects are in labels beside those of the images whose own image is not there; a warning names the files."""
+    count = 0
+    alone: list[str] = []
+    for folder in dict.fromkeys(image.path.parent for image in images):
+        labels = _labels(root, folder / "any.png").parent
+        there = {composed(name.rpartition(".")[0]) for name in os.listdir(folder) if name.lower().endswith(SUFFIXES)}  # noqa: PTH208
+        for file in sorted(labels.glob("*.txt")):
+            if not file.name.startswith(".") and composed(file.stem) not in there:
+                objects = len(OBJECT.findall(file.read_bytes()))
+                count += objects
+                alone += [file.name] if objects else []
+    if alone:
+        log.warning("%s: no image belongs to %d files of labels (%s)", root, len(alone), ", ".join(alone[:SHOWN]))
+    return {NO_IMAGE: count} if count else {}
 
 
 def _truth(file: Path | None, drawing: Drawing, classes: Classes, pose: int | None) -> Segmentation:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from segwright.core import Classes
+from segwright.core.classes import spellings
 from segwright.formats.label_encoding import VOID_8_BIT
 from segwright.inspection.finding import Finding, Fix, listed, plural, some
 from segwright.inspection.sample_scan import SampleScan
@@ -16,17 +17,20 @@ CROP, BATCH = 256, 8  # pixels and crops of a usual batch, in which the expected
 
 
 def about_classes(
-    looks: Sequence[SampleScan], classes: Classes, named: Mapping[str, Any] | None, *, is_split: bool
+    looks: Sequence[SampleScan], classes: Classes, named: Mapping[str, Any] | None, *, is_split: bool, has_mask_files: bool
 ) -> list[Finding]:
-    """Diseases of the class counts; `named` is the content of the classes.json or [masks] of a folder of masks."""
+    """Diseases of the class counts; `named` is the content of classes.json or [masks], which dataset.toml can say anew only
+    where masks are files of numbers.
+    """
     seen = [look for look in looks if look.pixels is not None]
     if not seen:
-        return []
+        return _spelt(classes)
     counts = np.stack([np.asarray(look.pixels) for look in seen])
     background = _background(classes)
     return [
+        *_spelt(classes),
         *_empty(seen, counts, background, classes),
-        *_never_seen(seen, counts, background, classes, named),
+        *_never_seen(seen, counts, background, classes, named, has_mask_files=has_mask_files),
         *_absent(seen, counts, classes, is_split=is_split),
         *_shares(seen, counts, background, classes),
     ]
@@ -35,6 +39,16 @@ def about_classes(
 def _background(classes: Classes) -> int | None:
     """The class that stands for the rest, by its name."""
     return next((k for k, name in enumerate(classes.names) if name.lower() in NAMES_OF_BACKGROUND), None)
+
+
+def _spelt(classes: Classes) -> list[Finding]:
+    """Classes whose names differ in capitals or blanks alone."""
+    several = [names for names in spellings(classes.names).values() if len(names) > 1]
+    if not several:
+        return []
+    evidence = f"Classes of their own are called {'; '.join(listed([repr(name) for name in names]) for names in several)}."
+    remedy = "If they are the same, spell them alike where the objects are named: they are learned and measured apart."
+    return [Finding("spellings", "warning", evidence, remedy, {"classes": several})]
 
 
 def _empty(looks: Sequence[SampleScan], counts: np.ndarray, background: int | None, classes: Classes) -> list[Finding]:
@@ -64,17 +78,19 @@ def _never_seen(
     background: int | None,
     classes: Classes,
     named: Mapping[str, Any] | None,
+    *,
+    has_mask_files: bool,
 ) -> list[Finding]:
     missing = [k for k in range(len(classes)) if not counts[:, k].any()]
     if {*missing, background} >= {*range(len(classes))} or not missing:  # all of them: the masks are empty, as is said
         return []
     names = [classes.names[k] for k in missing]
     fix = None
-    if named is None and len(missing) < len(classes) and classes.names == tuple(f"class_{k}" for k in range(len(classes))):
+    if has_mask_files and named is None and classes.names == tuple(f"class_{k}" for k in range(len(classes))):
         present = [k for k in range(len(classes)) if k not in missing]  # numbers with gaps, which nobody named
         void = {"ignore_index": VOID_8_BIT} if any(look.void for look in looks) else {}
         fix = Fix(masks={"classes": [classes.names[k] for k in present], "values": present} | void)
-    elif named is not None and len(missing) < len(classes) and named.get("masks") not in ("instances", "colors"):
+    elif has_mask_files and named is not None and named.get("masks") not in ("instances", "colors"):
         kept = [k for k in range(len(classes)) if k not in missing]
         masks = dict(named)
         for key in ("classes", "palette", "is_thing"):
@@ -82,13 +98,13 @@ def _never_seen(
                 masks[key] = [masks[key][k] for k in kept]
         values = named.get("values") or range(len(classes))
         fix = Fix(masks=masks | {"values": [values[k] for k in kept]})
+    where = ", with the values of the others in dataset.toml" if fix is not None else " where the classes are listed"
     return [
         Finding(
             "class-never-seen",
             "warning",
             f"Not one pixel of {listed(names)} in {plural(len(looks), 'mask')}.",
-            "Nothing can be learned or measured of it: add samples that show it, or take the name away, with the values of the "
-            "others in dataset.toml.",
+            f"Nothing can be learned or measured of it: add samples that show it, or take the name away{where}.",
             {"classes": names, "masks": len(looks)},
             fix=fix,
         )

@@ -84,11 +84,10 @@ def _affordable(report: InspectionReport, refused: dict[str, str]) -> list[Findi
         rest = left - {*finding.fix.drop}
         lost = {report.part_of[key] for key in left} - {report.part_of[key] for key in rest}
         if finding.fix.drop and (len(rest) < FEWEST or lost):
-            count = len(left) - len(rest)
-            where = f", all of {listed(sorted(lost))}" if lost and len(rest) >= FEWEST else ""
+            where = f", none of {listed(sorted(lost))}" if lost and len(rest) >= FEWEST else ""
             refused[finding.name] = (
-                f"{finding.name}: its remedy would drop {count} of {plural(len(left), 'sample')}{where}, so that too few are "
-                "left; mend the files themselves"
+                f"{finding.name}: its remedy would leave {len(rest)} of {plural(len(left), 'sample')}{where}, too few to "
+                "learn from and measure on; mend the files themselves"
             )
             continue
         left = rest
@@ -197,16 +196,18 @@ def _group(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list[
 
 
 def _nodata(document: tomlkit.TOMLDocument, findings: Sequence[Finding]) -> list[str]:
-    there = document.get("nodata", [])
-    if not isinstance(there, list):  # one number, as a person may write it
-        there = document["nodata"] = tomlkit.item([there])
     changes = []
     for finding in findings:
         for number in finding.fix.nodata if finding.fix else ():
-            if number not in there:
-                _list(document, "nodata").append(number)
-                there = document["nodata"]
-                changes.append(f"nodata: {number} for {finding.name}")
+            there = document.get("nodata", [])
+            if not isinstance(there, list):  # one number, as a person may write it
+                there = [there]
+            if number in there:
+                continue
+            if there and not isinstance(document["nodata"], list):
+                document["nodata"] = tomlkit.item(there)
+            _list(document, "nodata").append(number)
+            changes.append(f"nodata: {number} for {finding.name}")
     return changes
 
 

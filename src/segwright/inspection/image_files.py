@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 
 from segwright.codecs.image_file import TIFF_SUFFIXES
@@ -12,6 +13,14 @@ from segwright.inspection.sample_scan import Failure, SampleScan, fits
 ORDERS = 100.0  # times between the largest values of two images, two orders of magnitude: no fixed scale serves both
 ASKS = ("write axes =", "write them as axes =")  # what the reader of stacks says that cannot tell slices from channels
 APART, OTHER_SIZE = "voxels apart in the world", "export the mask again"  # what formats say of volumes and their masks
+NO_ALPHA = (
+    """python -c "import tifffile; t = tifffile.TiffFile('FILE.tif', mode='r+'); t.pages[0].tags[338].overwrite(0); """
+    """t.close()\""""
+)
+ON_BLACK = (
+    """python -c "from PIL import Image; i = Image.open('FILE.png').convert('RGBA'); """
+    """Image.alpha_composite(Image.new('RGBA', i.size, 'black'), i).convert('RGB').save('FILE.png')\""""
+)
 BETTER = 1.3  # times stronger edges in the picture under the borders of a turned mask; by chance it is within 1.1
 
 
@@ -45,6 +54,16 @@ def about_failures(failures: Sequence[Failure]) -> list[Finding]:
                 )
             )
     return findings
+
+
+def about_absent(looks: Sequence[SampleScan]) -> list[Finding]:
+    """Samples that have a truth and no image."""
+    keys = tuple(look.key for look in looks if not look.channels)
+    if not keys:
+        return []
+    evidence = f"{len(keys)} of {plural(len(looks), 'sample')} have a truth and no image ({some(keys)})."
+    remedy = "Nothing can be learned from them: add the images under exactly the names that their annotations have."
+    return [Finding("no-images", "warning", evidence, remedy, {"samples": len(keys)}, keys)]
 
 
 def about_sizes(looks: Sequence[SampleScan], images: Mapping[str, Path | None]) -> list[Finding]:
@@ -102,6 +121,47 @@ def about_stacks(looks: Sequence[SampleScan], images: Mapping[str, Path | None])
     evidence += " their masks are volumes."
     remedy = f'Say axes = "{names}" in dataset.toml: then images without masks are read so, too.'
     return [Finding("stack-without-axes", "note", evidence, remedy, {"images": len(keys)}, keys, Fix(axes=names))]
+
+
+def about_alpha(looks: Sequence[SampleScan]) -> list[Finding]:
+    """A note on alpha channels that are left out though they tell something, and a warning of those of masks."""
+    masks = [(look.key, look.mask.num_hidden) for look in looks if look.mask is not None and look.mask.num_hidden]
+    return [*_alpha([look for look in looks if look.transparent], len(looks)), *_alpha_of_masks(dict(masks))]
+
+
+def _alpha_of_masks(hidden: Mapping[str, int]) -> list[Finding]:
+    if not hidden:
+        return []
+    return [
+        Finding(
+            "transparent-masks",
+            "warning",
+            f"In {plural(len(hidden), 'mask')} ({some([*hidden])}), alpha hides {sum(hidden.values())} pixels that are not "
+            "black underneath: alpha is left out, and they are read as what stands there.",
+            f"Where they are background, save the masks without alpha, on black: {ON_BLACK}",
+            {"masks": len(hidden), "pixels": sum(hidden.values())},
+            tuple(hidden),
+        )
+    ]
+
+
+def _alpha(found: Sequence[SampleScan], count: int) -> list[Finding]:
+    if not found:
+        return []
+    share = sum(look.transparent for look in found) / sum(prod(look.shape) for look in found)
+    keys = tuple(look.key for look in found)
+    return [
+        Finding(
+            "transparent",
+            "note",
+            f"{len(found)} of {plural(count, 'image')} ({some(keys)}) have an alpha channel by which {100 * share:.3g} % of "
+            "their pixels are transparent or half so: it is left out, and the colours are read, also where nothing is seen.",
+            "Nothing has to be done where it is alpha. Where it is a band, such as near infrared, save the images as TIFF and "
+            f"say there that it is no alpha: {NO_ALPHA}",
+            {"images": len(found), "share": share},
+            keys,
+        )
+    ]
 
 
 def about_values(looks: Sequence[SampleScan]) -> list[Finding]:

@@ -16,11 +16,19 @@ from segwright.inspection.checks import about_images, about_masks
 from segwright.inspection.class_counts import about_classes
 from segwright.inspection.duplicates import about_likeness
 from segwright.inspection.finding import Finding, Fix
-from segwright.inspection.image_files import about_failures, about_sizes, about_stacks, about_values
+from segwright.inspection.image_files import (
+    about_absent,
+    about_alpha,
+    about_failures,
+    about_sizes,
+    about_stacks,
+    about_values,
+)
 from segwright.inspection.label_values import about_numbers
 from segwright.inspection.left_out import about_left_out
 from segwright.inspection.lenient_loader import LenientData, open_leniently
-from segwright.inspection.missing_values import about_missing, about_zeros
+from segwright.inspection.mask_tags import about_tags
+from segwright.inspection.missing_values import about_missing
 from segwright.inspection.patient_groups import about_subjects, name_groups
 from segwright.inspection.sample_scan import Failure, Item, SampleScan, fits, glance_at, look_at
 from segwright.inspection.split_leakage import Together
@@ -147,20 +155,22 @@ def _diagnose(
         *failures,
         *(Failure(look.key, look.part, look.problem) for look in fitting if look.problem and not explained),
     ]
-    compared = [*looks, *glances]
+    pictured = [look for look in looks if look.channels]
+    compared = [*pictured, *glances]
     clips, _ = name_groups(compared)
     together = Together(
         {look.key: look.part for look in compared},
         opened.known.groups if opened.known else (),
         [[look.key for look in clip] for clip in clips],
     )
-    findings = [*about_failures(failures), *about_sizes(looks, images), *about_stacks(fitting, images)]
-    findings += [*about_left_out(looks), *numbers]
+    findings = [*about_failures(failures), *about_absent(looks), *about_sizes(looks, images), *about_stacks(fitting, images)]
+    findings += [*about_left_out(looks, opened.dataset.left_out if opened.dataset else {}), *numbers]
     if opened.classes is not None and not _is_renumbered(numbers):
-        findings += about_classes(looks, opened.classes, opened.named, is_split=opened.is_split)
+        kinds = {"is_split": opened.is_split, "has_mask_files": opened.has_mask_files}
+        findings += about_classes(looks, opened.classes, opened.named, **kinds)
     checks: list[Callable[[list[SampleScan], Together], list[Finding]]] = [about_likeness, about_tiles, about_subjects]
-    findings += [*about_values(looks), *about_missing(looks)]
-    findings += about_zeros(opened.root, opened.named) if opened.root is not None else []
+    findings += [*about_values(pictured), *about_alpha(pictured), *about_missing(pictured)]
+    findings += about_tags(opened.root, opened.named, looks) if opened.root is not None else []
     for check in checks:
         findings += check(compared, together)
     return [finding if opened.is_split else _of_hold_out(finding) for finding in findings]

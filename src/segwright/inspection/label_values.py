@@ -95,8 +95,9 @@ def about_numbers(looks: Sequence[SampleScan], named: Mapping[str, Any] | None) 
     colored = [look for look in looks if look.mask is not None and look.mask.colors is not None]
     if colored:
         return about_colors(colored, len(looks), named)
-    reordered = about_palettes(looks, named)
+    reordered = [*about_palettes(looks, named), *_below(looks, named)]
     found = tally(looks, named)
+    has_missing = any(look.mask.has_missing for look in looks if look.mask is not None)
     is_wide = any(look.mask.itemsize > 1 for look in looks if look.mask is not None)
     if any(finding.level == "error" for finding in reordered):
         return reordered
@@ -106,7 +107,7 @@ def about_numbers(looks: Sequence[SampleScan], named: Mapping[str, Any] | None) 
     if smoothed is not None:
         return [*reordered, smoothed]
     if named is None:
-        return [*reordered, *([] if is_wide and len(found) > 2 else _unnamed(found))]
+        return [*reordered, *([] if is_wide and len(found) > 2 else _unnamed(found, has_missing=has_missing))]
     names, values = named.get("classes"), named.get("values")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         return reordered
@@ -115,13 +116,15 @@ def about_numbers(looks: Sequence[SampleScan], named: Mapping[str, Any] | None) 
     return [*reordered, *numbers]
 
 
-def _unnamed(found: dict[int, Number]) -> list[Finding]:
-    """Diseases of numbers that nobody named."""
+def _unnamed(found: dict[int, Number], *, has_missing: bool) -> list[Finding]:
+    """Diseases of numbers that nobody named; some masks may say that numbers are missing."""
     values = [*found]
     if values[0] < 0:
         return [_negative(found)]
     if values == [0, VOID_8_BIT] or values == [VOID_8_BIT]:
         masks = {"classes": ["background", "foreground"], "values": [0, VOID_8_BIT]}
+        if has_missing:
+            return [_void_or_class("The masks hold 0 and 255, some say that numbers are missing (tag 42113), ", found, masks)]
         remedy = "Nothing has to be done: 255 is read as the class foreground. Name the classes in dataset.toml if you like."
         return [_found("masks-0-255", "note", _shares(found, values), remedy, found, values, masks)]
     if len([value for value in values if value]) < 2:
@@ -142,9 +145,7 @@ def _unnamed(found: dict[int, Number]) -> list[Finding]:
             evidence += "grey levels that are read as classes."
             remedy = "Name the classes in dataset.toml, with these numbers as values."
             return [_found("scattered-numbers", "warning", evidence, remedy, found, [], masks)]
-        evidence += "of which 255 may be a class or void."
-        remedy = "Say in dataset.toml that it is a class, or, if nobody knows what these pixels are, that it is to be ignored."
-        return [_found("void-or-class", "error", evidence, remedy, found, [VOID_8_BIT], masks)]
+        return [_void_or_class(evidence, found, masks)]
     classes = [value for value in values if value != VOID_8_BIT]
     void = {"ignore_index": VOID_8_BIT} if VOID_8_BIT in values else {}
     if len(classes) < 2 or classes == [0, 1]:
@@ -176,6 +177,26 @@ def _negative(found: dict[int, Number]) -> Finding:
     evidence = f"{_shares(found, [low])}, which can be no class and are taken for void."
     remedy = f"Say in dataset.toml that {low} is to be ignored, or that it is something else by drawing it anew."
     return _found("negative-numbers", "warning", evidence, remedy, found, [low], masks)
+
+
+def _below(looks: Sequence[SampleScan], named: Mapping[str, Any] | None) -> list[Finding]:
+    """Numbers below 0 in files of images, which are read as void."""
+    low = {look.key: look.mask.negative for look in looks if look.mask is not None and look.mask.negative is not None}
+    if not low or {*low.values()} == {(named or {}).get("ignore_index")}:
+        return []
+    evidence = (
+        f"{plural(len(low), 'mask')} ({some([*low])}) hold {listed([*map(str, sorted({*low.values()}))])}, which can be no "
+    )
+    remedy = "Nothing has to be done if nobody knows what these pixels are; else draw them anew, with a number from 0 on."
+    return [
+        Finding("negative-numbers", "warning", f"{evidence}class and counts as void.", remedy, {"masks": len(low)}, (*low,))
+    ]
+
+
+def _void_or_class(evidence: str, found: dict[int, Number], masks: dict[str, Any]) -> Finding:
+    evidence += "of which 255 may be a class or void."
+    remedy = "Say in dataset.toml that it is a class, or, if nobody knows what these pixels are, that it is to be ignored."
+    return _found("void-or-class", "error", evidence, remedy, found, [VOID_8_BIT], masks)
 
 
 def _is_seam(found: dict[int, Number], classes: list[int]) -> bool:

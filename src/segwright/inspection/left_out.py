@@ -1,7 +1,7 @@
 """Annotations that became no segment: drawn outside of their image, or of a kind, a class or a size that gives no pixel."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from segwright.formats.drawn_shapes import (
     BOX_ALONE,
     FEW_CORNERS,
     LINE_OR_POINTS,
+    NO_IMAGE,
     NO_PIXEL,
     OUTSIDE,
     SWAPPED,
@@ -32,18 +33,23 @@ REMEDIES = {
     LINE_OR_POINTS: "Lines and points have no area: draw regions of what is to be learned.",
     BOX_ALONE: "Draw masks for them, since what has none counts as background, or leave these images out by drop in "
     "dataset.toml.",
+    NO_IMAGE: "Add these images, under the names that their annotations have, or remove the annotations.",
     UNLABELLED: "Give them a label, or remove them.",
 }
 NOT_HERE = (OUTSIDE, SWAPPED, ABOUT_IMAGE)
 LISTED = "Add what is missing to the list of classes, or remove these annotations."
+ON_ANOTHER_MAP = (
+    "These look like places on a map that the image does not lie on: give the GeoTIFF that was labelled, name the system of "
+    "the labels by crs, or export labels in pixels."
+)
 TINY = "All shapes are smaller than a pixel: are these shares of the image, or degrees? Bring them to pixels."
 UNKNOWN = "Nothing can be learned of kinds without a region: remove them, or draw regions."
 
 
-def about_left_out(looks: Sequence[SampleScan]) -> list[Finding]:
-    """Findings on annotations outside of the image, and on others that became no segment."""
-    total = sum(look.segments + lost(look.left_out) for look in looks)
-    return [*_outside(looks, total), *_others(looks, total)] if total else []
+def about_left_out(looks: Sequence[SampleScan], elsewhere: Mapping[str, int]) -> list[Finding]:
+    """Findings on annotations outside of the image, and on others that are no segment; `elsewhere` are those of no sample."""
+    total = sum(look.segments + lost(look.left_out) for look in looks) + lost(elsewhere)
+    return [*_outside(looks, total), *_others(looks, elsewhere, total)] if total else []
 
 
 def _level(share: float) -> Level:
@@ -74,7 +80,7 @@ def _outside(looks: Sequence[SampleScan], total: int) -> list[Finding]:
         if _are_tiny(looks):
             remedy = TINY
         elif times > ON_A_MAP:
-            remedy = "These look like coordinates of a map: give images that lie on it (GeoTIFF), or export labels in pixels."
+            remedy = ON_ANOTHER_MAP
         elif times > 1:
             remedy = f"Were the images made smaller, to {1 / times:.2g} of their size or less? {remedy}"
     level = _level(outside / total) if outside else "warning"
@@ -114,8 +120,8 @@ def _reach(looks: Sequence[SampleScan]) -> tuple[str, float]:
     return f"{text}, {1 / times:.2g} of that", times
 
 
-def _others(looks: Sequence[SampleScan], total: int) -> list[Finding]:
-    counts: Counter[str] = Counter()
+def _others(looks: Sequence[SampleScan], elsewhere: Mapping[str, int], total: int) -> list[Finding]:
+    counts = Counter(elsewhere)
     keys = []
     for look in looks:
         others = {reason: count for reason, count in look.left_out.items() if reason not in NOT_HERE}
@@ -124,7 +130,8 @@ def _others(looks: Sequence[SampleScan], total: int) -> list[Finding]:
     if not counts:
         return []
     count = sum(counts.values())
-    evidence = f"{count:,} of {total:,} annotations became no segment: {told(counts)} ({some(keys)})."
+    where = f" ({some(keys)})" if keys else ""
+    evidence = f"{count:,} of {total:,} annotations became no segment: {told(counts)}{where}."
     remedies = [LISTED if "not listed" in reason else REMEDIES.get(reason, UNKNOWN) for reason, _ in counts.most_common()]
     if _are_tiny(look for look in looks if look.left_out.get(NO_PIXEL)):
         remedies = [TINY]

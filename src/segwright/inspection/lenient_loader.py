@@ -137,17 +137,27 @@ def _missing(scans: dict[str, MaskFiles]) -> list[Finding]:
         return []
     said = [f"{plural(len(images), 'image')} without a mask ({some(images)})"] if images else []
     said += [f"{plural(len(masks), 'mask')} without an image ({some(masks)})"] if masks else []
+    remedy, fix = "Add the missing files under the same names, or leave these out by drop in dataset.toml.", None
+    alike = {*map(_plain, images)} & {*map(_plain, masks)}
+    if alike:
+        remedy = f"Names of {len(alike)} of them differ in capitals or blanks alone: rename the masks like their images."
+    else:
+        fix = Fix(drop=(*images, *masks))
     return [
         Finding(
             name="missing-partner",
             level="error",
             evidence=f"{' and '.join(said)}; every command refuses such a folder.",
-            remedy="Add the missing files under the same names, or leave these out by drop in dataset.toml.",
+            remedy=remedy,
             numbers={"images_without_mask": len(images), "masks_without_image": len(masks)},
             keys=(*images, *masks),
-            fix=Fix(drop=(*images, *masks)),
+            fix=fix,
         )
     ]
+
+
+def _plain(key: str) -> str:
+    return "".join(key.split()).casefold()
 
 
 def _refused(error: SegwrightError) -> Finding:

@@ -2,55 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from segwright.codecs.image_file import TIFF_SUFFIXES
-from segwright.core.errors import FormatError
-from segwright.formats.image_index import MASK_FOLDERS, images_below
-from segwright.formats.pairing import subfolders
-from segwright.formats.tiff import calls_zero_nodata
 from segwright.inspection.finding import Finding, Fix, listed, plural, some
 from segwright.inspection.sample_scan import SampleScan
-
-LOOKED_AT = 200  # masks for the tag: one program wrote them all
 
 
 def about_missing(looks: Sequence[SampleScan]) -> list[Finding]:
     """A note on missing values that are declared, a warning of those that are not."""
     return [*_declared([look for look in looks if look.missing], len(looks)), *_undeclared(looks)]
-
-
-def about_zeros(root: Path, named: Mapping[str, Any] | None) -> list[Finding]:
-    """A note on TIFF masks in a folder, or in its parts, whose files say that 0 is no data, though 0 may be a class.
-
-    `named` is the content of classes.json or [masks], None where neither is.
-    """
-    if not root.is_dir() or named is not None and named.get("ignore_index") == 0:
-        return []
-    places = [root, *(place for place in sorted(root.iterdir()) if place.is_dir())]
-    masks = [file for place in places for folder in subfolders(place, MASK_FOLDERS) for _, file in images_below(folder)]
-    names = [mask.name for mask in masks[:LOOKED_AT] if mask.suffix.lower() in TIFF_SUFFIXES and _calls_zero_nodata(mask)]
-    if not names:
-        return []
-    return [
-        Finding(
-            "zero-is-nodata",
-            "note",
-            f"The files of {plural(len(names), 'mask')} say that 0 is no data ({some(names)}). Many programs do so that a map "
-            "shows through; 0 is read as a number like others.",
-            "If nobody labelled these pixels, name the other classes in classes.json, with their values, and ignore_index 0.",
-            {"masks": len(names)},
-        )
-    ]
-
-
-def _calls_zero_nodata(mask: Path) -> bool:
-    try:
-        return calls_zero_nodata(mask)
-    except FormatError:  # told when it is read
-        return False
 
 
 def _declared(holey: Sequence[SampleScan], count: int) -> list[Finding]:

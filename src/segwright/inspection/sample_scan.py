@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from segwright.codecs.image_file import fit_mask, read_image, read_mask
+from segwright.codecs.image_file import fit_mask, read_image, read_mask, transparent_pixels
 from segwright.codecs.stored_image import EXIF_ORIENTATION, upright
 from segwright.codecs.volume_file import read_volume, suffix_of
 from segwright.core import VOID, Sample
@@ -55,7 +55,9 @@ class MaskLook:
     of volumes are classes in whatever type they are stored, and count as 1. `palette` uint8 (N, 3) has the colours that a
     palette gives the numbers. A file `is_black_and_white` that holds these alone, as 0 and 255; its palette `is_reordered` that
     gives numbers another order than their greys have. Where they have that order, `indices` are those of the values, which are
-    greys.
+    greys. It `has_missing` numbers, as its file says, which are not among the values.
+    `num_hidden` pixels are none to the eye, as alpha hides them, and yet no black. `negative` is a number below 0
+    in a file of images, which counts as missing.
     """
 
     shape: tuple[int, ...]
@@ -71,13 +73,17 @@ class MaskLook:
     is_black_and_white: bool = False
     is_reordered: bool = False
     indices: np.ndarray | None = None
+    has_missing: bool = False
+    num_hidden: int = 0
+    negative: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class SampleScan:
     """What one sample tells.
 
-    `missing` counts the pixels without a value; `undeclared` is a number that looks as if it stood for more of them. `scale` is
+    `missing` counts the pixels without a value; `undeclared` is a number that looks as if it stood for more of them;
+    `transparent` counts those that alpha hides, or half hides, and that have values. `scale` is
     the largest absolute value of the others, `step` the distance of its grey values where they are the multiples of a fraction.
     `thumb` is float32 (32, 32), its grey picture small; `borders` float32 (4, 2, n) padded with NaN: left, right, top, bottom,
     each the outermost line of pixels and the next; None for volumes. `orientation` is the EXIF number, `turned` how much better
@@ -105,6 +111,7 @@ class SampleScan:
     void: int = 0
     missing: int = 0
     undeclared: float | None = None
+    transparent: int = 0
     detail: fingerprint.SampleStatistics | None = None
     problem: str = ""
     segments: int = 0
@@ -202,7 +209,8 @@ def _seen(
         void=void,
         missing=0 if missing is None else int(np.count_nonzero(missing)),
         undeclared=undeclared,
-        detail=fingerprint.look(sample, num_classes, pixels, np.random.default_rng(0)) if pixels else None,
+        transparent=transparent_pixels(item.image) if item.image is not None and not suffix_of(item.image) else 0,
+        detail=fingerprint.look(sample, num_classes, pixels, np.random.default_rng(0)) if pixels and len(image) else None,
         problem=problem,
         segments=len(truth) if truth is not None else 0,
         left_out=sample.left_out,
@@ -275,20 +283,25 @@ def _mask(path: Path) -> tuple[MaskLook | None, bytes]:
     elif (np.diff(file.greys[file.used]) > 0).all():
         indices = file.used
     look = replace(
-        _number_mask(mask),
+        _number_mask(mask, file.void),
         palette=palette,
         is_lossy=file.is_lossy,
         is_black_and_white=file.is_white is not None,
         indices=indices,
         is_reordered=file.greys is not None and bool((np.diff(file.greys[: max(int(file.used[-1]), 1) + 1]) < 0).any()),
+        has_missing=file.missing is not None,
+        num_hidden=file.num_hidden,
+        negative=file.negative,
     )
     return look, _digest(mask)
 
 
-def _number_mask(mask: np.ndarray) -> MaskLook:
-    """What numbers (*S) tell."""
+def _number_mask(mask: np.ndarray, void: int | None = None) -> MaskLook:
+    """What numbers (*S) tell, without one that is void."""
     found = count_values(mask)
     edges = _edges(mask, found.values)
+    if void is not None:
+        edges, found = edges[found.values != void], found.without(void)
     return MaskLook(
         mask.shape, found.values, found.counts, edges, None, mask.dtype.itemsize, inside=found.inside, between=found.between
     )
@@ -307,11 +320,14 @@ def _edges(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _color_mask(file: MaskFile) -> tuple[MaskLook, bytes]:
-    if len(file.values) != 3 or file.values.max(initial=0) > 255:
+    picture = file.picture
+    if len(picture) != 3 or picture.max(initial=0) > 255:
         raise colors_without_meaning(file, "nobody")
-    red, green, blue = file.values.astype(np.int64)
+    red, green, blue = picture.astype(np.int64)
     packed = (red << 16) + (green << 8) + blue
-    found = count_values(without_noise(file.values) if file.is_lossy else packed)
+    found = count_values(without_noise(picture) if file.is_lossy else packed)
+    if file.missing is not None:
+        found = found.without(int(packed[file.missing][0]))
     order = np.argsort(-found.counts, kind="stable")[:MAX_COLORS]
     look = MaskLook(
         shape=packed.shape,
@@ -323,6 +339,7 @@ def _color_mask(file: MaskFile) -> tuple[MaskLook, bytes]:
         inside=found.inside[order],
         between=found.between[order],
         is_lossy=file.is_lossy,
+        num_hidden=file.num_hidden,
     )
     return look, _digest(packed)
 

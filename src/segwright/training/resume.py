@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
@@ -10,6 +11,7 @@ from typing import TypeVar
 import torch
 
 from segwright.checkpoints.model_file import read_facts, read_tensors, write_tensors
+from segwright.core import Dataset
 from segwright.core.errors import FormatError, UsageError
 from segwright.training.learner import Learner
 from segwright.training.run_data import RunData
@@ -87,6 +89,14 @@ def data_of(run: Path) -> RunData | None:
         return _data_in(facts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _foreign(run, error) from error
+
+
+def trained_with(run: Path, dataset: Dataset) -> list[str]:
+    """The keys of a data set that a run was trained with, whose scores measure nothing; none where its state is not there."""
+    before = None
+    with suppress(FormatError):  # a state that is gone or damaged says nothing
+        before = data_of(run)
+    return before.trained_with(dataset) if before else []
 
 
 def check_same_data(run: Path, now: RunData, source: str) -> None:

@@ -21,8 +21,8 @@ class RunData:
     Each key has the size of its image's file in bytes, which other pixels nearly always change and which costs nothing to ask
     for; None where no one file holds the image. Of data from two places, both parts may have a key of the same name.
 
-    `looks` holds, for "train" and "val", a number for some of the samples, which another mask or meaning of it changes, and
-    another image; there is none in what an earlier version saved.
+    `looks` holds, for "train" and "val", a number for some of the samples, which other masks, or another meaning of them,
+    change, and other values of the image; there is none in what an earlier version saved.
     """
 
     train: Mapping[str, int | None]
@@ -32,7 +32,7 @@ class RunData:
 
     @classmethod
     def of(cls, train_set: Dataset, val_set: Dataset) -> "RunData":
-        """What a run with these data sets, as its task sees them, begins with. Training will name what cannot be read."""
+        """What a run with these data sets, as its task sees them, begins with; what cannot be read, training names."""
         looks = {"train": _looks(train_set), "val": _looks(val_set)}
         return cls(train=_bytes(train_set), val=_bytes(val_set), classes=train_set.classes.names, looks=looks)
 
@@ -48,6 +48,10 @@ class RunData:
         """
         before = [(key, size) for key, size in now.val.items() if self.val.get(key, 0) != size]
         return [key for key, size in before if self.train.get(key, 0) == size]  # 0: no file of an image is empty
+
+    def trained_with(self, dataset: Dataset) -> list[str]:
+        """The keys of a data set whose images were trained with, and not held out."""
+        return self.trained_and_held_out(RunData(train={}, val=_bytes(dataset), classes=self.classes))
 
     def changes(self, now: "RunData") -> list[str]:
         """What differs between the data that a run began with and those of `now`, in words; nothing where all is as it was."""
