@@ -4,7 +4,7 @@ import pytest
 import timm as library
 import torch
 
-from segwright.core.errors import SettingError, UnknownNameError
+from segwright.core.errors import SettingError, ShapeError, UnknownNameError
 from segwright.encoders import timm
 
 
@@ -36,6 +36,14 @@ def test_equals_timm_itself():
     with torch.no_grad():
         for ours, wanted in zip(encoder(image), theirs(image)[1:], strict=True):
             assert torch.equal(ours, wanted)
+
+
+def test_one_value_per_channel_is_told_with_remedies_that_help():
+    encoder = timm.Config(name="resnet10t").build(3)
+    with pytest.raises(ShapeError, match=r"one image of 32 x 32 .*--set training.crop=\[64,64\], or with two at a time"):
+        encoder(torch.zeros(1, 3, 32, 32))
+    assert encoder(torch.zeros(1, 3, 64, 64))[-1].shape[2:] == encoder(torch.zeros(2, 3, 64, 64))[-1].shape[2:] == (2, 2)
+    assert encoder(torch.zeros(2, 3, 32, 32))[-1].shape[2:] == encoder.eval()(torch.zeros(1, 3, 32, 32))[-1].shape[2:] == (1, 1)
 
 
 def test_misspelt_names_are_answered_with_the_nearest():

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segwright.core.errors import SettingError, UnknownNameError
+from segwright.core.errors import SettingError, ShapeError, UnknownNameError
 from segwright.core.lookup import did_you_mean
 from segwright.encoders.mit import STRIDES
 
@@ -50,9 +50,20 @@ class TimmEncoder(nn.Module):
         self.name, self.in_channels = config.name, in_channels
         self.channels, self.levels, self.is_channels_last = _probe(config.name, in_channels)
         self.network = create(config.name, in_channels, out_indices=self.levels)
+        self.has_batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in self.network.modules())
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The maps at strides 4, 8, 16 and 32."""
+        """The maps at strides 4, 8, 16 and 32.
+
+        Raises:
+            ShapeError: in training, batch normalisation would have one value per channel, which has no spread.
+        """
+        height, width = image.shape[2:]
+        if self.training and self.has_batch_norm and len(image) == 1 and max(height, width) <= self.strides[-1]:
+            raise ShapeError(
+                f"one image of {height} x {width} leaves {self.name} one value per channel, and it normalises by their spread; "
+                f"train with larger crops, such as --set training.crop=[{2 * height},{2 * width}], or with two at a time"
+            )
         maps = self.network(image)
         return [level.permute(0, 3, 1, 2) for level in maps] if self.is_channels_last else list(maps)
 
