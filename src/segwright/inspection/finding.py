@@ -52,6 +52,7 @@ MEANING = {  # the names are stable: programs may look for them
     "mixed-channels": "images differ in the number of channels",
     "missing-values": "images lack values, and say so",
     "undeclared-nodata": "a number fills areas that looks like missing values, and no file says so",
+    "mixed-color-models": "the numbers of images are stored in several ways, such as inks beside RGB",
     "transparent": "images have an alpha channel that hides something, and is left out",
     "intensity-scales": "the values of images differ by orders of magnitude",
     "duplicates": "the same image twice in one part",

@@ -14,6 +14,7 @@ from segwright.data.fingerprint import SAMPLED_PIXELS, Fingerprint, gathered
 from segwright.inspection.adjacent_tiles import about_tiles
 from segwright.inspection.checks import about_images, about_masks
 from segwright.inspection.class_counts import about_classes
+from segwright.inspection.color_models import about_color_models
 from segwright.inspection.duplicates import about_likeness
 from segwright.inspection.finding import Finding, Fix
 from segwright.inspection.image_files import (
@@ -170,6 +171,7 @@ def _diagnose(
         findings += about_classes(looks, opened.classes, opened.named, **kinds)
     checks: list[Callable[[list[SampleScan], Together], list[Finding]]] = [about_likeness, about_tiles, about_subjects]
     findings += [*about_values(pictured), *about_alpha(pictured), *about_missing(pictured)]
+    findings += about_color_models(opened.root, images)
     findings += about_tags(opened.root, opened.named, looks) if opened.root is not None else []
     for check in checks:
         findings += check(compared, together)
