@@ -57,6 +57,7 @@ IMAGES, MASKS, SETS, SEMANTICS = "JPEGImages", ("Annotations", "Annotations_unsu
 RESOLUTION = "480p"  # the one that tools read unless told otherwise
 YEARS = ("2017", "2019", "2016")  # of lists, the first that is there counts; 2016 tells of fewer sequences
 YEAR, ORDER = "2017", "all"
+MAX_NAME = 40  # characters of a name in a message; a damaged list may hold any line
 OBJECT = "object"  # class of what has no name
 VOID_NUMBER, HIGHEST = 255, 254
 PNG_COLOR_TYPE, PNG_PALETTE = 25, 3  # the byte of a PNG that says what its values are
@@ -158,7 +159,8 @@ def read(path: Path | str) -> Dataset:
     parts = _parts(root)
     order = [name for name in parts if name in masks or name in images]
     if gone := [name for name in parts if name not in order]:
-        log.warning("%s: %d sequences of its lists are not there (%s)", root, len(gone), ", ".join(gone[:SHOWN]))
+        shown = ", ".join(name[:MAX_NAME] for name in gone[:SHOWN])
+        log.warning("%s: %d of the %d sequences in its lists are not there (%s)", root, len(gone), len(parts), shown)
     order += sorted((masks.keys() | images.keys()) - set(order), key=natural)
     names: list[str] = []
     frames: list[DavisFrame] = []
