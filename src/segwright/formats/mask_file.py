@@ -24,7 +24,7 @@ BLURRED_BLACK, BLURRED_WHITE = 32, 224  # what a blurred 0 reaches, what a blurr
 MAX_BETWEEN = 0.1  # share of pixels between them: borders are less, photographs and class numbers more
 FLAT = 16  # levels that JPEG puts between neighbours inside a region
 TINGE = 32  # as far apart as blurring throws the channels of a grey pixel in files that are not exact
-MAX_NUMBER = 2**31 - 1  # of an object
+MAX_NUMBER = 2**31 - 1  # of an object, which a Segmentation holds
 SEVERAL = 8  # colours of a palette: of fewer, most may be thin classes
 
 

@@ -27,9 +27,10 @@ from segwright.core.errors import FormatError, OutputError, SettingError
 from segwright.core.spelling import composed
 from segwright.formats.image_index import MASK_FOLDERS, ImageIndex, natural, safe_key, split_of
 from segwright.formats.label_encoding import CLASSES_FILE, read_classes, read_table
+from segwright.formats.mask_file import MAX_NUMBER
 from segwright.formats.resume_journal import truth_of
 
-MAX_NUMBER, MAX_SCORE = 2**31 - 1, float(np.finfo(np.float32).max)  # what a Segmentation holds
+MAX_SCORE = float(np.finfo(np.float32).max)  # what a Segmentation holds
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,11 +45,11 @@ from segwright.formats.label_encoding import (
     written_meaning,
 )
 from segwright.formats.label_maps import NOTHING, mask_values, to_maps, to_segmentation
+from segwright.formats.mask_file import MAX_NUMBER
 from segwright.formats.pairing import IMAGE_FOLDERS, MASK_ENDING, NUMBER_FOLDER, Files, subfolders
 from segwright.formats.resume_journal import Journal, truth_of
 from segwright.formats.slicer_segments import notes_of_segments
 from segwright.formats.volume_masks import (
-    MAX_NUMBER,
     UNWRITTEN,
     check_same_grid,
     meaning_of_masks,

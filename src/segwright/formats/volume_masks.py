@@ -17,12 +17,12 @@ from segwright.core.classes import plain, spellings
 from segwright.core.errors import FormatError
 from segwright.formats.guessed_meaning import is_spread, may_be_class, of_smoothed, void_or_class
 from segwright.formats.label_encoding import MAX_VALUE, VOID_8_BIT, VOID_16_BIT, Meaning, lookup, meaning_of, present
+from segwright.formats.mask_file import MAX_NUMBER
 from segwright.formats.slicer_segments import Segment, classes_of_segments, segments_of, truth_of_segments
 from segwright.formats.smoothed_values import MANY, NO_VALUES, classes_among, count_values
 
 log = logging.getLogger(__name__)
 
-MAX_NUMBER = np.iinfo(np.int32).max
 UNWRITTEN = "the rule for masks without classes.json"
 APART = 1e-3  # of a voxel, between two grids that are taken for one: NIfTI's float32 leaves less
 

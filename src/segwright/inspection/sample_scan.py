@@ -25,9 +25,9 @@ from segwright.data.undeclared_nodata import undeclared_nodata
 from segwright.formats.dataset_file import nan_for
 from segwright.formats.guessed_meaning import shown_values
 from segwright.formats.label_encoding import colors_without_meaning
-from segwright.formats.mask_file import MaskFile, read_mask_file
+from segwright.formats.mask_file import MAX_NUMBER, MaskFile, read_mask_file
 from segwright.formats.smoothed_values import count_values, without_noise
-from segwright.formats.volume_masks import MAX_NUMBER, read_mask_volume
+from segwright.formats.volume_masks import read_mask_volume
 
 THUMB = 32  # pixels: from it come the 8 x 8 lowest frequencies of the hash
 STEP_VALUES = 20_000  # of a scan are enough to meet two neighbouring grey values
