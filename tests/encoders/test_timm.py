@@ -11,13 +11,13 @@ from segwright.encoders import timm
 @pytest.mark.parametrize(
     ("name", "channels"),
     [
-        ("resnet18", (64, 128, 256, 512)),  # has a map at stride 2 as well
+        ("resnet18", (64, 64, 128, 256, 512)),  # has a map at stride 2 as well
         ("convnext_atto", (40, 80, 160, 320)),  # has these four only
         ("swin_tiny_patch4_window7_224", (96, 192, 384, 768)),  # channels last, and one image size by default
-        ("mobilenetv3_small_050", (8, 16, 24, 288)),  # its own kind of feature extractor
+        ("mobilenetv3_small_050", (16, 8, 16, 24, 288)),  # its own kind of feature extractor
     ],
 )
-def test_four_maps_at_strides_4_to_32(name, channels):
+def test_maps_at_strides_2_or_4_to_32(name, channels):
     encoder = timm.Config(name=name).build(in_channels=2).eval()
     assert encoder.channels == channels
     with torch.no_grad():
@@ -27,6 +27,17 @@ def test_four_maps_at_strides_4_to_32(name, channels):
     ]
 
 
+@pytest.mark.parametrize(("name", "output_stride"), [("resnet18", 8), ("tf_efficientnet_lite0", 16)])
+def test_the_last_maps_keep_the_output_stride(name, output_stride):
+    encoder = timm.Config(name=name, output_stride=output_stride).build().eval()
+    assert encoder.strides == (2, 4, 8, *((8, 8) if output_stride == 8 else (16, 16)))
+    with torch.no_grad():
+        maps = encoder(torch.randn(1, 3, 64, 96))
+    assert [level.shape[2:] for level in maps] == [(64 // stride, 96 // stride) for stride in encoder.strides]
+    with pytest.raises(SettingError, match="edgenext_small' does not work .* with an output stride of 8"):
+        timm.Config(name="edgenext_small", output_stride=8).build()
+
+
 def test_equals_timm_itself():
     torch.manual_seed(0)
     encoder = timm.Config(name="resnet18").build().eval()
@@ -34,7 +45,7 @@ def test_equals_timm_itself():
     theirs.load_state_dict(encoder.network.state_dict())
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        for ours, wanted in zip(encoder(image), theirs(image)[1:], strict=True):
+        for ours, wanted in zip(encoder(image), theirs(image), strict=True):
             assert torch.equal(ours, wanted)
 
 

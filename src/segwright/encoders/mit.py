@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segwright.core.errors import FormatError, SettingError
+from segwright.encoders import STRIDES
 
-STRIDES = (4, 8, 16, 32)  # of the four maps that every encoder returns
 PATCH_SIZES = (7, 3, 3, 3)  # kernel of the convolution that opens a stage; its neighbours overlap
 EMBED_EPS = 1e-5  # of the norms after a strided convolution, in the authors' code and everywhere else
 

@@ -1,28 +1,34 @@
 """Any network of timm (PyTorch Image Models, Wightman 2019) that gives maps at strides 4, 8, 16 and 32, as an encoder.
 
+A map at stride 2 comes before these where the network has one.
+
 timm is imported when a network is built: it takes a second, and plans that only name an encoder do not need it.
 
 Axes: B batch, C channels, H, W sides of the image.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from segwright.core.errors import SettingError, ShapeError, UnknownNameError
 from segwright.core.lookup import did_you_mean
-from segwright.encoders.mit import STRIDES
+from segwright.encoders import STRIDES
 
 PROBE_SIDES = (96, 160)  # multiples of 32 but of no power of two above it, and unequal: what works here works at any multiple
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A network by timm's name for it, such as "resnet18" or "convnext_tiny.in12k"."""
+    """A network by timm's name for it, such as "resnet18" or "convnext_tiny.in12k".
+
+    Of an output stride below 32, which most convolutional networks of timm can have, the last maps keep that stride.
+    """
 
     name: str = "resnet18"
+    output_stride: Literal[8, 16, 32] = 32
 
     def build(self, in_channels: int = 3) -> "TimmEncoder":
         """The encoder, its weights drawn from torch's global generator.
@@ -42,18 +48,18 @@ class Config:
 
 
 class TimmEncoder(nn.Module):
-    """Image (B, C, H, W) to four maps (B, channels[i], H / strides[i], W / strides[i])."""
+    """Image (B, C, H, W) to maps (B, channels[i], H / strides[i], W / strides[i]), of which the last four are all encoders'."""
 
     def __init__(self, config: Config, in_channels: int) -> None:
         super().__init__()
-        self.strides = STRIDES
         self.name, self.in_channels = config.name, in_channels
-        self.channels, self.levels, self.is_channels_last = _probe(config.name, in_channels)
-        self.network = create(config.name, in_channels, out_indices=self.levels)
+        options = {"output_stride": config.output_stride} if config.output_stride < STRIDES[-1] else {}
+        self.strides, self.channels, self.levels, self.is_channels_last = _probe(config, in_channels, options)
+        self.network = create(config.name, in_channels, out_indices=self.levels, **options)
         self.has_batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in self.network.modules())
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The maps at strides 4, 8, 16 and 32.
+        """The maps, the finest first.
 
         Raises:
             ShapeError: in training, batch normalisation would have one value per channel, which has no spread.
@@ -93,8 +99,10 @@ def create(name: str, in_channels: int, **options: Any) -> nn.Module:
     return timm.create_model(name, features_only=True, in_chans=in_channels, **options)
 
 
-def _probe(name: str, in_channels: int) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
-    """What a network puts out: channels of the maps at STRIDES, timm's indices of these maps, and whether channels are last.
+def _probe(
+    config: Config, in_channels: int, options: dict[str, Any]
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], bool]:
+    """What a network puts out: strides and channels of its maps, timm's indices of them, and whether channels are last.
 
     It runs on the meta device, which knows shapes and computes nothing.
 
@@ -103,23 +111,29 @@ def _probe(name: str, in_channels: int) -> tuple[tuple[int, ...], tuple[int, ...
     """
     try:
         with torch.device("meta"), torch.no_grad():
-            network = create(name, in_channels).eval()
+            network = create(config.name, in_channels, **options).eval()
             maps = network(torch.zeros(1, in_channels, *PROBE_SIDES))
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        stride = f" with an output stride of {config.output_stride}" if options else ""
         raise SettingError(
-            f"timm's '{name}' does not work as an encoder of images of any size ({error}); "
+            f"timm's '{config.name}' does not work as an encoder of images of any size{stride} ({error}); "
             "take a network that does, such as 'resnet18' or 'convnext_tiny'"
         ) from error
     info: Any = network.feature_info
-    places = {stride: place for place, stride in enumerate(info.reduction())}  # of two maps at one stride, the later
-    chosen = [(maps[places[stride]], info.out_indices[places[stride]]) for stride in STRIDES if stride in places]
-    wanted = [tuple(side // stride for side in PROBE_SIDES) for stride in STRIDES]
+    reductions, chosen = info.reduction(), []
+    for number, stride in enumerate(reductions):  # of two maps at one stride, the later, unless the output stride makes them so
+        is_last = stride not in reductions[number + 1 :]
+        if stride in (2, *STRIDES) and (is_last or stride == config.output_stride):
+            chosen.append(number)
+    strides = tuple(reductions[number] for number in chosen)
     for channels_axis in (1, -1):
-        if [tuple(level.movedim(channels_axis, 1).shape[2:]) for level, _ in chosen] == wanted:
-            channels = tuple(level.shape[channels_axis] for level, _ in chosen)
-            return channels, tuple(index for _, index in chosen), channels_axis == -1
+        shapes = [tuple(maps[number].movedim(channels_axis, 1).shape[2:]) for number in chosen]
+        wanted = [tuple(side // stride for side in PROBE_SIDES) for stride in strides]
+        if shapes == wanted and strides[-len(STRIDES) :] == tuple(min(stride, config.output_stride) for stride in STRIDES):
+            channels = tuple(maps[number].shape[channels_axis] for number in chosen)
+            return strides, channels, tuple(info.out_indices[number] for number in chosen), channels_axis == -1
     raise SettingError(
-        f"timm's '{name}' turns an image {_shown(1, in_channels, *PROBE_SIDES)} into maps "
+        f"timm's '{config.name}' turns an image {_shown(1, in_channels, *PROBE_SIDES)} into maps "
         f"{', '.join(_shown(*level.shape) for level in maps)}, but sides of exactly 1/4, 1/8, 1/16 and 1/32 are needed; "
         "take a network of four stages, such as 'resnet18' or 'convnext_tiny'"
     )

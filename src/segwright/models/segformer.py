@@ -22,19 +22,19 @@ from torch import Tensor, nn
 
 from segwright.core.errors import FormatError, SettingError
 from segwright.core.lookup import Kind
-from segwright.encoders import mit, timm
+from segwright.encoders import STRIDES, Encoder, mit
 from segwright.layers.image_check import check_image
 
-LEVELS = 4
+LEVELS = len(STRIDES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """SegFormer on an encoder of four maps; the defaults are SegFormer-B0 for the 150 classes of ADE20K."""
+    """SegFormer on any encoder; the defaults are SegFormer-B0 for the 150 classes of ADE20K."""
 
     in_channels: int = 3
     num_classes: int = 150
-    encoder: Annotated[mit.Config | timm.Config, Kind("encoders")] = field(default_factory=mit.Config)
+    encoder: Annotated[Encoder, Kind("encoders")] = field(default_factory=mit.Config)
     decoder_width: int = 256
     dropout: float = 0.1  # share of the decoder's channels left out in training
 
@@ -54,18 +54,18 @@ class SegFormer(nn.Module):
     `encoder` and `decoder` alone take any size; the maps are then rounded up, which shifts them against each other a little.
     """
 
-    divisors = (mit.STRIDES[-1],) * 2
+    divisors = (STRIDES[-1],) * 2
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.encoder = config.encoder.build(config.in_channels)
-        self.decoder = Decoder(self.encoder.channels, config.decoder_width, config.num_classes, config.dropout)
+        self.decoder = Decoder(self.encoder.channels[-LEVELS:], config.decoder_width, config.num_classes, config.dropout)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K, H/4, W/4) of an image (B, C, H, W)."""
         check_image(image, channels=self.config.in_channels, axes=2, divisors=self.divisors)
-        return self.decoder(self.encoder(image))
+        return self.decoder(self.encoder(image)[-LEVELS:])
 
 
 class Decoder(nn.Module):

@@ -19,6 +19,7 @@ from segwright.decoding.sliding_window import tiled_labels
 from segwright.decoding.tta import mirrored
 from segwright.decoding.upsample_argmax import upsample_argmax
 from segwright.encoders import timm
+from segwright.layers.auxiliary import WithAuxiliary
 from segwright.losses import Loss
 from segwright.losses.cross_entropy import CrossEntropy
 from segwright.losses.dice import Dice
@@ -85,8 +86,17 @@ class Semantic:
         return Batch(list(keys), torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(targets)))
 
     def loss(self, network: Any, batch: Batch, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
-        """The terms of the criterion for the network's logits (B, K, *s) and class maps (B, *S)."""
-        logits, target = network(batch.image), batch.target
+        """The terms of the criterion for the network's logits (B, K, *s) and class maps (B, *S); one more for auxiliary heads."""
+        outputs, target = network(batch.image), batch.target
+        if not isinstance(outputs, WithAuxiliary):
+            return self._terms(outputs, target)
+        terms = dict(self._terms(outputs.logits, target))
+        pairs = zip(outputs.auxiliary, outputs.weights, strict=True)
+        first, *others = [weight * term for logits, weight in pairs for term in self._terms(logits, target).values()]
+        return terms | {"auxiliary": sum(others, first)}
+
+    def _terms(self, logits: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """The terms of the criterion for logits (B, K, *s), brought to the size of the class maps (B, *S)."""
         if logits.shape[2:] != target.shape[1:]:
             mode = "bilinear" if target.ndim == 3 else "trilinear"
             logits = F.interpolate(logits, size=target.shape[1:], mode=mode, align_corners=False)

@@ -1,0 +1,101 @@
+"""ResNet. Axes: B, C, H, W."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from segwright.core.errors import FormatError, SettingError
+from segwright.encoders import resnet
+
+TINY = resnet.Config(block="basic", depths=(1, 1, 2, 3))
+
+
+def randomised(network: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """Norms that must really be applied."""
+    torch.manual_seed(seed)
+    for name, tensor in network.state_dict().items():
+        if name.endswith("running_mean"):
+            tensor.normal_(0, 0.1)
+        elif name.endswith("running_var"):
+            tensor.uniform_(0.5, 1.5)
+    return network.double().eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "output_stride", "sides"), [("resnet18", 32, (64, 96)), ("resnet50", 8, (65, 43)), ("resnet50", 16, (70, 97))]
+)
+def test_equals_torchvision_live(name, output_stride, sides):
+    import torchvision
+
+    dilate = {8: [False, True, True], 16: [False, False, True], 32: [False, False, False]}[output_stride]
+    options = {"replace_stride_with_dilation": dilate} if output_stride < 32 else {}
+    theirs = randomised(getattr(torchvision.models, name)(weights=None, **options), 1)
+    ours = replace(resnet.PRESETS[name], output_stride=output_stride).build().double().eval()
+    ours.load_state_dict(resnet.rename(theirs.state_dict()))
+    x = image = torch.randn(2, 3, *sides, dtype=torch.float64)
+    wanted = []
+    with torch.no_grad():
+        for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
+            x = getattr(theirs, part)(x)
+            if part.startswith(("relu", "layer")):
+                wanted.append(x)
+        maps = ours(image)
+    for level, other, channels, stride in zip(maps, wanted, ours.channels, ours.strides, strict=True):
+        torch.testing.assert_close(level, other, rtol=1e-10, atol=1e-10)
+        assert level.shape[1:] == (channels, *(-(-side // stride) for side in sides))
+
+
+@pytest.mark.parametrize(("stem", "stride_on"), [("7x7", "1x1"), ("3x3", "3x3")])
+def test_detectron2s_names_find_their_places(stem, stride_on):
+    ours = resnet.Config(stem=stem, stride_on=stride_on).build()
+    state = ours.state_dict()
+    theirs = {}
+    for name, tensor in state.items():
+        key = name
+        if name.startswith(("conv1", "bn1")):
+            place = {"conv1.": "conv1.", "bn1.": "conv1.norm."} if stem == "7x7" else {
+                "conv1.0.": "conv1.", "conv1.1.": "conv1.norm.", "conv1.3.": "conv2.", "conv1.4.": "conv2.norm.",
+                "conv1.6.": "conv3.", "bn1.": "conv3.norm.",
+            }  # fmt: skip
+            ((before, after),) = [pair for pair in place.items() if name.startswith(pair[0])]
+            key = f"stem.{after}{name.removeprefix(before)}"
+        else:
+            key = key.replace("layer", "res", 1).replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+            key = f"res{int(key[3]) + 1}{key[4:]}"
+            for number in "123":
+                key = key.replace(f"bn{number}.", f"conv{number}.norm.")
+        if not key.endswith("num_batches_tracked"):  # frozen norms count nothing
+            theirs[key] = tensor
+    renamed = resnet.rename(theirs)
+    assert renamed.keys() == state.keys()
+    assert all(torch.equal(renamed[name], tensor) for name, tensor in state.items())
+
+
+def test_dilation_and_multi_grid_follow_the_settings():
+    config = replace(TINY, output_stride=8, multi_grid=(1, 2, 4))
+    kept = [block.conv1.dilation[0] for stage in ("layer3", "layer4") for block in config.build().get_submodule(stage)]
+    own = [
+        block.conv1.dilation[0]
+        for stage in ("layer3", "layer4")
+        for block in replace(config, dilate_first=True).build().get_submodule(stage)
+    ]
+    assert kept == [1, 2, 2, 8, 16] and own == [2, 2, 4, 8, 16]
+    strided = resnet.Config(stride_on="1x1").build().layer2[0]
+    assert (strided.conv1.stride, strided.conv2.stride) == ((2, 2), (1, 1))
+
+
+def test_stages_can_be_left_out_and_other_channels_taken():
+    encoder = replace(TINY, stages=2).build(in_channels=5)
+    assert [level.shape for level in encoder(torch.randn(2, 5, 32, 64))] == [(2, 64, 16, 32), (2, 64, 8, 16), (2, 128, 4, 8)]
+    assert not hasattr(encoder, "layer3")
+
+
+def test_refuses_what_cannot_be_meant():
+    with pytest.raises(SettingError, match=r"multi_grid is \[1, 2\]; give one factor for each of the 3 blocks"):
+        replace(TINY, multi_grid=(1, 2))
+    with pytest.raises(SettingError, match="each stage needs a block"):
+        replace(TINY, depths=(1, 1, 0, 1))
+    with pytest.raises(FormatError, match="hold 'layer5.0.conv1.weight', which no ResNet has"):
+        resnet.rename({"layer5.0.conv1.weight": torch.zeros(1)})
+    resnet.rename({"fc.weight": torch.zeros(1), "conv1.weight": torch.zeros(1)})
