@@ -86,7 +86,7 @@ class Semantic:
         return Batch(list(keys), torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(targets)))
 
     def loss(self, network: Any, batch: Batch, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
-        """The terms of the criterion for the network's logits (B, K, *s) and class maps (B, *S); one more for auxiliary heads."""
+        """The terms of the criterion for the network's logits (B, K, *s) and class maps (B, *S); auxiliary heads add one."""
         outputs, target = network(batch.image), batch.target
         if not isinstance(outputs, WithAuxiliary):
             return self._terms(outputs, target)
