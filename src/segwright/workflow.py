@@ -39,6 +39,7 @@ def fit(
     budget: Budget | None = None,
     task: str | None = None,
     model: str | None = None,
+    init: str | None = None,
     out: str | Path | None = None,
     settings: Sequence[str] = (),
     loggers: Sequence[str] = (),
@@ -48,7 +49,7 @@ def fit(
     """Train a model on a folder of images and masks inside a budget, and return its scores on the validation samples.
 
     The folder `out` (runs/NAME-1, -2, ... without it) then holds the plan, the model, the log, the scores and a report.
-    `task`, `model`, `fold` and `settings` are as in `plan`. `loggers` also draw the curves elsewhere, by the names that
+    `task`, `model`, `init`, `fold` and `settings` are as in `plan`. `loggers` also draw the curves elsewhere, by the names that
     `training.loggers` gives. `watch` is called with each record of the log. `own_modules` lets a model to start from name
     modules outside segwright; what `task` and `settings` name is imported anyway.
 
@@ -68,6 +69,7 @@ def fit(
         budget=budget,
         task=task,
         model=model,
+        init=init,
         settings=settings,
     )
     minutes = budget.minutes - (time.monotonic() - started + made.seconds_after) / 60

@@ -16,7 +16,7 @@ from segwright.planning.budget import Budget, Cost
 from segwright.planning.planner import plan, planned
 from segwright.plans.plan import Plan
 
-NOTHING_ELSE = {"val": None, "fold": None, "task": None, "model": None, "settings": ()}
+NOTHING_ELSE = {"val": None, "fold": None, "task": None, "model": None, "init": "scratch", "settings": ()}
 
 
 @pytest.fixture

@@ -14,6 +14,9 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     task: Annotated[str | None, typer.Option(help="What to learn: semantic, or a module of yours, as package.module.")] = None,
     model: Annotated[str | None, typer.Option(help="A network by name; see: segwright models.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Weights to start from: a file, a run, a name, or scratch; without it any that are here.")
+    ] = None,
     fold: Annotated[str | None, typer.Option(help="0/5 holds out the first of five pieces of DATA, to validate on.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME-1, -2, ... without it.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="path=value, replaces a setting of the plan.")] = None,
@@ -37,6 +40,7 @@ def run(
             budget=budget,
             task=task,
             model=model,
+            init=init,
             out=out,
             settings=settings or [],
             loggers=logger or [],

@@ -21,6 +21,7 @@ from segwright.models import preset
 from segwright.optimisers import adamw
 from segwright.planning.budget import Budget, Cost, step_cost
 from segwright.planning.rules import augmentation_rules, crop_for, preprocess_rules, sampler_rules
+from segwright.planning.start import SCRATCH, with_start
 from segwright.planning.survey import Survey
 from segwright.plans.kinds import class_of
 from segwright.plans.plan import Data, Inference, Plan, Precision, Training
@@ -66,18 +67,21 @@ def plan(
     budget: Budget | None = None,
     task: str | None = None,
     model: str | None = None,
+    init: str | None = None,
     settings: Sequence[str] = (),
 ) -> Plan:
     """A plan for the data in `data`, made by looking at them and by timing real steps on this machine.
 
     `task` is a file of tasks/, or a user's own module; `model` a network by the name that `list_models` gives; without them
-    both are chosen. `fold` (i, n) validates on piece i of n. `settings` such as "training.seed=1" replace what the planner
-    chose.
+    both are chosen. `init` names what training starts from, as `Init` says, or is "scratch"; without it, trained weights of
+    the encoder are taken if they lie on this machine. `fold` (i, n) validates on piece i of n. `settings` such as
+    "training.seed=1" replace what the planner chose.
 
     Raises:
         UsageError: the data cannot be used; the message says why.
     """
-    return planned(data, val=val, fold=fold, budget=budget or Budget(), task=task, model=model, settings=settings).plan
+    budget = budget or Budget()
+    return planned(data, val=val, fold=fold, budget=budget, task=task, model=model, init=init, settings=settings).plan
 
 
 def planned(
@@ -88,6 +92,7 @@ def planned(
     budget: Budget,
     task: str | None,
     model: str | None,
+    init: str | None,
     settings: Sequence[str],
 ) -> Planned:
     """As `plan`, with the open data, and the time that the run needs after its training."""
@@ -100,9 +105,9 @@ def planned(
     survey = Survey.of(train_set, val_set)
     draft = _drafted(Data(train=data, val=val, fold=fold), task_class, survey.found, train_set, budget)
     channels = draft.data.preprocess.channels
-    known = [preset(model)] if model is not None else draft.task.candidates(survey.found)
+    known = [preset(model)] if model is not None else draft.task.candidates(survey.found, from_scratch=init == SCRATCH)
     candidates = [draft.task.fitted(network, channels, train_set.classes) for network in known]
-    trial = _Trial(survey.found, train_set)
+    trial = _Trial(survey.found, train_set, init)
     draft = trial.fastest_precision(trial.with_network(draft, candidates[0], 1.0), PRECISION_SHARE * seconds)
     survey.check(draft.with_settings(settings).data.preprocess.channels, CHECK_SHARE * seconds)
     left = max(0.0, seconds - (time.monotonic() - started))
@@ -133,7 +138,7 @@ def _drafted(data: Data, task_class: Any, found: Fingerprint, train_set: Dataset
         data=replace(data, preprocess=preprocess),
         sampler=sampler,
         augmentation=augmentation,
-        model=task.fitted(task.candidates(found)[0], preprocess.channels, train_set.classes),
+        model=task.fitted(task.candidates(found, from_scratch=True)[0], preprocess.channels, train_set.classes),
         optimiser=adamw.Config(learning_rate=LEARNING_RATE),
         training=Training(steps=1, batch_size=BATCH[device], crop=(1,) * found.axes, device=device),
         reasons=why_task | why_preprocess | why_augmentation | why_sampler,
@@ -203,23 +208,25 @@ class _Option:
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """Tries plans on real crops of the training samples, on this machine."""
+    """Tries plans on real crops of the training samples, on this machine; `init` is what a person wants them to start from."""
 
     found: Fingerprint
     train_set: Dataset
+    init: str | None
 
     def with_network(self, draft: Plan, network: Any, scale: float) -> Plan:
-        """A draft with another network and scale, and with the crop that goes with them."""
+        """A draft with another network and scale, with the crop that goes with them, and what the network starts from."""
         axes = self.found.axes
         crop = crop_for(self.found, scale, _divisors_of(network, axes))
         preprocess = replace(draft.data.preprocess, scale=None if scale == 1 else (scale,) * axes)
-        return replace(
+        fitted = replace(
             draft,
             model=network,
             data=replace(draft.data, preprocess=preprocess),
             training=replace(draft.training, crop=crop),
             inference=Inference(tile=tuple(TILE_CROPS * side for side in crop)),
         )
+        return with_start(fitted, self.found) if self.init is None else fitted
 
     def cost(self, plan: Plan) -> Cost:
         """The cost of a step of a plan."""

@@ -29,6 +29,7 @@ from segwright.tasks import Batch
 from segwright.transforms.prepare import View
 
 ENCODERS = tuple(f"regnetx_{size}" for size in ("002", "004", "008", "016", "032"))  # of timm: half a ResNet-18's time at 004
+TRAINED = tuple(timm.PACKAGES)  # encoders whose weights can be installed, so that most machines have them or could
 UNET_WIDTHS = {2: (16, 32, 64), 3: (8, 16, 32)}
 
 
@@ -52,15 +53,16 @@ class Semantic:
         why = "mean IoU counts a rare class as much as a common one, so the loss does too"
         return cls(criterion=criterion), {"task.criterion": why}
 
-    def candidates(self, found: Fingerprint) -> list[Any]:
-        """U-Nets for volumes and textures, SegFormer's decoder on small encoders for scenes."""
+    def candidates(self, found: Fingerprint, *, from_scratch: bool) -> list[Any]:
+        """U-Nets for volumes and textures, SegFormer's decoder on small encoders for scenes; trained ones if there are any."""
         if found.axes == 3:
             network = unet.Config(axes=3, depth=4, max_width=256, norm="instance")
             return [replace(network, width=width) for width in UNET_WIDTHS[3]]
         if not has_up(found):  # sections and smears: texture and thin borders, so full resolution
             return [unet.Config(max_width=512, width=width) for width in UNET_WIDTHS[2]]
         # scenes: what a thing is depends on what is far around it
-        return [segformer.Config(encoder=timm.Config(name=name), decoder_width=128) for name in ENCODERS]
+        trained = [name for name in TRAINED if timm.source(name) is not None and not from_scratch]
+        return [segformer.Config(encoder=timm.Config(name=name), decoder_width=128) for name in trained or ENCODERS]
 
     def fitted(self, network: Any, channels: int, classes: Classes) -> Any:
         """The config with as many channels in, and a class of logits for each class."""
