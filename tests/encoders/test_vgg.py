@@ -24,9 +24,7 @@ def pooled(theirs: torch.nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
     return maps
 
 
-@pytest.mark.parametrize(
-    ("name", "sides"), [("vgg16", (64, 96)), ("vgg16", (43, 70)), ("vgg11_bn", (33, 65)), ("vgg19", (32, 64))]
-)
+@pytest.mark.parametrize(("name", "sides"), [("vgg16", (32, 43)), ("vgg11_bn", (33, 32))])
 def test_equals_torchvision_live(name, sides):
     import torchvision
 
@@ -44,7 +42,7 @@ def test_equals_torchvision_live(name, sides):
     theirs.double().eval()
     ours = vgg.PRESETS[name].build().double().eval()
     ours.load_state_dict(vgg.rename(theirs.state_dict()))
-    image = torch.randn(2, 3, *sides, dtype=torch.float64)
+    image = torch.randn(1, 3, *sides, dtype=torch.float64)
     with torch.no_grad():
         maps, wanted = ours(image), pooled(theirs, image)
     for level, other, channels, stride in zip(maps, wanted, ours.channels, ours.strides, strict=True):
