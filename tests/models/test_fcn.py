@@ -147,7 +147,7 @@ def test_a_run_of_20_steps_follows_torchvisions_losses():
 
 def test_mmsegmentations_head_sees_its_input_again():
     torch.manual_seed(0)
-    head = fcn.Head(16, 3, "concatenated").double().eval()
+    head = fcn.FcnHead(16, 3, "concatenated").double().eval()
     x = torch.randn(2, 16, 5, 7, dtype=torch.float64)
     found = x
     for conv, norm, _ in (head.convs[0], head.convs[1]):

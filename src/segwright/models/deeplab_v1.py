@@ -1,9 +1,9 @@
 """DeepLab v1: Semantic Image Segmentation with Deep Convolutional Nets and CRFs (Chen et al. 2014, arXiv 1412.7062).
 
 The form called LargeFOV. VGG-16 whose last two poolings keep the size, and whose last stage dilates its convolutions by 2
-instead, so that maps stay at stride 8. The fully connected layers become convolutions: fc6 a 3x3 of dilation 12, which makes the
-large field of view, fc7 a 1x1, and a classifier. Any encoder of this library can take VGG's place. The fully connected CRF of
-the title is a step after the network: inference/dense_crf.
+instead, so that maps stay at stride 8. The fully connected layers become convolutions: fc6 a 3x3 of dilation 12, which makes
+the large field of view, fc7 a 1x1, and a classifier. Any encoder of this library can take VGG's place. The fully connected CRF
+of the title is a step after the network: inference/dense_crf.
 
 Logits have the size of the image. The authors' poolings of kernel 3 put cell (i, j) on pixel (8i, 8j), their images have sides
 of 8n + 1, and they upsample such that the corners agree. So does this network, which adds a row and a column of zeros to the
@@ -61,7 +61,7 @@ class DeepLabV1(nn.Module):
         self.config = config
         self.encoder = config.encoder.build(config.in_channels)
         self.divisors = (self.encoder.strides[-1],) * 2
-        self.head = Head(self.encoder.channels[-1], config.num_classes)
+        self.head = _Head(self.encoder.channels[-1], config.num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K, H, W) of an image (B, C, H, W)."""
@@ -72,7 +72,7 @@ class DeepLabV1(nn.Module):
         return whole[:, :, :height, :width]
 
 
-class Head(nn.Module):
+class _Head(nn.Module):
     """A map (B, channels, h, w) to logits (B, K, h, w)."""
 
     def __init__(self, channels: int, num_classes: int) -> None:

@@ -72,8 +72,8 @@ class Fcn(nn.Module):
         self.encoder = config.encoder.build(config.in_channels)
         self.divisors = (self.encoder.strides[-1],) * 2
         before_last, last = self.encoder.channels[-2:]
-        self.head = Head(last, config.num_classes, config.head)
-        self.auxiliary = Head(before_last, config.num_classes, "single")
+        self.head = FcnHead(last, config.num_classes, config.head)
+        self.auxiliary = FcnHead(before_last, config.num_classes, "single")
 
     def forward(self, image: Tensor) -> Tensor | WithAuxiliary:
         """Logits (B, K, h, w) of an image (B, C, H, W)."""
@@ -85,7 +85,7 @@ class Fcn(nn.Module):
         return WithAuxiliary(logits, (self.auxiliary(maps[-2]),), (AUXILIARY_WEIGHT,))
 
 
-class Head(nn.Module):
+class FcnHead(nn.Module):
     """A map (B, channels, h, w) to logits (B, K, h, w)."""
 
     def __init__(self, channels: int, num_classes: int, form: Literal["single", "concatenated"]) -> None:

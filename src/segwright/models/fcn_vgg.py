@@ -71,7 +71,7 @@ class FcnVgg(nn.Module):
                 f"the encoder has an output stride of {self.encoder.strides[-1]}, but this network doubles maps of stride 32 "
                 "itself; leave out output_stride, or take fcn, which is made for it"
             )
-        self.head = Head(self.encoder.channels[-3:], config.num_classes, config.stride)
+        self.head = _Head(self.encoder.channels[-3:], config.num_classes, config.stride)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K, H / stride, W / stride) of an image (B, C, H, W)."""
@@ -79,7 +79,7 @@ class FcnVgg(nn.Module):
         return self.head(self.encoder(image)[-3:])
 
 
-class Head(nn.Module):
+class _Head(nn.Module):
     """Maps (B, channels[i], h, w) at strides 8, 16 and 32 to logits (B, K, h, w) at one of these."""
 
     def __init__(self, channels: tuple[int, int, int], num_classes: int, stride: int) -> None:
