@@ -60,6 +60,15 @@ def test_holds_the_tensors_of_torchvisions_file(name):
     assert {key: tensor.shape for key, tensor in theirs.items()} == {key: tensor.shape for key, tensor in ours.items()}
 
 
+def test_weights_are_those_that_torchvision_publishes():
+    import torchvision
+
+    for weights in vgg.WEIGHTS.values():
+        theirs = torchvision.models.get_model_weights(weights.preset).DEFAULT
+        assert weights.address == theirs.url and weights.num_classes == 0 and weights.preset in vgg.PRESETS
+        assert weights.score.startswith(str(theirs.meta["_metrics"]["ImageNet-1K"]["acc@1"]))
+
+
 @pytest.mark.parametrize(
     ("output_stride", "strides", "dilations"),
     [(32, (2, 4, 8, 16, 32), [1, 1, 1, 1, 1]), (16, (2, 4, 8, 16, 16), [1, 1, 1, 1, 1]), (8, (2, 4, 8, 8, 8), [1, 1, 1, 1, 2])],

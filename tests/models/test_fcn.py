@@ -183,6 +183,15 @@ def test_each_published_network_has_the_published_number_of_parameters():
         assert sum(parameter.numel() for parameter in network.parameters()) == count
 
 
+def test_weights_are_those_that_torchvision_publishes():
+    from torchvision.models import get_model_weights
+
+    for name in ("fcn_resnet50", "fcn_resnet101"):
+        weights, theirs = fcn.WEIGHTS[f"{name}_voc"], get_model_weights(name).DEFAULT
+        assert weights.address == theirs.url and len(weights.classes) == len(theirs.meta["categories"])
+        assert weights.score.startswith(str(theirs.meta["_metrics"]["COCO-val2017-VOC-labels"]["miou"]))
+
+
 def test_weights_name_presets_with_as_many_classes():
     for weights in fcn.WEIGHTS.values():
         assert fcn.PRESETS[weights.preset].num_classes == weights.num_classes

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segwright.core.errors import FormatError, SettingError
+from segwright.core.weights import Weights
 from segwright.encoders import STRIDES
 
 WIDTHS = (64, 128, 256, 512, 512)  # of the stages
@@ -112,6 +113,28 @@ PRESETS = {
     "vgg13_bn": Config(depths=(2, 2, 2, 2, 2), norm="batch"),
     "vgg16_bn": Config(norm="batch"),
     "vgg19_bn": Config(depths=(2, 2, 4, 4, 4), norm="batch"),
+}
+
+WEIGHTS = {  # torchvision's; the authors' own lie in Caffe files
+    f"{preset}_imagenet": Weights(
+        preset=preset,
+        address=f"https://download.pytorch.org/models/{preset}-{digits}.pth",
+        sha256=digits,
+        licence="unstated",
+        trained_on="ImageNet-1K",
+        classes=0,
+        score=f"{accuracy} % top-1 accuracy on ImageNet-1K",
+    )
+    for preset, digits, accuracy in (
+        ("vgg11", "8a719046", 69.020),
+        ("vgg13", "19584684", 69.928),
+        ("vgg16", "397923af", 71.592),
+        ("vgg19", "dcbb9e9d", 72.376),
+        ("vgg11_bn", "6002323d", 70.370),
+        ("vgg13_bn", "abd245e5", 71.586),
+        ("vgg16_bn", "6c64b313", 73.360),
+        ("vgg19_bn", "c79401a0", 74.218),
+    )
 }
 
 OURS = re.compile(r"features\.\d+\.(weight|bias|running_mean|running_var|num_batches_tracked)")
