@@ -121,18 +121,18 @@ WEIGHTS = {  # torchvision's; the authors' own lie in Caffe files
         address=f"https://download.pytorch.org/models/{preset}-{digits}.pth",
         sha256=digits,
         licence="unstated",
-        trained_on="ImageNet-1K",
+        trained_on="ImageNet-1k",
         classes=0,
-        score=f"{accuracy} % top-1 accuracy on ImageNet-1K",
+        score=f"{accuracy} % top-1 on ImageNet-1k val",
     )
     for preset, digits, accuracy in (
-        ("vgg11", "8a719046", 69.020),
+        ("vgg11", "8a719046", 69.02),
         ("vgg13", "19584684", 69.928),
         ("vgg16", "397923af", 71.592),
         ("vgg19", "dcbb9e9d", 72.376),
-        ("vgg11_bn", "6002323d", 70.370),
+        ("vgg11_bn", "6002323d", 70.37),
         ("vgg13_bn", "abd245e5", 71.586),
-        ("vgg16_bn", "6c64b313", 73.360),
+        ("vgg16_bn", "6c64b313", 73.36),
         ("vgg19_bn", "c79401a0", 74.218),
     )
 }
