@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from segwright.core.errors import ShapeError
 from segwright.layers.conv_norm_relu import ConvNormRelu
+from segwright.layers.separable_conv import SeparableConvNormRelu
 
 
 class ASPP(nn.Module):
@@ -40,7 +41,7 @@ class ASPP(nn.Module):
         super().__init__()
         self.pool_window = pool_window
         self.pointwise = ConvNormRelu(before, width, 1)
-        block = _Separable if separable else _Atrous
+        block = SeparableConvNormRelu if separable else _Atrous
         self.atrous = nn.ModuleList(block(before, width, rate) for rate in rates)
         self.pool = _Pool(before, width, has_norm=pool_norm)
         self.project = nn.Conv2d((len(rates) + 2) * width, width, 1, bias=False)
@@ -81,19 +82,6 @@ class _Atrous(nn.Module):
         weight = self.conv.weight[:, :, rows, columns]
         padding = tuple(self.rate * (taps // 2) for taps in weight.shape[2:])
         return F.conv2d(x, weight, padding=padding, dilation=self.rate)
-
-
-class _Separable(nn.Module):
-    """The same of a dilated 3x3 convolution that looks at one channel each, and a 1x1 convolution that mixes channels."""
-
-    def __init__(self, before: int, after: int, rate: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(before, before, 3, padding=rate, dilation=rate, groups=before, bias=False)
-        self.conv = nn.Conv2d(before, after, 1, bias=False)
-        self.norm = nn.BatchNorm2d(after)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(self.depthwise(x))), inplace=True)
 
 
 class _Pool(nn.Module):
