@@ -112,8 +112,8 @@ class _Stage(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
         """The mix (B, width, 2h, 2w). An encoder of a small output stride has maps of one size, which stay as they are."""
-        convolution, norm, relu = self.conv1
-        weights = convolution.weight.split(self.parts, dim=1)
+        convolution, norm, relu = self.conv1.children()
+        weights = convolution.get_parameter("weight").split(self.parts, dim=1)
         size = [2 * side for side in x.shape[2:]] if skip is None else list(skip.shape[2:])
         if size != list(x.shape[2:]):
             x = F.interpolate(x, size=size, mode="nearest")
