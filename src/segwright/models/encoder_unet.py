@@ -1,4 +1,4 @@
-"""TernausNet: U-Net with an Encoder Pre-Trained on ImageNet for Image Segmentation (Iglovikov, Shvets 2018, arXiv 1801.05746).
+"""TernausNet: U-Net with VGG11 Encoder Pre-Trained on ImageNet (Iglovikov, Shvets 2018, arXiv 1801.05746).
 
 A U-Net whose encoder is a classifier that was trained before. The decoder doubles the deepest map until it has the size of the
 image; at each size it takes the encoder's map of that size beside its own, where the encoder has one, and mixes both.

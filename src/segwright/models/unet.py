@@ -186,7 +186,7 @@ PRESETS = {
     "unet_tiny": Config(width=16, max_width=256),
     # 32 to 320 channels and instance norm are what nnU-Net found best for volumes, of which few fit into a batch
     "unet_3d": Config(in_channels=1, width=32, max_width=320, norm="instance", axes=3),
-    # what nnU-Net plans for slices a few times as thick as their pixels are wide, as in prostate MRI
+    # the kind of plan that nnU-Net makes for slices a few times as thick as their pixels are wide
     "unet_3d_anisotropic": Config(
         in_channels=1,
         width=32,
