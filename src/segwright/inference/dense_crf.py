@@ -88,14 +88,14 @@ class DenseCRF:
 
             def start(first: int, stop: int) -> None:
                 q[first:stop] = logits[first:stop]
-                _softmax(q[first:stop])
+                softmax_in_place(q[first:stop])
 
             def update(first: int, stop: int) -> None:
                 before, out = logits[first:stop], q[first:stop]
                 for kernel in kernels:
                     kernel.tell(first, stop, before, out)
                     before = out
-                _softmax(out)
+                softmax_in_place(out)
 
             work.bands(start, H)
             for _ in range(self.iterations if kernels else 0):
@@ -388,7 +388,7 @@ def _add_four_to_four(sums, weights, a, b, c, d):
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nnan", "nsz"})
-def _softmax(values):
+def softmax_in_place(values):
     """Turn logits (n, C) into probabilities in place."""
     for first in range(0, len(values), BLOCK):
         pixels = values[first : first + BLOCK]
