@@ -18,6 +18,7 @@ from segwright.core.errors import OutputError
 from segwright.formats import dicom, tiff, volume
 from segwright.formats.label_maps import fits_mask
 from segwright.formats.resume_journal import LeftOutError, stopped, truth_of
+from segwright.inference.dense_crf import DenseCRF
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +140,11 @@ def write_dataset(
 
 
 def run_name(
-    model: str | Path | None, images: Sequence[str | Path], flips: tuple[int, ...], values: tuple[float, float] | None
+    model: str | Path | None,
+    images: Sequence[str | Path],
+    flips: tuple[int, ...],
+    values: tuple[float, float] | None,
+    crf: DenseCRF | None = None,
 ) -> str:
     """What a run is known by when it goes on after it was stopped: what is predicted how from which images."""
     by = "a model"
@@ -147,5 +152,6 @@ def run_name(
         file = Path(model) / "model.safetensors" if Path(model).is_dir() else Path(model)
         by = f"{os.path.abspath(model)} of {file.stat().st_mtime_ns}, mirrored over {list(flips)}"  # noqa: PTH100
         by += f", values from {values[0]:g} to {values[1]:g}" if values else ""
+        by += f", redrawn by {crf}" if crf else ""
     first = os.path.abspath(images[0])  # noqa: PTH100
     return f"what {by} finds in {first}" + (f" and {len(images) - 1} more" if len(images) > 1 else "")

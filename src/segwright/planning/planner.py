@@ -20,6 +20,7 @@ from segwright.data.value_range import ValueRange
 from segwright.models import preset
 from segwright.optimisers import adamw
 from segwright.planning.budget import Budget, Cost, step_cost
+from segwright.planning.memory import check_fits, within
 from segwright.planning.rules import augmentation_rules, crop_for, preprocess_rules, sampler_rules
 from segwright.planning.start import SCRATCH, with_start
 from segwright.planning.survey import Survey
@@ -108,13 +109,15 @@ def planned(
     known = [preset(model)] if model is not None else draft.task.candidates(survey.found, from_scratch=init == SCRATCH)
     candidates = [draft.task.fitted(network, channels, train_set.classes) for network in known]
     trial = _Trial(survey.found, train_set, init)
-    draft = trial.fastest_precision(trial.with_network(draft, candidates[0], 1.0), PRECISION_SHARE * seconds)
+    draft = trial.with_network(draft, candidates[0], 1.0)
+    draft = trial.fastest_precision(draft, PRECISION_SHARE * seconds, budget.memory_bytes)
     survey.check(draft.with_settings(settings).data.preprocess.channels, CHECK_SHARE * seconds)
     left = max(0.0, seconds - (time.monotonic() - started))
     chosen, cost = trial.choose(draft, candidates, left, budget.memory_bytes)
     if settings:
         chosen = _with_settings(chosen, settings, train_set)
         _check_crop(chosen, survey.found)
+        check_fits(chosen, budget.memory_bytes)
         cost = trial.cost(chosen)
         if math.isinf(cost.seconds):
             raise UsageError(
@@ -243,11 +246,12 @@ class _Trial:
             crops[position]
         return (time.perf_counter() - started) / MEASURED_CROPS
 
-    def fastest_precision(self, draft: Plan, limit: float) -> Plan:
+    def fastest_precision(self, draft: Plan, limit: float, memory: int) -> Plan:
         """The draft with the precision and memory layout that take the least time here, found by `limit` seconds of timing."""
         is_half_fine = draft.training.device == "cpu" or _has_bfloat16()
         precisions: tuple[Precision, ...] = ("bf16-mixed", "32-true") if is_half_fine else ("16-mixed", "32-true")
-        options = [replace(draft.training, precision=p, channels_last=c) for p in precisions for c in (True, False)]
+        parts = within(draft, memory).training  # what the machine cannot hold is told, not tried
+        options = [replace(parts, precision=p, channels_last=c) for p in precisions for c in (True, False)]
         end = time.monotonic() + limit
         seconds: dict[tuple[Precision, bool], float] = {}
         for tried in options:
@@ -286,7 +290,7 @@ class _Trial:
         Raises:
             UsageError: not even one crop does.
         """
-        candidate = self.with_network(draft, network, scale)
+        candidate = within(self.with_network(draft, network, scale), memory)
         cost = self.cost(candidate)
         while candidate.training.accumulate < candidate.training.batch_size and cost.memory_bytes > memory:
             accumulate = 2 * candidate.training.accumulate
