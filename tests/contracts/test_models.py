@@ -21,9 +21,7 @@ MODELS = names("segwright.models")
 SMALL_RESNET = {"block": "basic", "depths": (1, 1, 1, 1), "multi_grid": ()}  # the same paths in a tenth of the time
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
-HALF_ERROR = (
-    0.03  # of the size of the logits: rounding to 8 bits, 2e-3 a layer, adds up like noise; a wrong scale is 10 times it
-)
+HALF_ERROR = 0.03  # of the size of the logits: rounding errors, 2e-3 a layer, add up like noise; a wrong scale gives far more
 
 
 @cache
