@@ -52,11 +52,11 @@ that nobody gave: such weights are not free to use for everything, whatever the 
 CAMVID = """
 ## What each learns in equal minutes
 
-`segwright fit camvid/train --val camvid/val --model NAME --minutes M` on {threads} threads, of each file the smallest network that
-takes images: 367 frames of roads in 11 classes, scored on 101 frames of another clip. The minutes hold the whole command:
-planning, validations and final scoring too. One run was made of each; the interval is a bootstrap over the frames, which follow
-each other and are alike, so it is too narrow. What is small and quick sees more images in the minutes than what is large, which
-is the point of the table, and no verdict on what a network can learn in a day.
+`segwright fit camvid/train --val camvid/val --model NAME --minutes M` on {threads} threads, of each file the smallest network
+that takes images: 367 frames of roads in 11 classes, scored on 101 frames of another clip. The minutes hold the whole
+command: planning, validations and final scoring too. One run was made of each; the interval is a bootstrap over the frames,
+which follow each other and are alike, so it is too narrow. What is small and quick sees more images in the minutes than what
+is large, which is the point of the table, and no verdict on what a network can learn in a day.
 
 | network | encoder | starts from | minutes | steps | images seen | val mIoU | 95 % interval | machine |
 |---|---|---|--:|--:|--:|--:|---|---|"""
