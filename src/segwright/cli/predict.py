@@ -7,7 +7,7 @@ import typer
 
 
 def run(
-    model: Annotated[Path, typer.Argument(help="Folder of a run, or its model.safetensors.")],
+    model: Annotated[str, typer.Argument(help="Folder of a run, or its model.safetensors; with --weights a network's name.")],
     images: Annotated[list[Path], typer.Argument(help="Images, volumes, DICOM series, or folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder for the masks.")] = Path("predictions"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with the mask over the image.")] = False,
@@ -23,6 +23,11 @@ def run(
         str | None,
         typer.Option(help="Write a data set of this format, such as coco, not masks; a wrong name is answered with all."),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Predict with a published network: a file of its weights, or their name (segwright models)."),
+    ] = None,
+    online: Annotated[bool, typer.Option("--online", help="Fetch weights that are not on this machine.")] = False,
     own_modules: Annotated[
         bool, typer.Option("--own-modules", help="Let the model name modules outside segwright, which are then imported.")
     ] = False,
@@ -44,6 +49,8 @@ def run(
             flips=(-1,) if flips else None,
             values=values,
             format=format,
+            weights=weights,
+            online=online,
             own_modules=own_modules,
         )
     typer.echo(f"{len(written)} files in {out}")

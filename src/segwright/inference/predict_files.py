@@ -77,12 +77,15 @@ def predict(
     flips: tuple[int, ...] | None = None,
     values: tuple[float, float] | None = None,
     format: str | None = None,
+    weights: str | Path | None = None,
+    online: bool = False,
     own_modules: bool = False,
 ) -> list[Path]:
     """Write what a model finds in each image to a folder and return the files written, in the order of the images.
 
-    `model` is a predictor or a run's folder, which with `own_modules` may name modules outside segwright. `images` are files,
-    or folders with everything below them: volumes if there are any, else DICOM series, else images. A mask is called KEY.png:
+    `model` is a predictor or a run's folder, which with `own_modules` may name modules outside segwright; with `weights` it is
+    the name of a published network, and these and `online` are as in `load`. `images` are files, or folders with everything
+    below them: volumes if there are any, else DICOM series, else images. A mask is called KEY.png:
     class numbers at the image's own size, with the classes' colours if `palette`. For a TIFF it is KEY.tif with the same place
     on the map, for a volume a volume of the same kind on the same grid, for a DICOM series KEY.dcm, a DICOM-SEG (without
     colours, these two). `overlay` adds pictures for people, KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice.
@@ -107,7 +110,10 @@ def predict(
     out, places = Path(out), [images] if isinstance(images, (str, Path)) else list(images)
     if format is not None:
         writer(format)  # raises for a wrong name
-    predictor = load(model, own_modules=own_modules) if isinstance(model, (str, Path)) else model
+    if isinstance(model, (str, Path)):
+        predictor = load(model, weights=weights, online=online, own_modules=own_modules)
+    else:
+        predictor = model
     if (flips, values) != (None, None):
         own = predictor.flips if flips is None else flips
         predictor = replace(predictor, flips=own, values=values or predictor.values)
@@ -121,7 +127,7 @@ def predict(
     if format is None:
         written, format = _write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette)
     if format is not None:
-        source = run_name(model if isinstance(model, (str, Path)) else None, places, predictor.flips, values)
+        source = run_name(model if isinstance(model, (str, Path)) else None, places, predictor.flips, values, weights)
         written = _write_format(format, jobs, predictor, out, failed, source, overlay=overlay)
     if failed:
         rest = f"the others are in {out}" if written else "nothing was written"
