@@ -191,17 +191,21 @@ DETECTRON2_STEMS = {  # one convolution, or three
         **{"conv3.norm": "bn1", "conv3": "conv1.6"},
     },
 }
+MMSEGMENTATION_STEM = {  # of three convolutions, with their norms
+    **{"0": "conv1.0", "1": "conv1.1", "3": "conv1.3", "4": "conv1.4"},
+    **{"6": "conv1.6", "7": "bn1"},
+}
 
 
 def rename(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in the layout of torchvision, timm or detectron2 under our names; the classifier is left out.
+    """Weights in the layout of torchvision, timm, detectron2 or mmsegmentation under our names, without the classifier.
 
     A norm whose file does not count its batches, as detectron2's frozen ones, gets a count of 0.
 
     Raises:
         FormatError: a tensor has no place in a ResNet; the message names it.
     """
-    stem = DETECTRON2_STEMS["3x3" if "stem.conv3.weight" in state_dict else "7x7"]
+    stem = DETECTRON2_STEMS["3x3" if "stem.conv3.weight" in state_dict else "7x7"] | MMSEGMENTATION_STEM
     ours = {_our_name(key, stem): tensor for key, tensor in state_dict.items() if key not in CLASSIFIER}
     for name in [name for name in ours if name.endswith(".running_mean")]:
         ours.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.zeros((), dtype=torch.int64))
@@ -209,7 +213,7 @@ def rename(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _our_name(key: str, stem: dict[str, str]) -> str:
-    """The name here of a tensor of torchvision's, timm's or detectron2's files.
+    """The name here of a tensor of torchvision's, timm's, detectron2's or mmsegmentation's files.
 
     Raises:
         FormatError: a ResNet holds no such tensor.

@@ -1,4 +1,4 @@
-"""TernausNet: U-Net with an Encoder Pre-Trained on ImageNet for Image Segmentation (Iglovikov, Shvets 2018, arXiv 1801.05746).
+"""TernausNet: U-Net with VGG11 Encoder Pre-Trained on ImageNet (Iglovikov, Shvets 2018, arXiv 1801.05746).
 
 A U-Net whose encoder is a classifier that was trained before. The decoder doubles the deepest map until it has the size of the
 image; at each size it takes the encoder's map of that size beside its own, where the encoder has one, and mixes both.
@@ -112,8 +112,8 @@ class _Stage(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
         """The mix (B, width, 2h, 2w). An encoder of a small output stride has maps of one size, which stay as they are."""
-        convolution, norm, relu = self.conv1
-        weights = convolution.weight.split(self.parts, dim=1)
+        convolution, norm, relu = self.conv1.children()
+        weights = convolution.get_parameter("weight").split(self.parts, dim=1)
         size = [2 * side for side in x.shape[2:]] if skip is None else list(skip.shape[2:])
         if size != list(x.shape[2:]):
             x = F.interpolate(x, size=size, mode="nearest")
