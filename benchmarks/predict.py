@@ -121,8 +121,9 @@ def pictures() -> list[Any]:
     import cv2
     import numpy as np
 
-    from segwright import Grid, Sample, Segmentation, open_dataset
+    from segwright import Sample, Segmentation, open_dataset
     from segwright.codecs.image_file import read_image
+    from segwright.core.grid import Grid
     from segwright.formats import synthetic
 
     count = TURNS * IMAGES
@@ -134,7 +135,7 @@ def pictures() -> list[Any]:
         image = np.moveaxis(cv2.resize(np.moveaxis(sample.image, 0, -1), (SIDE, SIDE), interpolation=cv2.INTER_AREA), -1, 0)
         truth = None
         if sample.truth is not None:
-            class_map = cv2.resize(sample.truth.class_map(), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+            class_map = cv2.resize(sample.truth.class_map().astype(np.int16), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
             truth = Segmentation.semantic(class_map, sample.truth.classes)
         return replace(sample, image=image, grid=Grid((SIDE, SIDE)), truth=truth)
 
@@ -144,7 +145,7 @@ def pictures() -> list[Any]:
         photos.append(Sample(key=path.stem, image=image, grid=Grid(image.shape[1:])))
     frames = open_dataset(SHARED / "camvid" / "train")
     keys = frames.keys[:: len(frames) // (count - len(photos))][: count - len(photos)]
-    return [fitted(sample) for sample in (*(frames[key] for key in keys), *photos)]
+    return [fitted(sample) for sample in (*(frames.load(key) for key in keys), *photos)]
 
 
 def write_images(folder: Path, scenes: list[Any]) -> list[list[Path]]:

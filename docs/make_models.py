@@ -84,8 +84,8 @@ def page(rows: list[Row]) -> Iterator[str]:
     """The lines of the whole page."""
     yield OPENING
     sizes = " or ".join(" x ".join(map(str, sides)) for sides in SIDES.values())
-    yield f"GFLOPs are for one image of {sizes}; a multiplication and an addition are two operations. Parameters are all that"
-    yield "are trained, those of auxiliary heads included.\n"
+    yield f"GFLOPs are for one image of {sizes}; a multiplication and an addition are two operations. Parameters are"
+    yield "all that are trained, those of auxiliary heads included.\n"
     yield "| network | file | million parameters | GFLOPs | source |"
     yield "|---|---|--:|--:|---|"
     for row in rows:
