@@ -45,13 +45,14 @@ def fit(
     loggers: Sequence[str] = (),
     watch: OnRecord | None = None,
     own_modules: bool = False,
+    online: bool = False,
 ) -> Scores:
     """Train a model on a folder of images and masks inside a budget, and return its scores on the validation samples.
 
     The folder `out` (runs/NAME-1, -2, ... without it) then holds the plan, the model, the log, the scores and a report.
     `task`, `model`, `init`, `fold` and `settings` are as in `plan`. `loggers` also draw the curves elsewhere, by the names that
     `training.loggers` gives. `watch` is called with each record of the log. `own_modules` lets a model to start from name
-    modules outside segwright; what `task` and `settings` name is imported anyway.
+    modules outside segwright; what `task` and `settings` name is imported anyway. `online` lets weights be fetched.
 
     Raises:
         UsageError: the data, a setting or the folder cannot be used; nothing was written.
@@ -83,6 +84,7 @@ def fit(
         minutes=max(minutes, SHORTEST),
         watchers=watchers,
         own_modules=own_modules,
+        online=online,
     )
     _write_steps(run, made.plan)
     return finish(run, made.splits)

@@ -31,12 +31,6 @@ def test_another_network_has_another_memory():
     assert EngineCache.of(network(seed=1)).recall() == {}
 
 
-def test_the_cache_lies_in_the_home_folder_without_xdg(monkeypatch, tmp_path):
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert engine_cache.cache_folder() == tmp_path / ".cache" / "segwright"
-
-
 # By a law
 
 
@@ -71,9 +65,14 @@ def test_the_networks_used_longest_ago_go_when_all_grow_large(empty_cache, monke
         folders.append(EngineCache.of(network(seed)).folder)
         (folders[-1] / "network.bin").write_bytes(bytes(1000))
         os.utime(folders[-1], (seed + 10, seed + 10))
+    weights = folders[-1].parent / "weights" / "net.pth"  # not of this cache, and older than all
+    weights.parent.mkdir()
+    weights.write_bytes(bytes(5000))
+    os.utime(weights.parent, (1, 1))
     monkeypatch.setattr(engine_cache, "MAX_BYTES", 2500)
     EngineCache.of(network(0))  # the oldest, now in use again
     assert [folder.exists() for folder in folders] == [True, False, False, True]
+    assert weights.exists()
 
 
 # By its failures: a memory that is lost costs time and nothing else

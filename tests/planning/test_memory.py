@@ -15,7 +15,6 @@ from segwright.planning.budget import step_cost
 from segwright.planning.memory import GB, check_fits, gigabytes, need, need_of_one, rounded_up, within
 from segwright.training.dataloader import CropDataset
 
-
 HUGE = unet.Config(in_channels=1, num_classes=2, width=1024, max_width=2**16, depth=6)  # that no machine would survive
 
 

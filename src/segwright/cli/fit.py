@@ -24,6 +24,7 @@ def run(
     own_modules: Annotated[
         bool, typer.Option("--own-modules", help="Let a model to start from name modules outside segwright.")
     ] = False,
+    online: Annotated[bool, typer.Option("--online", help="Fetch weights to start from that are not on this machine.")] = False,
 ) -> None:
     """Plan, train, measure and save a model with one command."""
     from segwright.cli.terminal import parsed_fold, print_scores, training_progress
@@ -46,6 +47,7 @@ def run(
             loggers=logger or [],
             watch=watch,
             own_modules=own_modules,
+            online=online,
         )
     print_scores(scores)
     typer.echo(f"report   {out / 'report.html'}")

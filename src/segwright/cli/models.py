@@ -1,22 +1,37 @@
-"""`segwright models`: which networks there are."""
+"""`segwright models`: which networks there are, and which trained weights."""
 
 import json as json_module
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 
-def run(json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False) -> None:
-    """List the networks by the names that --model takes."""
+def run(
+    licence: Annotated[
+        Literal["permissive"] | None,
+        typer.Option(help="permissive: only weights that everybody may use for everything; an unstated licence is none."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
+) -> None:
+    """List the networks by the names that --model takes, and published weights by the names that init.weights takes."""
     from dataclasses import asdict
 
     from segwright.cli.terminal import print_table
-    from segwright.models import list_models
+    from segwright.models import SIDES, list_models, published_encoders
 
-    rows = [asdict(row) for row in list_models()]
+    rows = list_models(permissive=licence is not None)
     if json:
-        typer.echo(json_module.dumps(rows))
-    else:
-        print_table(
-            ["name", "million parameters", "source"], [[r["name"], f"{r['parameters_m']:.1f}", r["paper"]] for r in rows]
-        )
+        typer.echo(json_module.dumps([asdict(row) for row in rows]))
+        return
+    print_table(
+        ["name", "file", "million parameters", "GFLOPs", "source"],
+        [[row.name, row.file, f"{row.parameters_m:.1f}", f"{row.gflops:.1f}", row.paper] for row in rows],
+    )
+    sizes = " or ".join(" x ".join(map(str, sides)) for sides in SIDES.values())
+    typer.echo(f"GFLOPs: for one image of {sizes}; a multiplication and an addition are two operations.\n")
+    encoders = {name: each for name, each in published_encoders().items() if each.is_permissive or licence is None}
+    weights = {name: each for row in rows for name, each in row.weights.items()} | encoders
+    print_table(
+        ["weights", "score", "licence"],
+        [[name, each.score or f"none for {each.trained_on}", each.licence] for name, each in weights.items()],
+    )

@@ -7,7 +7,7 @@ import typer
 
 
 def run(
-    model: Annotated[Path, typer.Argument(help="Folder of a run, or its model.safetensors.")],
+    model: Annotated[str, typer.Argument(help="Folder of a run, or its model.safetensors; with --weights a network's name.")],
     images: Annotated[list[Path], typer.Argument(help="Images, volumes, DICOM series, or folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder for the masks.")] = Path("predictions"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with the mask over the image.")] = False,
@@ -29,6 +29,11 @@ def run(
         str | None,
         typer.Option(help="Write a data set of this format, such as coco, not masks; a wrong name is answered with all."),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Predict with a published network: a file of its weights, or their name (segwright models)."),
+    ] = None,
+    online: Annotated[bool, typer.Option("--online", help="Fetch weights that are not on this machine.")] = False,
     own_modules: Annotated[
         bool, typer.Option("--own-modules", help="Let the model name modules outside segwright, which are then imported.")
     ] = False,
@@ -52,6 +57,8 @@ def run(
             values=values,
             crf=DenseCRF() if crf else None,
             format=format,
+            weights=weights,
+            online=online,
             own_modules=own_modules,
         )
     typer.echo(f"{len(written)} files in {out}")

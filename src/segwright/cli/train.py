@@ -15,6 +15,7 @@ def run(
     resume: Annotated[Path | None, typer.Option(help="Folder of a run that was stopped or killed, to go on with.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="path=value, replaces a setting of the plan.")] = None,
     logger: Annotated[list[str] | None, typer.Option(help="Also log to csv, tensorboard, mlflow or wandb.")] = None,
+    online: Annotated[bool, typer.Option("--online", help="Fetch weights to start from that are not on this machine.")] = False,
     own_modules: Annotated[
         bool, typer.Option("--own-modules", help="Let the plan name modules outside segwright, which are then imported.")
     ] = False,
@@ -42,7 +43,7 @@ def run(
     folder = resume or out or free_folder(chosen.data.train)
     with training_progress(f"train {folder}") as watch:
         watchers = watchers_of(folder, logger or [], watch)
-        train(chosen, folder, resume=resume is not None, watchers=watchers, own_modules=own_modules)
+        train(chosen, folder, resume=resume is not None, watchers=watchers, own_modules=own_modules, online=online)
         if not is_first_process():
             return
         scores = finish(folder)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+PERMISSIVE = ("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause")  # an allow-list: what is not in it counts as unknown
+
 
 @dataclass(frozen=True, kw_only=True)
 class Intake:
@@ -39,3 +41,13 @@ class Weights:
     def num_classes(self) -> int:
         """How many classes the network of the file tells apart."""
         return self.classes if isinstance(self.classes, int) else len(self.classes)
+
+    @property
+    def is_permissive(self) -> bool:
+        """Whether its licence lets everybody use the weights for everything."""
+        return is_permissive(self.licence)
+
+
+def is_permissive(licence: str | None) -> bool:
+    """Whether a licence is known to let everybody use a work for everything; a missing one is not."""
+    return (licence or "").strip().lower() in PERMISSIVE

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segwright.core.errors import FormatError, SettingError
+from segwright.core.weights import Weights
 from segwright.encoders import STRIDES
 from segwright.layers.attention import attend
 from segwright.layers.drop_path import DropPath
@@ -167,6 +168,30 @@ PRESETS = {
     "mit_b3": Config(hidden_sizes=WIDE, depths=(3, 4, 18, 3)),
     "mit_b4": Config(hidden_sizes=WIDE, depths=(3, 8, 27, 3)),
     "mit_b5": Config(hidden_sizes=WIDE, depths=(3, 6, 40, 3)),
+}
+
+LICENCE = "NVIDIA Source Code License (non-commercial)"  # of all weights of MiT and SegFormer
+
+
+def _weights(size: str, score: float) -> Weights:
+    """A file of the authors' ImageNet weights that NVIDIA publishes on the Hugging Face hub, with the paper's score."""
+    return Weights(
+        preset=f"mit_{size}",
+        address=f"hf://nvidia/mit-{size}/pytorch_model.bin",
+        licence=LICENCE,
+        trained_on="ImageNet-1k",
+        classes=0,
+        score=f"{score} % top-1 on ImageNet-1k val",
+    )
+
+
+WEIGHTS = {
+    "mit_b0_imagenet": _weights("b0", 70.5),
+    "mit_b1_imagenet": _weights("b1", 78.7),
+    "mit_b2_imagenet": _weights("b2", 81.6),
+    "mit_b3_imagenet": _weights("b3", 83.1),
+    "mit_b4_imagenet": _weights("b4", 83.6),
+    "mit_b5_imagenet": _weights("b5", 83.8),
 }
 
 ADDRESSES = (  # where a tensor lies: Hugging Face counts stages from 0, the authors from 1

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,10 +21,12 @@ import torch
 from torch import nn
 
 import segwright
+from segwright.core.cache_folder import cache_folder
 
 log = logging.getLogger(__name__)
 
 FILE = "engines.json"
+OF_A_NETWORK = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")  # names of folders; what else lies beside them is not of this file
 MAX_BYTES = 2 * 2**30  # of all networks together: about ten of 80 million weights with what was compiled for them
 
 
@@ -65,12 +68,6 @@ class EngineCache:
             unfinished.replace(self.folder / FILE)
         except OSError as error:
             log.info("%s cannot be written (%s)", self.folder / FILE, error.strerror)
-
-
-def cache_folder() -> Path:
-    """Where Segwright keeps what it can make again: $XDG_CACHE_HOME/segwright, else ~/.cache/segwright."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "segwright"
 
 
 def network_digest(network: nn.Module) -> str:
@@ -116,8 +113,9 @@ def _processor() -> str:
 
 
 def _prune(root: Path, keep: Path) -> None:
-    """Remove the folders used longest ago, but not `keep`, until all together hold at most MAX_BYTES."""
-    folders = sorted((path for path in root.iterdir() if path.is_dir() and path != keep), key=lambda path: path.stat().st_mtime)
+    """Remove the networks' folders used longest ago, but not `keep`, until all together hold at most MAX_BYTES."""
+    others = (path for path in root.iterdir() if OF_A_NETWORK.fullmatch(path.name) and path.is_dir() and path != keep)
+    folders = sorted(others, key=lambda path: path.stat().st_mtime)
     total = sum(_size(folder) for folder in [*folders, keep])
     for folder in folders:
         if total <= MAX_BYTES:

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -79,12 +80,15 @@ def predict(
     values: tuple[float, float] | None = None,
     crf: DenseCRF | None = None,
     format: str | None = None,
+    weights: str | Path | None = None,
+    online: bool = False,
     own_modules: bool = False,
 ) -> list[Path]:
     """Write what a model finds in each image to a folder and return the files written, in the order of the images.
 
-    `model` is a predictor or a run's folder, which with `own_modules` may name modules outside segwright. `images` are files,
-    or folders with everything below them: volumes if there are any, else DICOM series, else images. A mask is called KEY.png:
+    `model` is a predictor or a run's folder, which with `own_modules` may name modules outside segwright; with `weights` it is
+    the name of a published network, and these and `online` are as in `load`. `images` are files, or folders with everything
+    below them: volumes if there are any, else DICOM series, else images. A mask is called KEY.png:
     class numbers at the image's own size, with the classes' colours if `palette`. For a TIFF it is KEY.tif with the same place
     on the map, for a volume a volume of the same kind on the same grid, for a DICOM series KEY.dcm, a DICOM-SEG (without
     colours, these two). `overlay` adds pictures for people, KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice.
@@ -109,8 +113,11 @@ def predict(
     out, places = Path(out), [images] if isinstance(images, (str, Path)) else list(images)
     if format is not None:
         writer(format)  # raises for a wrong name
-    predictor = load(model, own_modules=own_modules) if isinstance(model, (str, Path)) else model
-    given = {"flips": flips, "values": values, "crf": crf}
+    if isinstance(model, (str, Path)):
+        predictor = load(model, weights=weights, online=online, own_modules=own_modules)
+    else:
+        predictor = model
+    given: dict[str, Any] = {"flips": flips, "values": values, "crf": crf}
     if changes := {name: value for name, value in given.items() if value is not None}:
         predictor = replace(predictor, **changes)
     if palette:
@@ -123,7 +130,7 @@ def predict(
     if format is None:
         written, format = _write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette)
     if format is not None:
-        source = run_name(model if isinstance(model, (str, Path)) else None, places, predictor.flips, values, crf)
+        source = run_name(model if isinstance(model, (str, Path)) else None, places, predictor.flips, values, crf, weights)
         written = _write_format(format, jobs, predictor, out, failed, source, overlay=overlay)
     if failed:
         rest = f"the others are in {out}" if written else "nothing was written"

@@ -145,12 +145,14 @@ def run_name(
     flips: tuple[int, ...],
     values: tuple[float, float] | None,
     crf: DenseCRF | None = None,
+    weights: str | Path | None = None,
 ) -> str:
     """What a run is known by when it goes on after it was stopped: what is predicted how from which images."""
     by = "a model"
     if model is not None:
         file = Path(model) / "model.safetensors" if Path(model).is_dir() else Path(model)
-        by = f"{os.path.abspath(model)} of {file.stat().st_mtime_ns}, mirrored over {list(flips)}"  # noqa: PTH100
+        known = f"{os.path.abspath(model)} of {file.stat().st_mtime_ns}" if weights is None else f"{model} with {weights}"  # noqa: PTH100
+        by = f"{known}, mirrored over {list(flips)}"
         by += f", values from {values[0]:g} to {values[1]:g}" if values else ""
         by += f", redrawn by {crf}" if crf else ""
     first = os.path.abspath(images[0])  # noqa: PTH100

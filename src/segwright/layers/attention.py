@@ -21,7 +21,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
     if bias is not None:
         bias = bias.to(query.dtype)
     if query.requires_grad and query.device.type == "cpu":
-        scores = (query / sqrt(query.shape[-1])) @ key.mT
+        scores = (query / sqrt(query.shape[-1])) @ key.transpose(-2, -1)
         if bias is not None:
             scores += bias
         return torch.softmax(scores, dim=-1) @ value

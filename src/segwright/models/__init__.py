@@ -1,6 +1,7 @@
-"""One file per architecture. Each offers Config, PRESETS and, where the authors published weights, rename.
+"""One file per architecture. Each offers Config, PRESETS and, where the authors published weights, WEIGHTS and rename.
 
-`preset("segformer_b0")` is the Config of a published variant, `list_models()` a table of them all.
+`preset("segformer_b0")` is the Config of a published variant, `published()` all published weights by name, and `list_models()`
+a table of them all.
 """
 
 from dataclasses import dataclass
@@ -8,18 +9,28 @@ from typing import Any
 
 from segwright.core.errors import UnknownNameError
 from segwright.core.lookup import did_you_mean, find, names
+from segwright.core.weights import Weights
 
-__all__ = ["Row", "list_models", "preset"]
+__all__ = ["Row", "list_models", "preset", "published"]
+
+SIDES = {2: (512, 512), 3: (128, 128, 128)}  # of the image that operations are counted for, by its axes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table of models: a preset, the file it lies in, its size in million parameters, and the paper."""
+    """One line of the table of models: a preset, the file it lies in, its size in million parameters, and the paper.
+
+    `gflops` are the floating-point operations, in 10^9, of one image of `sides`; a multiplication and an addition are two. Many
+    papers count them as one. `weights` are the published ones, by name.
+    """
 
     name: str
     file: str
     parameters_m: float
+    gflops: float
+    sides: tuple[int, ...]
     paper: str
+    weights: dict[str, Weights]
 
 
 def preset(name: str) -> Any:
@@ -36,16 +47,53 @@ def preset(name: str) -> Any:
     return known[name]
 
 
-def list_models() -> list[Row]:
-    """All presets of all models, file by file. Nothing is allocated to count their parameters."""
-    import torch
+def published() -> dict[str, Weights]:
+    """All published weights of networks and of encoders, by name."""
+    return _tables(__name__) | published_encoders()
 
+
+def published_encoders() -> dict[str, Weights]:
+    """All published weights of encoders alone, by name."""
+    return _tables("segwright.encoders")
+
+
+def _tables(folder: str) -> dict[str, Weights]:
+    """The weights that the files of a folder know of."""
+    found: dict[str, Weights] = {}
+    for file in names(folder):
+        found |= getattr(find(folder, file), "WEIGHTS", {})
+    return found
+
+
+def list_models(*, permissive: bool = False) -> list[Row]:
+    """All presets of all models, file by file; nothing is allocated to measure them.
+
+    With `permissive` those alone that have published weights under a licence which lets everybody use them for everything, and
+    these weights alone; weights whose licence nobody states are not among them.
+    """
     rows = []
     for file in names(__name__):
         module = find(__name__, file)
+        paper = (module.__doc__ or "").splitlines()[0].rstrip(".")
         for name, config in module.PRESETS.items():
-            with torch.device("meta"):
-                count = sum(parameter.numel() for parameter in config.build().parameters())
-            paper = (module.__doc__ or "").splitlines()[0].rstrip(".")
-            rows.append(Row(name=name, file=file, parameters_m=round(count / 1e6, 2), paper=paper))
+            known: dict[str, Weights] = getattr(module, "WEIGHTS", {})
+            weights = {
+                key: each for key, each in known.items() if each.preset == name and (each.is_permissive or not permissive)
+            }
+            if weights or not permissive:
+                rows.append(Row(name=name, file=file, paper=paper, weights=weights, **_measured(config)))
     return rows
+
+
+def _measured(config: Any) -> dict[str, Any]:
+    """The parameters and the operations of a network, on the meta device, which knows shapes and computes nothing."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), torch.no_grad():
+        network = config.build().eval()
+        sides = SIDES[len(network.divisors)]
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, config.in_channels, *sides))
+    count = sum(parameter.numel() for parameter in network.parameters())
+    return dict(parameters_m=round(count / 1e6, 2), gflops=round(counter.get_total_flops() / 1e9, 1), sides=sides)

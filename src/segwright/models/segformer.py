@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from segwright.core.errors import FormatError, SettingError
 from segwright.core.lookup import Kind
+from segwright.core.weights import Weights
 from segwright.encoders import STRIDES, Encoder, mit
 from segwright.layers.image_check import check_image
 
@@ -96,7 +97,7 @@ class Decoder(nn.Module):
 
         Interpolation weights add up to one, so a bias may be added after it. The products are kept in full precision.
         """
-        with torch.autocast(device, enabled=False):
+        with torch.autocast("cpu" if device == "meta" else device, enabled=False):  # the meta device knows no autocast
             parts = self.fuse.weight.flatten(1).chunk(LEVELS, dim=1)[::-1]  # each (E, E)
             layers: Any = self.project
             weights = [part @ layer.weight for part, layer in zip(parts, layers, strict=True)]
@@ -112,6 +113,34 @@ PRESETS = {
     "segformer_b3": Config(encoder=mit.PRESETS["mit_b3"], decoder_width=WIDE_DECODER),
     "segformer_b4": Config(encoder=mit.PRESETS["mit_b4"], decoder_width=WIDE_DECODER),
     "segformer_b5": Config(encoder=mit.PRESETS["mit_b5"], decoder_width=WIDE_DECODER),
+}
+
+
+def _weights(size: str, data: str, crop: str, score: float) -> Weights:
+    """A file of the authors' weights that NVIDIA publishes on the Hugging Face hub, with the paper's score (tables 1 and 2)."""
+    return Weights(
+        preset=f"segformer_{size}",
+        address=f"hf://nvidia/segformer-{size}-finetuned-{data}-{crop}/pytorch_model.bin",
+        licence=mit.LICENCE,
+        trained_on={"ade": "ADE20K", "cityscapes": "Cityscapes"}[data],
+        classes={"ade": 150, "cityscapes": 19}[data],
+        score=f"{score} mIoU on {'ADE20K' if data == 'ade' else 'Cityscapes'} val, single scale",
+    )
+
+
+WEIGHTS = {
+    "segformer_b0_ade20k": _weights("b0", "ade", "512-512", 37.4),
+    "segformer_b1_ade20k": _weights("b1", "ade", "512-512", 42.2),
+    "segformer_b2_ade20k": _weights("b2", "ade", "512-512", 46.5),
+    "segformer_b3_ade20k": _weights("b3", "ade", "512-512", 49.4),
+    "segformer_b4_ade20k": _weights("b4", "ade", "512-512", 50.3),
+    "segformer_b5_ade20k": _weights("b5", "ade", "640-640", 51.0),
+    "segformer_b0_cityscapes": _weights("b0", "cityscapes", "1024-1024", 76.2),
+    "segformer_b1_cityscapes": _weights("b1", "cityscapes", "1024-1024", 78.5),
+    "segformer_b2_cityscapes": _weights("b2", "cityscapes", "1024-1024", 81.0),
+    "segformer_b3_cityscapes": _weights("b3", "cityscapes", "1024-1024", 81.7),
+    "segformer_b4_cityscapes": _weights("b4", "cityscapes", "1024-1024", 82.3),
+    "segformer_b5_cityscapes": _weights("b5", "cityscapes", "1024-1024", 82.4),
 }
 
 DECODER_PARTS = {  # what it is called there (Hugging Face, then the authors), and here

@@ -95,12 +95,15 @@ class Inference:
 
 @dataclass(frozen=True, kw_only=True)
 class Init:
-    """What training starts from: `weights` of an earlier run (its folder or model file), or "timm", those of the encoder.
+    """What training starts from: an earlier run (its folder or model file), a file of others, or published weights by name.
 
-    Whatever has no place in the network, such as a head for other classes, is named and starts from random weights.
+    Names are those that `segwright models` lists, hf:OWNER/NAME on the Hugging Face hub, and "timm", what timm publishes for
+    the network's encoder. All tensors have to fit. With `new_head` those that the number of classes decides stay random: the
+    weights may then be for other classes.
     """
 
     weights: str | None = None
+    new_head: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,43 +1,35 @@
 """What training starts from, if not from random weights."""
 
-from pathlib import Path
+from torch import nn
 
-from torch import Tensor, nn
-
-from segwright.checkpoints.model_file import ModelFile
+from segwright.checkpoints.fill import ENCODER, by_channels, fill
+from segwright.checkpoints.named_weights import named_weights
 from segwright.core.errors import UsageError
 from segwright.encoders import timm
 from segwright.plans.plan import Init
 
-TIMM = "timm"  # of [init] weights: those that timm publishes for the network's encoder
+TIMM = "timm"  # of [init] weights: those that are published for the network's encoder
+RGB = 3  # channels that these are trained with
 
 
-def initialise(network: nn.Module, init: Init, *, own_modules: bool = False) -> list[str]:
-    """Put the weights that a plan starts from into a network; the names of those of its tensors that had none, and stay random.
+def initialise(network: nn.Module, init: Init, *, own_modules: bool = False, online: bool = False) -> list[str]:
+    """Put the weights that a plan starts from into a network; what is not as it was there, as sentences without a full stop.
+
+    Nobody is asked for weights that are not on this machine, unless `online`.
 
     Raises:
-        UsageError: no tensor of the network has its like there.
+        UsageError: they are not there, or do not fit; the network is as it was.
     """
     if init.weights is None:
         return []
-    source = (
-        _fetched(network)
-        if init.weights == TIMM
-        else ModelFile.read(_model_path(init.weights), own_modules=own_modules).weights
-    )
-    own = network.state_dict()
-    fitting = {name: source[name] for name, tensor in own.items() if name in source and source[name].shape == tensor.shape}
-    if not any(own[name].is_floating_point() for name in fitting):
-        raise UsageError(
-            f"the weights {init.weights} hold nothing of this network's names and shapes; "
-            "start from a run of the same network, or leave out init.weights"
-        )
-    network.load_state_dict(own | fitting)
-    return [name for name in own if name not in fitting]
+    if init.weights == TIMM:
+        return _from_timm(network, online=online)
+    given = named_weights(init.weights, online=online, own_modules=own_modules)
+    return fill(network, given.tensors, source=given.source, new_head=init.new_head)
 
 
-def _fetched(network: nn.Module) -> dict[str, Tensor]:
-    """timm's weights for the encoder of a network, under the network's names.
+def _from_timm(network: nn.Module, *, online: bool) -> list[str]:
+    """As `initialise`, with what is published for the encoder.
 
     Raises:
         UsageError: its encoder is none of timm's.
@@ -48,9 +40,8 @@ def _fetched(network: nn.Module) -> dict[str, Tensor]:
             'init.weights is "timm", and the encoder of this network is none of timm\'s; '
             "choose one, such as --set model.encoder.kind=timm, or leave init.weights out"
         )
-    return {f"encoder.{name}": tensor for name, tensor in timm.fetch(encoder).items()}
-
-
-def _model_path(weights: str) -> Path:
-    """The model file of a run's folder, or the file itself."""
-    return Path(weights) / "model.safetensors" if Path(weights).is_dir() else Path(weights)
+    said = fill(network, timm.fetch(encoder, online=online), source=f"timm's {encoder.name}")
+    if encoder.in_channels != RGB:
+        first = [name for name in by_channels(network) if name.startswith(ENCODER)]
+        said.insert(0, f"adapted: {', '.join(first)} ({RGB} -> {encoder.in_channels} channels)")
+    return said

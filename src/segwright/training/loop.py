@@ -49,6 +49,7 @@ def train(
     minutes: float | None = None,
     watchers: Sequence[OnRecord] = (),
     own_modules: bool = False,
+    online: bool = False,
     values: ValueRange | None = None,
 ) -> Path:
     """Train what a plan describes into the folder `run`, and return the path of the best model found.
@@ -58,7 +59,7 @@ def train(
     and the run ends by it, which fills the time, and cannot be repeated to the bit. `watchers` are called with each record of
     the log. `splits` are the plan's data where they are open already, and `values` those of the training images where they were
     measured. Started by torchrun, all processes train together.
-    `own_modules` lets the weights to start from name modules outside segwright.
+    `own_modules` lets the weights to start from name modules outside segwright, `online` lets them be fetched.
 
     Raises:
         OutputError: `run` cannot be written, or holds another run.
@@ -70,7 +71,7 @@ def train(
     train_set, val_set = (plan.task.dataset(part) for part in splits or remembered(open_data(plan)))
     data = _checked_data(plan, train_set, val_set, run if resume else None)
     learner, log = Learner.new(plan, fabric), TrainLog(run, watchers)
-    state = _resumed(learner, log, data) if resume else _started(learner, log, data, own_modules=own_modules)
+    state = _resumed(learner, log, data) if resume else _started(learner, log, data, own_modules=own_modules, online=online)
     fabric.barrier()
     crops = CropDataset.of(train_set, plan)
     values = values or ValueRange.measured(train_set)
@@ -149,17 +150,17 @@ def _step_facts(plan: Plan, fabric: Fabric, losses: Mapping[str, float], rate: f
     }
 
 
-def _started(learner: Learner, log: TrainLog, data: RunData, *, own_modules: bool) -> State:
+def _started(learner: Learner, log: TrainLog, data: RunData, *, own_modules: bool, online: bool) -> State:
     """Where a new run stands, whose folder is made once all that it starts from was read."""
-    plan, random = learner.plan, initialise(learner.network, learner.plan.init, own_modules=own_modules)
+    plan = learner.plan
+    others = initialise(learner.network, plan.init, own_modules=own_modules, online=online)
     weights = plan.init.weights
     if learner.fabric.is_global_zero:
         start_folder(log.run, plan)
     if weights is not None:
         learner.ema.load_state_dict(learner.network.state_dict())
         if learner.fabric.is_global_zero:
-            left = f"; not there, so random: {', '.join(random)}" if random else ", all of them"
-            log.add(step=0, event=f"weights from {weights}{left}")
+            log.add(step=0, event=f"weights from {weights}{'; '.join(['', *others]) or ', all of them'}")
             if warning := leaked(Path(weights), data):
                 log.add(step=0, event=warning)
     return State(accumulate=plan.training.accumulate, data=data)
