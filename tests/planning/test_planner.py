@@ -14,9 +14,10 @@ from segwright.core.errors import SettingError, ShapeError, UnknownNameError, Us
 from segwright.planning import planner
 from segwright.planning.budget import Budget, Cost
 from segwright.planning.planner import plan, planned
+from segwright.planning.start import Wish
 from segwright.plans.plan import Plan
 
-NOTHING_ELSE = {"val": None, "fold": None, "task": None, "model": None, "init": "scratch", "settings": ()}
+NOTHING_ELSE = {"val": None, "fold": None, "task": None, "model": None, "wish": Wish(weights="scratch"), "settings": ()}
 
 
 @pytest.fixture

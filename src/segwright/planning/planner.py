@@ -22,7 +22,7 @@ from segwright.optimisers import adamw
 from segwright.planning.budget import Budget, Cost, step_cost
 from segwright.planning.memory import check_fits, within
 from segwright.planning.rules import augmentation_rules, crop_for, preprocess_rules, sampler_rules
-from segwright.planning.start import SCRATCH, with_start
+from segwright.planning.start import Start, Wish, found_start, named_start, with_start
 from segwright.planning.survey import Survey
 from segwright.plans.kinds import class_of
 from segwright.plans.plan import Data, Inference, Plan, Precision, Training
@@ -69,20 +69,24 @@ def plan(
     task: str | None = None,
     model: str | None = None,
     init: str | None = None,
+    new_head: bool = False,
+    online: bool = False,
+    own_modules: bool = False,
     settings: Sequence[str] = (),
 ) -> Plan:
     """A plan for the data in `data`, made by looking at them and by timing real steps on this machine.
 
     `task` is a file of tasks/, or a user's own module; `model` a network by the name that `list_models` gives; without them
-    both are chosen. `init` names what training starts from, as `Init` says, or is "scratch"; without it, trained weights of
-    the encoder are taken if they lie on this machine. `fold` (i, n) validates on piece i of n. `settings` such as
-    "training.seed=1" replace what the planner chose.
+    both are chosen. `init` names the weights to start from, as `Init` says, `new_head` leaves out their head, which is for
+    other classes; without it, trained weights are taken that lie on this machine, or none where it is "scratch". `online`
+    lets weights be fetched, `own_modules` a run that is named import modules outside segwright. `fold` (i, n) validates on
+    piece i of n. `settings` such as "training.seed=1" replace what the planner chose.
 
     Raises:
         UsageError: the data cannot be used; the message says why.
     """
-    budget = budget or Budget()
-    return planned(data, val=val, fold=fold, budget=budget, task=task, model=model, init=init, settings=settings).plan
+    budget, wish = budget or Budget(), Wish(weights=init, new_head=new_head, online=online, own_modules=own_modules)
+    return planned(data, val=val, fold=fold, budget=budget, task=task, model=model, wish=wish, settings=settings).plan
 
 
 def planned(
@@ -93,7 +97,7 @@ def planned(
     budget: Budget,
     task: str | None,
     model: str | None,
-    init: str | None,
+    wish: Wish,
     settings: Sequence[str],
 ) -> Planned:
     """As `plan`, with the open data, and the time that the run needs after its training."""
@@ -106,9 +110,17 @@ def planned(
     survey = Survey.of(train_set, val_set)
     draft = _drafted(Data(train=data, val=val, fold=fold), task_class, survey.found, train_set, budget)
     channels = draft.data.preprocess.channels
-    known = [preset(model)] if model is not None else draft.task.candidates(survey.found, from_scratch=init == SCRATCH)
+    named = named_start(wish)
+    if model is not None:
+        known: Sequence[Any] = [preset(model)]
+    elif named is not None and named.network is not None:
+        known = [named.network]
+    else:
+        known = draft.task.candidates(survey.found, from_scratch=wish.is_scratch)
     candidates = [draft.task.fitted(network, channels, train_set.classes) for network in known]
-    trial = _Trial(survey.found, train_set, init)
+    if named is not None:
+        named.check(draft.task.fitted(known[0], channels, train_set.classes), wish)
+    trial = _Trial(survey.found, train_set, wish, named)
     draft = trial.with_network(draft, candidates[0], 1.0)
     draft = trial.fastest_precision(draft, PRECISION_SHARE * seconds, budget.memory_bytes)
     survey.check(draft.with_settings(settings).data.preprocess.channels, CHECK_SHARE * seconds)
@@ -211,11 +223,12 @@ class _Option:
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """Tries plans on real crops of the training samples, on this machine; `init` is what a person wants them to start from."""
+    """Tries plans on real crops of the training samples, on this machine, from where a person wishes."""
 
     found: Fingerprint
     train_set: Dataset
-    init: str | None
+    wish: Wish
+    named: Start | None
 
     def with_network(self, draft: Plan, network: Any, scale: float) -> Plan:
         """A draft with another network and scale, with the crop that goes with them, and what the network starts from."""
@@ -229,7 +242,7 @@ class _Trial:
             training=replace(draft.training, crop=crop),
             inference=Inference(tile=tuple(TILE_CROPS * side for side in crop)),
         )
-        return with_start(fitted, self.found) if self.init is None else fitted
+        return with_start(fitted, self.found, self.named if self.wish.weights is not None else found_start(network))
 
     def cost(self, plan: Plan) -> Cost:
         """The cost of a step of a plan."""
