@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from segwright.core.errors import ShapeError
 from segwright.core.lookup import find, names
+from segwright.layers.auxiliary import WithAuxiliary
 
 MODELS = names("segwright.models")
 
@@ -51,18 +52,19 @@ def test_one_training_step_changes_every_weight_and_makes_no_nan(model):
     net = smallest(model).build().train()
     before = {name: parameter.clone() for name, parameter in net.named_parameters()}
     image = images(model)
-    logits = net(image)
-    assert logits.shape[:2] == (2, 3)
-    truth = torch.randint(0, 3, (2, *logits.shape[2:]))
+    outputs = net(image)
+    heads = (outputs.logits, *outputs.auxiliary) if isinstance(outputs, WithAuxiliary) else (outputs,)
+    assert all(logits.shape[:2] == (2, 3) for logits in heads)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    loss = F.cross_entropy(logits, truth)
+    loss = sum(F.cross_entropy(logits, torch.randint(0, 3, (2, *logits.shape[2:]))) for logits in heads)
     loss.backward()
     optimizer.step()
     assert torch.isfinite(loss)
     for name, parameter in net.named_parameters():
         assert torch.isfinite(parameter).all(), name
         assert not torch.equal(parameter, before[name]), name
-    assert torch.isfinite(net(image)).all()
+    again = net(image)
+    assert torch.isfinite(again.logits if isinstance(again, WithAuxiliary) else again).all()
 
 
 @pytest.mark.parametrize("model", MODELS)
