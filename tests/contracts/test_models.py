@@ -49,6 +49,7 @@ def test_the_file_says_what_it_is(model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_one_training_step_changes_every_weight_and_makes_no_nan(model):
+    torch.manual_seed(0)  # of stochastic depth, which may leave a block out of a step
     net = smallest(model).build().train()
     before = {name: parameter.clone() for name, parameter in net.named_parameters()}
     image = images(model)
