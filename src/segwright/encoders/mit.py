@@ -84,7 +84,7 @@ class _Stage(nn.Module):
         width, kernel = config.hidden_sizes[index], PATCH_SIZES[index]
         self.embed = nn.Conv2d(before, width, kernel, stride=4 if index == 0 else 2, padding=kernel // 2)
         self.embed_norm = nn.LayerNorm(width, eps=EMBED_EPS)
-        self.blocks = nn.ModuleList(Block(config, index, rate) for rate in rates)
+        self.blocks = nn.ModuleList(_Block(config, index, rate) for rate in rates)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class _Stage(nn.Module):
         return self.norm(x).permute(0, 3, 1, 2)
 
 
-class Block(nn.Module):
+class _Block(nn.Module):
     """Attention and MLP, each behind a norm and beside a shortcut; training leaves each out at random (stochastic depth)."""
 
     def __init__(self, config: Config, index: int, rate: float) -> None:

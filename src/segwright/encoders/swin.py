@@ -70,23 +70,22 @@ class SwinTransformer(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The maps of the four stages, strides 4, 8, 16 and 32."""
-        x = self.embed(_padded(image, PATCH)).permute(0, 2, 3, 1)  # (B, H, W, C)
-        x = self.embed_norm(x)
+        x = self.embed_norm(self.embed(_padded(image)).permute(0, 2, 3, 1))  # (B, H, W, C)
         maps = []
         for stage in self.stages:
-            x = stage(x)
-            maps.append(stage.norm(x).permute(0, 3, 1, 2))
+            x, normed = stage(x)
+            maps.append(normed.permute(0, 3, 1, 2))
         return maps
 
 
-def _padded(image: Tensor, multiple: int) -> Tensor:
-    """An image (B, C, H, W) with zeros to the right and below up to sides that are multiples of a number."""
-    below, right = (-side % multiple for side in image.shape[2:])
+def _padded(image: Tensor) -> Tensor:
+    """An image (B, C, H, W) with zeros to the right and below, up to a whole number of patches."""
+    below, right = (-side % PATCH for side in image.shape[2:])
     return F.pad(image, (0, right, 0, below)) if below or right else image
 
 
 class _Stage(nn.Module):
-    """A map (B, H, W, C) of the stage before, its pixels merged but in the first stage, to this stage's."""
+    """A map (B, H, W, C) of the stage before to this stage's, for the next stage and normed; the first merges no pixels."""
 
     def __init__(self, config: Config, stage: int, rates: list[float]) -> None:
         super().__init__()
@@ -94,9 +93,9 @@ class _Stage(nn.Module):
         self.window = config.window
         self.merge = _Merge(width // 2) if stage else None
         self.blocks = nn.ModuleList(_Block(width, config.num_heads[stage], config.window, rate) for rate in rates)
-        self.norm = nn.LayerNorm(width)  # of the map that is given out
+        self.norm = nn.LayerNorm(width)  # of the map that is given out; the next stage goes on without it
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.merge is not None:
             x = self.merge(x)
         height, width = int(x.shape[1]), int(x.shape[2])  # whole numbers for an exporter too, which then folds what follows
@@ -104,7 +103,7 @@ class _Stage(nn.Module):
         shifted = _windows(height, width, self.window, self.window // 2, x.device) if len(self.blocks) > 1 else straight
         for index, block in enumerate(self.blocks):
             x = block(x, shifted if index % 2 else straight)
-        return x
+        return x, self.norm(x)
 
 
 class _Merge(nn.Module):
@@ -192,9 +191,8 @@ def _windows(height: int, width: int, window: int, shift: int, device: torch.dev
     places = torch.roll(places, (shift, shift), (0, 1))  # where among the windows each pixel of the padded map goes
     empty = torch.cat([places[height:].flatten(), places[:height, width:].flatten()])
     down, across = (torch.arange(count * window, dtype=torch.int64, device=device) for count in (rows, columns))
-    pixels = down[:, None] * width + across
+    pixels = (down[:, None] * width + across).clamp(max=height * width - 1)  # of padding: some that exists, to be overwritten
     pixels = _cut(torch.roll(pixels, (-shift, -shift), (0, 1)), window).flatten()
-    pixels = pixels.index_fill(0, empty, 0)  # a row that exists, to be overwritten
     mask = None
     if shift:
         bands = [
@@ -234,19 +232,21 @@ def _moved(x: Tensor, move: _Move, back: _Move) -> Tensor:
 
 def _taken(x: Tensor, move: _Move) -> Tensor:
     taken = x.index_select(1, move.source)
-    return taken if move.empty is None else taken.index_fill_(1, move.empty, 0)
+    if move.empty is not None:
+        taken[:, move.empty] = 0.0  # a whole number would be of another type to an exporter
+    return taken
 
 
 class _Moved(torch.autograd.Function):
     """A copy of rows each way: torch's own gradient of such a copy adds them up one by one, at 2 to 4 times the cost."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, move: _Move, back: _Move) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, move: _Move, back: _Move) -> Tensor:
         ctx.moves = move, back
         return _taken(x, move)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         move, back = ctx.moves
         return _moved(gradient, back, move), None, None
 
@@ -346,8 +346,8 @@ def _our_name(key: str, module: str, kind: str, is_timm: bool) -> str:
         here, counted, there = found.groups()
         return f"stages.{int(counted) - 1 if counted else here or there}.norm.{kind}"
     if found := MERGE.fullmatch(module):
-        part = {"norm": "norm", "reduction": "reduce"}[found[3]]
-        return f"stages.{int(found[2]) + (0 if is_timm else 1)}.merge.{part}.{kind}"
+        of_merge = {"norm": "norm", "reduction": "reduce"}[found[3]]
+        return f"stages.{int(found[2]) + (0 if is_timm else 1)}.merge.{of_merge}.{kind}"
     found = BLOCK.fullmatch(module)
     part = BLOCK_PARTS.get(found[3]) if found else None
     if found and part and (part == "attention") == (kind == "relative_position_bias_table"):

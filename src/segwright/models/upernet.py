@@ -114,7 +114,9 @@ class _Head(nn.Module):
         parts = [deepest]
         for side, convolution in zip(POOLED_SIDES, self.pooled, strict=True):
             parts.append(_resized(convolution(F.adaptive_avg_pool2d(deepest, side)), deepest))
-        return self.context(torch.cat(parts, dim=1))
+        is_last = deepest.is_contiguous(memory_format=torch.channels_last)  # one pixel has no layout, so joining may lose it
+        layout = torch.channels_last if is_last else torch.contiguous_format
+        return self.context(torch.cat(parts, dim=1).contiguous(memory_format=layout))
 
 
 class _Auxiliary(nn.Sequential):
