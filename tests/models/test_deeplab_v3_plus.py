@@ -82,10 +82,7 @@ def test_twenty_steps_follow_the_losses_of_segmentation_models_pytorch_and_so_do
             steps[name].step()
             losses[name].append(loss.item())
         if number == 0:
-            gradients = deeplab_v3_plus.rename(
-                {name: tensor.grad for name, tensor in theirs.named_parameters()}
-                # names alone say how many channels are low
-            )
+            gradients = deeplab_v3_plus.rename({name: tensor.grad for name, tensor in theirs.named_parameters()})
             for name, parameter in ours.named_parameters():
                 torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-6, atol=1e-9, msg=name)
     assert losses["ours"] == pytest.approx(losses["theirs"], rel=1e-6)

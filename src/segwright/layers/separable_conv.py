@@ -1,4 +1,4 @@
-"""Depthwise separable convolution (Xception, arXiv 1610.02357) with its norm. Axes: B batch, C channels, H, W sides of a map."""
+"""Depthwise separable convolution (Xception, arXiv 1610.02357) with its norm. Axes: B batch, C channels, H, W sides."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

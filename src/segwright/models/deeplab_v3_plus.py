@@ -9,7 +9,7 @@ What differs between the published forms, and is a setting here:
   a multi-grid of 1, 2, 4. Their image pooling has a bias in the norm's place, and looks at windows of the size of the training
   crops, 512 x 1024 pixels. The paper's own networks have an Xception as their encoder, which this library takes from timm.
 - segmentation_models.pytorch's have separable convolutions, one behind the ASPP and one in the decoder, rates of 12, 24, 36 at
-  either output stride, and both upsamplings have the corners of both grids in one place; the network does the last itself there.
+  either output stride, and both upsamplings have the corners of both grids in one place; the network itself does the last.
   They join the deep map before the low one, here the low one comes first: `rename` puts the weights in order.
 
 detectron2's code is Apache-2.0, its weights are CC BY-SA 3.0; segmentation_models.pytorch is MIT and publishes no weights.
