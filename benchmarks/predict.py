@@ -58,7 +58,9 @@ CASES = {
 def main() -> None:
     """Print a row for each network and turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", choices=[[], *CASES], help="networks; all without any")
+    parser.add_argument(
+        "cases", nargs="*", choices=[[], *CASES], metavar="NETWORK", help=f"of {', '.join(CASES)}; all without any"
+    )
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of learning by each network")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
