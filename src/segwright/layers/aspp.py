@@ -4,8 +4,8 @@ What a pixel is depends on what lies around it, near and far: convolutions of se
 scales at once, and the mean of all of it stands beside them.
 
 Two steps cost less here than as the papers draw them, and give the same numbers. A tap of a dilated convolution that reaches
-past every border sees zeros alone, so that only taps that can see something are computed: on a map of 32 x 32, rate 36 leaves
-one tap of nine. And the 1x1 convolution that mixes the branches is applied to the means before they are spread over the map.
+past every border sees zeros alone, so that training computes only taps that can see something: on a map of 32 x 32, rate 36
+leaves one tap of nine. And the 1x1 convolution that mixes the branches is applied to the means before these are spread out.
 
 Axes: B batch, C channels, E channels of each branch, H, W sides of the map.
 """
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from segwright.core.errors import ShapeError
 from segwright.layers.conv_norm_relu import ConvNormRelu
+from segwright.layers.separable_conv import SeparableConvNormRelu
 
 
 class ASPP(nn.Module):
@@ -40,7 +41,7 @@ class ASPP(nn.Module):
         super().__init__()
         self.pool_window = pool_window
         self.pointwise = ConvNormRelu(before, width, 1)
-        block = _Separable if separable else _Atrous
+        block = SeparableConvNormRelu if separable else _Atrous
         self.atrous = nn.ModuleList(block(before, width, rate) for rate in rates)
         self.pool = _Pool(before, width, has_norm=pool_norm)
         self.project = nn.Conv2d((len(rates) + 2) * width, width, 1, bias=False)
@@ -58,9 +59,11 @@ class ASPP(nn.Module):
 
     def means(self, x: Tensor) -> Tensor:
         """The mean of each channel: (B, C, 1, 1), or at each place of the window."""
-        if self.pool_window is None:
-            return F.adaptive_avg_pool2d(x, 1)
-        return F.avg_pool2d(x, [min(side, given) for side, given in zip(self.pool_window, x.shape[2:], strict=True)], stride=1)
+        if self.pool_window is None and not self.training:
+            return F.adaptive_avg_pool2d(x, 1)  # the same for any size, also in a traced network
+        # the gradient of this one is channels_last, as the encoder's backward pass then is; that of the other is not
+        window = self.pool_window or x.shape[2:]
+        return F.avg_pool2d(x, [min(side, given) for side, given in zip(window, x.shape[2:], strict=True)], stride=1)
 
 
 class _Atrous(nn.Module):
@@ -76,24 +79,13 @@ class _Atrous(nn.Module):
         return F.relu(self.norm(self.convolve(x)), inplace=True)
 
     def convolve(self, x: Tensor) -> Tensor:
-        """The convolution by those of its taps that reach into the map from somewhere."""
+        """The convolution; in training by those of its taps alone that reach into the map from somewhere."""
+        if not self.training:
+            return self.conv(x)  # for any size, also in a traced network
         rows, columns = (slice(1, 2) if self.rate >= side else slice(0, 3) for side in x.shape[2:])
         weight = self.conv.weight[:, :, rows, columns]
         padding = tuple(self.rate * (taps // 2) for taps in weight.shape[2:])
         return F.conv2d(x, weight, padding=padding, dilation=self.rate)
-
-
-class _Separable(nn.Module):
-    """The same of a dilated 3x3 convolution that looks at one channel each, and a 1x1 convolution that mixes channels."""
-
-    def __init__(self, before: int, after: int, rate: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(before, before, 3, padding=rate, dilation=rate, groups=before, bias=False)
-        self.conv = nn.Conv2d(before, after, 1, bias=False)
-        self.norm = nn.BatchNorm2d(after)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(self.depthwise(x))), inplace=True)
 
 
 class _Pool(nn.Module):

@@ -18,17 +18,17 @@ torchvision's code is BSD, the licence of its weights is not stated; detectron2'
 Axes: B batch, C channels, K classes, E channels of the head, H, W sides of the image, h, w those of the encoder's last map.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segwright.core.class_names import VOC
+from segwright.core.class_names import CITYSCAPES, VOC
 from segwright.core.errors import FormatError, SettingError
 from segwright.core.lookup import Kind
 from segwright.core.weights import Weights
-from segwright.encoders import Encoder, resnet
+from segwright.encoders import Encoder, mobilenet_v3, resnet
 from segwright.layers.aspp import ASPP, ASPP_PARTS
 from segwright.layers.auxiliary import WithAuxiliary
 from segwright.layers.conv_norm_relu import ConvNormRelu
@@ -122,7 +122,23 @@ def _auxiliary_head(before: int, num_classes: int) -> nn.Sequential:
 
 PRESETS = {
     "deeplab_v3_resnet50": Config(),
-    "deeplab_v3_resnet101": Config(encoder=resnet.Config(depths=(3, 4, 23, 3), output_stride=8)),
+    "deeplab_v3_resnet101": Config(encoder=replace(resnet.PRESETS["resnet101"], output_stride=8)),
+    "deeplab_v3_mobilenet_v3_large": Config(encoder=mobilenet_v3.Config(output_stride=16), auxiliary=-3),
+    "deeplab_v3_r103": Config(
+        num_classes=len(CITYSCAPES),
+        encoder=resnet.Config(
+            depths=(3, 4, 23, 3), output_stride=16, dilate_first=True, multi_grid=(1, 2, 4), stem="3x3", stem_width=64
+        ),
+        rates=(6, 12, 18),
+        dropout=0.1,
+        head="1x1",
+        auxiliary=None,
+        pool_norm=False,
+        pool_window=(32, 64),  # training crops of 512 x 1024 at a stride of 16
+    ),
+    "smp_deeplab_v3_resnet34": Config(
+        encoder=resnet.Config(block="basic", output_stride=8, dilate_first=True), auxiliary=None, upsampling="corners"
+    ),
 }
 
 VOC_ON_COCO = "MS COCO train2017, its images with the 20 classes of Pascal VOC"
@@ -144,6 +160,26 @@ WEIGHTS = {
         trained_on=VOC_ON_COCO,
         classes=VOC,
         score="67.4 mIoU on MS COCO val2017 with the classes of Pascal VOC",
+    ),
+    "deeplab_v3_mobilenet_v3_large_voc": Weights(
+        preset="deeplab_v3_mobilenet_v3_large",
+        address="https://download.pytorch.org/models/deeplabv3_mobilenet_v3_large-fc3c493d.pth",
+        sha256="fc3c493d",
+        licence="unstated",
+        trained_on=VOC_ON_COCO,
+        classes=VOC,
+        score="60.3 mIoU on MS COCO val2017 with the classes of Pascal VOC",
+    ),
+    "deeplab_v3_r103_cityscapes": Weights(
+        preset="deeplab_v3_r103",
+        address=(
+            "https://dl.fbaipublicfiles.com/detectron2/DeepLab/Cityscapes-SemanticSegmentation/"
+            "deeplab_v3_R_103_os16_mg124_poly_90k_bs16/28041665/model_final_0dff1b.pkl"
+        ),
+        licence="CC BY-SA 3.0",
+        trained_on="Cityscapes train, from an encoder of ImageNet-1k",
+        classes=CITYSCAPES,
+        score="78.5 mIoU on Cityscapes val",
     ),
 }
 
@@ -179,7 +215,8 @@ def rename(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
             encoder[key.split(".", 1)[1]] = tensor
         elif key not in UNUSED:
             head[_head_name(key)] = tensor
-    return {f"encoder.{name}": tensor for name, tensor in resnet.rename(encoder).items()} | head
+    kind = mobilenet_v3 if any(key[0].isdigit() for key in encoder) else resnet
+    return {f"encoder.{name}": tensor for name, tensor in kind.rename(encoder).items()} | head
 
 
 def _head_name(key: str) -> str:
