@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segwright.core.errors import FormatError, SettingError
+from segwright.core.weights import Weights
 from segwright.encoders import STRIDES
 
 WIDTHS = (64, 128, 256, 512)  # of the 3x3 convolutions of the stages
@@ -177,6 +178,28 @@ PRESETS = {
     "resnet50": Config(),
     "resnet101": Config(depths=(3, 4, 23, 3)),
     "resnet152": Config(depths=(3, 8, 36, 3)),
+}
+
+WEIGHTS = {  # torchvision's; v2 are trained longer, with stronger augmentation
+    name: Weights(
+        preset=name.split("_")[0],
+        address=f"https://download.pytorch.org/models/{name.split('_')[0]}-{digits}.pth",
+        sha256=digits,
+        licence="unstated",
+        trained_on="ImageNet-1k",
+        classes=0,
+        score=f"{accuracy} % top-1 on ImageNet-1k val",
+    )
+    for name, digits, accuracy in (
+        ("resnet18_imagenet", "f37072fd", 69.758),
+        ("resnet34_imagenet", "b627a593", 73.314),
+        ("resnet50_imagenet", "0676ba61", 76.13),
+        ("resnet50_imagenet_v2", "11ad3fa6", 80.858),
+        ("resnet101_imagenet", "63fe2227", 77.374),
+        ("resnet101_imagenet_v2", "cd907fc2", 81.886),
+        ("resnet152_imagenet", "394f9c45", 78.312),
+        ("resnet152_imagenet_v2", "f82ba261", 82.284),
+    )
 }
 
 CLASSIFIER = ("fc.weight", "fc.bias")  # of ImageNet files; not used here
