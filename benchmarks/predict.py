@@ -10,9 +10,9 @@ weights; its forward pass runs it. Segwright picks its engine before the turns b
 that time is printed too.
 
 The images are frames of CamVid and photographs from ../shared/data, brought to 512 x 512, or drawn streets where that folder
-is absent. The networks learn the frames for a minute each, by Segwright's step, all layers from random weights, and their
-weights then go to the other side through `rename`. They learn what they are shown by heart: what is compared is not how well
-they segment but whether both sides say the same, and where a network has learned nothing all its answers are nearly ties,
+is absent. The networks learn the frames for a minute or two each, by Segwright's step, all layers from random weights, and
+their weights then go to the other side through `rename`. They learn what they are shown by heart: what is compared is not how
+well they segment but whether both sides say the same, and where a network has learned nothing all its answers are nearly ties,
 which no arithmetic but the reference's own settles alike. The photographs it has never seen.
 """
 
@@ -30,7 +30,6 @@ from typing import Any
 THREADS = 2  # the machine that the figures are for
 SIDE = 512  # pixels
 TURNS, IMAGES = 3, 6
-MINUTES = 1.0  # of learning by each network
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LEARNING_RATE = 2e-3
 BATCH = 4
@@ -45,13 +44,14 @@ class Case:
     library: str
     classes: int
     crop: int  # pixels of a side of what is learned at a time
+    minutes: float  # of learning
     target: str
 
 
 CASES = {
-    "segformer": Case(preset="segformer_b0", library="transformers", classes=150, crop=256, target=""),
-    "deeplab": Case(preset="deeplab_v3_resnet50", library="torchvision", classes=21, crop=128, target="2.7"),  # steps cost more
-    "unet": Case(preset="unet_resnet34", library="segmentation_models.pytorch", classes=21, crop=256, target=""),
+    "segformer": Case(preset="segformer_b0", library="transformers", classes=150, crop=256, minutes=1.5, target=""),
+    "deeplab": Case(preset="deeplab_v3_resnet50", library="torchvision", classes=21, crop=128, minutes=2, target="2.7"),
+    "unet": Case(preset="unet_resnet34", library="segmentation_models.pytorch", classes=21, crop=256, minutes=1, target=""),
 }
 
 
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument(
         "cases", nargs="*", choices=[[], *CASES], metavar="NETWORK", help=f"of {', '.join(CASES)}; all without any"
     )
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="of learning by each network")
+    parser.add_argument("--minutes", type=float, help="of learning by each network, instead of one or two")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
@@ -73,7 +73,7 @@ def main() -> None:
     for name in arguments.cases or list(CASES):
         with tempfile.TemporaryDirectory() as folder:
             os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"  # what this machine remembers from earlier does not count
-            summaries.append(compare(CASES[name], Path(folder), arguments.minutes))
+            summaries.append(compare(CASES[name], Path(folder), arguments.minutes or CASES[name].minutes))
     print("\n" + "\n".join(summaries))
 
 
