@@ -10,9 +10,9 @@ weights; its forward pass runs it. Segwright picks its engine before the turns b
 that time is printed too.
 
 The images are frames of CamVid and photographs from ../shared/data, brought to 512 x 512, or drawn streets where that folder
-is absent. The networks learn the frames for a minute each, by Segwright's step, all layers from random weights, and their
-weights then go to the other side through `rename`. They learn what they are shown by heart: what is compared is not how well
-they segment but whether both sides say the same, and where a network has learned nothing all its answers are nearly ties,
+is absent. The networks learn the frames for a minute or two each, by Segwright's step, all layers from random weights, and
+their weights then go to the other side through `rename`. They learn what they are shown by heart: what is compared is not how
+well they segment but whether both sides say the same, and where a network has learned nothing all its answers are nearly ties,
 which no arithmetic but the reference's own settles alike. The photographs it has never seen.
 """
 
@@ -29,11 +29,10 @@ from typing import Any
 
 THREADS = 2  # the machine that the figures are for
 SIDE = 512  # pixels
-TURNS, IMAGES = 4, 6
-MINUTES = 1.0  # of learning by each network
+TURNS, IMAGES = 3, 6
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LEARNING_RATE = 2e-3
-CROP, BATCH = 256, 4
+BATCH = 4
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet, in bytes, as all three libraries normalise
 
 
@@ -44,21 +43,25 @@ class Case:
     preset: str
     library: str
     classes: int
+    crop: int  # pixels of a side of what is learned at a time
+    minutes: float  # of learning
     target: str
 
 
 CASES = {
-    "segformer": Case(preset="segformer_b0", library="transformers", classes=150, target=""),
-    "deeplab": Case(preset="deeplab_v3_resnet50", library="torchvision", classes=21, target="2.7"),
-    "unet": Case(preset="unet_resnet34", library="segmentation_models.pytorch", classes=21, target=""),
+    "segformer": Case(preset="segformer_b0", library="transformers", classes=150, crop=256, minutes=1.5, target=""),
+    "deeplab": Case(preset="deeplab_v3_resnet50", library="torchvision", classes=21, crop=128, minutes=2, target="2.7"),
+    "unet": Case(preset="unet_resnet34", library="segmentation_models.pytorch", classes=21, crop=256, minutes=1, target=""),
 }
 
 
 def main() -> None:
     """Print a row for each network and turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", choices=[[], *CASES], help="networks; all without any")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="of learning by each network")
+    parser.add_argument(
+        "cases", nargs="*", choices=[[], *CASES], metavar="NETWORK", help=f"of {', '.join(CASES)}; all without any"
+    )
+    parser.add_argument("--minutes", type=float, help="of learning by each network, instead of one or two")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
@@ -70,7 +73,7 @@ def main() -> None:
     for name in arguments.cases or list(CASES):
         with tempfile.TemporaryDirectory() as folder:
             os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"  # what this machine remembers from earlier does not count
-            summaries.append(compare(CASES[name], Path(folder), arguments.minutes))
+            summaries.append(compare(CASES[name], Path(folder), arguments.minutes or CASES[name].minutes))
     print("\n" + "\n".join(summaries))
 
 
@@ -177,22 +180,22 @@ def trained(case: Case, scenes: list[Any], minutes: float) -> tuple[Any, float]:
     from segwright.transforms.normalise import Normalise
     from segwright.transforms.prepare import Preprocess
 
-    config = replace(preset(case.preset), num_classes=case.classes)
+    config, side = replace(preset(case.preset), num_classes=case.classes), case.crop
     if case.library == "transformers":
         config = replace(config, encoder=replace(config.encoder, norm_eps=1e-5))  # what transformers runs
     known = [scene for scene in scenes if scene.truth is not None]
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (MEAN, STD))
     images = torch.from_numpy(np.stack([(scene.image - mean) / std for scene in known]).astype(np.float32))
     targets = torch.from_numpy(np.stack([scene.truth.class_map() for scene in known]).astype(np.int64))
-    training = Training(steps=1000, batch_size=BATCH, crop=(CROP, CROP), precision="bf16-mixed", channels_last=True)
+    training = Training(steps=1000, batch_size=BATCH, crop=(side, side), precision="bf16-mixed", channels_last=True)
     plan = Plan(task=Semantic(criterion=CrossEntropy()), data=Data(train="frames"), model=config, training=training)
     plan = replace(plan, optimiser=replace(plan.optimiser, learning_rate=LEARNING_RATE))
     learner, generator = Learner.new(plan, launch(training)), torch.Generator().manual_seed(0)
     start, number, done = time.perf_counter(), 0, 0.0
     while done < 1:
         chosen = torch.randint(len(images), (BATCH,), generator=generator).tolist()
-        corners = torch.randint(SIDE - CROP + 1, (BATCH, 2), generator=generator).tolist()
-        places = [(k, slice(y, y + CROP), slice(x, x + CROP)) for k, (y, x) in zip(chosen, corners, strict=True)]
+        corners = torch.randint(SIDE - side + 1, (BATCH, 2), generator=generator).tolist()
+        places = [(k, slice(y, y + side), slice(x, x + side)) for k, (y, x) in zip(chosen, corners, strict=True)]
         image, target = (torch.stack([stack[k, ..., y, x] for k, y, x in places]) for stack in (images, targets))
         step(learner, [Batch([str(k) for k in chosen], image, target)], number, 0.5 * (1 + math.cos(math.pi * done)))
         number, done = number + 1, (time.perf_counter() - start) / (60 * minutes)

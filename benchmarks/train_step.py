@@ -11,7 +11,7 @@ reference, ours by default, ours at equal precision, and so on, so that whatever
 * reference: float32, as the library's own example trains it, with AdamW as torch gives it without further words.
 
 Memory is the peak of a process of its own over what it held before the network was built; on a GPU, what torch held at most.
-On a GPU the steps run there, the reference with TF32 off, and the times wait for it.
+On a GPU the steps run there, TF32 as torch has it by default on both sides, and the times wait for it.
 """
 
 import argparse
@@ -56,7 +56,9 @@ CASES = {
 def main() -> None:
     """Print a row for each network and side."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", choices=[[], *CASES], help="networks; all without any")
+    parser.add_argument(
+        "cases", nargs="*", choices=[[], *CASES], metavar="NETWORK", help=f"of {', '.join(CASES)}; all without any"
+    )
     parser.add_argument("--turns", type=int, default=TURNS)
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU where there is one, else the CPU")
