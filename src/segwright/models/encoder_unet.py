@@ -64,7 +64,7 @@ class EncoderUNet(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = config.encoder.build(config.in_channels)
-        self.decoder = Decoder(self.encoder.channels, self.encoder.strides, config.decoder_widths)
+        self.decoder = UNetDecoder(self.encoder.channels, self.encoder.strides, config.decoder_widths)
         self.head = nn.Conv2d(config.decoder_widths[-1], config.num_classes, 3, padding=1)
         self.divisors = (self.encoder.strides[-1],) * 2
         nn.init.xavier_uniform_(self.head.weight)
@@ -76,7 +76,7 @@ class EncoderUNet(nn.Module):
         return self.head(self.decoder(self.encoder(image)))
 
 
-class Decoder(nn.ModuleList):
+class UNetDecoder(nn.ModuleList):
     """Maps (B, channels[i], h / strides[i], w / strides[i]) to one (B, widths[-1], h, w), stage by stage."""
 
     def __init__(self, channels: tuple[int, ...], strides: tuple[int, ...], widths: tuple[int, ...]) -> None:
