@@ -121,7 +121,7 @@ def test_follows_the_loss_of_the_reference_for_twenty_steps():
 
 def test_by_hand_each_stage_repeats_pixels_and_adds_the_skip():
     """Two maps of one channel; the convolutions are the identity, once and ten times."""
-    decoder = encoder_unet.Decoder((1, 1), (1, 2), (1,)).eval()
+    decoder = encoder_unet.UNetDecoder((1, 1), (1, 2), (1,)).eval()
     with torch.no_grad():
         for module in decoder.modules():
             if isinstance(module, nn.Conv2d):

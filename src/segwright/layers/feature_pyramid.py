@@ -29,9 +29,7 @@ class FeaturePyramid(nn.Module):
         for level, lateral in zip(maps[::-1], self.lateral[::-1], strict=True):
             here = lateral(level)
             if levels:
-                above = levels[-1]
-                same = above.shape[2:] == here.shape[2:]  # of an encoder with a small output stride
-                here = here + (above if same else F.interpolate(above, size=here.shape[2:], mode="nearest"))
+                here = here + F.interpolate(levels[-1], size=here.shape[2:], mode="nearest")
             levels.append(here)
         levels = levels[::-1]
         if self.output is None:

@@ -64,7 +64,7 @@ class EncoderUNet(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = config.encoder.build(config.in_channels)
-        self.decoder = Decoder(self.encoder.channels, self.encoder.strides, config.decoder_widths)
+        self.decoder = UNetDecoder(self.encoder.channels, self.encoder.strides, config.decoder_widths)
         self.head = nn.Conv2d(config.decoder_widths[-1], config.num_classes, 3, padding=1)
         self.divisors = (self.encoder.strides[-1],) * 2
         nn.init.xavier_uniform_(self.head.weight)
@@ -76,7 +76,7 @@ class EncoderUNet(nn.Module):
         return self.head(self.decoder(self.encoder(image)))
 
 
-class Decoder(nn.ModuleList):
+class UNetDecoder(nn.ModuleList):
     """Maps (B, channels[i], h / strides[i], w / strides[i]) to one (B, widths[-1], h, w), stage by stage."""
 
     def __init__(self, channels: tuple[int, ...], strides: tuple[int, ...], widths: tuple[int, ...]) -> None:
@@ -87,8 +87,13 @@ class Decoder(nn.ModuleList):
                 f"decoder_widths is {list(widths)}, {len(widths)} stages, but this encoder's maps at strides {list(strides)} "
                 f"need {len(skips)}; give {len(skips)} widths, the deepest first"
             )
-        before = (channels[-1], *widths)
-        super().__init__(_Stage(below, skip, width) for below, skip, width in zip(before, skips, widths, strict=False))
+        steps = (*strides[::-1], *(strides[0] >> count for count in range(1, plain + 1)))  # from the deepest map to the image
+        super().__init__(
+            _Stage(below, skip, width, doubles=step < before)
+            for below, skip, width, before, step in zip(
+                (channels[-1], *widths[:-1]), skips, widths, steps[:-1], steps[1:], strict=True
+            )
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -102,21 +107,26 @@ class Decoder(nn.ModuleList):
 
 
 class _Stage(nn.Module):
-    """A map (B, below, h, w), brought to the size of the encoder's map (B, skip, 2h, 2w), and both mixed."""
+    """A map (B, below, h, w), brought to the size of the encoder's map (B, skip, 2h, 2w), and both mixed.
 
-    def __init__(self, below: int, skip: int, width: int) -> None:
+    An encoder of a small output stride has several maps of one size; there nothing doubles.
+    """
+
+    def __init__(self, below: int, skip: int, width: int, *, doubles: bool) -> None:
         super().__init__()
+        self.doubles = doubles
         self.parts = [below, skip] if skip else [below]
         self.conv1 = ConvNormRelu(below + skip, width)
         self.conv2 = ConvNormRelu(width, width)
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        """The mix (B, width, 2h, 2w). An encoder of a small output stride has maps of one size, which stay as they are."""
+        """The mix (B, width, 2h, 2w)."""
         convolution, norm, relu = self.conv1.children()
         weights = convolution.get_parameter("weight").split(self.parts, dim=1)
-        size = [2 * side for side in x.shape[2:]] if skip is None else list(skip.shape[2:])
-        if size != list(x.shape[2:]):
-            x = F.interpolate(x, size=size, mode="nearest")
+        if skip is None:
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+        elif self.doubles:
+            x = F.interpolate(x, size=skip.shape[2:], mode="nearest")
         x = F.conv2d(x, weights[0], padding=1)
         if skip is not None:
             x = x + F.conv2d(skip, weights[1], padding=1)
