@@ -208,6 +208,11 @@ def test_auxiliary_logits_come_in_training_alone():
     assert isinstance(replace(SMALL, auxiliary=None).build().train()(image), torch.Tensor)
 
 
+def channels_are_last(tensor: torch.Tensor) -> bool:
+    """Whether channels of a pixel lie side by side in memory, also in a part of a larger map."""
+    return tensor.stride(1) == 1 or tensor.shape[2:] == (1, 1)
+
+
 def test_bfloat16_and_channels_last_stay_close_and_keep_the_layout_both_ways():
     torch.manual_seed(0)
     network = replace(SMALL, dropout=0.1).build().to(memory_format=torch.channels_last)
