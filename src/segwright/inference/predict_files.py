@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -110,16 +111,15 @@ def predict(
     if format is not None:
         writer(format)  # raises for a wrong name
     predictor = load(model, own_modules=own_modules) if isinstance(model, (str, Path)) else model
-    given = {"flips": flips, "values": values, "crf": crf}
+    given: dict[str, Any] = {"flips": flips, "values": values, "crf": crf}
     if changes := {name: value for name, value in given.items() if value is not None}:
         predictor = replace(predictor, **changes)
     if palette:
         _check_palette(len(predictor.classes), format)
     jobs = _planned(places, out, None if predictor.tile is None else (None,) * len(predictor.tile))
-    failed: dict[Path, str] = {}
+    failed, written = dict[Path, str](), list[Path]()
     if format is None:
         format, _ = stopped(out) or (None, None)
-    written: list[Path] = []
     if format is None:
         written, format = _write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette)
     if format is not None:
