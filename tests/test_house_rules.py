@@ -68,6 +68,7 @@ NAMED_PARTS = ("losses", "metrics", "tasks", "transforms")  # their classes are 
 IMPORT_NAMES = {
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
+    "pydensecrf2": "pydensecrf",
     "pyyaml": "yaml",
     "scikit-image": "skimage",
     "simpleitk": "SimpleITK",

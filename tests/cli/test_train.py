@@ -174,3 +174,11 @@ def test_wrong_words_are_named(segwright, finished_run, tmp_path):
     ):
         code, _, err = segwright("train", *words)
         assert code == 2 and message in err, (words, err)
+
+
+def test_a_network_that_the_machine_cannot_hold_is_told_before_it_is_built(segwright, tiny_plan, tmp_path):
+    huge = replace(tiny_plan, model=replace(tiny_plan.model, width=2**15, max_width=2**20))
+    (tmp_path / "plan.toml").write_text(huge.to_toml())
+    code, _, err = segwright("train", tmp_path / "plan.toml", "--out", tmp_path / "run")
+    assert code == 2 and "unet has" in err and "billion parameters" in err and "plan again with a smaller network" in err
+    assert not (tmp_path / "run").exists()

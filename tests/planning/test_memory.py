@@ -107,11 +107,11 @@ def test_a_network_that_looks_at_values_is_not_foreseen(tiny_plan):
 def test_a_network_beyond_what_is_granted(tiny_plan):
     huge = with_training(replace(tiny_plan, model=HUGE), crop=(64, 64))
     with pytest.raises(
-        UsageError, match=r"unet has .* million parameters, \d+ GB while they learn: one crop of .* takes \d+ GB"
+        UsageError, match=r"unet has .* billion parameters, \d+ GB while they learn: one crop of .* takes \d+ GB"
     ):
         within(huge, GB)
-    with pytest.raises(UsageError, match=r"and 0.001 GB are granted; grant more with --memory-gb (\S+) where") as caught:
-        within(tiny_plan, GB // 1000)
+    with pytest.raises(UsageError, match=r"and 0.0001 GB are granted; grant more with --memory-gb (\S+) where") as caught:
+        within(tiny_plan, GB // 10000)
     granted = float(re.search(r"--memory-gb (\S+)", str(caught.value))[1])
     assert within(tiny_plan, int(granted * GB)).training.accumulate == tiny_plan.training.batch_size
 

@@ -90,6 +90,20 @@ def test_settings_beyond_all_memory_are_named(data, costs, monkeypatch):
         plan(data, budget=Budget(minutes=1, device="cpu"), settings=settings)
 
 
+def test_a_network_that_a_machine_cannot_hold_is_told_before_it_is_tried(data, monkeypatch):
+    monkeypatch.setattr(planner, "step_cost", lambda made, parts: pytest.fail("it was tried"))
+    facts = {"budget": Budget(minutes=1, memory_gb=1, device="cpu"), "model": "segformer_b5"}
+    with pytest.raises(UsageError, match=r"segformer has 84\.\d million parameters, 1.6 GB while they learn.*--memory-gb"):
+        plan(data, **facts)
+
+
+def test_settings_that_make_a_network_too_large_are_told_before_it_is_tried(data, costs):
+    settings = ["model.width=2048", "model.max_width=65536"]
+    with pytest.raises(UsageError, match=r"unet has .* billion parameters.* plan again with a smaller network"):
+        plan(data, budget=Budget(minutes=1, memory_gb=4, device="cpu"), settings=settings)
+    assert all(made.model.width < 2048 for made in costs)
+
+
 @pytest.mark.parametrize(
     ("crop", "remedy"),
     [

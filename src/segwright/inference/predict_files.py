@@ -123,10 +123,9 @@ def predict(
     if palette:
         _check_palette(len(predictor.classes), format)
     jobs = _planned(places, out, None if predictor.tile is None else (None,) * len(predictor.tile))
-    failed: dict[Path, str] = {}
+    failed, written = dict[Path, str](), list[Path]()
     if format is None:
         format, _ = stopped(out) or (None, None)
-    written: list[Path] = []
     if format is None:
         written, format = _write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette)
     if format is not None:

@@ -48,11 +48,11 @@ def need(plan: Plan) -> Need | None:
                 outputs = tensors_of(network(torch.empty(shape)))
             parameters = sum(value.numel() for value in network.parameters())
             weights = sum(value.nbytes for value in network.parameters())
-            maps = sum(4 * output[:1, :, *[0] * (output.ndim - 2)].numel() for output in outputs if output.ndim == len(shape))
+            maps = sum(output.shape[1] for output in outputs if output.ndim == len(shape))
     except Exception as error:  # any network of a user's own may look at values; it is measured then, as all are
         log.debug("what %s takes is not known before it runs: %s", type(plan.model).__module__, error)
         return None
-    loss = LOSS_MAPS * maps * shape[0] * math.prod(training.crop)
+    loss = LOSS_MAPS * 4 * maps * shape[0] * math.prod(training.crop)
     return Need(
         parameters=parameters,
         weight_bytes=WEIGHT_COPIES * weights,
@@ -103,7 +103,7 @@ def check_fits(plan: Plan, memory_bytes: int) -> None:
     part = training.batch_size // training.accumulate
     raise UsageError(
         f"{_told(plan.model, needed)}: a step with {part} crops of {training.crop} at once takes "
-        f"{gigabytes(needed.memory_bytes)} GB and {gigabytes(memory_bytes)} GB are free; {_remedy(plan, memory_bytes)}"
+        f"{gigabytes(needed.memory_bytes)} GB and {gigabytes(memory_bytes)} GB may be used; {_remedy(plan, memory_bytes)}"
     )
 
 
@@ -127,7 +127,8 @@ def need_of_one(plan: Plan) -> int:
 def _told(network: Any, needed: Need) -> str:
     """A network in a message: its kind, its parameters, and what they take."""
     name = type(network).__module__.rpartition(".")[2]
-    return f"{name} has {needed.parameters / 1e6:.3g} million parameters, {gigabytes(needed.weight_bytes)} GB while they learn"
+    count = f"{needed.parameters / 1e9:.3g} billion" if needed.parameters >= 1e9 else f"{needed.parameters / 1e6:.3g} million"
+    return f"{name} has {count} parameters, {gigabytes(needed.weight_bytes)} GB while they learn"
 
 
 def gigabytes(count: int) -> str:
