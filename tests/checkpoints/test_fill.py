@@ -151,7 +151,9 @@ def test_a_head_for_other_classes_is_replaced_only_when_asked():
 
 def test_a_new_head_is_new_for_as_many_classes_too():
     network = built(SMALL)
-    assert "started anew: decoder.classify.weight (5 -> 5 classes)" in fill(network, weights(SMALL), source="a", new_head=True)[0]
+    assert (
+        "started anew: decoder.classify.weight (5 -> 5 classes)" in fill(network, weights(SMALL), source="a", new_head=True)[0]
+    )
     check_equal(network, weights(SMALL), but=("decoder.classify.weight",))  # both biases start at 0
 
 
@@ -205,7 +207,10 @@ def test_a_grey_image_is_seen_as_before(channels):
             lambda given: given.update({"encoder.stages.0.embed.weight": torch.ones(4, 3, 3, 3)}),
             "encoder.stages.0.embed.weight is 4 x 3 x 3 x 3 there and 4 x 3 x 7 x 7 here",
         ),
-        (lambda given: given.update({"decoder.norm.bias": torch.tensor(1.0)}), "decoder.norm.bias is one number there and 8 here"),
+        (
+            lambda given: given.update({"decoder.norm.bias": torch.tensor(1.0)}),
+            "decoder.norm.bias is one number there and 8 here",
+        ),
     ],
 )
 def test_what_does_not_fit_is_told(change, message):
@@ -231,5 +236,7 @@ def test_a_file_of_another_network_is_told_what_it_looks_like():
             fill(built(config), given, source="a.pth")
     with pytest.raises(FormatError, match="a.pth is not of this network: .*It begins with x 2 x 3"):
         fill(built(SMALL), {"x": torch.ones(2, 3)}, source="a.pth")
-    with pytest.raises(FormatError, match="is not of this network: none of its names, such as 'x', .*It begins with x one number"):
+    with pytest.raises(
+        FormatError, match="is not of this network: none of its names, such as 'x', .*It begins with x one number"
+    ):
         fill(nn.Linear(2, 2), {"x": torch.tensor(1)}, source="a.pth")

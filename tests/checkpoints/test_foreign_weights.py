@@ -49,7 +49,11 @@ def test_torch(tmp_path, name, is_archive):
 
 
 def test_pickle_as_detectron2_writes_it(tmp_path):
-    content = {"model": {name: tensor.numpy() for name, tensor in TENSORS.items()}, "__author__": "x", "matching_heuristics": True}
+    content = {
+        "model": {name: tensor.numpy() for name, tensor in TENSORS.items()},
+        "__author__": "x",
+        "matching_heuristics": True,
+    }
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(content, 2))
     check(read_state_dict(tmp_path / "a.pkl"))
 
@@ -103,9 +107,13 @@ def test_a_malicious_file_is_refused_and_does_not_run(tmp_path, monkeypatch, fun
         torch.save(content, path, _use_new_zipfile_serialization=kind == "pth")
     else:
         if isinstance(content, dict):
-            content["state_dict"] = {name: getattr(tensor, "numpy", lambda t=tensor: t)() for name, tensor in content["state_dict"].items()}
+            content["state_dict"] = {
+                name: getattr(tensor, "numpy", lambda t=tensor: t)() for name, tensor in content["state_dict"].items()
+            }
         path.write_bytes(pickle.dumps(content))
-    with pytest.raises(FormatError, match=r"holds (posix|nt|builtins|eval|exec)[\w.]*, which may be a program; .* nothing was run"):
+    with pytest.raises(
+        FormatError, match=r"holds (posix|nt|builtins|eval|exec)[\w.]*, which may be a program; .* nothing was run"
+    ):
         read_state_dict(path)
     assert [path.name for path in tmp_path.iterdir()] == [f"a.{kind}"]
 
@@ -115,7 +123,10 @@ def test_a_malicious_file_is_refused_and_does_not_run(tmp_path, monkeypatch, fun
     [
         (b"", "is empty; download it again"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n", "only points to the weights .*git lfs pull"),
-        (b"<!DOCTYPE html><html><title>Sign in</title></html>", "is a web page and no weights, perhaps one that asks to log in"),
+        (
+            b"<!DOCTYPE html><html><title>Sign in</title></html>",
+            "is a web page and no weights, perhaps one that asks to log in",
+        ),
         (b"\n  <html>", "is a web page"),
         (b'{"error": "not found"}', "begins with .*, as no file of weights does"),
         (b"cos\nsystem\n(S'touch ran'\ntR.", "begins with .*, as no file of weights does"),
@@ -139,7 +150,9 @@ def test_a_cut_file_is_told(tmp_path, kind, share):
     else:
         torch.save(tensors, path, _use_new_zipfile_serialization=kind == "pth")
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(FormatError, match="cannot be read .*; it is cut short, damaged or no file of weights: download or save"):
+    with pytest.raises(
+        FormatError, match="cannot be read .*; it is cut short, damaged or no file of weights: download or save"
+    ):
         read_state_dict(path)
 
 

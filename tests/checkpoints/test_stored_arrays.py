@@ -42,7 +42,9 @@ class Runs:
     ids=str,
 )
 def test_an_array_is_read_as_numpy_wrote_it(array, protocol):
-    found = read_arrays(stored({"model": OrderedDict(a=array), "author": "me", "epoch": 3, "kept": [None, (1.5, b"x")]}, protocol))
+    found = read_arrays(
+        stored({"model": OrderedDict(a=array), "author": "me", "epoch": 3, "kept": [None, (1.5, b"x")]}, protocol)
+    )
     assert isinstance(found["model"]["a"], StoredArray) and np.array_equal(found["model"]["a"].array, array)
     assert found["model"]["a"].array.shape == array.shape
     assert (found["author"], found["epoch"], found["kept"]) == ("me", 3, [None, (1.5, b"x")])
