@@ -26,7 +26,7 @@ help:
 	@sed -n '1,/^$$/s/^# *//p' Makefile
 
 $(VENV)/installed: pyproject.toml constraints.txt
-	$(call install,)
+	$(call install,[weights])
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt
 	$(call install,[dev])

@@ -19,6 +19,7 @@ from segwright.evaluation.scores import Scores, write_scores
 from segwright.inference.load import load
 from segwright.planning.budget import Budget
 from segwright.planning.planner import planned
+from segwright.planning.start import Wish
 from segwright.plans.plan import Plan
 from segwright.reports.gallery import Gallery
 from segwright.reports.report import write_report
@@ -39,19 +40,21 @@ def fit(
     budget: Budget | None = None,
     task: str | None = None,
     model: str | None = None,
+    init: str | None = None,
+    new_head: bool = False,
     out: str | Path | None = None,
     settings: Sequence[str] = (),
     loggers: Sequence[str] = (),
     watch: OnRecord | None = None,
-    own_modules: bool = False,
     online: bool = False,
+    own_modules: bool = False,
 ) -> Scores:
     """Train a model on a folder of images and masks inside a budget, and return its scores on the validation samples.
 
     The folder `out` (runs/NAME-1, -2, ... without it) then holds the plan, the model, the log, the scores and a report.
-    `task`, `model`, `fold` and `settings` are as in `plan`. `loggers` also draw the curves elsewhere, by the names that
+    `task`, `model`, `init`, `new_head`, `online`, `fold` and `settings` are as in `plan`. `loggers` also draw the curves elsewhere, by the names that
     `training.loggers` gives. `watch` is called with each record of the log. `own_modules` lets a model to start from name
-    modules outside segwright; what `task` and `settings` name is imported anyway. `online` lets weights be fetched.
+    modules outside segwright; what `task` and `settings` name is imported anyway.
 
     Raises:
         UsageError: the data, a setting or the folder cannot be used; nothing was written.
@@ -69,6 +72,7 @@ def fit(
         budget=budget,
         task=task,
         model=model,
+        wish=Wish(weights=init, new_head=new_head, online=online, own_modules=own_modules),
         settings=settings,
     )
     minutes = budget.minutes - (time.monotonic() - started + made.seconds_after) / 60

@@ -72,3 +72,18 @@ def test_what_cannot_be_used_is_named(segwright, finished_run, tmp_path):
     assert code == 2 and "nowhere.png" in err
     code, _, err = segwright("predict", tmp_path / "no-run", tmp_path, "--out", tmp_path / "masks")
     assert code == 2 and "no-run" in err
+
+
+def test_a_crf_redraws_masks_and_refuses_volumes(segwright, finished_run, tiny_plan, tmp_path):
+    images = tiny_plan.data.train + "/val/images"
+    for name, words in (("plain", ()), ("redrawn", ("--crf",))):
+        code, _, err = segwright("predict", finished_run, images, "--out", tmp_path / name, *words)
+        assert code == 0, err
+    names = sorted(path.name for path in (tmp_path / "plain").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "redrawn").iterdir()) and names
+    plain, redrawn = ([np.array(Image.open(tmp_path / folder / name)) for name in names] for folder in ("plain", "redrawn"))
+    assert all(a.shape == b.shape for a, b in zip(plain, redrawn, strict=True))
+    assert not np.array_equal(plain, redrawn)
+    tifffile.imwrite(tmp_path / "four.tif", np.zeros((48, 64, 4), np.uint8), photometric="rgb", extrasamples=["unspecified"])
+    code, _, err = segwright("predict", finished_run, tmp_path / "four.tif", "--out", tmp_path / "four", "--crf")
+    assert code == 2 and "four.tif" in err and "a dense CRF redraws" in err and "leave out --crf" in err

@@ -1,5 +1,6 @@
 """What every file in segwright/models must do; a new file is tested by being there. Axes: B, C, K, *S."""
 
+import copy
 import re
 from dataclasses import replace
 from functools import cache
@@ -8,34 +9,47 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from segwright.core.errors import ShapeError
 from segwright.core.lookup import find, names
+from segwright.encoders import resnet
+from segwright.inference.quiet_openvino import quiet_openvino
+from segwright.layers.auxiliary import WithAuxiliary
 
 MODELS = names("segwright.models")
+SMALL_RESNET = {"block": "basic", "depths": (1, 1, 1, 1), "multi_grid": ()}  # the same paths in a tenth of the time
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
+HALF_ERROR = 0.03  # of the size of the logits: rounding errors, 2e-3 a layer, add up like noise; a wrong scale gives far more
 
 
 @cache
 def smallest(model: str):
-    """The preset of a model with the fewest parameters, for 3 classes."""
+    """The preset of a model with the fewest parameters, for 3 classes; a large ResNet inside it is replaced by a small one."""
+    presets = find("segwright.models", model).PRESETS
     with torch.device("meta"):
-        sizes = {
-            name: sum(parameter.numel() for parameter in config.build().parameters())
-            for name, config in find("segwright.models", model).PRESETS.items()
-        }
-    return replace(find("segwright.models", model).PRESETS[min(sizes, key=sizes.__getitem__)], num_classes=3)
+        sizes = {name: sum(weight.numel() for weight in config.build().parameters()) for name, config in presets.items()}
+    config = replace(presets[min(sizes, key=sizes.__getitem__)], num_classes=3)
+    encoder = getattr(config, "encoder", None)
+    return replace(config, encoder=replace(encoder, **SMALL_RESNET)) if isinstance(encoder, resnet.Config) else config
 
 
 @cache
 def network(model: str):
     torch.manual_seed(0)
-    return smallest(model).build()
+    return smallest(model).build().eval()
 
 
-def images(model: str, count: int = 2, *, more: int = 0) -> torch.Tensor:
-    """Images of the smallest sides that leave every map more than one pixel."""
-    sides = (2 * divisor + more for divisor in network(model).divisors)
+def images(model: str, count: int = 2, *, times: int = 2) -> Tensor:
+    """Images of the smallest sides that leave every map more than one pixel, or of `times` the divisors."""
+    sides = (times * divisor for divisor in network(model).divisors)
     return torch.randn(count, smallest(model).in_channels, *sides, generator=torch.Generator().manual_seed(1))
+
+
+def all_logits(outputs: Tensor | WithAuxiliary) -> list[Tensor]:
+    """The logits of a network in training, those of auxiliary heads behind them."""
+    return [outputs.logits, *outputs.auxiliary] if isinstance(outputs, WithAuxiliary) else [outputs]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -47,27 +61,41 @@ def test_the_file_says_what_it_is(model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_one_training_step_changes_every_weight_and_makes_no_nan(model):
-    net = smallest(model).build().train()
+def test_gradients_reach_every_parameter_and_one_step_changes_them_all(model):
+    torch.manual_seed(0)  # of dropout and stochastic depth, which may leave a layer out
+    net = copy.deepcopy(network(model)).train()
     before = {name: parameter.clone() for name, parameter in net.named_parameters()}
     image = images(model)
-    logits = net(image)
-    assert logits.shape[:2] == (2, 3)
-    truth = torch.randint(0, 3, (2, *logits.shape[2:]))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    loss = F.cross_entropy(logits, truth)
+    outputs = net(image)
+    assert isinstance(outputs, Tensor | WithAuxiliary)
+    terms = []
+    for logits in all_logits(outputs):
+        assert logits.shape[:2] == (2, 3)
+        terms.append(F.cross_entropy(logits, torch.randint(0, 3, (2, *logits.shape[2:]))))
+    loss = torch.stack(terms).sum()
     loss.backward()
-    optimizer.step()
+    torch.optim.AdamW(net.parameters(), lr=1e-3).step()
     assert torch.isfinite(loss)
     for name, parameter in net.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), f"no gradient reaches {name}"
         assert torch.isfinite(parameter).all(), name
         assert not torch.equal(parameter, before[name]), name
-    assert torch.isfinite(net(image)).all()
+    assert all(torch.isfinite(logits).all() for logits in all_logits(net(image)))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_auxiliary_heads_answer_in_training_alone(model):
+    with torch.no_grad():
+        outputs = copy.deepcopy(network(model)).train()(images(model))
+        assert isinstance(network(model)(images(model)), Tensor)
+    if isinstance(outputs, WithAuxiliary):
+        assert len(outputs.auxiliary) == len(outputs.weights) > 0
+        assert all(0 < weight < 1 for weight in outputs.weights)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_same_answer_in_a_batch_and_alone(model):
-    net, image = network(model).eval(), images(model)
+    net, image = network(model), images(model)
     with torch.no_grad():
         alone = torch.cat([net(one[None]) for one in image])
         torch.testing.assert_close(net(image), alone, rtol=1e-4, atol=1e-4)  # single precision through a hundred layers
@@ -77,14 +105,14 @@ def test_the_same_answer_in_a_batch_and_alone(model):
 def test_the_output_stride_divides_the_sides(model):
     with torch.no_grad():
         image = images(model, 1)
-        logits = network(model).eval()(image)
+        logits = network(model)(image)
     strides = {given / got for given, got in zip(image.shape[2:], logits.shape[2:], strict=True)}
     assert len(strides) == 1 and strides.pop() in (1, 2, 4, 8, 16, 32)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_save_and_load_give_the_same_answer(model, tmp_path):
-    net, image = network(model).eval(), images(model, 1)
+    net, image = network(model), images(model, 1)
     save_file(net.state_dict(), tmp_path / "weights.safetensors")
     with torch.device("meta"):
         other = smallest(model).build().eval()
@@ -101,20 +129,24 @@ def test_a_seed_gives_the_same_weights_and_the_network_stays_as_it_was(model):
     before = {name: tensor.clone() for name, tensor in network(model).state_dict().items()}
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in before.items())
     with torch.no_grad():
-        network(model).eval()(images(model))
+        network(model)(images(model))
     assert all(torch.equal(tensor, before[name]) for name, tensor in network(model).state_dict().items())
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_wrong_shape_is_refused_and_the_remedy_works(model):
-    net = network(model).eval()
-    wrong = images(model, 1, more=1)
-    with pytest.raises(ShapeError, match=f"needs sides divisible by {net.divisors[0]}; pad them to") as error:
-        net(wrong)
-    sides = [int(side) for side in re.search(r"pad them to ([\d x]+)", str(error.value))[1].split(" x ")]
-    padding = [n for given, wanted in zip(wrong.shape[:1:-1], sides[::-1], strict=True) for n in (0, wanted - given)]
-    with torch.no_grad():
-        net(F.pad(wrong, padding))
+def test_a_wrong_side_is_refused_along_each_axis_and_the_remedy_works(model):
+    net, image = network(model), images(model, 1)
+    assert len(net.divisors) == image.ndim - 2
+    for axis in range(2, image.ndim):
+        wrong = torch.cat([image, image.narrow(axis, 0, 1)], dim=axis)
+        with pytest.raises(ShapeError, match=f"needs sides divisible by {net.divisors[0]}.*; pad them to") as error:
+            net(wrong)
+        sides = [int(side) for side in re.search(r"pad them to ([\d x]+)", str(error.value))[1].split(" x ")]
+        divisor = net.divisors[axis - 2]
+        assert sides == [side + (divisor if each == axis else 0) for each, side in enumerate(image.shape[2:], start=2)]
+        padding = [n for given, wanted in zip(wrong.shape[:1:-1], sides[::-1], strict=True) for n in (0, wanted - given)]
+        with torch.no_grad():
+            assert net(F.pad(wrong, padding)).isfinite().all()
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -132,4 +164,43 @@ def test_an_image_without_a_batch_is_refused_and_the_remedy_works(model):
     with pytest.raises(ShapeError, match=r"add a batch axis with image\[None\]"):
         network(model)(images(model)[0])
     with torch.no_grad():
-        network(model).eval()(images(model)[0][None])
+        network(model)(images(model)[0][None])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_bfloat16_with_channels_last_stays_near_float32_and_copies_into_no_other_layout(model):
+    image = images(model, 2, times=4)  # more than one pixel along each axis of each map tells layouts apart
+    layout = LAYOUTS[image.ndim - 2]
+    net = copy.deepcopy(network(model)).to(memory_format=layout)
+    strangers: list[str] = []
+
+    def watch(name: str):
+        def look(_, inputs):
+            if not inputs[0].is_contiguous(memory_format=layout):
+                strangers.append(name)
+
+        return look
+
+    for name, module in net.named_modules():
+        if isinstance(module, CONVOLUTIONS):
+            module.register_forward_pre_hook(watch(name))
+    with torch.no_grad():
+        expected = network(model)(image)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = net(image.contiguous(memory_format=layout))
+    assert strangers == []
+    assert logits.is_contiguous(memory_format=layout)
+    assert (logits.float() - expected).norm() < HALF_ERROR * expected.norm()
+
+
+@pytest.mark.filterwarnings("ignore")  # tracing warns of each check of a shape, and the exporter of its age
+@pytest.mark.parametrize("model", MODELS)
+def test_a_file_of_onnx_gives_the_same_logits(model, tmp_path):
+    pytest.importorskip("onnx", reason="torch's exporter needs the package onnx: pip install 'segwright[dev]'")
+    image = images(model, 1, times=6)  # pooling into 1, 2, 3 and 6 bins must come out even: ONNX knows no other
+    with torch.no_grad():
+        expected = network(model)(image)
+    torch.onnx.export(network(model), (image,), tmp_path / "network.onnx", dynamo=False)
+    compiled = quiet_openvino().Core().compile_model(tmp_path / "network.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    logits = torch.from_numpy(compiled(image.numpy())[0])
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())

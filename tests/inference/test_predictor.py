@@ -10,6 +10,7 @@ from torch import nn
 from segwright.core import Classes, Dataset, Grid, Sample
 from segwright.core.errors import SegwrightError, SettingError, ShapeError
 from segwright.data.value_range import ValueRange
+from segwright.inference.dense_crf import DenseCRF
 from segwright.inference.engine import TorchEngine
 from segwright.inference.predictor import Predictor
 from segwright.tasks.semantic import Semantic
@@ -311,3 +312,63 @@ def test_values_that_say_nothing_are_refused():
     ):
         with pytest.raises(SettingError, match=message):
             predictor_of(Bright(), **changes)
+
+
+# A dense CRF
+
+
+class _Boxes:
+    """A task that knows no class probabilities."""
+
+    agreement = None
+
+
+def noisy_square() -> np.ndarray:
+    """A bright square (3, H, W) with dark specks, on a dark ground with bright ones."""
+    image = np.repeat(square((32, 40), (8, 8), (24, 32)), 3, axis=0)
+    image[:, 3, 3], image[:, 12, 12] = 200, 0
+    return image
+
+
+def test_a_crf_takes_specks_away():
+    crf = DenseCRF(bilateral_compat=0, gaussian_compat=8)
+    unsure = Preprocess(channels=1, normalise=Normalise(mean=(-9900.0,), std=(100.0,)))  # logits of 1 and -1
+    plain, redrawn = (predictor_of(Bright(), preprocess=unsure, crf=each)(noisy_square()).class_map() for each in (None, crf))
+    assert plain[3, 3] == 1 and plain[12, 12] == 0
+    assert redrawn[3, 3] == 0 and redrawn[12, 12] == 1 and redrawn[8:24, 8:32].mean() > 0.9  # corners are rounded
+
+
+@pytest.mark.parametrize("change", [lambda image: image.astype(np.uint16) * 257, lambda image: image / np.float32(255)])
+def test_colours_count_from_0_to_255_whatever_their_type(change, monkeypatch):
+    seen = []
+    monkeypatch.setattr(DenseCRF, "__call__", lambda self, image, probs: (seen.append(image), probs)[1])
+    image = noisy_square()
+    image[:, 0, 0] = 255
+    predictor = predictor_of(Bright(), crf=DenseCRF())
+    for each in (image, change(image)):
+        predictor(each)
+    assert seen[0] is image and seen[1] == pytest.approx(image, abs=1e-3)
+    replace(predictor, trained_on=TRAINED, values=(0.0, 510.0))(image)
+    assert seen[2] == pytest.approx(image / 2, abs=1e-3)
+
+
+def test_a_crf_leaves_pixels_without_values_void():
+    image = noisy_square().astype(np.float32)
+    image[:, 20:, 30:] = np.nan
+    found = predictor_of(Bright(), crf=DenseCRF())(image).class_map()
+    assert (found[20:, 30:] == -1).all() and (found[:20] >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape", "what"),
+    [
+        ({}, (1, 4, 16, 16), "a volume"),
+        ({}, (2, 16, 16), "2 channels"),
+        ({"tile": (8, 8, 8)}, None, "a volume"),
+        ({"preprocess": Preprocess(channels=4)}, None, "4 channels"),
+        ({"task": _Boxes()}, None, "a task '_Boxes'"),
+    ],
+)
+def test_a_crf_without_classes_or_colours_is_refused_with_a_remedy(changes, shape, what):
+    with pytest.raises(SettingError, match=f"this is {what}; predict without it .leave out --crf; in Python crf=None"):
+        predictor_of(Bright(), crf=DenseCRF(), **changes)(np.zeros(shape or (1, 8, 8), np.uint8))

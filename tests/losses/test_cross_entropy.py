@@ -44,6 +44,18 @@ def test_nothing_but_void_is_zero_with_zero_gradient(weights):
 # By a slow twin
 
 
+@pytest.mark.parametrize("weights", [None, (0.5, 1.0, 2.0, 0.1, 3.0)])
+@pytest.mark.parametrize("shape", [(2, 5, 9, 7), (2, 5, 4, 6, 3)])
+def test_channels_last_changes_nothing(shape, weights):
+    logits, target = logits_and_target(shape)
+    layout = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    other = logits.detach().contiguous(memory_format=layout).requires_grad_()
+    losses = [CrossEntropy(class_weights=weights)(each, target) for each in (logits, other)]
+    torch.stack(losses).sum().backward()
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(other.grad, logits.grad)
+
+
 @pytest.mark.parametrize("shape", [(2, 5, 9, 7), (1, 5, 4, 6, 3)])
 @pytest.mark.parametrize("weights", [None, (0.5, 1.0, 2.0, 0.1, 3.0)])
 def test_equals_torch(shape, weights):

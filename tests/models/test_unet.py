@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from segwright.core.errors import SettingError, ShapeError
+from segwright.layers.auxiliary import WithAuxiliary
 from segwright.models import unet
 
 TINY = unet.Config(in_channels=2, num_classes=3, width=4, depth=3, max_width=8)
@@ -118,7 +119,7 @@ def test_refuses_what_leaves_a_norm_nothing_to_normalise_and_the_remedies_work()
     image = torch.randn(1, 2, 4, 4)
     for norm in ("batch", "instance"):
         network = replace(TINY, norm=norm).build()
-        with pytest.raises(ShapeError, match="leave one pixel .* pad one side to 8 or build it with a smaller depth"):
+        with pytest.raises(ShapeError, match="leave one pixel .* pad the last side to 8 or build it with a smaller depth"):
             network(image)
         network(torch.randn(1, 2, 4, 8))
         replace(TINY, norm=norm, depth=2).build()(image)
@@ -130,3 +131,73 @@ def test_refuses_what_leaves_a_norm_nothing_to_normalise_and_the_remedies_work()
 def test_refuses_settings_below_one(name):
     with pytest.raises(SettingError, match=f"{name} is 0; it must be 1 or more"):
         replace(TINY, **{name: 0})
+
+
+THICK = replace(TINY, axes=3, strides=((1, 2, 2), (2, 2, 2)), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)))
+
+
+@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+def test_an_axis_that_is_halved_less_needs_fewer_pixels(upsampling):
+    network = replace(THICK, upsampling=upsampling).build().eval()
+    assert network.divisors == (2, 4, 4)
+    assert network.encoder[0][0].kernel_size == network.decoder[0][3].kernel_size == (1, 3, 3)
+    assert network(torch.randn(1, 2, 6, 8, 4)).shape == (1, 3, 6, 8, 4)
+    with pytest.raises(ShapeError, match="5 x 8 x 6, .* divisible by 2 x 4 x 4; pad them to 6 x 8 x 8"):
+        network(torch.zeros(1, 2, 5, 8, 6))
+
+
+@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+def test_slices_that_nothing_joins_are_images(upsampling):
+    """Kernels of one slice and strides of 1 along the first axis: a volume is a batch of images."""
+    flat = seeded(replace(TINY, upsampling=upsampling))
+    apart = {"strides": ((1, 2, 2),) * 2, "kernels": ((1, 3, 3),) * 3}
+    deep = seeded(replace(TINY, upsampling=upsampling, axes=3, **apart))
+    flat_weights, deep_weights = flat.state_dict(), deep.state_dict()
+    assert list(flat_weights) == list(deep_weights)
+    deep.load_state_dict({name: weight.reshape(deep_weights[name].shape) for name, weight in flat_weights.items()})
+    volume = torch.randn(1, 2, 3, 8, 12, dtype=torch.float64)
+    torch.testing.assert_close(deep(volume)[0].movedim(1, 0), flat(volume[0].movedim(1, 0)))
+
+
+def test_settings_that_say_what_is_usual_change_nothing():
+    usual = replace(TINY, strides=((2, 2),) * 2, kernels=((3, 3),) * 3)
+    one, other = seeded(TINY).state_dict(), seeded(usual).state_dict()
+    assert list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_saved_weights_keep_their_names():
+    assert [name.removesuffix(".weight") for name in TINY.build().state_dict() if name.endswith(".weight")] == [
+        *(f"encoder.{stage}.{part}" for stage in range(3) for part in (0, 1, 3, 4)),
+        *("up.0", "up.1"),
+        *(f"decoder.{stage}.{part}" for stage in range(2) for part in (0, 1, 3, 4)),
+        "head",
+    ]
+
+
+def test_deep_supervision_adds_heads_in_training_alone():
+    torch.manual_seed(0)
+    plain = replace(TINY, depth=4).build()
+    network = replace(TINY, depth=4, deep_supervision=2).build()
+    loaded = network.load_state_dict(plain.state_dict(), strict=False)
+    assert loaded.missing_keys == [f"auxiliary.{stage}.{kind}" for stage in (0, 1) for kind in ("weight", "bias")]
+    image = torch.randn(2, 2, 16, 24)
+    outputs = network(image)
+    assert isinstance(outputs, WithAuxiliary)
+    assert [list(logits.shape) for logits in outputs.auxiliary] == [[2, 3, 8, 12], [2, 3, 4, 6]]
+    assert outputs.weights == (0.5, 0.25)
+    assert torch.equal(outputs.logits, plain(image))
+    (outputs.logits.mean() + sum(logits.mean() for logits in outputs.auxiliary)).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    assert torch.equal(network.eval()(image), plain.eval()(image))
+
+
+def test_refuses_strides_kernels_and_heads_that_do_not_fit():
+    with pytest.raises(SettingError, match=r"strides is \[\[1, 2\]\]; a U-Net of 3 stages on 2 axes needs 2 times 2 numbers"):
+        replace(TINY, strides=((1, 2),))
+    with pytest.raises(SettingError, match=r"kernels is .*; a U-Net of 3 stages on 2 axes needs 3 times 2 numbers"):
+        replace(TINY, kernels=((3, 3, 3),) * 3)
+    with pytest.raises(SettingError, match=r"kernels is \[\[2, 3\], .*; each must be odd"):
+        replace(TINY, kernels=((2, 3), (3, 3), (3, 3)))
+    with pytest.raises(SettingError, match=r"deep_supervision is 2; .* has 1 maps .* so give 0 to 1"):
+        replace(TINY, deep_supervision=2)
+    assert len(replace(TINY, deep_supervision=1).build().auxiliary) == 1

@@ -14,9 +14,10 @@ from segwright.core.errors import SettingError, ShapeError, UnknownNameError, Us
 from segwright.planning import planner
 from segwright.planning.budget import Budget, Cost
 from segwright.planning.planner import plan, planned
+from segwright.planning.start import Wish
 from segwright.plans.plan import Plan
 
-NOTHING_ELSE = {"val": None, "fold": None, "task": None, "model": None, "settings": ()}
+NOTHING_ELSE = {"val": None, "fold": None, "task": None, "model": None, "wish": Wish(weights="scratch"), "settings": ()}
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ def costs(monkeypatch):
         return Cost(seconds=float(unit * pixels * slow), memory_bytes=int(pixels) // candidate.training.accumulate * 1000)
 
     monkeypatch.setattr(planner, "step_cost", measure)
+    monkeypatch.setattr(planner, "within", lambda plan, memory: plan)
     return seen
 
 

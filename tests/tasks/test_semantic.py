@@ -11,6 +11,7 @@ from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import ShapeError, UsageError
 from segwright.data.fingerprint import fingerprint
 from segwright.decoding.run import Run
+from segwright.encoders import timm
 from segwright.losses.cross_entropy import CrossEntropy
 from segwright.losses.weighted_sum import WeightedSum
 from segwright.models import segformer, unet
@@ -83,9 +84,18 @@ def test_a_class_that_was_never_seen_gets_a_finite_weight(found):
 
 def test_textures_get_full_resolution_and_scenes_get_context(found):
     scene = found_of(Classes.of(["a", "b"]), (np.arange(40)[:, None] > 18).astype(int) + np.zeros((1, 60), int))
-    assert {type(network) for network in Semantic().candidates(found)} == {unet.Config}
-    assert {type(network) for network in Semantic().candidates(scene)} == {segformer.Config}
-    assert {network.axes for network in Semantic().candidates(replace(found, axes=3))} == {3}
+    assert {type(network) for network in Semantic().candidates(found, from_scratch=True)} == {unet.Config}
+    assert {type(network) for network in Semantic().candidates(scene, from_scratch=True)} == {segformer.Config}
+    assert {network.axes for network in Semantic().candidates(replace(found, axes=3), from_scratch=True)} == {3}
+
+
+def test_encoders_whose_trained_weights_lie_here_are_taken(monkeypatch):
+    scene = found_of(Classes.of(["a", "b"]), (np.arange(40)[:, None] > 18).astype(int) + np.zeros((1, 60), int))
+    named = lambda from_scratch: [each.encoder.name for each in Semantic().candidates(scene, from_scratch=from_scratch)]  # noqa: E731
+    monkeypatch.setattr(timm, "source", lambda name: "here" if name == "tf_efficientnet_lite1" else None)
+    assert named(False) == ["tf_efficientnet_lite1"] and named(True)[0] == "regnetx_002"
+    monkeypatch.setattr(timm, "source", lambda name: None)
+    assert named(False) == named(True)
 
 
 def test_networks_are_made_to_fit():

@@ -204,8 +204,7 @@ def _classes_of(name: str, fit: _Fit, own: Tensors) -> str:
 def _other_classes(source: str, names: list[str], fit: _Fit, own: Tensors) -> SettingError:
     return SettingError(
         f"{source} is for other classes than this network: {_listed([_classes_of(name, fit, own) for name in names])}. Start "
-        "with a new head (init.new_head = true, on the command line --set init.new_head=true), or take weights for the same "
-        "classes"
+        "with a new head (--new-head, or init.new_head = true in the plan), or take weights for the same classes"
     )
 
 

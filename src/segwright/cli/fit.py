@@ -14,6 +14,12 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     task: Annotated[str | None, typer.Option(help="What to learn: semantic, or a module of yours, as package.module.")] = None,
     model: Annotated[str | None, typer.Option(help="A network by name; see: segwright models.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Weights to start from: a file, a run, a name, or scratch; without it any that are here.")
+    ] = None,
+    new_head: Annotated[
+        bool, typer.Option("--new-head", help="The weights of --init are for other classes: leave their head out.")
+    ] = False,
     fold: Annotated[str | None, typer.Option(help="0/5 holds out the first of five pieces of DATA, to validate on.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME-1, -2, ... without it.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="path=value, replaces a setting of the plan.")] = None,
@@ -38,6 +44,8 @@ def run(
             budget=budget,
             task=task,
             model=model,
+            init=init,
+            new_head=new_head,
             out=out,
             settings=settings or [],
             loggers=logger or [],

@@ -14,9 +14,19 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     task: Annotated[str | None, typer.Option(help="What to learn: semantic, or a module of yours, as package.module.")] = None,
     model: Annotated[str | None, typer.Option(help="A network by name; see: segwright models.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Weights to start from: a file, a run, a name, or scratch; without it any that are here.")
+    ] = None,
+    new_head: Annotated[
+        bool, typer.Option("--new-head", help="The weights of --init are for other classes: leave their head out.")
+    ] = False,
     fold: Annotated[str | None, typer.Option(help="0/5 holds out the first of five pieces of DATA, to validate on.")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; without it the plan is printed.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="path=value, replaces a setting of the plan.")] = None,
+    online: Annotated[bool, typer.Option("--online", help="Fetch weights to start from that are not on this machine.")] = False,
+    own_modules: Annotated[
+        bool, typer.Option("--own-modules", help="Let a model to start from name modules outside segwright.")
+    ] = False,
 ) -> None:
     """Look at the data, time a few real steps, and write a plan with the reason of each choice."""
     from segwright.cli.terminal import parsed_fold, working, write_text
@@ -25,7 +35,19 @@ def run(
 
     with working(f"plan {data}"):
         budget = Budget(minutes=minutes, memory_gb=memory_gb, device=device)
-        made = plan(data, val=val, fold=parsed_fold(fold), budget=budget, task=task, model=model, settings=settings or [])
+        made = plan(
+            data,
+            val=val,
+            fold=parsed_fold(fold),
+            budget=budget,
+            task=task,
+            model=model,
+            init=init,
+            new_head=new_head,
+            online=online,
+            own_modules=own_modules,
+            settings=settings or [],
+        )
         text = made.to_toml()
     if out is None:
         typer.echo(text)

@@ -19,6 +19,12 @@ def run(
             help="Values in the images that stand for the darkest and brightest of training, where types do not tell."
         ),
     ] = None,
+    crf: Annotated[
+        bool,
+        typer.Option(
+            "--crf", help="Draw borders to the edges of RGB and grey images, after a semantic model, by a dense CRF: slower."
+        ),
+    ] = False,
     format: Annotated[
         str | None,
         typer.Option(help="Write a data set of this format, such as coco, not masks; a wrong name is answered with all."),
@@ -37,6 +43,7 @@ def run(
     Where the model finds objects, or with --format, all images and what was found in them become a data set.
     """
     from segwright.cli.terminal import working
+    from segwright.inference.dense_crf import DenseCRF
     from segwright.inference.predict_files import predict
 
     with working(f"predict with {model}"):
@@ -48,6 +55,7 @@ def run(
             palette=palette,
             flips=(-1,) if flips else None,
             values=values,
+            crf=DenseCRF() if crf else None,
             format=format,
             weights=weights,
             online=online,

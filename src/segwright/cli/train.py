@@ -23,6 +23,8 @@ def run(
     """Train what a plan says, then measure it. A killed run goes on with --resume RUN as if nothing had happened."""
     from segwright.cli.terminal import is_first_process, print_scores, training_progress
     from segwright.core.errors import UsageError
+    from segwright.planning.budget import Budget
+    from segwright.planning.memory import check_fits
     from segwright.plans.plan import Plan
     from segwright.training.loop import train
     from segwright.workflow import finish, free_folder, watchers_of
@@ -36,6 +38,8 @@ def run(
         )
     chosen = Plan.read(resume or plan or Path(), own_modules=own_modules)
     chosen = chosen.with_settings(settings) if settings else chosen
+    device = "cpu" if chosen.training.device == "cpu" else "auto"  # where the GPU of the plan is absent, training says so
+    check_fits(chosen, Budget(device=device).memory_bytes)
     folder = resume or out or free_folder(chosen.data.train)
     with training_progress(f"train {folder}") as watch:
         watchers = watchers_of(folder, logger or [], watch)

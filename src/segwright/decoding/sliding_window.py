@@ -17,6 +17,7 @@ from numba import njit
 
 from segwright.core.errors import ShapeError
 from segwright.decoding.upsample_argmax import Span, fill, label_dtype, places, upsample_argmax
+from segwright.decoding.upsample_probs import upsample_probs
 
 Ask = Callable[[np.ndarray], np.ndarray]  # images float32 (B, C, *T) to logits (B, K, *t)
 
@@ -92,6 +93,27 @@ def tiled_labels(
         fill(band.logits, [where[0][done:last] - band.first, *where[1:]], out[done:last])
         done = last
     return out
+
+
+def tiled_probs(
+    image: np.ndarray, ask: Ask, tile: tuple[int, ...], shape: tuple[int, ...], covered: tuple[float, ...], at_once: int = 1
+) -> np.ndarray:
+    """Class probabilities float32 (K, *S) at the size `shape`; the rest is as in `tiled_labels`, but for the memory they take.
+
+    Raises:
+        ShapeError: the network's stride does not divide the tile.
+    """
+    whole = image.shape[1:]
+    if tile == whole:
+        logits = ask(image[None])[0]
+    else:
+        logits, done = np.empty(0, np.float32), 0
+        for band in bands(image, ask, tile, at_once):
+            if not done:
+                logits = np.empty((len(band.logits), *band.total), np.float32)
+            logits[:, done : band.stop] = band.logits[:, done - band.first : band.stop - band.first]
+            done = band.stop
+    return upsample_probs(logits, shape, _spans(covered, whole, logits.shape[1:]))
 
 
 def _spans(covered: tuple[float, ...], pixels: tuple[int, ...], logits: tuple[int, ...]) -> tuple[Span, ...]:

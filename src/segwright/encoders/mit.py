@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from segwright.core.errors import FormatError, SettingError
 from segwright.core.weights import Weights
 from segwright.encoders import STRIDES
+from segwright.layers.attention import attend
+from segwright.layers.drop_path import DropPath
 
 PATCH_SIZES = (7, 3, 3, 3)  # kernel of the convolution that opens a stage; its neighbours overlap
 EMBED_EPS = 1e-5  # of the norms after a strided convolution, in the authors' code and everywhere else
@@ -82,7 +84,7 @@ class _Stage(nn.Module):
         width, kernel = config.hidden_sizes[index], PATCH_SIZES[index]
         self.embed = nn.Conv2d(before, width, kernel, stride=4 if index == 0 else 2, padding=kernel // 2)
         self.embed_norm = nn.LayerNorm(width, eps=EMBED_EPS)
-        self.blocks = nn.ModuleList(Block(config, index, rate) for rate in rates)
+        self.blocks = nn.ModuleList(_Block(config, index, rate) for rate in rates)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,7 +94,7 @@ class _Stage(nn.Module):
         return self.norm(x).permute(0, 3, 1, 2)
 
 
-class Block(nn.Module):
+class _Block(nn.Module):
     """Attention and MLP, each behind a norm and beside a shortcut; training leaves each out at random (stochastic depth)."""
 
     def __init__(self, config: Config, index: int, rate: float) -> None:
@@ -102,18 +104,11 @@ class Block(nn.Module):
         self.attention = _Attention(width, config.num_heads[index], config.sr_ratios[index])
         self.mlp_norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.mlp = _MixMLP(width, width * config.mlp_ratios[index])
-        self.rate = rate
+        self.drop_path = DropPath(rate)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attention(self.attention_norm(x)))
         return x + self.drop_path(self.mlp(self.mlp_norm(x)))
-
-    def drop_path(self, branch: Tensor) -> Tensor:
-        """Stochastic depth (arXiv 1603.09382): zero for a random share of the images, the rest scaled up to keep the mean."""
-        if not self.training or self.rate == 0:
-            return branch
-        is_kept = torch.rand(len(branch), 1, 1, 1, device=branch.device) >= self.rate
-        return branch * (is_kept / (1 - self.rate)).to(branch.dtype)
 
 
 class _Attention(nn.Module):
@@ -137,16 +132,6 @@ class _Attention(nn.Module):
         query = self.query(x).view(B, H * W, A, C // A).transpose(1, 2)  # (B, A, H*W, D)
         key, value = self.key_value(source).view(B, -1, 2, A, C // A).permute(2, 0, 3, 1, 4)  # each (B, A, S*S, D)
         return self.output(attend(query, key, value).transpose(1, 2).reshape(B, H, W, C))
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax of the scaled products of queries (B, A, N, D) and keys (B, A, M, D), times values (B, A, M, D): (B, A, N, D).
-
-    torch's fused kernel, but its backward pass on CPU is 2 to 6 times slower than the formula for the few keys that MiT has.
-    """
-    if query.requires_grad and query.device.type == "cpu":
-        return torch.softmax((query / sqrt(query.shape[-1])) @ key.mT, dim=-1) @ value
-    return F.scaled_dot_product_attention(query, key, value)
 
 
 class _MixMLP(nn.Module):

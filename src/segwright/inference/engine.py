@@ -60,21 +60,21 @@ class TorchEngine:
         self.network.eval()
         try:
             with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
-                outputs = _tensors(self.network(images))
+                outputs = tensors_of(self.network(images))
         finally:
             for module in in_training:
                 module.training = True
         return tuple((each.float() if each.is_floating_point() else each).cpu().contiguous().numpy() for each in outputs)
 
 
-def _tensors(outputs: Any) -> tuple[torch.Tensor, ...]:
+def tensors_of(outputs: Any) -> tuple[torch.Tensor, ...]:
     """What a network returns as a flat tuple: a tensor alone, or those in a tuple, a list, a dict or a dataclass, in order."""
     if isinstance(outputs, torch.Tensor):
         return (outputs,)
     if is_dataclass(outputs):
         outputs = [getattr(outputs, part.name) for part in fields(outputs)]
     parts = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, list | tuple) else ()
-    return tuple(tensor for part in parts for tensor in _tensors(part))
+    return tuple(tensor for part in parts for tensor in tensors_of(part))
 
 
 class _Flat(nn.Module):
@@ -85,7 +85,7 @@ class _Flat(nn.Module):
         self.network = network
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return _tensors(self.network(image))
+        return tensors_of(self.network(image))
 
 
 def _arranged(tensor: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -32,6 +33,7 @@ from segwright.formats.mask_folder import image_files
 from segwright.formats.pairing import IMAGE_FOLDERS, Files, is_truth_folder, subfolders, without_truth
 from segwright.formats.resume_journal import stopped, truth_of
 from segwright.formats.volume import volumes_below
+from segwright.inference.dense_crf import DenseCRF
 from segwright.inference.engine import AutoEngine
 from segwright.inference.load import load
 from segwright.inference.predicted_dataset import finished_keys, format_for, run_name, write_dataset
@@ -76,6 +78,7 @@ def predict(
     palette: bool = False,
     flips: tuple[int, ...] | None = None,
     values: tuple[float, float] | None = None,
+    crf: DenseCRF | None = None,
     format: str | None = None,
     weights: str | Path | None = None,
     online: bool = False,
@@ -89,8 +92,8 @@ def predict(
     class numbers at the image's own size, with the classes' colours if `palette`. For a TIFF it is KEY.tif with the same place
     on the map, for a volume a volume of the same kind on the same grid, for a DICOM series KEY.dcm, a DICOM-SEG (without
     colours, these two). `overlay` adds pictures for people, KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice.
-    `flips` replaces those of the model, `values` are as in `Predictor`. Masks of an earlier run are replaced, images and the
-    masks of a data set (images/ and masks/ side by side) never.
+    `flips` replaces those of the model, `values` and `crf` are as in `Predictor`. Masks of an earlier run are replaced, images
+    and the masks of a data set (images/ and masks/ side by side) never.
 
     With `format`, such as "coco", `out` becomes a data set of that format with images and predictions, which `open_dataset`
     reads. It does so by itself where the model finds objects, which a map of classes would lose: COCO (panoptic where there is
@@ -114,9 +117,9 @@ def predict(
         predictor = load(model, weights=weights, online=online, own_modules=own_modules)
     else:
         predictor = model
-    if (flips, values) != (None, None):
-        own = predictor.flips if flips is None else flips
-        predictor = replace(predictor, flips=own, values=values or predictor.values)
+    given: dict[str, Any] = {"flips": flips, "values": values, "crf": crf}
+    if changes := {name: value for name, value in given.items() if value is not None}:
+        predictor = replace(predictor, **changes)
     if palette:
         _check_palette(len(predictor.classes), format)
     jobs = _planned(places, out, None if predictor.tile is None else (None,) * len(predictor.tile))
@@ -127,7 +130,7 @@ def predict(
     if format is None:
         written, format = _write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette)
     if format is not None:
-        source = run_name(model if isinstance(model, (str, Path)) else None, places, predictor.flips, values, weights)
+        source = run_name(model if isinstance(model, (str, Path)) else None, places, predictor.flips, values, crf, weights)
         written = _write_format(format, jobs, predictor, out, failed, source, overlay=overlay)
     if failed:
         rest = f"the others are in {out}" if written else "nothing was written"

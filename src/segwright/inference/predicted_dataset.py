@@ -18,6 +18,7 @@ from segwright.core.errors import OutputError
 from segwright.formats import dicom, tiff, volume
 from segwright.formats.label_maps import fits_mask
 from segwright.formats.resume_journal import LeftOutError, stopped, truth_of
+from segwright.inference.dense_crf import DenseCRF
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +144,7 @@ def run_name(
     images: Sequence[str | Path],
     flips: tuple[int, ...],
     values: tuple[float, float] | None,
+    crf: DenseCRF | None = None,
     weights: str | Path | None = None,
 ) -> str:
     """What a run is known by when it goes on after it was stopped: what is predicted how from which images."""
@@ -152,5 +154,6 @@ def run_name(
         known = f"{os.path.abspath(model)} of {file.stat().st_mtime_ns}" if weights is None else f"{model} with {weights}"  # noqa: PTH100
         by = f"{known}, mirrored over {list(flips)}"
         by += f", values from {values[0]:g} to {values[1]:g}" if values else ""
+        by += f", redrawn by {crf}" if crf else ""
     first = os.path.abspath(images[0])  # noqa: PTH100
     return f"what {by} finds in {first}" + (f" and {len(images) - 1} more" if len(images) > 1 else "")

@@ -12,9 +12,11 @@ from segwright.core.errors import SettingError, ShapeError
 from segwright.core.missing import missing_pixels
 from segwright.data.value_range import ValueRange, ends_of, full_scale
 from segwright.decoding.run import Engine, Run
+from segwright.decoding.upsample_argmax import label_dtype
+from segwright.inference.dense_crf import DenseCRF
 from segwright.inference.engine import AutoEngine
 from segwright.tasks import Task
-from segwright.transforms.prepare import Preprocess
+from segwright.transforms.prepare import Preprocess, View
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,9 @@ class Predictor:
     that it is on another scale, it is brought to that of training; where it only seems so, a warning says it. `values` are the
     numbers in the images that stand for the darkest and the brightest of training: then nothing is guessed. What was said once
     is in `told`.
+
+    `crf` redraws what a semantic model says by the colours of the image, RGB or grey, which count from 0 to 255: from `values`
+    if there are any, else from 0 to what is full in the image's type, or from the lowest to the highest value.
     """
 
     network: nn.Module
@@ -46,10 +51,12 @@ class Predictor:
     engine: Engine = field(default=None)  # type: ignore[assignment]  # never None once it is made
     trained_on: ValueRange | None = None
     values: tuple[float, float] | None = None
+    crf: DenseCRF | None = None
     told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._check_values()
+        self._check_crf(len(self.tile or (0, 0)), self.preprocess.channels)
         if self.engine is None:
             object.__setattr__(self, "engine", AutoEngine(self.network, self.task.agreement))
         self.run(len(self.tile or (0, 0)))  # flips that cannot be are told now
@@ -80,7 +87,9 @@ class Predictor:
             raise ShapeError(
                 f"the image has {axes} spatial axes, but tile is {self.tile}; give an image with as many axes as the tile"
             )
-        found = self.task.decode(self.run(axes), self.preprocess(replace(self.on_scale(sample), truth=None)))
+        self._check_crf(axes, len(sample.image))
+        view = self.preprocess(replace(self.on_scale(sample), truth=None))
+        found = self.task.decode(self.run(axes), view) if self.crf is None else self._redrawn(self.crf, view, sample.image)
         missing = missing_pixels(sample.image)
         return found if missing is None else found.with_void(missing)
 
@@ -111,6 +120,34 @@ class Predictor:
                 f"{trained.ends[0]:.6g} and {trained.ends[1]:.6g} there",
             )
         return sample
+
+    def _redrawn(self, crf: DenseCRF, view: View, image: np.ndarray) -> Segmentation:
+        """The segmentation of a view after a CRF over its image (C, H, W) in the values of the file."""
+        full = full_scale(image)
+        low, high = self.values or (ends_of(image) if full is None else (0.0, full))
+        if image.dtype != np.uint8 or (low, high) != (0.0, 255.0):
+            image = (image.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low or 1))
+        probs = crf(image, self.task.probabilities(self.run(2), view))  # type: ignore[attr-defined]  # checked
+        return Segmentation.semantic(probs.argmax(axis=0).astype(label_dtype(len(probs))), self.classes)
+
+    def _check_crf(self, axes: int, channels: int) -> None:
+        """Refuse a CRF where there are no class probabilities, or no colours, of a plane.
+
+        Raises:
+            SettingError: there are none.
+        """
+        if self.crf is None:
+            return
+        is_semantic = hasattr(self.task, "probabilities")
+        if is_semantic and axes == 2 and channels in (1, 3):
+            return
+        what = (
+            f"a task {type(self.task).__name__!r}" if not is_semantic else "a volume" if axes == 3 else f"{channels} channels"
+        )
+        raise SettingError(
+            f"a dense CRF redraws what semantic models say of RGB and grey images, and this is {what}; predict without it "
+            "(leave out --crf; in Python crf=None)"
+        )
 
     def _tell(self, level: int, text: str, details: str = "") -> None:
         """Log a text, unless it was logged before, if with other details."""

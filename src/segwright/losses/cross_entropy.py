@@ -37,5 +37,9 @@ class CrossEntropy:
             raise ShapeError(
                 f"there are {len(self.class_weights)} class weights and {logits.shape[1]} classes; give one weight per class"
             )
+        if (
+            logits.ndim > 2 and logits.stride(1) == 1
+        ):  # channels-last: torch would copy them, rows of classes it reads as they lie
+            logits, target = logits.movedim(1, -1).flatten(0, -2), target.flatten()
         loss = F.cross_entropy(logits, target, weights, ignore_index=VOID, reduction="sum")
         return loss / torch.where(total > 0, total, 1)

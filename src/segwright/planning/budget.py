@@ -108,7 +108,7 @@ class KeptForBackward:
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
             storage = tensor.untyped_storage()
-            self.storages[storage.data_ptr()] = storage.nbytes()
+            self.storages[storage._cdata] = storage.nbytes()  # its address, which tensors without numbers have too
             return tensor
 
         return torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)

@@ -20,7 +20,9 @@ from segwright.data.value_range import ValueRange
 from segwright.models import preset
 from segwright.optimisers import adamw
 from segwright.planning.budget import Budget, Cost, step_cost
+from segwright.planning.memory import check_fits, within
 from segwright.planning.rules import augmentation_rules, crop_for, preprocess_rules, sampler_rules
+from segwright.planning.start import Start, Wish, found_start, named_start, with_start
 from segwright.planning.survey import Survey
 from segwright.plans.kinds import class_of
 from segwright.plans.plan import Data, Inference, Plan, Precision, Training
@@ -66,18 +68,25 @@ def plan(
     budget: Budget | None = None,
     task: str | None = None,
     model: str | None = None,
+    init: str | None = None,
+    new_head: bool = False,
+    online: bool = False,
+    own_modules: bool = False,
     settings: Sequence[str] = (),
 ) -> Plan:
     """A plan for the data in `data`, made by looking at them and by timing real steps on this machine.
 
     `task` is a file of tasks/, or a user's own module; `model` a network by the name that `list_models` gives; without them
-    both are chosen. `fold` (i, n) validates on piece i of n. `settings` such as "training.seed=1" replace what the planner
-    chose.
+    both are chosen. `init` names the weights to start from, as `Init` says, `new_head` leaves out their head, which is for
+    other classes; without it, trained weights are taken that lie on this machine, or none where it is "scratch". `online`
+    lets weights be fetched, `own_modules` a run that is named import modules outside segwright. `fold` (i, n) validates on
+    piece i of n. `settings` such as "training.seed=1" replace what the planner chose.
 
     Raises:
         UsageError: the data cannot be used; the message says why.
     """
-    return planned(data, val=val, fold=fold, budget=budget or Budget(), task=task, model=model, settings=settings).plan
+    budget, wish = budget or Budget(), Wish(weights=init, new_head=new_head, online=online, own_modules=own_modules)
+    return planned(data, val=val, fold=fold, budget=budget, task=task, model=model, wish=wish, settings=settings).plan
 
 
 def planned(
@@ -88,6 +97,7 @@ def planned(
     budget: Budget,
     task: str | None,
     model: str | None,
+    wish: Wish,
     settings: Sequence[str],
 ) -> Planned:
     """As `plan`, with the open data, and the time that the run needs after its training."""
@@ -100,16 +110,26 @@ def planned(
     survey = Survey.of(train_set, val_set)
     draft = _drafted(Data(train=data, val=val, fold=fold), task_class, survey.found, train_set, budget)
     channels = draft.data.preprocess.channels
-    known = [preset(model)] if model is not None else draft.task.candidates(survey.found)
+    named = named_start(wish)
+    if model is not None:
+        known: Sequence[Any] = [preset(model)]
+    elif named is not None and named.network is not None:
+        known = [named.network]
+    else:
+        known = draft.task.candidates(survey.found, from_scratch=wish.is_scratch)
     candidates = [draft.task.fitted(network, channels, train_set.classes) for network in known]
-    trial = _Trial(survey.found, train_set)
-    draft = trial.fastest_precision(trial.with_network(draft, candidates[0], 1.0), PRECISION_SHARE * seconds)
+    if named is not None:
+        named.check(draft.task.fitted(known[0], channels, train_set.classes), wish)
+    trial = _Trial(survey.found, train_set, wish, named)
+    draft = trial.with_network(draft, candidates[0], 1.0)
+    draft = trial.fastest_precision(draft, PRECISION_SHARE * seconds, budget.memory_bytes)
     survey.check(draft.with_settings(settings).data.preprocess.channels, CHECK_SHARE * seconds)
     left = max(0.0, seconds - (time.monotonic() - started))
     chosen, cost = trial.choose(draft, candidates, left, budget.memory_bytes)
     if settings:
         chosen = _with_settings(chosen, settings, train_set)
         _check_crop(chosen, survey.found)
+        check_fits(chosen, budget.memory_bytes)
         cost = trial.cost(chosen)
         if math.isinf(cost.seconds):
             raise UsageError(
@@ -133,7 +153,7 @@ def _drafted(data: Data, task_class: Any, found: Fingerprint, train_set: Dataset
         data=replace(data, preprocess=preprocess),
         sampler=sampler,
         augmentation=augmentation,
-        model=task.fitted(task.candidates(found)[0], preprocess.channels, train_set.classes),
+        model=task.fitted(task.candidates(found, from_scratch=True)[0], preprocess.channels, train_set.classes),
         optimiser=adamw.Config(learning_rate=LEARNING_RATE),
         training=Training(steps=1, batch_size=BATCH[device], crop=(1,) * found.axes, device=device),
         reasons=why_task | why_preprocess | why_augmentation | why_sampler,
@@ -203,23 +223,26 @@ class _Option:
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """Tries plans on real crops of the training samples, on this machine."""
+    """Tries plans on real crops of the training samples, on this machine, from where a person wishes."""
 
     found: Fingerprint
     train_set: Dataset
+    wish: Wish
+    named: Start | None
 
     def with_network(self, draft: Plan, network: Any, scale: float) -> Plan:
-        """A draft with another network and scale, and with the crop that goes with them."""
+        """A draft with another network and scale, with the crop that goes with them, and what the network starts from."""
         axes = self.found.axes
         crop = crop_for(self.found, scale, _divisors_of(network, axes))
         preprocess = replace(draft.data.preprocess, scale=None if scale == 1 else (scale,) * axes)
-        return replace(
+        fitted = replace(
             draft,
             model=network,
             data=replace(draft.data, preprocess=preprocess),
             training=replace(draft.training, crop=crop),
             inference=Inference(tile=tuple(TILE_CROPS * side for side in crop)),
         )
+        return with_start(fitted, self.found, self.named if self.wish.weights is not None else found_start(network))
 
     def cost(self, plan: Plan) -> Cost:
         """The cost of a step of a plan."""
@@ -236,11 +259,12 @@ class _Trial:
             crops[position]
         return (time.perf_counter() - started) / MEASURED_CROPS
 
-    def fastest_precision(self, draft: Plan, limit: float) -> Plan:
+    def fastest_precision(self, draft: Plan, limit: float, memory: int) -> Plan:
         """The draft with the precision and memory layout that take the least time here, found by `limit` seconds of timing."""
         is_half_fine = draft.training.device == "cpu" or _has_bfloat16()
         precisions: tuple[Precision, ...] = ("bf16-mixed", "32-true") if is_half_fine else ("16-mixed", "32-true")
-        options = [replace(draft.training, precision=p, channels_last=c) for p in precisions for c in (True, False)]
+        parts = within(draft, memory).training  # what the machine cannot hold is told, not tried
+        options = [replace(parts, precision=p, channels_last=c) for p in precisions for c in (True, False)]
         end = time.monotonic() + limit
         seconds: dict[tuple[Precision, bool], float] = {}
         for tried in options:
@@ -279,7 +303,7 @@ class _Trial:
         Raises:
             UsageError: not even one crop does.
         """
-        candidate = self.with_network(draft, network, scale)
+        candidate = within(self.with_network(draft, network, scale), memory)
         cost = self.cost(candidate)
         while candidate.training.accumulate < candidate.training.batch_size and cost.memory_bytes > memory:
             accumulate = 2 * candidate.training.accumulate

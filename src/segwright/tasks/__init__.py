@@ -47,8 +47,11 @@ class Task(Protocol):
     def planned(cls, found: Fingerprint) -> "tuple[Task, dict[str, str]]":
         """The task as it suits a data set, with the reasons of its settings, by their paths in the plan."""
 
-    def candidates(self, found: Fingerprint) -> Sequence[Any]:
-        """Configs of the networks to choose from for a data set, in growing order of cost."""
+    def candidates(self, found: Fingerprint, *, from_scratch: bool) -> Sequence[Any]:
+        """Configs of the networks to choose from for a data set, in growing order of cost.
+
+        Unless training is to start `from_scratch`, those whose trained weights lie on this machine, if there are any.
+        """
 
     def fitted(self, network: Any, channels: int, classes: Classes) -> Any:
         """A network's config for images of so many channels and for these classes."""

@@ -15,7 +15,7 @@ from segwright.core.lookup import Kind
 from segwright.data.background import with_background
 from segwright.data.fingerprint import Fingerprint, has_up
 from segwright.decoding.run import Outputs, Run
-from segwright.decoding.sliding_window import tiled_labels
+from segwright.decoding.sliding_window import Ask, tiled_labels, tiled_probs
 from segwright.decoding.tta import mirrored
 from segwright.decoding.upsample_argmax import upsample_argmax
 from segwright.encoders import timm
@@ -29,6 +29,7 @@ from segwright.tasks import Batch
 from segwright.transforms.prepare import View
 
 ENCODERS = tuple(f"regnetx_{size}" for size in ("002", "004", "008", "016", "032"))  # of timm: half a ResNet-18's time at 004
+TRAINED = tuple(timm.PACKAGES)  # encoders whose weights can be installed, so that most machines have them or could
 UNET_WIDTHS = {2: (16, 32, 64), 3: (8, 16, 32)}
 
 
@@ -52,15 +53,16 @@ class Semantic:
         why = "mean IoU counts a rare class as much as a common one, so the loss does too"
         return cls(criterion=criterion), {"task.criterion": why}
 
-    def candidates(self, found: Fingerprint) -> list[Any]:
-        """U-Nets for volumes and textures, SegFormer's decoder on small encoders for scenes."""
+    def candidates(self, found: Fingerprint, *, from_scratch: bool) -> list[Any]:
+        """U-Nets for volumes and textures, SegFormer's decoder on small encoders for scenes; trained ones if there are any."""
         if found.axes == 3:
             network = unet.Config(axes=3, depth=4, max_width=256, norm="instance")
             return [replace(network, width=width) for width in UNET_WIDTHS[3]]
         if not has_up(found):  # sections and smears: texture and thin borders, so full resolution
             return [unet.Config(max_width=512, width=width) for width in UNET_WIDTHS[2]]
         # scenes: what a thing is depends on what is far around it
-        return [segformer.Config(encoder=timm.Config(name=name), decoder_width=128) for name in ENCODERS]
+        trained = [name for name in TRAINED if timm.source(name) is not None and not from_scratch]
+        return [segformer.Config(encoder=timm.Config(name=name), decoder_width=128) for name in trained or ENCODERS]
 
     def fitted(self, network: Any, channels: int, classes: Classes) -> Any:
         """The config with as many channels in, and a class of logits for each class."""
@@ -110,26 +112,15 @@ class Semantic:
         Raises:
             ShapeError: the network has another number of classes than it should, or the image other axes.
         """
-        shape = view.source.shape
-        if any(-axis > len(shape) for axis in run.flip_axes) or len(run.divisors) != len(shape):
-            raise ShapeError(
-                f"the image has {len(shape)} spatial axes, but the network sees {len(run.divisors)} and flip_axes is "
-                f"{run.flip_axes}; give an image with as many axes, and flip only axes that it has"
-            )
-        tile, padded = run.sizes(view.covered)
+        return Segmentation.semantic(tiled_labels(*_asked(run, view)), run.classes)
 
-        def ask(images: np.ndarray) -> np.ndarray:
-            logits = run(images)[0]
-            if logits.shape[1] != len(run.classes):
-                raise ShapeError(
-                    f"the network gives {logits.shape[1]} classes, but there are names for {len(run.classes)}; "
-                    "build it with num_classes equal to the number of classes"
-                )
-            return logits
+    def probabilities(self, run: Run, view: View) -> np.ndarray:
+        """The probability of each class at each pixel of the original, float32 (K, *S): the softmax of what `decode` compares.
 
-        mean = mirrored(ask, run.flip_axes, run.at_once)
-        class_map = tiled_labels(view.padded(padded).image, mean, tile, shape, view.covered, run.at_once)
-        return Segmentation.semantic(class_map, run.classes)
+        Raises:
+            ShapeError: as in `decode`.
+        """
+        return tiled_probs(*_asked(run, view))
 
     def agreement(self, outputs: Outputs, reference: Outputs, shape: tuple[int, ...]) -> float:
         """The part of the pixels of the images that get the same class."""
@@ -137,3 +128,30 @@ class Semantic:
         return float(
             np.mean([np.mean(upsample_argmax(ours, shape) == upsample_argmax(theirs, shape)) for ours, theirs in pairs])
         )
+
+
+def _asked(run: Run, view: View) -> tuple[np.ndarray, Ask, tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
+    """What the functions of `sliding_window` need: the padded image of a view, what answers for it, and the sizes.
+
+    Raises:
+        ShapeError: the network has another number of classes than it should, or the image other axes.
+    """
+    shape = view.source.shape
+    if any(-axis > len(shape) for axis in run.flip_axes) or len(run.divisors) != len(shape):
+        raise ShapeError(
+            f"the image has {len(shape)} spatial axes, but the network sees {len(run.divisors)} and flip_axes is "
+            f"{run.flip_axes}; give an image with as many axes, and flip only axes that it has"
+        )
+    tile, padded = run.sizes(view.covered)
+
+    def ask(images: np.ndarray) -> np.ndarray:
+        logits = run(images)[0]
+        if logits.shape[1] != len(run.classes):
+            raise ShapeError(
+                f"the network gives {logits.shape[1]} classes, but there are names for {len(run.classes)}; "
+                "build it with num_classes equal to the number of classes"
+            )
+        return logits
+
+    mean = mirrored(ask, run.flip_axes, run.at_once)
+    return view.padded(padded).image, mean, tile, shape, view.covered, run.at_once

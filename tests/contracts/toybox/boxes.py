@@ -21,7 +21,7 @@ class Boxes:
     def planned(cls, found):
         return cls(), {"task": f"{found.objects[0].count} objects were found"}
 
-    def candidates(self, found):
+    def candidates(self, found, *, from_scratch):
         return [net.Config(width=4), net.Config(width=8)]
 
     def fitted(self, network, channels, classes):

@@ -1,0 +1,141 @@
+"""What a training step will take, before anything of it is allocated. Axes: B batch, C channels, K classes, *S spatial axes.
+
+The network is built and run on tensors that have shapes and no numbers, so that one that a machine cannot hold is told as such:
+a step that is tried instead is killed by the system, which says nothing.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from segwright.core.errors import UsageError
+from segwright.inference.engine import tensors_of
+from segwright.planning.budget import WEIGHT_COPIES, WORKSPACE, KeptForBackward
+from segwright.plans.plan import Plan
+
+LOSS_MAPS = 4  # of all classes at full size in float32, that a loss keeps: interpolated, and for cross-entropy and Dice
+GB = 2**30
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What a network has in `parameters`, and what a step takes in bytes: for its weights, and with the crops of one part."""
+
+    parameters: int
+    weight_bytes: int
+    memory_bytes: int
+
+
+def need(plan: Plan) -> Need | None:
+    """What a step of a plan takes beside the data and the program; None for a network that cannot be run without numbers."""
+    training = plan.training
+    shape = (training.batch_size // training.accumulate, plan.data.preprocess.channels, *training.crop)
+    kept = KeptForBackward()
+    try:
+        with torch.device("meta"):
+            network = plan.model.build().train()
+        with _shapes_alone(plan):
+            network._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))  # as if on a CPU, which autocast knows
+            with kept.counting():
+                outputs = tensors_of(network(torch.empty(shape)))
+            parameters = sum(value.numel() for value in network.parameters())
+            weights = sum(value.nbytes for value in network.parameters())
+            maps = sum(4 * output[:1, :, *[0] * (output.ndim - 2)].numel() for output in outputs if output.ndim == len(shape))
+    except Exception as error:  # any network of a user's own may look at values; it is measured then, as all are
+        log.debug("what %s takes is not known before it runs: %s", type(plan.model).__module__, error)
+        return None
+    loss = LOSS_MAPS * maps * shape[0] * math.prod(training.crop)
+    return Need(
+        parameters=parameters,
+        weight_bytes=WEIGHT_COPIES * weights,
+        memory_bytes=int(WEIGHT_COPIES * weights + WORKSPACE * (kept.total + loss)),
+    )
+
+
+@contextmanager
+def _shapes_alone(plan: Plan) -> Iterator[None]:
+    """Tensors made here take no memory; what is drawn for them leaves the state of the generator as it was."""
+    is_half = plan.training.precision != "32-true"
+    with torch.random.fork_rng(devices=[]), FakeTensorMode(), torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+        yield
+
+
+def within(plan: Plan, memory_bytes: int) -> Plan:
+    """The plan with its batch taken in as few parts as seem to fit the memory.
+
+    Raises:
+        UsageError: not even one crop does.
+    """
+    training, needed = plan.training, need(plan)
+    while needed is not None and needed.memory_bytes > memory_bytes and plan.training.accumulate < training.batch_size:
+        accumulate = min(2 * plan.training.accumulate, training.batch_size)
+        while training.batch_size % accumulate:
+            accumulate += 1
+        plan = replace(plan, training=replace(plan.training, accumulate=accumulate))
+        needed = need(plan)
+    if needed is not None and needed.memory_bytes > memory_bytes:
+        raise UsageError(
+            f"{_told(plan.model, needed)}: one crop of {plan.training.crop} takes {gigabytes(needed.memory_bytes)} GB in "
+            f"training and {gigabytes(memory_bytes)} GB are granted; grant more with --memory-gb "
+            f"{rounded_up(needed.memory_bytes)} where there is as much, or choose a smaller network with --model"
+        )
+    return plan
+
+
+def check_fits(plan: Plan, memory_bytes: int) -> None:
+    """See that a machine can hold a step of a finished plan.
+
+    Raises:
+        UsageError: it cannot; the message names settings with which it could, where there are any.
+    """
+    needed = need(plan)
+    if needed is None or needed.memory_bytes <= memory_bytes:
+        return
+    training = plan.training
+    part = training.batch_size // training.accumulate
+    raise UsageError(
+        f"{_told(plan.model, needed)}: a step with {part} crops of {training.crop} at once takes "
+        f"{gigabytes(needed.memory_bytes)} GB and {gigabytes(memory_bytes)} GB are free; {_remedy(plan, memory_bytes)}"
+    )
+
+
+def _remedy(plan: Plan, memory_bytes: int) -> str:
+    """What to do about a plan whose steps do not fit."""
+    training = plan.training
+    for accumulate in range(training.accumulate + 1, training.batch_size + 1):
+        if training.batch_size % accumulate == 0:
+            parted = need(replace(plan, training=replace(training, accumulate=accumulate)))
+            if parted is not None and parted.memory_bytes <= memory_bytes:
+                return f"take the batch in more parts: --set training.accumulate={accumulate}"
+    return f"plan again with a smaller network, or train where {rounded_up(need_of_one(plan))} GB are free"
+
+
+def need_of_one(plan: Plan) -> int:
+    """The bytes that a step takes which sees one crop at a time."""
+    single = need(replace(plan, training=replace(plan.training, accumulate=plan.training.batch_size)))
+    return 0 if single is None else single.memory_bytes
+
+
+def _told(network: Any, needed: Need) -> str:
+    """A network in a message: its kind, its parameters, and what they take."""
+    name = type(network).__module__.rpartition(".")[2]
+    return f"{name} has {needed.parameters / 1e6:.3g} million parameters, {gigabytes(needed.weight_bytes)} GB while they learn"
+
+
+def gigabytes(count: int) -> str:
+    """A number of bytes in GB, to two digits."""
+    return f"{count / GB:.2g}" if count < 100 * GB else f"{count / GB:.0f}"
+
+
+def rounded_up(count: int) -> str:
+    """A number of bytes in GB that is enough when it is granted."""
+    step = 10 ** (math.floor(math.log10(max(count, 1) / GB)) - 1)  # two digits
+    return f"{math.ceil(count / GB / step) * step:.6g}"

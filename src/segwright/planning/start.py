@@ -1,0 +1,158 @@
+"""What a run starts from: weights that a person names, or trained ones that lie on this machine; nobody is asked for them.
+
+Images then reach the network as they did when the weights were trained.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from segwright.checkpoints.model_file import ModelFile
+from segwright.checkpoints.named_weights import NamedWeights, named_weights
+from segwright.checkpoints.published_files import published_file
+from segwright.checkpoints.recognise import recognised, shapes
+from segwright.core.errors import FormatError, UsageError
+from segwright.core.weights import Intake, Weights
+from segwright.data.fingerprint import Fingerprint
+from segwright.encoders import timm
+from segwright.models import preset, published, published_encoders
+from segwright.plans.plan import Init, Plan
+from segwright.training.init import TIMM, initialise
+from segwright.transforms.normalise import Normalise
+
+SCRATCH = "scratch"  # what a person says who wants random weights
+RGB = 3
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a person says of the start: `weights` as `Init` knows them, "scratch", or None for whatever lies here."""
+
+    weights: str | None = None
+    new_head: bool = False
+    online: bool = False
+    own_modules: bool = False
+
+    @property
+    def is_scratch(self) -> bool:
+        """Whether random weights are wanted."""
+        return self.weights == SCRATCH
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Weights, the images that they know (None: unknown), why they were taken, and the network that they are of, if of one."""
+
+    init: Init
+    normalise: Normalise | Intake | None
+    why: str
+    network: Any = None
+
+    def check(self, network: Any, wish: Wish) -> None:
+        """See now that the weights fit a network, which else would be told once all is planned.
+
+        Raises:
+            UsageError: they do not.
+        """
+        initialise(network.build(), self.init, own_modules=wish.own_modules, online=wish.online)
+
+
+def named_start(wish: Wish) -> Start | None:
+    """What a person names; None where nothing is named, or random weights are wanted.
+
+    Raises:
+        UsageError: there are no such weights.
+    """
+    if wish.weights in (None, SCRATCH):
+        return None
+    name = str(wish.weights)
+    init = Init(weights=name, new_head=wish.new_head)
+    if name == TIMM:
+        return Start(init=init, normalise=None, why="set by hand")
+    given = named_weights(name, online=wish.online, own_modules=wish.own_modules)
+    if given.classes is not None:  # of an earlier run
+        path = Path(name) / "model.safetensors" if Path(name).is_dir() else Path(name)
+        plan = ModelFile.read(path, own_modules=wish.own_modules).plan
+        return Start(init=init, normalise=plan.data.preprocess.normalise, why="set by hand", network=plan.model)
+    intake = given.facts.intake if given.facts is not None else Intake()
+    why = "set by hand" if given.facts is not None else "set by hand; of images that reach it as ImageNet's do, as most files"
+    return Start(init=init, normalise=intake, why=why, network=_network_of(given))
+
+
+def _network_of(given: NamedWeights) -> Any:
+    """The network that weights are of; None where they are of an encoder, or of a network that cannot be told."""
+    name = given.facts.preset if given.facts is not None else recognised(given.tensors)
+    try:
+        return preset(name) if name is not None else None
+    except UsageError:  # an encoder, or a kind of network without a published size
+        return None
+
+
+def found_start(network: Any) -> Start | None:
+    """Trained weights of a network, or else of its encoder, that lie on this machine; None where there are none."""
+    encoders = published_encoders()
+    encoder: Any = getattr(network, "encoder", None)
+    for name, weights in published().items():
+        is_encoder = name in encoders
+        part = encoder if is_encoder else network
+        if part is None or not _is_of(weights, part, is_encoder=is_encoder) or not _is_here(name, weights):
+            continue
+        what = "its encoder" if is_encoder else "it"
+        why = f"{what} was trained on {weights.trained_on}, and the weights lie on this machine"
+        return Start(init=Init(weights=name, new_head=not is_encoder), normalise=weights.intake, why=why)
+    source = timm.source(encoder.name) if isinstance(encoder, timm.Config) else None
+    if source is None:
+        return None
+    why = f"the encoder was trained on ImageNet, and its weights lie in {source}"
+    return Start(init=Init(weights=TIMM), normalise=None, why=why)  # the intake is the encoder's, whoever names it
+
+
+def _is_of(weights: Weights, part: Any, *, is_encoder: bool) -> bool:
+    """Whether published weights fill a network but for its head and for other channels of images, or fill an encoder."""
+    home = sys.modules[type(part).__module__]
+    if weights.preset not in getattr(home, "PRESETS", {}):
+        return False
+    alike = {} if is_encoder else {"in_channels": RGB, "num_classes": max(weights.num_classes, 1)}
+    return shapes(replace(part, **alike)) == shapes(replace(home.PRESETS[weights.preset], **alike))
+
+
+def _is_here(name: str, weights: Weights) -> bool:
+    """Whether the file of published weights lies on this machine; one that is damaged is told, and does not count."""
+    try:
+        published_file(name, weights, online=False)
+    except FormatError as error:
+        log.warning("the weights %s are not taken: %s", name, error)
+        return False
+    except UsageError:
+        return False
+    return True
+
+
+def with_start(plan: Plan, found: Fingerprint, start: Start | None) -> Plan:
+    """The plan with the weights of a start, and with the images that they know; as it is without one."""
+    if start is None:
+        return plan
+    channels, preprocess = plan.data.preprocess.channels, plan.data.preprocess
+    layer = (
+        "" if channels == RGB else f"; its first layer takes {channels} channel{'s' * (channels > 1)} for red, green and blue"
+    )
+    reasons = {"init.weights": f"{start.why}{layer}"}
+    known = timm.intake(plan.model.encoder.name) if start.init.weights == TIMM else start.normalise
+    if isinstance(known, Intake):
+        known = _normalise(known, channels) if set(found.dtypes) == {"uint8"} and channels in (1, RGB) else None
+    if known is not None and len(known.mean or ()) in (0, channels):
+        preprocess = replace(preprocess, normalise=known)
+        reasons["data.preprocess.normalise"] = "as the weights that training starts from know images"
+    return replace(plan, init=start.init, data=replace(plan.data, preprocess=preprocess), reasons=plan.reasons | reasons)
+
+
+def _normalise(intake: Intake, channels: int) -> Normalise:
+    """The normalisation of 8-bit images that weights were trained with; a grey image stands for three equal channels."""
+    if channels == RGB:
+        return Normalise(mean=intake.mean, std=intake.std)
+    return Normalise(mean=(fmean(intake.mean),), std=(fmean(intake.std),))

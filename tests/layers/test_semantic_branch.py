@@ -1,0 +1,42 @@
+"""The semantic branch of Panoptic FPN. Axes: B, C, E, H, W."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from segwright.layers.semantic_branch import SemanticBranch
+
+
+def slow_twin(branch: SemanticBranch, maps, doublings, *, align_corners: bool) -> torch.Tensor:
+    """Each level on its own, up to the size of the finest, and only then the sum, as in the paper."""
+    total = 0
+    for x, level, count in zip(maps, branch.levels, doublings, strict=True):
+        for block in level:
+            x = block(x)
+            if count:
+                x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=align_corners)
+        total = total + x
+    return total
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize(
+    ("strides", "doublings"), [((4, 8, 16, 32), (0, 1, 2, 3)), ((4, 8, 8, 8), (0, 1, 1, 1)), ((4, 4), (0, 0)), ((4,), (0,))]
+)
+def test_equals_its_slow_twin(strides, doublings, align_corners):
+    torch.manual_seed(0)
+    branch = SemanticBranch(strides, 5, 32, align_corners=align_corners).double()
+    assert [len(level) for level in branch.levels] == [max(count, 1) for count in doublings]
+    maps = [torch.randn(2, 5, 96 // stride, 160 // stride, dtype=torch.float64) for stride in strides]
+    wanted = slow_twin(branch, maps, doublings, align_corners=align_corners)
+    torch.testing.assert_close(branch(maps), wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_by_hand_the_shifts_of_the_norms_add_up():
+    """Convolutions of zeros leave the norms nothing but their shift: here 2, from each of two levels."""
+    branch = SemanticBranch((4, 8), 1, 32, align_corners=False)
+    for level in branch.levels:
+        torch.nn.init.zeros_(level[0][0].weight)
+        torch.nn.init.constant_(level[0][1].bias, 2)
+    total = branch([torch.randn(1, 1, 8, 12), torch.randn(1, 1, 4, 6)])
+    assert torch.equal(total, torch.full((1, 32, 8, 12), 4.0))
