@@ -5,7 +5,7 @@ import torch
 
 from segwright.checkpoints.recognise import recognised, shapes
 from segwright.encoders import resnet
-from segwright.models import segformer, unet
+from segwright.models import unet
 
 
 def test_shapes_by_hand():
@@ -32,4 +32,3 @@ def test_no_published_variant():
     assert recognised(weights) == "a resnet"
     assert recognised({"x": torch.ones(1)}) is None
     assert recognised({}) is None
-    assert segformer.rename({}) == {}  # which says nothing of what an empty file is

@@ -86,9 +86,9 @@ def _from_hub(repository: str, files: tuple[str, ...], name: str, stem: str, *, 
     """
     import huggingface_hub  # a third of a second, which few need
 
-    for file in dict.fromkeys((*HUB_FILES, *files)):  # where one of them lies, the others hold the same
+    for file in HUB_FILES if files[0] in HUB_FILES else files:  # where one of these two lies, the other holds the same
         for found in (
-            weights_folder() / f"{name}{Path(file).suffix}",
+            weights_folder() / f"{stem}{Path(file).suffix}",
             huggingface_hub.try_to_load_from_cache(repository, file),
         ):
             if isinstance(found, (str, Path)) and Path(found).is_file():

@@ -15,6 +15,8 @@ COUNTER = ".num_batches_tracked"  # of batches in a norm; no forward pass reads 
 
 def recognised(tensors: Mapping[str, Tensor]) -> str | None:
     """What weights are of, such as "segformer_b5" or, where no published variant has these shapes, "a segformer"."""
+    if not tensors:
+        return None
     empty = {name: tensor.to("meta") for name, tensor in tensors.items()}
     kinds = []
     for module, name in _modules():

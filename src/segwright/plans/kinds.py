@@ -37,9 +37,8 @@ def table_of(value: Any, path: str, reasons: Mapping[str, str], kind: Kind | Non
             for index, one in enumerate(content):
                 table[name].append(table_of(one, f"{where}[{index}]", reasons, kinds[name]))
         else:
-            table[name] = list(content) if isinstance(content, tuple) else content
-            if where in reasons:
-                table[name].comment(reasons[where])
+            item = tomlkit.item(list(content) if isinstance(content, tuple) else content)
+            table[name] = item.comment(reasons[where]) if where in reasons else item
     return table
 
 
