@@ -95,7 +95,9 @@ def _measured(config: Any) -> dict[str, Any]:
         network = config.build().eval()
         for module in network.modules():
             if isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)):
-                module.forward = nn.Identity().forward  # it keeps the shape, is not counted, and takes most of the time here
+                vars(module)["forward"] = (
+                    nn.Identity().forward
+                )  # it keeps the shape, is not counted, and takes most of the time here
         sides = SIDES[len(network.divisors)]
         with FlopCounterMode(display=False) as counter:
             network(torch.empty(1, config.in_channels, *sides))

@@ -126,7 +126,7 @@ RESNET101 = replace(resnet.PRESETS["resnet101"], stem="3x3", stem_width=32, outp
 PRESETS = {
     "pspnet_resnet50": Config(),
     "pspnet_resnet101": Config(encoder=RESNET101),
-    "pspnet_resnet34_smp": Config(encoder=replace(resnet.PRESETS["resnet34"], stages=2), form="smp", dropout=0.2),
+    "smp_pspnet_resnet34": Config(encoder=replace(resnet.PRESETS["resnet34"], stages=2), form="smp", dropout=0.2),
 }
 
 MMSEGMENTATION = "https://download.openmmlab.com/mmsegmentation/v0.5/pspnet"
