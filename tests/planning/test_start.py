@@ -38,6 +38,7 @@ def drafted(plan, encoder, channels):
 def found(monkeypatch):
     """Weights of the encoder lie here, of an odd intake."""
     monkeypatch.setattr(timm, "source", lambda name: "the package of a test" if name == LITE else None)
+    monkeypatch.setattr(timm, "licence", lambda name: "mit")
     monkeypatch.setattr(timm, "intake", lambda name: Intake(mean=(10.0, 20.0, 30.0), std=(1.0, 2.0, 3.0)))
 
 
@@ -54,6 +55,12 @@ def test_weights_that_lie_here_are_taken_with_their_intake(tiny_plan, scene, fou
     assert "the package of a test" in plan.reasons["init.weights"]
     assert ("takes" in plan.reasons["init.weights"]) == (channels != 3)
     assert ("data.preprocess.normalise" in plan.reasons) == (channels != 4)
+
+
+def test_weights_under_other_licences_are_left_to_who_names_them(tiny_plan, scene, found, monkeypatch):
+    for licence in (None, "cc-by-nc-4.0"):
+        monkeypatch.setattr(timm, "licence", lambda name, licence=licence: licence)
+        assert found_start(segformer.Config(encoder=timm.Config(name=LITE))) is None
 
 
 def test_other_depths_keep_the_statistics_of_the_data(tiny_plan, scene, found):
@@ -91,7 +98,7 @@ def test_a_run_that_is_named_brings_its_network_and_its_normalisation(tiny_plan,
     assert with_start(colour, scene, start).data == colour.data  # one mean says nothing of three channels
 
 
-def test_published_weights_that_lie_here_are_found_for_networks_and_encoders(tmp_path, monkeypatch):
+def test_published_weights_that_lie_here_are_found_for_networks_and_encoders(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = tmp_path / "segwright" / "weights"
     folder.mkdir(parents=True)
@@ -100,10 +107,14 @@ def test_published_weights_that_lie_here_are_found_for_networks_and_encoders(tmp
     name, weights = next((name, each) for name, each in resnet.WEIGHTS.items() if each.preset == "resnet50")
     monkeypatch.setitem(resnet.WEIGHTS, name, replace(weights, sha256=None))
     (folder / weights.file).write_bytes(b"weights")
+    with caplog.at_level("INFO"):
+        assert found_start(dilated) is None  # the licence is not stated: that is for a person to decide
+    assert f"--init {name} starts from them" in caplog.text
+    monkeypatch.setitem(resnet.WEIGHTS, name, replace(weights, sha256=None, licence="MIT"))
     start = found_start(dilated)  # whatever the output stride: the tensors are the same
     assert start.init == Init(weights=name) and start.normalise == weights.intake and "its encoder was trained on" in start.why
     name, weights = next((name, each) for name, each in fcn.WEIGHTS.items() if each.preset == "fcn_resnet50")
-    monkeypatch.setitem(fcn.WEIGHTS, name, replace(weights, sha256=None))
+    monkeypatch.setitem(fcn.WEIGHTS, name, replace(weights, sha256=None, licence="MIT"))
     (folder / weights.file).write_bytes(b"weights")
     assert found_start(replace(dilated, num_classes=3)).init == Init(weights=name, new_head=True)
 

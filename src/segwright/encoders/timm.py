@@ -97,6 +97,14 @@ def intake(name: str) -> Intake:
     return Intake(mean=tuple(255 * value for value in facts.mean), std=tuple(255 * value for value in facts.std))
 
 
+def licence(name: str) -> str | None:
+    """The licence of the weights that timm publishes for a network, as timm states it; None where it states none."""
+    import timm
+
+    facts: Any = timm.get_pretrained_cfg(name)
+    return facts.license if facts is not None else None
+
+
 def source(name: str) -> str | None:
     """Where on this machine the weights lie that are published for a network, as people say it; None if they do not."""
     package = packaged_weights(name)

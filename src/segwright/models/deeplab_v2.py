@@ -126,7 +126,7 @@ WEIGHTS = {
         address=(
             "https://github.com/kazuto1011/deeplab-pytorch/releases/download/v1.0/deeplabv2_resnet101_msc-vocaug-20000.pth"
         ),
-        licence="unstated",
+        licence="unstated (code MIT)",
         trained_on="MS COCO, then Pascal VOC 2012 trainaug",
         classes=VOC,
         intake=CAFFES_INTAKE,

@@ -136,7 +136,7 @@ WEIGHTS = {
         address=f"{MMSEGMENTATION}/pspnet_r50-d8_512x1024_80k_cityscapes/"
         "pspnet_r50-d8_512x1024_80k_cityscapes_20200606_112131-2376f12b.pth",
         sha256="2376f12b",
-        licence="unstated",
+        licence="unstated (code Apache-2.0)",
         trained_on="Cityscapes train",
         classes=19,
         score="78.55 mIoU on Cityscapes val",
@@ -146,7 +146,7 @@ WEIGHTS = {
         address=f"{MMSEGMENTATION}/pspnet_r101-d8_512x1024_80k_cityscapes/"
         "pspnet_r101-d8_512x1024_80k_cityscapes_20200606_112211-e1e1100f.pth",
         sha256="e1e1100f",
-        licence="unstated",
+        licence="unstated (code Apache-2.0)",
         trained_on="Cityscapes train",
         classes=19,
         score="79.76 mIoU on Cityscapes val",

@@ -15,7 +15,7 @@ from segwright.checkpoints.named_weights import NamedWeights, named_weights
 from segwright.checkpoints.published_files import published_file
 from segwright.checkpoints.recognise import recognised, shapes
 from segwright.core.errors import FormatError, UsageError
-from segwright.core.weights import Intake, Weights
+from segwright.core.weights import Intake, Weights, is_permissive
 from segwright.data.fingerprint import Fingerprint
 from segwright.encoders import timm
 from segwright.models import preset, published, published_encoders
@@ -94,7 +94,10 @@ def _network_of(given: NamedWeights) -> Any:
 
 
 def found_start(network: Any) -> Start | None:
-    """Trained weights of a network, or else of its encoder, that lie on this machine; None where there are none."""
+    """Trained weights of a network, or else of its encoder, that lie on this machine; None where there are none.
+
+    Those whose licence is not known to let everybody use them for everything are left to who names them.
+    """
     encoders = published_encoders()
     encoder: Any = getattr(network, "encoder", None)
     for name, weights in published().items():
@@ -102,13 +105,22 @@ def found_start(network: Any) -> Start | None:
         part = encoder if is_encoder else network
         if part is None or not _is_of(weights, part, is_encoder=is_encoder) or not _is_here(name, weights):
             continue
+        if not weights.is_permissive:
+            log.info("the weights %s lie here, under the licence: %s; --init %s starts from them", name, weights.licence, name)
+            continue
         what = "its encoder" if is_encoder else "it"
-        why = f"{what} was trained on {weights.trained_on}, and the weights lie on this machine"
+        why = f"{what} was trained on {weights.trained_on}; the weights ({weights.licence}) lie on this machine"
         return Start(init=Init(weights=name, new_head=not is_encoder), normalise=weights.intake, why=why)
     source = timm.source(encoder.name) if isinstance(encoder, timm.Config) else None
     if source is None:
         return None
-    why = f"the encoder was trained on ImageNet, and its weights lie in {source}"
+    licence = timm.licence(encoder.name)
+    if not is_permissive(licence):
+        log.info(
+            "the weights of timm's %s lie here, under the licence: %s; --init timm starts from them", encoder.name, licence
+        )
+        return None
+    why = f"the encoder was trained on ImageNet; its weights ({licence}) lie in {source}"
     return Start(init=Init(weights=TIMM), normalise=None, why=why)  # the intake is the encoder's, whoever names it
 
 
