@@ -52,8 +52,8 @@ def fit(
     """Train a model on a folder of images and masks inside a budget, and return its scores on the validation samples.
 
     The folder `out` (runs/NAME-1, -2, ... without it) then holds the plan, the model, the log, the scores and a report.
-    `task`, `model`, `init`, `new_head`, `online`, `fold` and `settings` are as in `plan`. `loggers` also draw the curves elsewhere, by the names that
-    `training.loggers` gives. `watch` is called with each record of the log. `own_modules` lets a model to start from name
+    `task`, `model`, `init`, `new_head`, `online`, `fold` and `settings` are as in `plan`. `loggers` also draw the curves
+    elsewhere, by the names that `training.loggers` gives. `watch` is called with each record of the log. `own_modules` lets a model to start from name
     modules outside segwright; what `task` and `settings` name is imported anyway.
 
     Raises:
