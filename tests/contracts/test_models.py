@@ -189,7 +189,7 @@ def test_bfloat16_with_channels_last_stays_near_float32_and_copies_into_no_other
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(image.contiguous(memory_format=layout))
     assert strangers == []
-    assert logits.is_contiguous(memory_format=layout)
+    assert logits.stride(1) == 1  # classes lie innermost; a network may have cut off a row
     assert (logits.float() - expected).norm() < HALF_ERROR * expected.norm()
 
 
