@@ -53,8 +53,8 @@ def fit(
 
     The folder `out` (runs/NAME-1, -2, ... without it) then holds the plan, the model, the log, the scores and a report.
     `task`, `model`, `init`, `new_head`, `online`, `fold` and `settings` are as in `plan`. `loggers` also draw the curves
-    elsewhere, by the names that `training.loggers` gives. `watch` is called with each record of the log. `own_modules` lets a model to start from name
-    modules outside segwright; what `task` and `settings` name is imported anyway.
+    elsewhere, by the names that `training.loggers` gives. `watch` is called with each record of the log. `own_modules` lets a
+    model to start from name modules outside segwright; what `task` and `settings` name is imported anyway.
 
     Raises:
         UsageError: the data, a setting or the folder cannot be used; nothing was written.
