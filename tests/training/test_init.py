@@ -34,7 +34,7 @@ def test_all_weights_of_the_same_network_are_taken(earlier, tiny_plan, tmp_path)
 def test_a_head_for_other_classes_stays_random_when_asked_and_is_named(earlier, tiny_plan, tmp_path):
     network = replace(tiny_plan.model, num_classes=5).build()
     head = network.head.weight.clone()
-    with pytest.raises(SettingError, match=r"head.weight \(2 -> 5 classes\), .* --set init.new_head=true"):
+    with pytest.raises(SettingError, match=r"head.weight \(2 -> 5 classes\), .*--new-head"):
         initialise(network, Init(weights=str(tmp_path)))
     said = ["started anew: head.weight (2 -> 5 classes), head.bias (2 -> 5 classes)"]
     assert initialise(network, Init(weights=str(tmp_path), new_head=True)) == said
