@@ -221,11 +221,9 @@ def test_bfloat16_and_channels_last_stay_close_and_keep_the_layout_both_ways():
 
     def note(_, inputs, output):
         for name, tensor in (("in", inputs[0]), ("out", output)):
-            layouts.append((name, tensor.is_contiguous(memory_format=torch.channels_last)))
+            layouts.append((name, channels_are_last(tensor)))
             if tensor.requires_grad and tensor.shape[1] != 5:  # logits come back as the loss likes them
-                tensor.register_hook(
-                    lambda grad: layouts.append(("grad", grad.is_contiguous(memory_format=torch.channels_last)))
-                )
+                tensor.register_hook(lambda grad: layouts.append(("grad", channels_are_last(grad))))
 
     for module in network.modules():
         if not list(module.children()):
