@@ -91,7 +91,6 @@ WEIGHTS = {
     "semantic_fpn_resnet50_coco": Weights(
         preset="semantic_fpn_resnet50",
         address=f"{DETECTRON2}/panoptic_fpn_R_50_3x/139514569/model_final_c10459.pkl",
-        sha256="c10459",
         licence="CC-BY-SA-3.0",
         trained_on="MS COCO train2017 with its panoptic truth, all things as one class",
         classes=54,
@@ -100,7 +99,6 @@ WEIGHTS = {
     "semantic_fpn_resnet101_coco": Weights(
         preset="semantic_fpn_resnet101",
         address=f"{DETECTRON2}/panoptic_fpn_R_101_3x/139514519/model_final_cafdb1.pkl",
-        sha256="cafdb1",
         licence="CC-BY-SA-3.0",
         trained_on="MS COCO train2017 with its panoptic truth, all things as one class",
         classes=54,
