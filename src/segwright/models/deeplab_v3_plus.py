@@ -41,8 +41,7 @@ LOW_WIDTH = 48  # channels left of it: the best of the paper's table 1; more wou
 
 def _r103() -> resnet.Config:
     """detectron2's encoder."""
-    dilated = {"output_stride": 16, "dilate_first": True, "multi_grid": (1, 2, 4)}
-    return replace(resnet.PRESETS["resnet101"], stem="3x3", **dilated)
+    return replace(resnet.PRESETS["resnet101"], stem="3x3", output_stride=16, dilate_first=True, multi_grid=(1, 2, 4))
 
 
 @dataclass(frozen=True, kw_only=True)
