@@ -1,15 +1,17 @@
-"""Minutes against minutes: `segwright fit` and a plain U-Net/ResNet-34 of segmentation_models.pytorch, from scratch.
+"""Minutes against minutes: `segwright fit` from trained weights and from none, and U-Nets of segmentation_models.pytorch.
 
     python benchmarks/fit_camvid.py ../shared/data/camvid ../shared/data/membrane --minutes 10 --json results.jsonl
 
-Each side runs alone in a fresh process on two cores, sees the same training images and no others, and starts from random
-weights. Both are scored by the same code on the same images at their original size.
+Each side runs alone in a fresh process on two cores, and sees the same training images and no others. All are scored by the
+same code on the same images at their original size.
 
 * segwright: its minutes hold all that the command does, from its start to the report, its own planning, validations and
-  final scoring too. That is what a person waits for.
-* plain: a U-Net with a ResNet-34 encoder, Adam at 1e-3, cross-entropy, batches of 8 random crops, mirrored at random, float32,
-  as the examples of smp do it. Its minutes hold reading the images and training. Starting Python and the final scoring come on
-  top, in its favour.
+  final scoring too. That is what a person waits for. It starts from the weights of the extra [weights].
+* scratch: the same from random weights (`--init scratch`).
+* trained: a U-Net of smp on the same encoder (EfficientNet-Lite0) from the same weights and with their intake; else as plain.
+* plain: a U-Net with a ResNet-34 encoder from random weights, Adam at 1e-3, cross-entropy, batches of 8 random crops, mirrored
+  at random, float32, as the examples of smp do it. Its minutes hold reading the images and training. Starting Python and the
+  final scoring come on top, in its favour.
 * strong: the same with what an expert adds on such a machine: bfloat16, channels-last and a cosine decay that ends with the
   minutes.
 
@@ -31,7 +33,9 @@ from pathlib import Path
 from typing import Any
 
 THREADS = 2  # the machine that the figures are for
-SIDES = ("segwright", "plain", "strong")
+SEGWRIGHT = {"segwright": [], "scratch": ["--init", "scratch"]}  # what is added to its command
+SIDES = (*SEGWRIGHT, "trained", "plain", "strong")
+LITE = "tf_efficientnet_lite0"  # the encoder of the trained side, as segwright chooses it where minutes are few
 BATCH = 8
 CROP = 320  # pixels, a multiple of 32 as the encoder needs; the size that smp's own CamVid example trains on
 STEP = 32  # the encoder halves five times
@@ -57,7 +61,8 @@ def main() -> None:
         with splits(folder, arguments.hold_out) as (train, val):
             for side in arguments.sides:
                 result = {"data": folder.name, "side": side, "minutes": arguments.minutes, "seed": arguments.seed}
-                result |= run_segwright(train, val, arguments) if side == SIDES[0] else run_child(side, train, val, arguments)
+                run = run_segwright if side in SEGWRIGHT else run_child
+                result |= run(side, train, val, arguments)
                 print(row(result), flush=True)
                 if arguments.json:
                     with arguments.json.open("a") as file:
@@ -75,7 +80,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--crop", type=int, default=CROP, help="side of the plain sides' crops, a multiple of 32")
     parser.add_argument("--hold-out", type=int, default=4, help="images held out where there is no val/ folder")
     parser.add_argument("--json", type=Path, help="file to append one line per result to")
-    parser.add_argument("--child", choices=SIDES[1:], help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--val", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -108,7 +113,7 @@ def splits(folder: Path, hold_out: int) -> Iterator[tuple[Path, Path]]:
         yield Path(temporary) / folder.name / "train", Path(temporary) / folder.name / "val"
 
 
-def run_segwright(train: Path, val: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def run_segwright(side: str, train: Path, val: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Scores of `segwright fit`, from the files that it leaves."""
     from segwright.evaluation.scores import Scores
     from segwright.plans.plan import Plan
@@ -118,6 +123,7 @@ def run_segwright(train: Path, val: Path, arguments: argparse.Namespace) -> dict
         run = Path(temporary) / "run"
         command = [str(Path(sys.executable).with_name("segwright")), "fit", str(train), "--val", str(val), "--out", str(run)]
         command += ["--minutes", str(arguments.minutes), "--device", "cpu", "--set", f"training.seed={arguments.seed}"]
+        command += SEGWRIGHT[side]
         start = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         wall = time.perf_counter() - start
@@ -170,7 +176,10 @@ def baseline(arguments: argparse.Namespace) -> dict[str, Any]:
     images, targets = cached(train_set, arguments.crop)
     pixels = torch.cat([image.flatten(1)[:, ::101] for image in images], dim=1).float()  # every 101st tells mean and spread
     mean, std = pixels.mean(dim=1)[:, None, None], pixels.std(dim=1)[:, None, None]  # (C, 1, 1)
-    net = smp.Unet("resnet34", encoder_weights=None, in_channels=len(mean), classes=len(train_set.classes))
+    if arguments.child == "trained":
+        net, (mean, std) = trained_unet(len(mean), len(train_set.classes))
+    else:
+        net = smp.Unet("resnet34", encoder_weights=None, in_channels=len(mean), classes=len(train_set.classes))
     if is_strong:
         net = net.to(memory_format=torch.channels_last)
     steps = optimise(net, images, targets, (mean, std), arguments, is_strong=is_strong, start=start)
@@ -186,6 +195,21 @@ def baseline(arguments: argparse.Namespace) -> dict[str, Any]:
         "interval": scores.intervals["mIoU"],
         "crop": arguments.crop,
     }
+
+
+def trained_unet(channels: int, classes: int) -> tuple[Any, tuple[Any, Any]]:
+    """smp's U-Net on the encoder and weights that segwright starts from, and the mean and spread (C, 1, 1) these know."""
+    import segmentation_models_pytorch as smp
+    import torch
+
+    from segwright.encoders import timm
+
+    net = smp.Unet(f"tu-{LITE}", encoder_weights=None, in_channels=channels, classes=classes)
+    weights = timm.fetch(timm.Config(name=LITE).build(channels))
+    net.encoder.model.load_state_dict({name.removeprefix("network."): tensor for name, tensor in weights.items()})
+    intake = timm.intake(LITE)
+    mean, std = (torch.tensor(values[:channels])[:, None, None] for values in (intake.mean, intake.std))
+    return net, (mean, std)
 
 
 def cached(dataset: Any, crop: int) -> tuple[list[Any], list[Any]]:

@@ -13,7 +13,9 @@ def test_each_name_in_the_list_is_a_network(segwright):
     assert all(preset(row["name"]) and row["parameters_m"] > 0 for row in rows)
     code, out, _ = segwright("models")
     assert "segformer_b0" in out
-    assert "GFLOPs: for one image of 512 x 512 or 128 x 128 x 128; a multiplication and an addition are two" in out
+    assert f"\n{max((row['name'] for row in rows), key=len)} " in out  # no name is cut, however narrow the terminal
+    assert "come with: pip install 'segwright[weights]'" in " ".join(out.split())
+    assert "GFLOPs: for one image of 512 x 512 or 128 x 128 x 128; both a multiplication and an addition count" in out
     assert all(name in out for name in published()) and "37.4 mIoU on ADE20K" in " ".join(out.split())
 
 

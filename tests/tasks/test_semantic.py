@@ -89,13 +89,18 @@ def test_textures_get_full_resolution_and_scenes_get_context(found):
     assert {network.axes for network in Semantic().candidates(replace(found, axes=3), from_scratch=True)} == {3}
 
 
-def test_encoders_whose_trained_weights_lie_here_are_taken(monkeypatch):
+def test_encoders_whose_trained_weights_lie_here_are_taken(found, monkeypatch):
     scene = found_of(Classes.of(["a", "b"]), (np.arange(40)[:, None] > 18).astype(int) + np.zeros((1, 60), int))
     named = lambda from_scratch: [each.encoder.name for each in Semantic().candidates(scene, from_scratch=from_scratch)]  # noqa: E731
     monkeypatch.setattr(timm, "source", lambda name: "here" if name == "tf_efficientnet_lite1" else None)
     assert named(False) == ["tf_efficientnet_lite1"] and named(True)[0] == "regnetx_002"
+    colours, grey = (replace(found, channels={count: 5}) for count in (3, 1))
+    assert [each.encoder.name for each in Semantic().candidates(colours, from_scratch=False)] == ["tf_efficientnet_lite1"]
+    assert {type(each) for each in Semantic().candidates(grey, from_scratch=False)} == {unet.Config}
+    assert {type(each) for each in Semantic().candidates(colours, from_scratch=True)} == {unet.Config}
     monkeypatch.setattr(timm, "source", lambda name: None)
     assert named(False) == named(True)
+    assert {type(each) for each in Semantic().candidates(colours, from_scratch=False)} == {unet.Config}
 
 
 def test_networks_are_made_to_fit():

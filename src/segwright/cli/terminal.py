@@ -104,7 +104,8 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for index, name in enumerate(header):
         is_number = any(row[index].lstrip("+-")[:1].isdigit() for row in rows)
-        table.add_column(Text(name), justify="right" if is_number else "left")
+        whole = max((len(row[0]) for row in rows), default=0) if index == 0 else None  # a name that is cut says nothing
+        table.add_column(Text(name), justify="right" if is_number else "left", min_width=whole)
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table, "")

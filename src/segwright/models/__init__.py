@@ -5,6 +5,7 @@ a table of them all.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from segwright.core.errors import UnknownNameError
@@ -31,6 +32,11 @@ class Row:
     sides: tuple[int, ...]
     paper: str
     weights: dict[str, Weights]
+
+    @property
+    def citation(self) -> str:
+        """Authors, year and number of the paper."""
+        return self.paper.rpartition("(")[2].rstrip(")")
 
 
 def preset(name: str) -> Any:
@@ -85,6 +91,7 @@ def list_models(*, permissive: bool = False) -> list[Row]:
     return rows
 
 
+@cache
 def _measured(config: Any) -> dict[str, Any]:
     """The parameters and the operations of a network, on the meta device, which knows shapes and computes nothing."""
     import torch

@@ -24,12 +24,14 @@ from segwright.losses import Loss
 from segwright.losses.cross_entropy import CrossEntropy
 from segwright.losses.dice import Dice
 from segwright.losses.weighted_sum import WeightedSum
-from segwright.models import segformer, unet
+from segwright.models import encoder_unet, segformer, unet
 from segwright.tasks import Batch
 from segwright.transforms.prepare import View
 
 ENCODERS = tuple(f"regnetx_{size}" for size in ("002", "004", "008", "016", "032"))  # of timm: half a ResNet-18's time at 004
 TRAINED = tuple(timm.PACKAGES)  # encoders whose weights can be installed, so that most machines have them or could
+DECODER_WIDTHS = (128, 64, 32, 16, 16)  # half of the published ones: small encoders need no more
+RGB = 3  # channels
 UNET_WIDTHS = {2: (16, 32, 64), 3: (8, 16, 32)}
 
 
@@ -54,15 +56,19 @@ class Semantic:
         return cls(criterion=criterion), {"task.criterion": why}
 
     def candidates(self, found: Fingerprint, *, from_scratch: bool) -> list[Any]:
-        """U-Nets for volumes and textures, SegFormer's decoder on small encoders for scenes; trained ones if there are any."""
+        """U-Nets for volumes and textures, SegFormer's decoder for scenes; on trained encoders where these help."""
         if found.axes == 3:
             network = unet.Config(axes=3, depth=4, max_width=256, norm="instance")
             return [replace(network, width=width) for width in UNET_WIDTHS[3]]
-        if not has_up(found):  # sections and smears: texture and thin borders, so full resolution
-            return [unet.Config(max_width=512, width=width) for width in UNET_WIDTHS[2]]
-        # scenes: what a thing is depends on what is far around it
-        trained = [name for name in TRAINED if timm.source(name) is not None and not from_scratch]
-        return [segformer.Config(encoder=timm.Config(name=name), decoder_width=128) for name in trained or ENCODERS]
+        trained = [timm.Config(name=name) for name in TRAINED if timm.source(name) is not None and not from_scratch]
+        if has_up(found):  # scenes: what a thing is depends on what is far around it
+            encoders = trained or [timm.Config(name=name) for name in ENCODERS]
+            return [segformer.Config(encoder=encoder, decoder_width=128) for encoder in encoders]
+        # sections and smears: texture and thin borders, so full resolution. What photographs teach helps with colours alone:
+        # nuclei came to 0.81 of mIoU in the time in which a U-Net came to 0.71, grey membranes to 0.75 instead of 0.77
+        if trained and RGB in found.channels:
+            return [encoder_unet.Config(encoder=encoder, decoder_widths=DECODER_WIDTHS) for encoder in trained]
+        return [unet.Config(max_width=512, width=width) for width in UNET_WIDTHS[2]]
 
     def fitted(self, network: Any, channels: int, classes: Classes) -> Any:
         """The config with as many channels in, and a class of logits for each class."""
