@@ -64,9 +64,9 @@ class Semantic:
         if has_up(found):  # scenes: what a thing is depends on what is far around it
             encoders = trained or [timm.Config(name=name) for name in ENCODERS]
             return [segformer.Config(encoder=encoder, decoder_width=128) for encoder in encoders]
-        # Sections and smears: texture and thin borders, so full resolution. What photographs teach helps with colours alone, and
-        # where time is short: nuclei came to 0.81 of mIoU in 50 s, a U-Net to 0.71, and both to 0.898 in four minutes; grey
-        # membranes came to 0.75, and a U-Net to 0.77.
+        # Sections and smears: texture and thin borders, so full resolution. What photographs teach helps with colours alone,
+        # and where time is short: nuclei came to 0.81 of mIoU in 50 s, a U-Net to 0.71, and both to 0.898 in four minutes;
+        # grey membranes came to 0.75, and a U-Net to 0.77.
         if trained and RGB in found.channels:
             return [encoder_unet.Config(encoder=encoder, decoder_widths=DECODER_WIDTHS) for encoder in trained]
         return [unet.Config(max_width=512, width=width) for width in UNET_WIDTHS[2]]
