@@ -23,9 +23,10 @@ from segwright.models import unet
 from segwright.planning import planner
 from segwright.planning.budget import Budget, Cost
 from segwright.planning.planner import planned
+from segwright.planning.start import Wish
 from segwright.training.loop import train
 
-NOTHING_ELSE = {"val": None, "fold": None, "task": None, "model": None, "settings": ()}
+NOTHING_ELSE = {"val": None, "fold": None, "task": None, "model": None, "wish": Wish(), "settings": ()}
 Pair = tuple[np.ndarray, np.ndarray]  # an image (H, W, C) or (H, W), and its mask (H, W)
 
 

@@ -274,7 +274,7 @@ def test_flips_are_those_of_the_call_or_of_the_model(photos, tmp_path):
 
 
 def test_a_folder_of_a_run_is_a_model(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(predict_files, "load", lambda path, own_modules: predictor() if path == "runs/a" else None)
+    monkeypatch.setattr(predict_files, "load", lambda path, **_: predictor() if path == "runs/a" else None)
     assert len(predict("runs/a", str(photos), str(tmp_path / "masks"))) == 7
 
 

@@ -67,6 +67,7 @@ def fill(network: nn.Module, tensors: Tensors, *, source: str, new_head: bool = 
             f"{source} does not fit this network: {_listed(wrong)}. {_likeness(tensors)}; choose the network that it is of, or "
             "other weights"
         )
+    others = [name for name in own if name in others]  # in the order of the network
     if others and not new_head:
         raise _other_classes(source, others, fit, own)
     said += _started_anew(others, fit, own)

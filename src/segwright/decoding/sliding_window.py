@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from segwright.core.errors import ShapeError
-from segwright.decoding.upsample_argmax import Span, fill, label_dtype, places, upsample_argmax
+from segwright.decoding.upsample_argmax import Span, fill_labels, label_dtype, places, upsample_argmax
 from segwright.decoding.upsample_probs import upsample_probs
 
 Ask = Callable[[np.ndarray], np.ndarray]  # images float32 (B, C, *T) to logits (B, K, *t)
@@ -90,7 +90,7 @@ def tiled_labels(
             ends = _spans(covered, whole, band.total)
             where = [places(size, count, span) for size, count, span in zip(shape, band.total, ends, strict=True)]
         last = len(out) if band.stop == band.total[0] else int(np.searchsorted(where[0], band.stop - 1))
-        fill(band.logits, [where[0][done:last] - band.first, *where[1:]], out[done:last])
+        fill_labels(band.logits, [where[0][done:last] - band.first, *where[1:]], out[done:last])
         done = last
     return out
 

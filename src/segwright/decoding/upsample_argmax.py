@@ -38,7 +38,7 @@ def upsample_argmax(logits: np.ndarray, shape: tuple[int, ...], spans: tuple[Spa
         )
     out = np.empty(shape, dtype=label_dtype(len(logits)))
     where = [places(size, count, span) for size, count, span in zip(shape, logits.shape[1:], spans, strict=True)]
-    fill(np.ascontiguousarray(logits, dtype=np.float32), where, out)
+    fill_labels(np.ascontiguousarray(logits, dtype=np.float32), where, out)
     return out
 
 
@@ -56,7 +56,7 @@ def places(size: int, count: int, span: Span) -> np.ndarray:
     return np.clip(start + (np.arange(size) + 0.5) * ((stop - start) / size) - 0.5, 0.0, count - 1.0)
 
 
-def fill(logits: np.ndarray, where: list[np.ndarray], out: np.ndarray) -> None:
+def fill_labels(logits: np.ndarray, where: list[np.ndarray], out: np.ndarray) -> None:
     """Write the labels of the pixels at the places `where` of logits (K, *s), one array per axis, into `out` (*S)."""
     low = [np.floor(place).astype(np.int64) for place in where]
     weight = [(place - corner).astype(np.float32) for place, corner in zip(where, low, strict=True)]

@@ -12,6 +12,7 @@ from segwright.checkpoints.model_file import ModelFile
 from segwright.checkpoints.named_weights import NamedWeights, named_weights
 from segwright.core import Classes
 from segwright.core.errors import FormatError, SettingError, UsageError
+from segwright.core.lookup import find
 from segwright.core.weights import Intake
 from segwright.data.fingerprint import IntensityStatistics
 from segwright.data.value_range import EIGHT_BIT, ValueRange
@@ -19,8 +20,9 @@ from segwright.formats import ade20k, cityscapes, voc
 from segwright.inference.engine import TorchEngine
 from segwright.inference.predictor import Predictor
 from segwright.models import preset, published
+from segwright.plans.kinds import class_of
 from segwright.plans.plan import Plan
-from segwright.tasks.semantic import Semantic
+from segwright.tasks import DEFAULT
 from segwright.transforms.normalise import Normalise
 from segwright.transforms.prepare import Preprocess
 
@@ -99,7 +101,7 @@ def _published_predictor(name: str, given: NamedWeights) -> Predictor:
         )
     return Predictor(
         network=network,
-        task=Semantic(),
+        task=class_of(find("segwright.tasks", DEFAULT))(),
         classes=_classes(given, config.num_classes),
         preprocess=Preprocess(normalise=Normalise(mean=intake.mean, std=intake.std)),
         tile=(WHOLE_UP_TO,) * axes,

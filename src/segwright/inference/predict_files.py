@@ -88,12 +88,12 @@ def predict(
 
     `model` is a predictor or a run's folder, which with `own_modules` may name modules outside segwright; with `weights` it is
     the name of a published network, and these and `online` are as in `load`. `images` are files, or folders with everything
-    below them: volumes if there are any, else DICOM series, else images. A mask is called KEY.png:
-    class numbers at the image's own size, with the classes' colours if `palette`. For a TIFF it is KEY.tif with the same place
-    on the map, for a volume a volume of the same kind on the same grid, for a DICOM series KEY.dcm, a DICOM-SEG (without
-    colours, these two). `overlay` adds pictures for people, KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice.
-    `flips` replaces those of the model, `values` and `crf` are as in `Predictor`. Masks of an earlier run are replaced, images
-    and the masks of a data set (images/ and masks/ side by side) never.
+    below them: volumes if there are any, else DICOM series, else images. A mask is called KEY.png: class numbers at the image's
+    own size, with the classes' colours if `palette`. For a TIFF it is KEY.tif with the same place on the map, for a volume a
+    volume of the same kind on the same grid, for a DICOM series KEY.dcm, a DICOM-SEG (without colours, these two). `overlay`
+    adds pictures for people, KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice. `flips` replaces those of the
+    model, `values` and `crf` are as in `Predictor`. Masks of an earlier run are replaced, images and the masks of a data set
+    (images/ and masks/ side by side) never.
 
     With `format`, such as "coco", `out` becomes a data set of that format with images and predictions, which `open_dataset`
     reads. It does so by itself where the model finds objects, which a map of classes would lose: COCO (panoptic where there is
@@ -113,11 +113,9 @@ def predict(
     out, places = Path(out), [images] if isinstance(images, (str, Path)) else list(images)
     if format is not None:
         writer(format)  # raises for a wrong name
-    if isinstance(model, (str, Path)):
-        predictor = load(model, weights=weights, online=online, own_modules=own_modules)
-    else:
-        predictor = model
-    given: dict[str, Any] = {"flips": flips, "values": values, "crf": crf}
+    path = model if isinstance(model, (str, Path)) else None
+    predictor: Any = model if path is None else load(path, weights=weights, online=online, own_modules=own_modules)
+    given = {"flips": flips, "values": values, "crf": crf}
     if changes := {name: value for name, value in given.items() if value is not None}:
         predictor = replace(predictor, **changes)
     if palette:
@@ -129,7 +127,7 @@ def predict(
     if format is None:
         written, format = _write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette)
     if format is not None:
-        source = run_name(model if isinstance(model, (str, Path)) else None, places, predictor.flips, values, crf, weights)
+        source = run_name(path, places, predictor.flips, values, crf, weights)
         written = _write_format(format, jobs, predictor, out, failed, source, overlay=overlay)
     if failed:
         rest = f"the others are in {out}" if written else "nothing was written"
