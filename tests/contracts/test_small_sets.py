@@ -26,7 +26,7 @@ from segwright.planning.planner import planned
 from segwright.planning.start import Wish
 from segwright.training.loop import train
 
-NOTHING_ELSE = {"val": None, "fold": None, "task": None, "model": None, "wish": Wish(), "settings": ()}
+NOTHING_ELSE = {"val": None, "fold": None, "task": None, "model": None, "wish": Wish(weights="scratch"), "settings": ()}
 Pair = tuple[np.ndarray, np.ndarray]  # an image (H, W, C) or (H, W), and its mask (H, W)
 
 

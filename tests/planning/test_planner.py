@@ -11,11 +11,12 @@ import tifffile
 from PIL import Image
 
 from segwright.core.errors import SettingError, ShapeError, UnknownNameError, UsageError
+from segwright.encoders import timm
 from segwright.planning import planner
 from segwright.planning.budget import Budget, Cost
 from segwright.planning.planner import plan, planned
 from segwright.planning.start import Wish
-from segwright.plans.plan import Plan
+from segwright.plans.plan import Init, Plan
 
 NOTHING_ELSE = {"val": None, "fold": None, "task": None, "model": None, "wish": Wish(weights="scratch"), "settings": ()}
 
@@ -191,3 +192,15 @@ def test_masks_of_one_class_are_refused(data, costs):
         Image.fromarray(np.zeros((48, 64), np.uint8)).save(path)
     with pytest.raises(UsageError, match="hold only the class .*two classes are needed"):
         plan(data, budget=Budget(minutes=1, device="cpu"))
+
+
+def test_another_network_set_by_hand_starts_from_what_there_is_for_it(data, costs, monkeypatch):
+    """Weights of the encoder that was chosen are nothing to a network that has another, or none."""
+    monkeypatch.setattr(timm, "source", lambda name: "here" if name == "tf_efficientnet_lite0" else None)
+    made = plan(data, budget=Budget(minutes=1, device="cpu"), model="segformer_b0", settings=["model.encoder.kind=timm"])
+    assert made.init == Init()
+    encoder = ["model.encoder.kind=timm", "model.encoder.name=tf_efficientnet_lite0"]
+    started = plan(data, budget=Budget(minutes=1, device="cpu"), model="segformer_b0", settings=encoder)
+    assert started.init == Init(weights="timm") and "init.weights" in started.reasons
+    other = plan(data, budget=Budget(minutes=1, device="cpu"), model="segformer_b0", settings=[*encoder, "init.weights=a.pth"])
+    assert other.init == Init(weights="a.pth") and other.reasons["init.weights"] == "set by hand"

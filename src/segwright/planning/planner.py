@@ -25,7 +25,7 @@ from segwright.planning.rules import augmentation_rules, crop_for, preprocess_ru
 from segwright.planning.start import Start, Wish, found_start, named_start, with_start
 from segwright.planning.survey import Survey
 from segwright.plans.kinds import class_of
-from segwright.plans.plan import Data, Inference, Plan, Precision, Training
+from segwright.plans.plan import Data, Inference, Init, Plan, Precision, Training
 from segwright.tasks import DEFAULT
 from segwright.training.dataloader import CropDataset
 
@@ -42,6 +42,7 @@ PRECISION_SHARE = 0.1  # of the time for timing precisions: where a step is that
 MOST_VALIDATIONS = 10  # more would only crowd the curve
 BATCH = {"cpu": 4, "cuda": 16}  # larger ones save a CPU no time, and cost it steps; taken in parts where memory ends
 LEARNING_RATE = 2e-3  # high for AdamW, since runs from scratch are short
+NORMALISE = "data.preprocess.normalise"
 TILE_CROPS = 2  # sides of a crop that inference looks at in one go: fewer seams, and no gradients to keep in memory
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ def planned(
     left = max(0.0, seconds - (time.monotonic() - started))
     chosen, cost = trial.choose(draft, candidates, left, budget.memory_bytes)
     if settings:
-        chosen = _with_settings(chosen, settings, train_set)
+        chosen = trial.with_settings(chosen, settings)
         _check_crop(chosen, survey.found)
         check_fits(chosen, budget.memory_bytes)
         cost = trial.cost(chosen)
@@ -242,7 +243,26 @@ class _Trial:
             training=replace(draft.training, crop=crop),
             inference=Inference(tile=tuple(TILE_CROPS * side for side in crop)),
         )
-        return with_start(fitted, self.found, self.named if self.wish.weights is not None else found_start(network))
+        return self.started(fitted)
+
+    def started(self, plan: Plan) -> Plan:
+        """A plan with what its network starts from."""
+        return with_start(plan, self.found, found_start(plan.model) if self.wish.weights is None else self.named)
+
+    def with_settings(self, plan: Plan, settings: Sequence[str]) -> Plan:
+        """The plan with settings replaced; another network starts from what there is for it, not for the one before.
+
+        Raises:
+            SettingError: a setting does not exist.
+        """
+        changed = _with_settings(plan, settings, self.train_set)
+        if changed.model == plan.model:
+            return changed
+        preprocess, reasons = preprocess_rules(self.found)
+        data = replace(changed.data, preprocess=replace(changed.data.preprocess, normalise=preprocess.normalise))
+        kept = {path: reason for path, reason in changed.reasons.items() if path != "init.weights"}
+        fresh = replace(changed, data=data, init=Init(), reasons=kept | {NORMALISE: reasons[NORMALISE]})
+        return _with_settings(self.started(fresh), settings, self.train_set)
 
     def cost(self, plan: Plan) -> Cost:
         """The cost of a step of a plan."""
