@@ -13,12 +13,16 @@ from torch import Tensor, nn
 
 from segwright.core.errors import ShapeError
 from segwright.core.lookup import find, names
-from segwright.encoders import resnet
+from segwright.encoders import resnet, swin
 from segwright.inference.quiet_openvino import quiet_openvino
 from segwright.layers.auxiliary import WithAuxiliary
 
 MODELS = names("segwright.models")
-SMALL_RESNET = {"block": "basic", "depths": (1, 1, 1, 1), "multi_grid": ()}  # the same paths in a tenth of the time
+SMALL = {  # the same paths in a tenth of the time
+    resnet.Config: {"block": "basic", "depths": (1, 1, 1, 1), "multi_grid": ()},
+    swin.Config: {"depths": (2, 1, 1, 1)},  # the second block of a stage moves its windows
+}
+SMALL_DECODER = 64  # channels
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 HALF_ERROR = 0.03  # of the size of the logits: rounding errors, 2e-3 a layer, add up like noise; a wrong scale gives far more
@@ -26,13 +30,15 @@ HALF_ERROR = 0.03  # of the size of the logits: rounding errors, 2e-3 a layer, a
 
 @cache
 def smallest(model: str):
-    """The preset of a model with the fewest parameters, for 3 classes; a large ResNet inside it is replaced by a small one."""
+    """The preset of a model with the fewest parameters, for 3 classes; a large encoder or decoder inside it is made smaller."""
     presets = find("segwright.models", model).PRESETS
     with torch.device("meta"):
         sizes = {name: sum(weight.numel() for weight in config.build().parameters()) for name, config in presets.items()}
     config = replace(presets[min(sizes, key=sizes.__getitem__)], num_classes=3)
+    if hasattr(config, "decoder_width"):
+        config = replace(config, decoder_width=SMALL_DECODER)
     encoder = getattr(config, "encoder", None)
-    return replace(config, encoder=replace(encoder, **SMALL_RESNET)) if isinstance(encoder, resnet.Config) else config
+    return replace(config, encoder=replace(encoder, **SMALL[type(encoder)])) if type(encoder) in SMALL else config
 
 
 @cache
