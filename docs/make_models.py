@@ -94,8 +94,9 @@ def page(rows: list[Row]) -> Iterator[str]:
     known: dict[str, Weights] = {name: weights for row in rows for name, weights in row.weights.items()}
     for name, weights in (known | published_encoders()).items():
         yield f"| {name} | {weights.preset} | {weights.trained_on} | {weights.score or '-'} | {weights.licence} |"
-    yield CAMVID.format(threads=THREADS)
     newest = {identity(result): result for result in results()}
+    if newest:
+        yield CAMVID.format(threads=THREADS)
     for result in sorted(newest.values(), key=lambda result: (result["minutes"], -result["mIoU"])):
         yield camvid_row(result)
 
