@@ -101,8 +101,6 @@ def predict(
     by the same call when that was stopped, which then goes on. Overlays are in a folder beside it, OUT_overlays. What a format
     cannot hold is logged.
 
-    An image that cannot be read or predicted is left out, and named when all others are done.
-
     Raises:
         FormatError: there is no image, or two would have one name; nothing was written.
         UnknownNameError: no format of that name can be written; nothing was written.
@@ -114,10 +112,8 @@ def predict(
     if format is not None:
         writer(format)  # raises for a wrong name
     path = model if isinstance(model, (str, Path)) else None
-    predictor: Any = model if path is None else load(path, weights=weights, online=online, own_modules=own_modules)
-    given = {"flips": flips, "values": values, "crf": crf}
-    if changes := {name: value for name, value in given.items() if value is not None}:
-        predictor = replace(predictor, **changes)
+    opened = model if path is None else load(path, weights=weights, online=online, own_modules=own_modules)
+    predictor = _changed(opened, flips=flips, values=values, crf=crf)
     if palette:
         _check_palette(len(predictor.classes), format)
     jobs = _planned(places, out, None if predictor.tile is None else (None,) * len(predictor.tile))
@@ -133,6 +129,12 @@ def predict(
         rest = f"the others are in {out}" if written else "nothing was written"
         raise UsageError(f"{len(failed)} of {len(jobs)} images could not be predicted, {rest}: {_some([*failed.values()])}")
     return written
+
+
+def _changed(predictor: Any, **given: Any) -> Any:
+    """A predictor with the settings that are given."""
+    changes = {name: value for name, value in given.items() if value is not None}
+    return replace(predictor, **changes) if changes else predictor
 
 
 def _write_files(
