@@ -126,9 +126,9 @@ def test_a_mask_or_the_image_of_another_part_is_no_image(tmp_path):
 
 def test_many_categories_are_read_at_once(tmp_path):
     many = [{"id": number, "name": f"class {number}"} for number in range(20_000)]
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(coco.read(save_json(tmp_path / "instances.json", categories=many)).classes) == len(many)
-    assert time.perf_counter() - started < 3  # 20 with a list that is searched
+    assert time.process_time() - started < 3  # 20 with a list that is searched
 
 
 def test_classes_are_in_the_order_of_ids(tmp_path, caplog):
