@@ -103,7 +103,10 @@ def found_start(network: Any) -> Start | None:
     for name, weights in published().items():
         is_encoder = name in encoders
         part = encoder if is_encoder else network
-        if part is None or not _is_of(weights, part, is_encoder=is_encoder) or not _is_here(name, weights):
+        home = sys.modules[type(part).__module__]  # files are looked for first: networks of all sizes take seconds to build
+        if weights.preset not in getattr(home, "PRESETS", {}) or not _is_here(name, weights):
+            continue
+        if not _is_of(weights, part, home.PRESETS[weights.preset], is_encoder=is_encoder):
             continue
         if not weights.is_permissive:
             log.info("the weights %s lie here, under the licence: %s; --init %s starts from them", name, weights.licence, name)
@@ -124,13 +127,10 @@ def found_start(network: Any) -> Start | None:
     return Start(init=Init(weights=TIMM), normalise=None, why=why)  # the intake is the encoder's, whoever names it
 
 
-def _is_of(weights: Weights, part: Any, *, is_encoder: bool) -> bool:
+def _is_of(weights: Weights, part: Any, published_for: Any, *, is_encoder: bool) -> bool:
     """Whether published weights fill a network but for its head and for other channels of images, or fill an encoder."""
-    home = sys.modules[type(part).__module__]
-    if weights.preset not in getattr(home, "PRESETS", {}):
-        return False
     alike = {} if is_encoder else {"in_channels": RGB, "num_classes": max(weights.num_classes, 1)}
-    return shapes(replace(part, **alike)) == shapes(replace(home.PRESETS[weights.preset], **alike))
+    return shapes(replace(part, **alike)) == shapes(replace(published_for, **alike))
 
 
 def _is_here(name: str, weights: Weights) -> bool:
