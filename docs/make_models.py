@@ -19,8 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from segwright.core.weights import Weights
 from segwright.evaluation.scores import Scores
 from segwright.models import SIDES, Row, list_models, preset, published_encoders
@@ -30,7 +28,7 @@ from segwright.training.run_dir import read_log
 HERE = Path(__file__).parent
 OUT, RESULTS = HERE / "models.md", HERE / "models_camvid.jsonl"
 DATA = HERE.parent.parent / "shared" / "data" / "camvid"
-THREADS = 2  # the machine that the figures are for
+THREADS = 2  # cores that a run may take, unless it is told otherwise
 MINUTES = 10.0
 ALL = "all"
 
@@ -52,11 +50,11 @@ that nobody gave: such weights are not free to use for everything, whatever the 
 CAMVID = """
 ## What each learns in equal minutes
 
-`segwright fit camvid/train --val camvid/val --model NAME --minutes M` on {threads} threads, of each file the smallest network
-that takes images: 367 frames of roads in 11 classes, scored on 101 frames of another clip. The minutes hold the whole
-command: planning, validations and final scoring too. One run was made of each; the interval is a bootstrap over the frames,
-which follow each other and are alike, so it is too narrow. What is small and quick sees more images in the minutes than what
-is large, which is the point of the table, and no verdict on what a network can learn in a day.
+`segwright fit camvid/train --val camvid/val --model NAME --minutes M`, of each file the smallest network that takes images:
+367 frames of roads in 11 classes, scored on 101 frames of another clip. The minutes hold the whole command: planning,
+validations and final scoring too. One run was made of each; the interval is a bootstrap over the frames, which follow each
+other and are alike, so it is too narrow. What is small and quick sees more images in the minutes than what is large, which is
+the point of the table, and no verdict on what a network can learn in a day.
 
 | network | encoder | starts from | minutes | steps | images seen | val mIoU | 95 % interval | machine |
 |---|---|---|--:|--:|--:|--:|---|---|"""
@@ -69,12 +67,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=MINUTES)
     parser.add_argument("--data", type=Path, default=DATA, help="a folder with train/ and val/")
     parser.add_argument("--again", action="store_true", help="fit those that are kept already too")
+    parser.add_argument("--threads", type=int, default=THREADS, help="cores that a run may take, each run alone on them")
     arguments = parser.parse_args()
     rows = list_models()
     for name in smallest(rows) if ALL in arguments.fit else arguments.fit:
-        if not arguments.again and (name, arguments.minutes, machine()) in {identity(result) for result in results()}:
+        run = name, arguments.minutes, machine(arguments.threads)
+        if not arguments.again and run in map(identity, results()):
             continue
-        result = fitted(name, arguments.minutes, arguments.data)
+        result = fitted(name, arguments.minutes, arguments.data, arguments.threads)
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(result) + "\n")
     OUT.write_text("\n".join(page(rows)) + "\n", encoding="utf-8")
@@ -96,7 +96,7 @@ def page(rows: list[Row]) -> Iterator[str]:
         yield f"| {name} | {weights.preset} | {weights.trained_on} | {weights.score or '-'} | {weights.licence} |"
     newest = {identity(result): result for result in results()}
     if newest:
-        yield CAMVID.format(threads=THREADS)
+        yield CAMVID
     for result in sorted(newest.values(), key=lambda result: (result["minutes"], -result["mIoU"])):
         yield camvid_row(result)
 
@@ -120,18 +120,18 @@ def identity(result: dict[str, Any]) -> tuple[str, float, str]:
     return result["network"], result["minutes"], result["machine"]
 
 
-def machine() -> str:
-    """The processor, as Linux names it, and how much of it is used."""
+def machine(threads: int) -> str:
+    """The processor, as Linux names it, and how many of its cores are used."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{THREADS} cores, {models[0] if models else platform.processor() or platform.machine()}"
+    return f"{threads} core{'s' * (threads > 1)}, {models[0] if models else platform.processor() or platform.machine()}"
 
 
-def fitted(name: str, minutes: float, data: Path) -> dict[str, Any]:
+def fitted(name: str, minutes: float, data: Path, threads: int) -> dict[str, Any]:
     """One run of `segwright fit` in a process of its own, and how it ended."""
     preset(name)  # a misspelt name is told before the minutes begin
-    environment = os.environ | {f"{library}_NUM_THREADS": str(THREADS) for library in ("OMP", "MKL", "NUMBA")}
+    environment = os.environ | {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "NUMBA")}
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = [sys.executable, "-c", "from segwright.cli.app import main; main()", "fit", str(data / "train")]
@@ -163,8 +163,7 @@ def fitted(name: str, minutes: float, data: Path) -> dict[str, Any]:
         "crop": list(plan.training.crop),
         "mIoU": scores.values["mIoU"],
         "interval": list(scores.intervals["mIoU"]),
-        "machine": machine(),
-        "busy": round(psutil.getloadavg()[0], 1),  # 2 on two cores that did nothing else
+        "machine": machine(threads),
     }
 
 

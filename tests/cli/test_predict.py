@@ -1,12 +1,16 @@
 """Masks that other tools read."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
+from segwright.models import segformer
 from segwright.training.loop import train
 
 
@@ -87,3 +91,20 @@ def test_a_crf_redraws_masks_and_refuses_volumes(segwright, finished_run, tiny_p
     tifffile.imwrite(tmp_path / "four.tif", np.zeros((48, 64, 4), np.uint8), photometric="rgb", extrasamples=["unspecified"])
     code, _, err = segwright("predict", finished_run, tmp_path / "four.tif", "--out", tmp_path / "four", "--crf")
     assert code == 2 and "four.tif" in err and "a dense CRF redraws" in err and "leave out --crf" in err
+
+
+def test_a_published_network_needs_no_run(segwright, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    torch.save(replace(segformer.PRESETS["segformer_b0"], num_classes=3).build().state_dict(), tmp_path / "mine.pth")
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    words = ("predict", "segformer_b0", tmp_path / "a.png", "--out", tmp_path / "masks", "--weights")
+    code, _, err = segwright(*words, tmp_path / "mine.pth")
+    assert code == 0 and np.array(Image.open(tmp_path / "masks" / "a.png")).shape == (30, 40), err
+    code, _, err = segwright(*words, "segformer_b0_ade20k")
+    said = " ".join(err.split())
+    assert code == 2 and "segformer_b0_ade20k are not on this machine" in said and "--online" in said
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_: str(tmp_path / "mine.pth"))
+    (tmp_path / "masks" / "a.png").unlink()
+    code, _, err = segwright(*words, "segformer_b0_ade20k", "--online")
+    assert code == 0 and (tmp_path / "masks" / "a.png").is_file(), err
