@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-THREADS = 2  # the machine that the figures are for
+THREADS = 2  # cores at most: the machine that the figures are for
 SIDE = 512  # pixels
 TURNS, IMAGES = 3, 6
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -85,7 +85,7 @@ def compare(case: Case, folder: Path, minutes: float) -> str:
     from segwright.codecs.image_file import read_image
     from segwright.inference.predict_files import predict
 
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else THREADS)
     scenes = pictures()
     files = write_images(folder / "images", scenes)
     predictor, accuracy = trained(case, scenes, minutes)

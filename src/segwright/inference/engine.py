@@ -24,6 +24,7 @@ from torch import nn
 from segwright.decoding.run import Engine, Outputs
 from segwright.inference.engine_cache import EngineCache
 from segwright.inference.quiet_openvino import quiet_openvino
+from segwright.layers.atrous_conv import AtrousConv
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class OpenVINOEngine:
     """
 
     def __init__(self, network: nn.Module, *, bfloat16: bool = False, folder: Path | None = None) -> None:
-        self.network, self.folder = network, folder
+        self.network, self.bfloat16, self.folder = network, bfloat16, folder
         self.core = quiet_openvino().Core()
         self.settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
@@ -129,11 +130,15 @@ class OpenVINOEngine:
 
     def converted(self, batch: np.ndarray) -> Any:
         """The network in OpenVINO's form; from the folder if it was converted before."""
-        path = self.folder / "network.xml" if self.folder is not None else None
+        in_half = self.bfloat16 and any(isinstance(module, AtrousConv) for module in self.network.modules())
+        path = self.folder / f"network{'_in_half' if in_half else ''}.xml" if self.folder is not None else None
         if path is not None and path.exists():
             return self.core.read_model(path)
         in_training = any(module.training for module in self.network.modules())
-        network = copy.deepcopy(self.network).eval() if in_training else self.network
+        network = copy.deepcopy(self.network).eval() if in_training or in_half else self.network
+        for module in network.modules() if in_half else ():
+            if isinstance(module, AtrousConv):
+                module.in_half = True
         openvino = quiet_openvino()
         with _undisturbed(), torch.no_grad():
             model = openvino.convert_model(_Flat(network), example_input=torch.from_numpy(batch))

@@ -3,9 +3,8 @@
 What a pixel is depends on what lies around it, near and far: convolutions of several dilations (rates) see one map at several
 scales at once, and the mean of all of it stands beside them.
 
-Two steps cost less here than as the papers draw them, and give the same numbers. A tap of a dilated convolution that reaches
-past every border sees zeros alone, so that training computes only taps that can see something: on a map of 32 x 32, rate 36
-leaves one tap of nine. And the 1x1 convolution that mixes the branches is applied to the means before these are spread out.
+One step costs less here than as the papers draw it, and gives the same numbers: the 1x1 convolution that mixes the branches is
+applied to the means before these are spread out.
 
 Axes: B batch, C channels, E channels of each branch, H, W sides of the map.
 """
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segwright.core.errors import ShapeError
+from segwright.layers.atrous_conv import AtrousConv
 from segwright.layers.conv_norm_relu import ConvNormRelu
 from segwright.layers.separable_conv import SeparableConvNormRelu
 
@@ -71,21 +71,11 @@ class _Atrous(nn.Module):
 
     def __init__(self, before: int, after: int, rate: int) -> None:
         super().__init__()
-        self.rate = rate
-        self.conv = nn.Conv2d(before, after, 3, padding=rate, dilation=rate, bias=False)
+        self.conv = AtrousConv(before, after, rate, bias=False)
         self.norm = nn.BatchNorm2d(after)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.convolve(x)), inplace=True)
-
-    def convolve(self, x: Tensor) -> Tensor:
-        """The convolution; in training by those of its taps alone that reach into the map from somewhere."""
-        if not self.training:
-            return self.conv(x)  # for any size, also in a traced network
-        rows, columns = (slice(1, 2) if self.rate >= side else slice(0, 3) for side in x.shape[2:])
-        weight = self.conv.weight[:, :, rows, columns]
-        padding = tuple(self.rate * (taps // 2) for taps in weight.shape[2:])
-        return F.conv2d(x, weight, padding=padding, dilation=self.rate)
+        return F.relu(self.norm(self.conv(x)), inplace=True)
 
 
 class _Pool(nn.Module):

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from segwright.core.errors import FormatError, SettingError
 from segwright.core.lookup import Kind
 from segwright.encoders import Encoder, vgg
+from segwright.layers.atrous_conv import AtrousConv
 from segwright.layers.image_check import check_image
 
 WIDTH = 1024  # channels of fc6 and fc7, a quarter of VGG's, to which the authors found scores indifferent
@@ -77,7 +78,7 @@ class _Head(nn.Module):
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
-        self.fc6 = nn.Conv2d(channels, WIDTH, 3, padding=RATE, dilation=RATE)
+        self.fc6 = AtrousConv(channels, WIDTH, RATE)
         self.fc7 = nn.Conv2d(WIDTH, WIDTH, 1)
         self.dropout = nn.Dropout(DROPOUT)
         self.classify = nn.Conv2d(WIDTH, num_classes, 1)

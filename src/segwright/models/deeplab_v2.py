@@ -32,6 +32,7 @@ from segwright.core.errors import FormatError, SettingError
 from segwright.core.lookup import Kind
 from segwright.core.weights import Intake, Weights
 from segwright.encoders import Encoder, resnet, vgg
+from segwright.layers.atrous_conv import AtrousConv
 from segwright.layers.image_check import check_image
 
 RATES = (6, 12, 18, 24)  # dilations of the classifiers
@@ -94,7 +95,7 @@ class DeepLabV2(nn.Module):
 
 def _convolution(channels: int, num_classes: int, rate: int) -> nn.Module:
     """A classifier that is one dilated convolution."""
-    layer = nn.Conv2d(channels, num_classes, 3, padding=rate, dilation=rate)
+    layer = AtrousConv(channels, num_classes, rate)
     nn.init.normal_(layer.weight, std=SCORE_STD)
     nn.init.zeros_(layer.get_parameter("bias"))
     return layer
@@ -102,7 +103,7 @@ def _convolution(channels: int, num_classes: int, rate: int) -> nn.Module:
 
 def _layers(channels: int, num_classes: int, rate: int) -> nn.Module:
     """A classifier of three layers, of which the first is dilated: parts 0, 3 and 6 are fc6, fc7 and fc8."""
-    fc6 = nn.Conv2d(channels, WIDTH, 3, padding=rate, dilation=rate)
+    fc6 = AtrousConv(channels, WIDTH, rate)
     fc7, fc8 = nn.Conv2d(WIDTH, WIDTH, 1), nn.Conv2d(WIDTH, num_classes, 1)
     for layer in (fc6, fc7):
         nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")  # no norm keeps values in range
