@@ -5,7 +5,7 @@ import torch
 from monai.losses import HausdorffDTLoss
 from safetensors.torch import load_file
 
-from segwright.core.errors import SettingError
+from segwright.core.errors import SettingError, ShapeError
 from segwright.losses.hausdorff import Hausdorff
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "losses_a.safetensors")
@@ -43,7 +43,6 @@ def test_one_class_has_no_border_but_the_predicted_ones():
     expected = (0.01 * (9 + 4 + 1) + 0.64) / 4  # predicted border 3, 2, 1, 1 away
     assert Hausdorff()(logits, target).item() == pytest.approx(expected, rel=1e-5)
     assert Hausdorff()(torch.randn(1, 1, 3, 4), torch.zeros(1, 3, 4, dtype=torch.int64)).item() == 0
-    assert Hausdorff(include_background=False)(torch.randn(1, 1, 3, 4), torch.zeros(1, 3, 4, dtype=torch.int64)).item() == 0
 
 
 def test_answers_that_are_sure_have_a_finite_gradient():
@@ -109,3 +108,10 @@ def test_an_alpha_that_weighs_nothing_is_refused():
     with pytest.raises(SettingError, match="above 0, such as 2"):
         Hausdorff(alpha=0.0)
     assert Hausdorff(alpha=2.0).alpha == 2  # the remedy
+
+
+def test_a_background_that_is_all_there_is_is_not_left_out():
+    logits, target = torch.randn(1, 1, 3, 4), torch.zeros(1, 3, 4, dtype=torch.int64)
+    with pytest.raises(ShapeError, match="set include_background, or give two classes"):
+        Hausdorff(include_background=False)(logits, target)
+    assert Hausdorff()(logits, target).item() == 0  # the remedy

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from segwright.core import VOID
 from segwright.losses import check_shapes
-from segwright.losses.distance_maps import squared_across
-from segwright.losses.softmax_slopes import of_softmax
+from segwright.losses._distance_maps import squared_across
+from segwright.losses._softmax_slopes import cost_of_softmax
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Boundary:
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scalar, at least float32, from logits (B, K, *S) of any float dtype and class maps int64 (B, *S)."""
         check_shapes(logits, target)
-        return of_softmax(logits, partial(_cost, target))
+        return cost_of_softmax(logits, partial(_cost, target))
 
 
 def _cost(target: Tensor, probs: Tensor, slopes: Tensor | None) -> Tensor:

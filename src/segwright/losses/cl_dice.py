@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from segwright.core import VOID
 from segwright.core.errors import SettingError, ShapeError
 from segwright.losses import check_shapes
-from segwright.losses.softmax_slopes import of_softmax
+from segwright.losses._softmax_slopes import cost_of_softmax
 
 SMOOTH = 1.0  # pixel of a skeleton, as in the authors' code: what neither holds is right
 MAX_POOL: dict[int, Any] = {2: F.max_pool2d, 3: F.max_pool3d}
@@ -54,7 +54,7 @@ class ClDice:
                 f"class {max(classes)} is to be tubular, but there are logits of {logits.shape[1]} classes, counted from 0; "
                 "set classes to the numbers of some of them"
             )
-        return of_softmax(logits, partial(self._cost, target, classes))
+        return cost_of_softmax(logits, partial(self._cost, target, classes))
 
     def _cost(self, target: Tensor, classes: tuple[int, ...], probs: Tensor, slopes: Tensor | None) -> Tensor:
         """The loss for probs (B, K, *S) and class maps (B, *S); its slopes are written into `slopes`.

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from segwright.core import VOID
-from segwright.core.errors import SettingError
+from segwright.core.errors import SettingError, ShapeError
 from segwright.losses import check_shapes
-from segwright.losses.distance_maps import squared_across
-from segwright.losses.softmax_slopes import of_softmax
+from segwright.losses._distance_maps import squared_across
+from segwright.losses._softmax_slopes import cost_of_softmax
 
 PREDICTED = 0.5  # of probability: above, a pixel lies inside the predicted border, as in the paper
 
@@ -36,9 +36,15 @@ class Hausdorff:
             raise SettingError(f"alpha is {self.alpha}; give a number above 0, such as 2, by which far errors count more")
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Scalar, at least float32, from logits (B, K, *S) of any float dtype and class maps int64 (B, *S)."""
+        """Scalar, at least float32, from logits (B, K, *S) of any float dtype and class maps int64 (B, *S).
+
+        Raises:
+            ShapeError: the background is the only class, and left out.
+        """
         check_shapes(logits, target)
-        return of_softmax(logits, partial(self._cost, target))
+        if logits.shape[1] == 1 and not self.include_background:
+            raise ShapeError("there is one class and the background is left out; set include_background, or give two classes")
+        return cost_of_softmax(logits, partial(self._cost, target))
 
     def _cost(self, target: Tensor, probs: Tensor, slopes: Tensor | None) -> Tensor:
         """The loss for probs (B, K, *S) and class maps (B, *S); its slopes are written into `slopes`."""

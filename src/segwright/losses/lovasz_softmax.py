@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segwright.core import VOID
 from segwright.losses import check_shapes
-from segwright.losses.softmax_slopes import of_softmax
+from segwright.losses._softmax_slopes import cost_of_softmax
 
 HALF = 32  # bits of an int64: the upper ones hold an error, the lower ones its place
 
@@ -34,7 +34,7 @@ class LovaszSoftmax:
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scalar, at least float32, from logits (B, K, *S) of any float dtype and class maps int64 (B, *S)."""
         check_shapes(logits, target)
-        return of_softmax(logits, partial(self._cost, target))
+        return cost_of_softmax(logits, partial(self._cost, target))
 
     def _cost(self, target: Tensor, probs: Tensor, slopes: Tensor | None) -> Tensor:
         """The loss for probs (B, K, *S); its slopes are written into `slopes`."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from segwright.losses.distance_maps import squared_across
+from segwright.losses._distance_maps import squared_across
 
 
 def test_by_hand():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from segwright.losses.softmax_slopes import of_softmax
+from segwright.losses._softmax_slopes import cost_of_softmax
 
 WEIGHTS = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -21,7 +21,7 @@ def logits(dtype=torch.float64):
 
 def test_value_and_gradient_are_those_of_autograd():
     one, other = logits(), logits()
-    value, expected = of_softmax(one, cost), cost(other.softmax(dim=1), None)
+    value, expected = cost_of_softmax(one, cost), cost(other.softmax(dim=1), None)
     (3 * value).backward()
     (3 * expected).backward()
     torch.testing.assert_close(value, expected)
@@ -29,13 +29,13 @@ def test_value_and_gradient_are_those_of_autograd():
 
 
 def test_gradcheck():
-    assert torch.autograd.gradcheck(lambda given: of_softmax(given, cost), (logits(),))
+    assert torch.autograd.gradcheck(lambda given: cost_of_softmax(given, cost), (logits(),))
 
 
 def test_channels_last_changes_nothing():
     one, other = logits(), logits().detach().contiguous(memory_format=torch.channels_last).requires_grad_()
     for given in (one, other):
-        of_softmax(given, cost).backward()
+        cost_of_softmax(given, cost).backward()
     torch.testing.assert_close(other.grad, one.grad)
 
 
@@ -44,14 +44,14 @@ def test_without_need_of_a_gradient_none_is_worked_out():
         assert slopes is None
         return cost(probs, slopes)
 
-    assert not of_softmax(logits().detach(), told).requires_grad
+    assert not cost_of_softmax(logits().detach(), told).requires_grad
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_float32_under_autocast_too(dtype):
     given = logits(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = of_softmax(given, cost)
+        value = cost_of_softmax(given, cost)
     value.backward()
     assert value.dtype == torch.float32 and given.grad.dtype == dtype
     torch.testing.assert_close(value, cost(given.detach().float().softmax(dim=1), None))

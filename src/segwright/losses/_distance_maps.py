@@ -18,7 +18,8 @@ def squared_across(inside: np.ndarray, known: np.ndarray) -> np.ndarray:
     if not inner.any() or not outer.any():
         return np.zeros(inside.shape, np.int32)
     as_volume = (1,) * (3 - inside.ndim) + inside.shape
-    to_outer, to_inner = (_squared_distances(side.reshape(as_volume)).reshape(inside.shape) for side in (outer, inner))
+    volumes = (np.ascontiguousarray(side).reshape(as_volume) for side in (outer, inner))  # one layout, so one compilation
+    to_outer, to_inner = (_squared_distances(volume).reshape(inside.shape) for volume in volumes)
     return np.where(known, np.where(inside, to_outer, to_inner), 0)
 
 

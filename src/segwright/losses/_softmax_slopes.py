@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 Cost = Callable[[Tensor, Tensor | None], Tensor]
 
 
-def of_softmax(logits: Tensor, cost: Cost) -> Tensor:
+def cost_of_softmax(logits: Tensor, cost: Cost) -> Tensor:
     """Scalar, at least float32: the cost of the softmax of logits (B, K, *S) of any float dtype.
 
     `cost(probs, slopes)` gives the scalar for probs (B, K, *S). Unless slopes is None, it also writes into it, of the same
@@ -23,12 +23,12 @@ def of_softmax(logits: Tensor, cost: Cost) -> Tensor:
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()  # an exponent of half precision is too coarse
     with torch.autocast(logits.device.type, enabled=False):
-        value: Tensor = _OfSoftmax.apply(logits, cost)
+        value: Tensor = _CostOfSoftmax.apply(logits, cost)
         return value
 
 
-class _OfSoftmax(torch.autograd.Function):
-    """`of_softmax` for autograd: what is kept for the backward pass is the derivative by the logits alone."""
+class _CostOfSoftmax(torch.autograd.Function):
+    """`cost_of_softmax` for autograd: what is kept for the backward pass is the derivative by the logits alone."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, cost: Cost) -> Tensor:
