@@ -101,6 +101,13 @@ def test_mirrors_change_nothing():
     torch.testing.assert_close(Hausdorff()(logits.flip(-1), target.flip(-1)), Hausdorff()(logits, target))
 
 
+def test_large_images_keep_their_digits():
+    logits, _ = logits_and_target((1, 2, 1000, 1500))
+    target = (torch.arange(1500) > 700).long().expand(1, 1000, 1500)
+    exact = Hausdorff()(logits.detach(), target).item()
+    assert Hausdorff()(logits.detach().float(), target).item() == pytest.approx(exact, rel=1e-6)
+
+
 # By its messages
 
 

@@ -136,3 +136,9 @@ def test_what_is_said_about_void_pixels_does_not_matter():
     logits, target = logits_and_target()
     other = torch.where(target[:, None] < 0, logits + torch.randn_like(logits), logits)
     torch.testing.assert_close(LovaszSoftmax()(other, target), LovaszSoftmax()(logits, target))
+
+
+def test_large_images_keep_their_digits():
+    logits, target = logits_and_target((1, 2, 1000, 1500), dtype=torch.float32)
+    exact = LovaszSoftmax()(logits.detach().double(), target).item()
+    assert LovaszSoftmax()(logits.detach(), target).item() == pytest.approx(exact, rel=1e-6)
