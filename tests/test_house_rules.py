@@ -420,17 +420,16 @@ def definitions(module: Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef |
 
 
 def is_looked_up(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, module: Module) -> bool:
-    """Whether a name is looked up in each file of a folder, so that several files may have it."""
-    is_config = node.name == "Config" and module.path.startswith(FOUND_BY_FILE)
-    return is_config or node.name in CONTRACT_NAMES.get(module.part, ())
+    """Whether a name is looked up in each file of a folder, so that several files may have it: a loss and a metric, say."""
+    is_setting = node.name in ("Config", camel_case(module.name)) and module.path.startswith(FOUND_BY_FILE)
+    return is_setting or node.name in CONTRACT_NAMES.get(module.part, ())
 
 
 def is_contract(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, module: Module) -> bool:
     """Whether a name has a meaning of its own: in each file of a folder, as the class of a file, as what a folder's files
     have in common (a Protocol in its `__init__`), or in the whole package."""
-    is_namesake = module.path.startswith(FOUND_BY_FILE) and node.name == camel_case(module.name)
     is_protocol = module.name == "__init__" and isinstance(node, ast.ClassDef) and "Protocol" in map(ast.unparse, node.bases)
-    return is_looked_up(node, module) or is_namesake or is_protocol or dotted_name(module) == segwright.HOME.get(node.name)
+    return is_looked_up(node, module) or is_protocol or dotted_name(module) == segwright.HOME.get(node.name)
 
 
 def referred(module: Module, known: set[str]) -> set[tuple[str, str]]:
@@ -691,6 +690,8 @@ def test_the_rule_about_names_given_twice_can_fail():
     assert said_twice([one, other]) == ["f is defined at layers/a.py:1 and losses/b.py:1"]
     assert said_twice([one, Module("losses/b.py", "def _f(): ...\ndef g():\n    def f(): ...")]) == []
     assert said_twice([Module("formats/a.py", "def read(): ..."), Module("formats/b.py", "def read(): ...")]) == []
+    assert said_twice([Module(f"{folder}/edge.py", "class Edge: ...") for folder in ("losses", "metrics")]) == []
+    assert len(said_twice([Module(f"{folder}/edge.py", "class Rim: ...") for folder in ("losses", "metrics")])) == 1
 
 
 def test_a_floor_of_its_own_may_lie_in_a_folder_of_another():
