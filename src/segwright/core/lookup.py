@@ -18,8 +18,12 @@ class Kind:
 
 
 def names(folder: str) -> list[str]:
-    """Sorted names that a folder such as `segwright.models` offers; no module is imported but the folder itself."""
-    return sorted(module.name for module in iter_modules(import_module(folder).__path__))
+    """Sorted names that a folder such as `segwright.models` offers; no module is imported but the folder itself.
+
+    A file whose name begins with an underscore is what the others share, and is not offered.
+    """
+    found = (module.name for module in iter_modules(import_module(folder).__path__))
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def find(folder: str, name: str) -> ModuleType:

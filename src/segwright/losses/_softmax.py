@@ -1,0 +1,202 @@
+"""The softmax that losses share: log-probabilities of the true class and soft counts, with one backward written by hand.
+
+Most losses depend on the logits through no more than this. With p the probabilities and t the truth of a pixel, l the gradient
+of its log-probability, and o and s the gradients of each overlap and predicted size, the gradient of logit k is
+
+    p_k (s_k - m) + [k = t] (p_t o_t + l)    where    m = sum_j p_j s_j + p_t o_t + l,
+
+so the softmax is all that is kept, and the gradient is written over it. The work is done in slices that a core's cache holds.
+Axes: B batch, K classes, *S spatial axes, R rows (the first of them) of a slice, W the last of them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from segwright.core import VOID
+from segwright.core.errors import UsageError
+from segwright.losses import check_shapes
+
+CPU_SLICE = 2**17  # numbers: half a megabyte of float32, so that a slice and what is made of it stay in a core's second cache
+GPU_SLICE = 2**25  # a GPU wants few large steps; what is made of one takes 128 MB
+
+Part = tuple[int, slice, slice]  # sample, all classes, rows
+
+
+@dataclass(frozen=True)
+class SoftCounts:
+    """Pixels (B, K) of each class, the void ones left out: probability on its truth, probability anywhere, and truth."""
+
+    overlap: Tensor
+    predicted: Tensor
+    true: Tensor
+
+    def over_batch(self) -> "SoftCounts":
+        """The counts (1, K) of the whole batch, as of one sample."""
+        return SoftCounts(*(part.sum(dim=0, keepdim=True) for part in (self.overlap, self.predicted, self.true)))
+
+
+@dataclass(frozen=True)
+class SharedSoftmax:
+    """What losses need of the softmax of logits (B, K, *S), and the class map (B, *S) that it was taken for."""
+
+    target: Tensor
+    log_probs: Tensor  # (B, *S), of the true class; 0 where the target is void
+    counts: SoftCounts
+    log_prob_sums: Tensor  # (B, K), of each class over all pixels that are not void; zeros where nobody asked for them
+
+
+@runtime_checkable
+class OverlapLoss(Protocol):
+    """A loss that needs the soft counts alone."""
+
+    def of_counts(self, counts: SoftCounts) -> Tensor: ...
+
+
+@runtime_checkable
+class SoftmaxLoss(Protocol):
+    """A loss that needs a `SharedSoftmax` alone."""
+
+    def of_softmax(self, softmax: SharedSoftmax) -> Tensor: ...
+
+
+def shared_softmax(logits: Tensor, target: Tensor, *, log_prob_sums: bool = False) -> SharedSoftmax:
+    """What losses need of logits (B, K, *S) of any float dtype and class maps int64 (B, *S); differentiable once.
+
+    All is float32 at least. A log-probability is exact however small the probability is.
+
+    Raises:
+        ShapeError: the two do not belong together.
+    """
+    check_shapes(logits, target)
+    log_probs, overlap, predicted, true, sums = _Softmax.apply(logits, target, log_prob_sums)
+    return SharedSoftmax(target, log_probs, SoftCounts(overlap, predicted, true), sums)
+
+
+class _Softmax(Function):
+    """Logits (B, K, *S) and class maps (B, *S) to log_probs (B, *S) and overlap, predicted, true, log_prob_sums (B, K)."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, with_sums: bool) -> tuple[Tensor, ...]:
+        B, K = logits.shape[:2]
+        dtype, is_masked = computed_in(logits), may_be_void(target)
+        probs = torch.empty_like(logits, dtype=dtype)  # (B, K, *S), 0 at void pixels
+        log_probs = torch.empty(target.shape, dtype=dtype, device=logits.device)
+        overlap, predicted, true, sums = (torch.zeros(B, K, dtype=dtype, device=logits.device) for _ in range(4))
+        for part in slices(logits):
+            sample, _, rows = part
+            x, index = as_planes(logits[part], dtype), target[sample, rows]  # (K, R, ..., W), (R, ..., W)
+            top = x.amax(dim=0)
+            p = (x - top).exp_()
+            total = p.sum(dim=0)
+            p /= total
+            log_sum = total.log_().add_(top)
+            known = torch.ones_like(log_sum)
+            if is_masked:
+                known, index = (index != VOID).to(dtype), index.clamp(min=0)
+                p *= known
+            log_prob = x.gather(0, index[None])[0].sub_(log_sum).mul_(known)  # from the logit: p may have underflowed
+            probs[part], log_probs[sample, rows] = p, log_prob
+            overlap[sample] += sum_by_class(log_prob.exp().mul_(known), index, K)
+            predicted[sample] += p.flatten(1).sum(dim=1)
+            true[sample] += sum_by_class(known, index, K)
+            if with_sums:
+                sums[sample] += (x - log_sum).mul_(known).flatten(1).sum(dim=1)
+        ctx.save_for_backward(probs, log_probs, target)
+        ctx.dtype, ctx.is_masked = logits.dtype, is_masked
+        ctx.mark_non_differentiable(true)
+        ctx.set_materialize_grads(False)
+        return log_probs, overlap, predicted, true, sums
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        probs, log_probs, target = ctx.saved_tensors
+        of_log_probs, of_overlap, of_predicted, _, of_sums = gradients
+        gradient = gradient_over(probs, ctx.dtype)
+        for part in slices(probs):
+            sample, _, rows = part
+            p, index = as_planes(probs[part], probs.dtype), target[sample, rows]
+            known = (index != VOID).to(p.dtype) if ctx.is_masked else torch.ones((), dtype=p.dtype, device=p.device)
+            index = index.clamp(min=0) if ctx.is_masked else index
+            at_truth = torch.zeros_like(log_probs[sample, rows])  # p_t o_t + l, (R, ..., W)
+            if of_overlap is not None:
+                at_truth += log_probs[sample, rows].exp() * of_overlap[sample].index_select(0, index.flatten()).view_as(index)
+            if of_log_probs is not None:
+                at_truth += of_log_probs[sample, rows]
+            at_truth *= known
+            if of_predicted is None:
+                found = p * -at_truth
+            else:
+                found = p * across(of_predicted[sample], p)
+                found.addcmul_(p, found.sum(dim=0).add_(at_truth), value=-1)
+            found.scatter_add_(0, index[None], at_truth[None])
+            if of_sums is not None:
+                found.addcmul_(p, of_sums[sample].sum(), value=-1).add_(across(of_sums[sample], p) * known)
+            gradient[part] = found
+        return gradient, None, None
+
+
+# What this and the sigmoid have in common
+
+
+def slices(logits: Tensor) -> Iterator[Part]:
+    """Indices of the slices (K, R, ...) of logits (B, K, *S) that are worked on at once."""
+    B, K, S, *rest = logits.shape
+    size = CPU_SLICE if logits.device.type == "cpu" else GPU_SLICE
+    rows = max(1, size // max(1, K * torch.Size(rest).numel()))
+    for sample in range(B):
+        for start in range(0, S, rows):
+            yield sample, slice(None), slice(start, start + rows)
+
+
+def as_planes(part: Tensor, dtype: torch.dtype) -> Tensor:
+    """A slice (K, R, ..., W) with a plane for each class, whatever the layout of the logits: sums over few classes in a row,
+    as channels-last has them, take five times as long.
+    """
+    return part.to(dtype) if part.stride(-1) == 1 else torch.empty(part.shape, dtype=dtype, device=part.device).copy_(part)
+
+
+def across(values: Tensor, part: Tensor) -> Tensor:
+    """Values (K,) that meet a slice (K, R, ...) class by class."""
+    return values.view(-1, *[1] * (part.ndim - 1))
+
+
+def computed_in(logits: Tensor) -> torch.dtype:
+    """The dtype in which losses compute: float64 for float64, float32 for all else, as half precision has too few digits."""
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def may_be_void(target: Tensor) -> bool:
+    """Whether a target may hold VOID; on a GPU it always may, since to look is to wait for it."""
+    return target.device.type != "cpu" or bool((target == VOID).any())
+
+
+def sum_by_class(values: Tensor, index: Tensor, num_classes: int) -> Tensor:
+    """Sums (K,) of values (R, ..., W) over the pixels of each class in `index` (R, ..., W).
+
+    Each line of W pixels is summed on its own first: float32 keeps its digits, and a GPU's threads seldom meet.
+    """
+    lines = values.new_zeros(*values.shape[:-1], num_classes)
+    return lines.scatter_add_(-1, index, values).flatten(0, -2).sum(dim=0)
+
+
+_keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)  # noqa: SLF001
+
+
+def gradient_over(kept: Tensor, dtype: torch.dtype) -> Tensor:
+    """Where the gradient of logits goes: over what was kept for it, (B, K, *S), unless that is needed again or of another
+    dtype.
+
+    Raises:
+        UsageError: the gradient shall be differentiated once more.
+    """
+    if torch.is_grad_enabled():
+        raise UsageError(
+            "a second derivative of this loss is asked for (create_graph=True), and it has only a first; "
+            "leave create_graph out, or write the loss with torch.nn.functional"
+        )
+    return torch.empty_like(kept, dtype=dtype) if _keeps_graph() or kept.dtype != dtype else kept
