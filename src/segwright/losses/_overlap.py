@@ -20,7 +20,7 @@ def soft_counts(logits: Tensor, target: Tensor) -> SoftCounts:
     """
     if are_regions(logits, target):
         return SoftCounts(*_Sigmoid.apply(logits, target))
-    return shared_softmax(logits, target).counts
+    return shared_softmax(logits, target, counts=True).counts
 
 
 def check_smooth(smooth: float) -> None:

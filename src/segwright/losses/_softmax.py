@@ -45,8 +45,9 @@ class SharedSoftmax:
     """What losses need of the softmax of logits (B, K, *S), and the class map (B, *S) that it was taken for."""
 
     target: Tensor
+    known: Tensor  # (B,), the number of pixels that are not void
     log_probs: Tensor  # (B, *S), of the true class; 0 where the target is void
-    counts: SoftCounts
+    counts: SoftCounts  # zeros where nobody asked for them
     log_prob_sums: Tensor  # (B, K), of each class over all pixels that are not void; zeros where nobody asked for them
 
 
@@ -59,12 +60,12 @@ class OverlapLoss(Protocol):
 
 @runtime_checkable
 class SoftmaxLoss(Protocol):
-    """A loss that needs a `SharedSoftmax` alone."""
+    """A loss that needs a `SharedSoftmax` alone, of its counts none."""
 
     def of_softmax(self, softmax: SharedSoftmax) -> Tensor: ...
 
 
-def shared_softmax(logits: Tensor, target: Tensor, *, log_prob_sums: bool = False) -> SharedSoftmax:
+def shared_softmax(logits: Tensor, target: Tensor, *, counts: bool = False, log_prob_sums: bool = False) -> SharedSoftmax:
     """What losses need of logits (B, K, *S) of any float dtype and class maps int64 (B, *S); differentiable once.
 
     All is float32 at least. A log-probability is exact however small the probability is.
@@ -73,71 +74,80 @@ def shared_softmax(logits: Tensor, target: Tensor, *, log_prob_sums: bool = Fals
         ShapeError: the two do not belong together.
     """
     check_shapes(logits, target)
-    log_probs, overlap, predicted, true, sums = _Softmax.apply(logits, target, log_prob_sums)
-    return SharedSoftmax(target, log_probs, SoftCounts(overlap, predicted, true), sums)
+    known, log_probs, overlap, predicted, true, sums = _Softmax.apply(logits, target, counts, log_prob_sums)
+    return SharedSoftmax(target, known, log_probs, SoftCounts(overlap, predicted, true), sums)
 
 
 class _Softmax(Function):
-    """Logits (B, K, *S) and class maps (B, *S) to log_probs (B, *S) and overlap, predicted, true, log_prob_sums (B, K)."""
+    """Logits (B, K, *S) and class maps (B, *S) to what `SharedSoftmax` holds: known (B,), log_probs (B, *S), the rest (B, K)."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, with_sums: bool) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, with_counts: bool, with_sums: bool) -> tuple[Tensor, ...]:
         B, K = logits.shape[:2]
-        dtype, is_masked = computed_in(logits), may_be_void(target)
+        dtype = computed_in(logits)
         probs = torch.empty_like(logits, dtype=dtype)  # (B, K, *S), 0 at void pixels
-        log_probs = torch.empty(target.shape, dtype=dtype, device=logits.device)
-        overlap, predicted, true, sums = (torch.zeros(B, K, dtype=dtype, device=logits.device) for _ in range(4))
+        log_probs = probs.new_empty(target.shape)
+        pixels, overlap, predicted, true, sums = (probs.new_zeros(shape) for shape in ((B,), *[(B, K)] * 4))
         for part in slices(logits):
             sample, _, rows = part
-            x, index = as_planes(logits[part], dtype), target[sample, rows]  # (K, R, ..., W), (R, ..., W)
+            x = as_planes(logits[part], dtype)  # (K, R, ..., W)
+            known, index = _known(target[sample, rows], dtype)  # (R, ..., W)
             top = x.amax(dim=0)
-            p = (x - top).exp_()
+            p = torch.sub(x, top, out=planes_for(probs, part, dtype)).exp_()
             total = p.sum(dim=0)
             p /= total
             log_sum = total.log_().add_(top)
-            known = torch.ones_like(log_sum)
-            if is_masked:
-                known, index = (index != VOID).to(dtype), index.clamp(min=0)
+            log_prob = x.gather(0, index[None])[0].sub_(log_sum)  # from the logit: p may have underflowed
+            if known is not None:
                 p *= known
-            log_prob = x.gather(0, index[None])[0].sub_(log_sum).mul_(known)  # from the logit: p may have underflowed
-            probs[part], log_probs[sample, rows] = p, log_prob
-            overlap[sample] += sum_by_class(log_prob.exp().mul_(known), index, K)
-            predicted[sample] += p.flatten(1).sum(dim=1)
-            true[sample] += sum_by_class(known, index, K)
+                log_prob *= known
+            keep(probs, part, p)
+            log_probs[sample, rows] = log_prob
+            pixels[sample] += index.numel() if known is None else known.sum()
+            ones = torch.ones_like(log_prob) if known is None else known
+            if with_counts:
+                overlap[sample] += sum_by_class(log_prob.exp().mul_(ones), index, K)
+                predicted[sample] += p.flatten(1).sum(dim=1)
+                true[sample] += sum_by_class(ones, index, K)
             if with_sums:
-                sums[sample] += (x - log_sum).mul_(known).flatten(1).sum(dim=1)
+                sums[sample] += (x - log_sum).mul_(ones).flatten(1).sum(dim=1)
         ctx.save_for_backward(probs, log_probs, target)
-        ctx.dtype, ctx.is_masked = logits.dtype, is_masked
-        ctx.mark_non_differentiable(true)
+        ctx.dtype = logits.dtype
+        ctx.mark_non_differentiable(pixels, true)
         ctx.set_materialize_grads(False)
-        return log_probs, overlap, predicted, true, sums
+        return pixels, log_probs, overlap, predicted, true, sums
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         probs, log_probs, target = ctx.saved_tensors
-        of_log_probs, of_overlap, of_predicted, _, of_sums = gradients
+        _, of_log_probs, of_overlap, of_predicted, _, of_sums = gradients
         gradient = gradient_over(probs, ctx.dtype)
+        if of_predicted is None and of_sums is not None:
+            of_predicted = torch.zeros_like(of_sums)
         for part in slices(probs):
             sample, _, rows = part
-            p, index = as_planes(probs[part], probs.dtype), target[sample, rows]
-            known = (index != VOID).to(p.dtype) if ctx.is_masked else torch.ones((), dtype=p.dtype, device=p.device)
-            index = index.clamp(min=0) if ctx.is_masked else index
-            at_truth = torch.zeros_like(log_probs[sample, rows])  # p_t o_t + l, (R, ..., W)
+            p = as_planes(probs[part], probs.dtype)  # (K, R, ..., W)
+            known, index = _known(target[sample, rows], p.dtype)  # (R, ..., W)
+            at_truth = torch.zeros_like(p[0]) if of_log_probs is None else of_log_probs[sample, rows]  # p_t o_t + l
             if of_overlap is not None:
-                at_truth += log_probs[sample, rows].exp() * of_overlap[sample].index_select(0, index.flatten()).view_as(index)
-            if of_log_probs is not None:
-                at_truth += of_log_probs[sample, rows]
-            at_truth *= known
+                own = of_overlap[sample].index_select(0, index.flatten()).view_as(index)
+                at_truth = torch.addcmul(at_truth, log_probs[sample, rows].exp(), own)
+            if known is not None:
+                at_truth = at_truth * known
+            found = planes_for(gradient, part, p.dtype)
             if of_predicted is None:
-                found = p * -at_truth
+                torch.mul(p, -at_truth, out=found)
             else:
-                found = p * across(of_predicted[sample], p)
-                found.addcmul_(p, found.sum(dim=0).add_(at_truth), value=-1)
-            found.scatter_add_(0, index[None], at_truth[None])
+                pulls = p * across(of_predicted[sample], p)
+                middle = pulls.sum(dim=0).add_(at_truth)  # m
+                if of_sums is not None:
+                    middle += of_sums[sample].sum()
+                torch.mul(p, torch.sub(across(of_predicted[sample], p), middle, out=pulls), out=found)
             if of_sums is not None:
-                found.addcmul_(p, of_sums[sample].sum(), value=-1).add_(across(of_sums[sample], p) * known)
-            gradient[part] = found
-        return gradient, None, None
+                found += across(of_sums[sample], p) * (1 if known is None else known)
+            found.scatter_add_(0, index[None], at_truth[None])
+            keep(gradient, part, found)
+        return gradient, None, None, None
 
 
 # What this and the sigmoid have in common
@@ -160,6 +170,18 @@ def as_planes(part: Tensor, dtype: torch.dtype) -> Tensor:
     return part.to(dtype) if part.stride(-1) == 1 else torch.empty(part.shape, dtype=dtype, device=part.device).copy_(part)
 
 
+def planes_for(kept: Tensor, part: Part, dtype: torch.dtype) -> Tensor:
+    """Room for a slice (K, R, ..., W) of what is kept: its own, or another where its layout or dtype differ; see `keep`."""
+    own = kept[part]
+    return own if own.stride(-1) == 1 and own.dtype == dtype else own.new_empty(own.shape, dtype=dtype)
+
+
+def keep(kept: Tensor, part: Part, planes: Tensor) -> None:
+    """Put a slice where it is kept, if it was not computed there."""
+    if kept[part].data_ptr() != planes.data_ptr():
+        kept[part] = planes
+
+
 def across(values: Tensor, part: Tensor) -> Tensor:
     """Values (K,) that meet a slice (K, R, ...) class by class."""
     return values.view(-1, *[1] * (part.ndim - 1))
@@ -170,9 +192,15 @@ def computed_in(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def may_be_void(target: Tensor) -> bool:
-    """Whether a target may hold VOID; on a GPU it always may, since to look is to wait for it."""
-    return target.device.type != "cpu" or bool((target == VOID).any())
+def _known(classes: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
+    """1 where a class map is not void and 0 where it is, or None where nothing is; and the map with class 0 for void.
+
+    On a GPU, where to look is to wait, it is never None.
+    """
+    if classes.device.type == "cpu" and (classes.numel() == 0 or classes.min() >= 0):
+        return None, classes
+    known = classes != VOID
+    return known.to(dtype), classes * known
 
 
 def sum_by_class(values: Tensor, index: Tensor, num_classes: int) -> Tensor:

@@ -42,19 +42,21 @@ class CrossEntropy:
         Raises:
             ShapeError: there are not as many weights as classes.
         """
-        true = softmax.counts.true  # (B, K)
-        if self.class_weights is None:
-            weights, weighted = torch.ones_like(true[0]), softmax.log_probs
-        elif len(self.class_weights) == true.shape[1]:
-            weights = true.new_tensor(self.class_weights)
-            index = softmax.target.to(torch.int32).clamp_(min=0)  # half the memory of int64; where void, log_probs is 0
-            weighted = softmax.log_probs * weights.index_select(0, index.flatten()).view_as(index)
-        else:
-            raise ShapeError(
-                f"there are {len(self.class_weights)} class weights and {true.shape[1]} classes; give one weight per class"
-            )
-        total = (weights * true).sum()
-        loss = (self.label_smoothing - 1) * weighted.sum()
-        if self.label_smoothing:
-            loss = loss - self.label_smoothing / len(weights) * (weights * softmax.log_prob_sums).sum()
-        return loss / torch.where(total > 0, total, 1)
+        sums = softmax.log_prob_sums  # (B, K)
+        log_probs, number = softmax.log_probs, softmax.known.sum()
+        if self.class_weights is not None:
+            weights = sums.new_tensor(self.class_weights)
+            if len(weights) != sums.shape[1]:
+                raise ShapeError(
+                    f"there are {len(weights)} class weights and {sums.shape[1]} classes; give one weight per class"
+                )
+            own = _own(weights, softmax.target)
+            log_probs, number, sums = log_probs * own, own.sum(), sums * weights
+        loss = (self.label_smoothing - 1) * log_probs.sum() - self.label_smoothing * sums.mean(dim=1).sum()
+        return loss / torch.where(number > 0, number, 1)
+
+
+def _own(weights: Tensor, target: Tensor) -> Tensor:
+    """The weight of each pixel's class (B, *S), from weights (K,) and a class map (B, *S); 0 where it is void."""
+    index = target.to(torch.int32).add_(1)  # 0 is void now; int32 takes half the memory
+    return torch.cat([weights.new_zeros(1), weights]).index_select(0, index.flatten()).view_as(target)

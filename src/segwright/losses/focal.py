@@ -39,7 +39,7 @@ class Focal:
         losses = (-log_p.expm1()).clamp(min=tiny) ** self.gamma * log_p
         if self.alpha is not None:
             losses = losses * torch.where(softmax.target == 0, 1 - self.alpha, self.alpha)
-        number = softmax.counts.true.sum()
+        number = softmax.known.sum()
         return -losses.sum() / torch.where(number > 0, number, 1)
 
 

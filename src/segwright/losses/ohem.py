@@ -41,7 +41,7 @@ class Ohem:
     def of_softmax(self, softmax: SharedSoftmax) -> Tensor:
         """Scalar from what losses share of the softmax."""
         log_probs = softmax.log_probs.flatten(1)  # (B, N), 0 where void
-        numbers = [max(1, int(known * self.share)) for known in softmax.counts.true.sum(dim=1).tolist()]
+        numbers = [max(1, int(known * self.share)) for known in softmax.known.tolist()]
         pairs = zip(log_probs.detach(), numbers, strict=True)
         limits = torch.stack([each.kthvalue(number).values for each, number in pairs])  # (B,)
         if self.threshold is not None:

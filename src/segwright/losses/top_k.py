@@ -30,7 +30,7 @@ class TopK:
 
     def of_softmax(self, softmax: SharedSoftmax) -> Tensor:
         """Scalar from what losses share of the softmax."""
-        known = int(softmax.counts.true.sum())
+        known = int(softmax.known.sum())
         number = min(known, max(1, int(known * self.share)))
         hardest = softmax.log_probs.flatten().topk(number, largest=False, sorted=False).values  # void ones, 0, are the easiest
         return -hardest.sum() / max(1, number)

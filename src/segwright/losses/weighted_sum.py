@@ -56,5 +56,6 @@ class WeightedSum:
         """What the terms share, where some of them share it and the target is a class map."""
         if are_regions(logits, target) or not any(isinstance(term, OverlapLoss | SoftmaxLoss) for term in self.terms):
             return None
-        smooth = any(isinstance(term, CrossEntropy) and term.label_smoothing > 0 for term in self.terms)
-        return shared_softmax(logits, target, log_prob_sums=smooth)
+        counts = any(isinstance(term, OverlapLoss) for term in self.terms)
+        sums = any(isinstance(term, CrossEntropy) and term.label_smoothing > 0 for term in self.terms)
+        return shared_softmax(logits, target, counts=counts, log_prob_sums=sums)
