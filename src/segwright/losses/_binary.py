@@ -15,25 +15,26 @@ from torch.autograd import Function
 
 from segwright.core import VOID
 from segwright.losses import are_regions
-from segwright.losses._softmax import across, as_planes, computed_in, gradient_over, slices
+from segwright.losses._softmax import across, as_planes, computed_in, gradient_over, known_and_index, slices
 
 Curve = Callable[[Tensor], tuple[Tensor, Tensor]]  # margins to what they cost, and to the slope of that
 
 
 @dataclass(frozen=True)
 class MarginCost:
-    """What a margin z costs: weight * curve(z) + slant * z, with weights and slants (K,) of classes that are there, or not."""
+    """What a margin z costs: weight * curve(z) + slant * z, each (K,), for classes that are there and for those that are not."""
 
     curve: Curve
     present: Tensor
     absent: Tensor
-    present_slant: Tensor
-    absent_slant: Tensor
+    present_slant: Tensor | None = None
+    absent_slant: Tensor | None = None
 
-    def of(self, margin: Tensor, weight: Tensor, slant: Tensor) -> tuple[Tensor, Tensor]:
+    def of(self, margin: Tensor, weight: Tensor, slant: Tensor | None) -> tuple[Tensor, Tensor]:
         """Costs of margins, and the slopes of the costs; weights and slants are broadcast."""
         cost, slope = self.curve(margin)
-        return cost.mul_(weight).add_(margin * slant), slope.mul_(weight).add_(slant)
+        cost, slope = cost.mul_(weight), slope.mul_(weight)
+        return (cost, slope) if slant is None else (cost.add_(margin * slant), slope.add_(slant))
 
 
 def mean_margin_cost(logits: Tensor, target: Tensor, cost: MarginCost) -> Tensor:
@@ -55,9 +56,8 @@ class _MeanCost(Function):
         dtype = computed_in(logits)
         known = (target != VOID).sum() * (1 if has_regions else logits.shape[1])
         number = torch.where(known > 0, known, 1).to(dtype)
-        slopes = (
-            torch.empty_like(logits) if ctx.needs_input_grad[0] else None
-        )  # undivided: half precision has no numbers so small
+        # undivided: half precision has no numbers so small
+        slopes = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         total = torch.zeros((), dtype=dtype, device=logits.device)
         for part in slices(logits):
             x = as_planes(logits[part], dtype)  # (K, R, ...)
@@ -85,8 +85,10 @@ def _of_regions(x: Tensor, truth: Tensor, cost: MarginCost) -> tuple[Tensor, Ten
     """Sum of the costs of logits (K, R, ...) for truths of 1, 0 and VOID, and the slope at each logit."""
     present, known = truth.clamp(min=0), truth >= 0
     sign = 2 * present - 1
-    weight = across(cost.absent, x) + present * across(cost.present - cost.absent, x)
-    slant = across(cost.absent_slant, x) + present * across(cost.present_slant - cost.absent_slant, x)
+    weight = torch.lerp(across(cost.absent, x), across(cost.present, x), present)
+    slant = None
+    if cost.absent_slant is not None and cost.present_slant is not None:
+        slant = torch.lerp(across(cost.absent_slant, x), across(cost.present_slant, x), present)
     value, slope = cost.of(x * sign, weight, slant)
     return value.mul_(known).sum(), slope.mul_(sign).mul_(known)
 
@@ -96,12 +98,16 @@ def _of_class_map(x: Tensor, classes: Tensor, cost: MarginCost) -> tuple[Tensor,
 
     All classes are taken for absent first, then each pixel's own is set right: no one-hot truth is needed.
     """
-    known, index = classes != VOID, classes.clamp(min=0)
-    own = index.flatten()  # (N,)
+    known, index = known_and_index(classes, x.dtype)
     x_own = x.gather(0, index[None])[0]  # (R, ...)
-    value, slope = cost.of(-x, across(cost.absent, x), across(cost.absent_slant, x))
-    present = (each.index_select(0, own).view_as(index) for each in (cost.present, cost.present_slant))
-    value_own, slope_own = cost.of(x_own, *present)
+    absent_slant = None if cost.absent_slant is None else across(cost.absent_slant, x)
+    value, slope = cost.of(-x, across(cost.absent, x), absent_slant)
+    own = index.flatten()
+    present = cost.present.index_select(0, own).view_as(index)
+    slant = None if cost.present_slant is None else cost.present_slant.index_select(0, own).view_as(index)
+    value_own, slope_own = cost.of(x_own, present, slant)
     value.scatter_(0, index[None], value_own[None])
     slope.neg_().scatter_(0, index[None], slope_own[None])
-    return value.mul_(known).sum(), slope.mul_(known)
+    if known is not None:
+        value, slope = value.mul_(known), slope.mul_(known)
+    return value.sum(), slope

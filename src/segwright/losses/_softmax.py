@@ -5,7 +5,7 @@ of its log-probability, and o and s the gradients of each overlap and predicted 
 
     p_k (s_k - m) + [k = t] (p_t o_t + l)    where    m = sum_j p_j s_j + p_t o_t + l,
 
-so the softmax is all that is kept, and the gradient is written over it. The work is done in slices that a core's cache holds.
+so the log-softmax is all that is kept, and the gradient is written over it, in slices that a core's cache holds.
 Axes: B batch, K classes, *S spatial axes, R rows (the first of them) of a slice, W the last of them.
 """
 
@@ -79,75 +79,80 @@ def shared_softmax(logits: Tensor, target: Tensor, *, counts: bool = False, log_
 
 
 class _Softmax(Function):
-    """Logits (B, K, *S) and class maps (B, *S) to what `SharedSoftmax` holds: known (B,), log_probs (B, *S), the rest (B, K)."""
+    """Logits (B, K, *S), class maps (B, *S) to what `SharedSoftmax` holds: known (B,), log_probs (B, *S), the rest (B, K)."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, with_counts: bool, with_sums: bool) -> tuple[Tensor, ...]:
         B, K = logits.shape[:2]
-        dtype = computed_in(logits)
-        probs = torch.empty_like(logits, dtype=dtype)  # (B, K, *S), 0 at void pixels
-        log_probs = probs.new_empty(target.shape)
-        pixels, overlap, predicted, true, sums = (probs.new_zeros(shape) for shape in ((B,), *[(B, K)] * 4))
+        kept = _log_softmax(logits)  # (B, K, *S)
+        log_probs = kept.new_empty(target.shape)
+        pixels, overlap, predicted, true, sums = (kept.new_zeros(shape) for shape in ((B,), *[(B, K)] * 4))
+        is_masked = False
         for part in slices(logits):
             sample, _, rows = part
-            x = as_planes(logits[part], dtype)  # (K, R, ..., W)
-            known, index = _known(target[sample, rows], dtype)  # (R, ..., W)
-            top = x.amax(dim=0)
-            p = torch.sub(x, top, out=planes_for(probs, part, dtype)).exp_()
-            total = p.sum(dim=0)
-            p /= total
-            log_sum = total.log_().add_(top)
-            log_prob = x.gather(0, index[None])[0].sub_(log_sum)  # from the logit: p may have underflowed
-            if known is not None:
-                p *= known
-                log_prob *= known
-            keep(probs, part, p)
-            log_probs[sample, rows] = log_prob
+            log_p = as_planes(kept[part], kept.dtype)  # (K, R, ..., W)
+            known, index = known_and_index(target[sample, rows], kept.dtype)  # (R, ..., W)
+            is_masked |= known is not None
+            own = log_p.gather(0, index[None])[0]
+            own = own if known is None else own.mul_(known)
+            log_probs[sample, rows] = own
             pixels[sample] += index.numel() if known is None else known.sum()
-            ones = torch.ones_like(log_prob) if known is None else known
             if with_counts:
-                overlap[sample] += sum_by_class(log_prob.exp().mul_(ones), index, K)
+                p = log_p.exp() if known is None else log_p.exp().mul_(known)
+                ones = torch.ones_like(own) if known is None else known
+                overlap[sample] += sum_by_class(own.exp_().mul_(ones), index, K)
                 predicted[sample] += p.flatten(1).sum(dim=1)
                 true[sample] += sum_by_class(ones, index, K)
             if with_sums:
-                sums[sample] += (x - log_sum).mul_(ones).flatten(1).sum(dim=1)
-        ctx.save_for_backward(probs, log_probs, target)
-        ctx.dtype = logits.dtype
+                sums[sample] += (log_p if known is None else log_p * known).flatten(1).sum(dim=1)
+        ctx.save_for_backward(kept, log_probs, target)
+        ctx.dtype, ctx.is_masked = logits.dtype, is_masked
         ctx.mark_non_differentiable(pixels, true)
         ctx.set_materialize_grads(False)
         return pixels, log_probs, overlap, predicted, true, sums
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        probs, log_probs, target = ctx.saved_tensors
+        kept, log_probs, target = ctx.saved_tensors
         _, of_log_probs, of_overlap, of_predicted, _, of_sums = gradients
-        gradient = gradient_over(probs, ctx.dtype)
+        gradient = gradient_over(kept, ctx.dtype)
         if of_predicted is None and of_sums is not None:
             of_predicted = torch.zeros_like(of_sums)
-        for part in slices(probs):
+        for part in slices(kept):
             sample, _, rows = part
-            p = as_planes(probs[part], probs.dtype)  # (K, R, ..., W)
-            known, index = _known(target[sample, rows], p.dtype)  # (R, ..., W)
+            known, index = known_and_index(target[sample, rows], kept.dtype) if ctx.is_masked else (None, target[sample, rows])
+            p = torch.exp(as_planes(kept[part], kept.dtype), out=planes_for(gradient, part, kept.dtype))  # (K, R, ..., W)
+            if known is not None:
+                p *= known
             at_truth = torch.zeros_like(p[0]) if of_log_probs is None else of_log_probs[sample, rows]  # p_t o_t + l
             if of_overlap is not None:
                 own = of_overlap[sample].index_select(0, index.flatten()).view_as(index)
                 at_truth = torch.addcmul(at_truth, log_probs[sample, rows].exp(), own)
             if known is not None:
                 at_truth = at_truth * known
-            found = planes_for(gradient, part, p.dtype)
             if of_predicted is None:
-                torch.mul(p, -at_truth, out=found)
+                p *= -at_truth
             else:
                 pulls = p * across(of_predicted[sample], p)
                 middle = pulls.sum(dim=0).add_(at_truth)  # m
                 if of_sums is not None:
                     middle += of_sums[sample].sum()
-                torch.mul(p, torch.sub(across(of_predicted[sample], p), middle, out=pulls), out=found)
+                p *= torch.sub(across(of_predicted[sample], p), middle, out=pulls)
             if of_sums is not None:
-                found += across(of_sums[sample], p) * (1 if known is None else known)
-            found.scatter_add_(0, index[None], at_truth[None])
-            keep(gradient, part, found)
+                p += across(of_sums[sample], p) * (1 if known is None else known)
+            keep(gradient, part, p.scatter_add_(0, index[None], at_truth[None]))
         return gradient, None, None, None
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """The log-softmax of logits (B, K, *S) in their layout, float32 at least."""
+    dtype = computed_in(logits)
+    if logits.dtype == dtype and logits.is_contiguous():
+        return logits.log_softmax(dim=1)
+    kept = torch.empty_like(logits, dtype=dtype)
+    for part in slices(logits):
+        kept[part] = as_planes(logits[part], dtype).log_softmax(dim=0)
+    return kept
 
 
 # What this and the sigmoid have in common
@@ -192,7 +197,7 @@ def computed_in(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def _known(classes: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
+def known_and_index(classes: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
     """1 where a class map is not void and 0 where it is, or None where nothing is; and the map with class 0 for void.
 
     On a GPU, where to look is to wait, it is never None.

@@ -48,7 +48,8 @@ class BinaryCrossEntropy:
         weight = torch.tensor(weights, dtype=computed_in(logits), device=logits.device)
         # -t w log s(x) - (1 - t) log s(-x) for truths t of 1 - h and h, by -log s(-z) = z - log s(z)
         h = self.label_smoothing / 2
-        cost = MarginCost(_cross_entropy, weight * (1 - h) + h, 1 - h + weight * h, torch.full_like(weight, h), weight * h)
+        slants = (torch.full_like(weight, h), weight * h) if h else (None, None)
+        cost = MarginCost(_cross_entropy, weight * (1 - h) + h, 1 - h + weight * h, *slants)
         return mean_margin_cost(logits, target, cost)
 
 

@@ -35,7 +35,7 @@ class SigmoidFocal:
         *S)."""
         present, absent = (1.0, 1.0) if self.alpha is None else (self.alpha, 1 - self.alpha)
         ones = torch.ones(logits.shape[1], dtype=computed_in(logits), device=logits.device)
-        return mean_margin_cost(logits, target, MarginCost(self._curve, ones * present, ones * absent, ones * 0, ones * 0))
+        return mean_margin_cost(logits, target, MarginCost(self._curve, ones * present, ones * absent))
 
     def _curve(self, margin: Tensor) -> tuple[Tensor, Tensor]:
         """-q^gamma log p and its slope, q^gamma (gamma p log p - q), for p = s(z) and q = 1 - p."""
