@@ -22,7 +22,7 @@ Curve = Callable[[Tensor], tuple[Tensor, Tensor]]  # margins to what they cost, 
 
 @dataclass(frozen=True)
 class MarginCost:
-    """What a margin z costs: weight * curve(z) + slant * z, each (K,), for classes that are there and for those that are not."""
+    """What a margin z costs: weight * curve(z) + slant * z, each (K,), for classes that are there and others that are not."""
 
     curve: Curve
     present: Tensor

@@ -55,14 +55,18 @@ class SharedSoftmax:
 class OverlapLoss(Protocol):
     """A loss that needs the soft counts alone."""
 
-    def of_counts(self, counts: SoftCounts) -> Tensor: ...
+    def of_counts(self, counts: SoftCounts) -> Tensor:
+        """Scalar from the soft counts."""
+        ...
 
 
 @runtime_checkable
 class SoftmaxLoss(Protocol):
     """A loss that needs a `SharedSoftmax` alone, of its counts none."""
 
-    def of_softmax(self, softmax: SharedSoftmax) -> Tensor: ...
+    def of_softmax(self, softmax: SharedSoftmax) -> Tensor:
+        """Scalar from what losses share of the softmax."""
+        ...
 
 
 def shared_softmax(logits: Tensor, target: Tensor, *, counts: bool = False, log_prob_sums: bool = False) -> SharedSoftmax:
@@ -100,9 +104,9 @@ class _Softmax(Function):
             if with_counts:
                 p = log_p.exp() if known is None else log_p.exp().mul_(known)
                 ones = torch.ones_like(own) if known is None else known
-                overlap[sample] += sum_by_class(own.exp_().mul_(ones), index, K)
+                overlap[sample] += _sum_by_class(own.exp_().mul_(ones), index, K)
                 predicted[sample] += p.flatten(1).sum(dim=1)
-                true[sample] += sum_by_class(ones, index, K)
+                true[sample] += _sum_by_class(ones, index, K)
             if with_sums:
                 sums[sample] += (log_p if known is None else log_p * known).flatten(1).sum(dim=1)
         ctx.save_for_backward(kept, log_probs, target)
@@ -121,7 +125,7 @@ class _Softmax(Function):
         for part in slices(kept):
             sample, _, rows = part
             known, index = known_and_index(target[sample, rows], kept.dtype) if ctx.is_masked else (None, target[sample, rows])
-            p = torch.exp(as_planes(kept[part], kept.dtype), out=planes_for(gradient, part, kept.dtype))  # (K, R, ..., W)
+            p = torch.exp(as_planes(kept[part], kept.dtype), out=_planes_for(gradient, part, kept.dtype))  # (K, R, ..., W)
             if known is not None:
                 p *= known
             at_truth = torch.zeros_like(p[0]) if of_log_probs is None else of_log_probs[sample, rows]  # p_t o_t + l
@@ -140,7 +144,7 @@ class _Softmax(Function):
                 p *= torch.sub(across(of_predicted[sample], p), middle, out=pulls)
             if of_sums is not None:
                 p += across(of_sums[sample], p) * (1 if known is None else known)
-            keep(gradient, part, p.scatter_add_(0, index[None], at_truth[None]))
+            _keep(gradient, part, p.scatter_add_(0, index[None], at_truth[None]))
         return gradient, None, None, None
 
 
@@ -175,13 +179,13 @@ def as_planes(part: Tensor, dtype: torch.dtype) -> Tensor:
     return part.to(dtype) if part.stride(-1) == 1 else torch.empty(part.shape, dtype=dtype, device=part.device).copy_(part)
 
 
-def planes_for(kept: Tensor, part: Part, dtype: torch.dtype) -> Tensor:
-    """Room for a slice (K, R, ..., W) of what is kept: its own, or another where its layout or dtype differ; see `keep`."""
+def _planes_for(kept: Tensor, part: Part, dtype: torch.dtype) -> Tensor:
+    """Room for a slice (K, R, ..., W) of what is kept: its own, or another where its layout or dtype differ; see `_keep`."""
     own = kept[part]
     return own if own.stride(-1) == 1 and own.dtype == dtype else own.new_empty(own.shape, dtype=dtype)
 
 
-def keep(kept: Tensor, part: Part, planes: Tensor) -> None:
+def _keep(kept: Tensor, part: Part, planes: Tensor) -> None:
     """Put a slice where it is kept, if it was not computed there."""
     if kept[part].data_ptr() != planes.data_ptr():
         kept[part] = planes
@@ -208,13 +212,14 @@ def known_and_index(classes: Tensor, dtype: torch.dtype) -> tuple[Tensor | None,
     return known.to(dtype), classes * known
 
 
-def sum_by_class(values: Tensor, index: Tensor, num_classes: int) -> Tensor:
+def _sum_by_class(values: Tensor, index: Tensor, num_classes: int) -> Tensor:
     """Sums (K,) of values (R, ..., W) over the pixels of each class in `index` (R, ..., W).
 
-    Each line of W pixels is summed on its own first: float32 keeps its digits, and a GPU's threads seldom meet.
+    Each column of pixels is summed on its own first: float32 keeps its digits, and a GPU's threads seldom meet.
     """
-    lines = values.new_zeros(*values.shape[:-1], num_classes)
-    return lines.scatter_add_(-1, index, values).flatten(0, -2).sum(dim=0)
+    W = values.shape[-1]
+    columns = values.new_zeros(num_classes, W)
+    return columns.scatter_add_(0, index.reshape(-1, W), values.reshape(-1, W)).sum(dim=1)
 
 
 _keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)  # noqa: SLF001
