@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from segwright.core.errors import SettingError, ShapeError
 from segwright.losses.cross_entropy import CrossEntropy
 
-GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "losses_a_subset.safetensors")
+GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "losses_a.safetensors")
 
 
 def logits_and_target(shape=(2, 5, 9, 7), seed=0):
@@ -103,3 +103,60 @@ def test_wrong_settings_and_shapes_name_the_remedy():
         CrossEntropy()(logits[..., ::2, ::2], target)
     small = F.interpolate(logits[..., ::2, ::2], target.shape[1:], mode="bilinear")  # the remedy
     assert CrossEntropy()(small, target).isfinite()
+
+
+# Against other libraries
+
+
+WEIGHTS = (0.7735114693641663, 0.59398353099823, 1.3121075630187988, 0.6469324827194214)  # of the golden case
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("torch.ce", {"class_weights": WEIGHTS, "label_smoothing": 0.1}),
+        ("smp.softce", {}),
+        ("smp.softce.smooth", {"label_smoothing": 0.1}),
+    ],
+)
+def test_equals_golden_cases(golden, name, settings):
+    golden(name, CrossEntropy(**settings))
+
+
+def test_equals_smp_but_for_the_void_pixels_in_its_mean(golden):
+    known = (golden.target("target_ignore") >= 0).double().mean()
+    golden("smp.softce.smooth.ignore", CrossEntropy(label_smoothing=0.1), times=known)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 9, 7), (1, 5, 4, 6, 3)])
+@pytest.mark.parametrize("weights", [None, (0.5, 1.0, 2.0, 0.1, 3.0)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_equals_torch_in_value_and_gradient(case, same, shape, weights, smoothing):
+    logits, target = case(shape)
+    tensor = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    same(
+        lambda x: CrossEntropy(class_weights=weights, label_smoothing=smoothing)(x, target),
+        lambda x: F.cross_entropy(x, target, tensor, ignore_index=-1, label_smoothing=smoothing),
+        logits,
+    )
+
+
+@pytest.mark.parametrize("settings", [{}, {"class_weights": (1.0, 0.5, 2.0, 1.0)}, {"label_smoothing": 0.1}])
+def test_keeps_the_laws(laws, settings):
+    def loss(logits, target):
+        given = dict(settings)
+        if "class_weights" in given:
+            given["class_weights"] = given["class_weights"][: logits.shape[1]]
+        return CrossEntropy(**given)(logits, target)
+
+    laws(loss, symmetric="class_weights" not in settings)
+
+
+def test_a_log_probability_that_underflows_is_exact():
+    logits = torch.tensor([[[-100.0]], [[100.0]]])[None]  # p = e^-200
+    assert CrossEntropy()(logits, torch.zeros(1, 1, 1, dtype=torch.int64)).item() == 200
+
+
+def test_a_wrong_smoothing_is_named():
+    with pytest.raises(SettingError, match="0 or more and below 1, such as 0.1"):
+        CrossEntropy(label_smoothing=1.0)

@@ -9,7 +9,7 @@ from segwright.core.errors import SettingError, ShapeError
 from segwright.losses.cross_entropy import CrossEntropy
 from segwright.losses.dice import Dice
 
-GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "losses_a_subset.safetensors")
+GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "losses_a.safetensors")
 
 
 def logits_and_target(shape=(2, 5, 9, 7), seed=0):
@@ -111,3 +111,76 @@ def test_wrong_settings_and_shapes_name_the_remedy():
         Dice(smooth=0.0)
     with pytest.raises(ShapeError, match="upsample the logits first"):
         Dice()(logits[..., ::2, ::2], target)
+
+
+# Against other libraries
+
+
+TINY = 1e-12  # where the other library has no smoothing
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "changes"),
+    [
+        ("monai.dice.nobg", {"include_background": False}, {}),
+        ("monai.dice.batch", {"over_batch": True}, {}),
+        ("monai.dice.smooth0", {"smooth": TINY}, {}),
+        ("monai.dice.none", {}, {"times": 8}),  # not reduced: 2 samples, 4 classes
+        ("monai.dice.sigmoid", {}, {}),
+        ("smp.dice.multiclass", {"over_batch": True, "smooth": TINY}, {}),
+        ("smp.dice.multiclass.ignore", {"over_batch": True, "smooth": TINY}, {}),
+        ("smp.dice.binary", {"over_batch": True, "smooth": TINY}, {}),
+        ("smp.dice.binary.ignore", {"over_batch": True, "smooth": TINY}, {}),
+        ("smp.dice.multilabel", {"over_batch": True, "smooth": TINY}, {}),
+        ("nnunet.softdice", {"over_batch": True, "smooth": 1.0}, {"plus": -1}),
+    ],
+)
+def test_equals_golden_cases(golden, name, settings, changes):
+    golden(name, Dice(**settings), **changes)
+
+
+def test_equals_the_logarithm_that_smp_offers(golden):
+    loss = Dice(over_batch=True, smooth=2.0)  # smp adds its 1 to halves
+    golden("smp.dice.binary.log.smooth", lambda x, t: -(1 - loss(x, t)).log())
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 9, 7), (2, 3, 4, 6, 3)])
+@pytest.mark.parametrize("settings", [{}, {"over_batch": True}, {"include_background": False}])
+def test_equals_monai(case, same, shape, settings):
+    monai = pytest.importorskip("monai.losses")
+    logits, target = case(shape, void=False)
+    one_hot = torch.nn.functional.one_hot(target, shape[1]).movedim(-1, 1)
+    theirs = monai.DiceLoss(
+        softmax=True, batch=settings.get("over_batch", False), include_background=settings.get("include_background", True)
+    )
+    same(lambda x: Dice(**settings)(x, target), lambda x: theirs(x, one_hot), logits)
+
+
+def test_equals_smp_with_void(case, same):
+    smp = pytest.importorskip("segmentation_models_pytorch.losses")
+    logits, target = case()
+    theirs = smp.DiceLoss("multiclass", ignore_index=-1)
+    same(lambda x: Dice(over_batch=True, smooth=TINY)(x, target), lambda x: theirs(x, target), logits)
+
+
+def test_one_logit_and_its_sigmoid_are_the_binary_form(case):
+    logits, regions = case((3, 1, 6, 5), regions=True, void=False)
+    p, g, s = logits.sigmoid(), regions.double(), 1.0
+    wanted = 1 - (2 * (p * g).sum() + s) / (p.sum() + g.sum() + s)
+    torch.testing.assert_close(Dice(over_batch=True, smooth=s)(logits, regions), wanted)
+    two = torch.cat([torch.zeros_like(logits), logits], dim=1)  # the softmax of 0 and x is the sigmoid of x
+    softmax = Dice(over_batch=True, smooth=s, include_background=False)(two, regions[:, 0])
+    torch.testing.assert_close(softmax, wanted)
+
+
+@pytest.mark.parametrize("settings", [{}, {"over_batch": True}, {"include_background": False}])
+@pytest.mark.parametrize("regions", [False, True])
+def test_keeps_the_laws(laws, settings, regions):
+    laws(Dice(**settings), regions=regions, symmetric="include_background" not in settings)
+
+
+def test_a_background_alone_cannot_be_left_out(case):
+    with pytest.raises(ShapeError, match="set include_background, or give two classes"):
+        Dice(include_background=False)(*case((1, 1, 3, 3)))
+    with pytest.raises(ShapeError, match="the regions .* one shape"):
+        Dice()(torch.zeros(1, 2, 3, 3), torch.zeros(1, 3, 3, 3))

@@ -17,8 +17,7 @@ from segwright.data.samplers.class_balanced import ClassBalanced
 from segwright.data.samplers.uniform import Uniform
 from segwright.encoders import mit
 from segwright.formats import mask_folder, open_dataset, synthetic
-from segwright.losses.cross_entropy import CrossEntropy
-from segwright.losses.dice import Dice
+from segwright.losses.weighted_sum import WeightedSum
 from segwright.models import segformer, unet
 from segwright.optimisers import adamw
 from segwright.plans.plan import Augmentation, Data, Plan, Training
@@ -88,7 +87,7 @@ def plain(plan: Plan) -> tuple[dict, dict]:
         logits = network.train()(image)
         if logits.shape[2:] != target.shape[1:]:
             logits = F.interpolate(logits, size=target.shape[1:], mode="bilinear", align_corners=False)
-        loss = 1.0 * CrossEntropy()(logits, target) + 1.0 * Dice()(logits, target)
+        loss = WeightedSum()(logits, target)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0, error_if_nonfinite=False)
         optimiser.step()
