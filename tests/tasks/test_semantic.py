@@ -15,7 +15,7 @@ from segwright.encoders import timm
 from segwright.losses.cross_entropy import CrossEntropy
 from segwright.losses.weighted_sum import WeightedSum
 from segwright.models import segformer, unet
-from segwright.tasks import Batch, Task
+from segwright.tasks import Batch, Task, WeighsClasses
 from segwright.tasks.semantic import Semantic
 from segwright.transforms.normalise import Normalise
 from segwright.transforms.prepare import Preprocess
@@ -140,3 +140,39 @@ def test_engines_agree_on_the_share_of_the_pixels():
     other[0, 1, 0, 0] = -1
     assert Semantic().agreement((logits,), (logits.copy(),), (4, 4)) == 1
     assert Semantic().agreement((other,), (logits,), (4, 4)) == 15 / 16
+
+
+# How classes fare
+
+
+def crop_of(class_map: np.ndarray) -> Sample:
+    return Sample.of(
+        "a", np.zeros((0, *class_map.shape), np.float32), Segmentation.semantic(class_map, Classes.of(["a", "b", "c"]))
+    )
+
+
+def test_what_the_loss_charges_for_a_class_by_hand():
+    class_map = np.zeros((4, 8), int)
+    class_map[0], class_map[1, :2], class_map[3] = 1, 2, -1
+    charges = Semantic(criterion=CrossEntropy()).charges([crop_of(class_map), crop_of(class_map)], 3)
+    assert charges == pytest.approx(np.log(10) * np.array([14, 8, 2]) / 24, abs=1e-4)  # a missed pixel keeps a tenth
+    assert isinstance(Semantic(), WeighsClasses)
+
+
+def test_a_class_that_is_not_there_is_charged_nothing():
+    charges = Semantic().charges([crop_of(np.eye(8, dtype=int))], 3)
+    assert charges[2] == 0 and charges[1] > 0.1 and charges[0] > charges[1]
+    assert (Semantic().charges([crop_of(np.full((8, 8), -1))], 3) == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(1600, 900), (160, 100, 90)])
+def test_of_large_crops_some_pixels_stand_for_all(shape):
+    class_map = np.zeros(shape, int)
+    class_map[: shape[0] // 4] = 1
+    charges = Semantic(criterion=CrossEntropy()).charges([crop_of(class_map)], 3)
+    assert charges == pytest.approx(np.log(10) * np.array([0.75, 0.25, 0]), abs=0.02)
+
+
+def test_against_a_collapse_dice_is_added_where_it_is_missing():
+    assert Semantic(criterion=CrossEntropy()).against_collapse == ("task.criterion.kind=weighted_sum",)
+    assert Semantic().against_collapse == ()

@@ -33,6 +33,9 @@ TRAINED = tuple(timm.PACKAGES)  # encoders whose weights can be installed, so th
 DECODER_WIDTHS = (128, 64, 32, 16, 16)  # half of the published ones: small encoders need no more
 RGB = 3  # channels
 UNET_WIDTHS = {2: (16, 32, 64), 3: (8, 16, 32)}
+MISSED = 0.1  # probability of the true class where it is missed; a pixel then costs about what it does before training
+NEVER = 1e-6  # of all classes that are not meant: so little that the pixels of a large one count nothing for a small one
+CHARGED_LOGITS = 1_000_000  # of a batch: what the loss charges for a class then takes some milliseconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,7 @@ class Semantic:
 
     score: ClassVar[str] = "mIoU"
     metrics: ClassVar[tuple[str, ...]] = ("confusion",)
+    recall: ClassVar[str] = "recall"
 
     criterion: Annotated[Loss, Kind("losses")] = WeightedSum()
 
@@ -112,6 +116,37 @@ class Semantic:
         if isinstance(self.criterion, WeightedSum):
             return self.criterion.terms_of(logits, target)
         return {"loss": self.criterion(logits, target)}
+
+    @property
+    def against_collapse(self) -> tuple[str, ...]:
+        """Cross-entropy plus Dice, where there is no such sum yet: Dice counts a class whatever its size."""
+        return () if isinstance(self.criterion, WeightedSum) else ("task.criterion.kind=weighted_sum",)
+
+    def charges(self, crops: Sequence[Sample], num_classes: int) -> np.ndarray:
+        """By how much the loss of a batch of crops grows if all of a class is taken for another one, float64 (K,).
+
+        Every pixel is right otherwise; what is missed is taken for the class with the most pixels. Of large crops, one pixel in
+        some along each axis stands for all.
+        """
+        targets = np.stack([self.target(crop) for crop in crops])  # (B, *S)
+        axes = targets.ndim - 1
+        step = max(1, round((targets.size * num_classes / CHARGED_LOGITS) ** (1 / axes)))
+        target = torch.from_numpy(targets[(slice(None), *[slice(None, None, step)] * axes)].copy())
+        counts = torch.bincount(target[target >= 0], minlength=num_classes)
+        first, second = counts.argsort(descending=True, stable=True)[:2].tolist()
+
+        true, found = target.clamp(min=0)[:, None], np.zeros(num_classes)  # (B, 1, *s)
+
+        def loss_if(is_missed: torch.Tensor, other: int) -> float:
+            logits = torch.full((len(true), num_classes, *true.shape[2:]), math.log(NEVER))
+            logits[:, other : other + 1][is_missed] = math.log(1 - MISSED)
+            logits.scatter_(1, true, torch.where(is_missed, math.log(MISSED), 0.0))
+            return float(self.criterion(logits, target))
+
+        least = loss_if(torch.zeros_like(true, dtype=torch.bool), first)
+        for k in counts.nonzero().flatten().tolist():
+            found[k] = loss_if(true == k, second if k == first else first) - least
+        return found
 
     def decode(self, run: Run, view: View) -> Segmentation:
         """The class with the highest logit at each pixel (*S) of the original; tiles and mirrors are blended as logits.
