@@ -16,7 +16,11 @@ RULES = ["root", "inverse_frequency", "median_frequency"]
 def test_by_hand():
     fractions, images = (0.64, 0.32, 0.04), (4, 4, 1)
     assert class_weights(fractions, images, "inverse_frequency") == (0.5208, 1.0417, 8.3333)  # 1 / (3 * share)
-    assert class_weights(fractions, images, "root") == (0.7984, 1.1291, 3.1935)  # over 0.8 + 0.5657 + 0.2, the roots of the shares
+    assert class_weights(fractions, images, "root") == (
+        0.7984,
+        1.1291,
+        3.1935,
+    )  # over 0.8 + 0.5657 + 0.2, the roots of the shares
     # parts of the images that hold them: 0.64, 0.32 and 0.16, so 1 : 2 : 4, over 0.64 + 2 * 0.32 + 4 * 0.04
     assert class_weights(fractions, images, "median_frequency") == (0.6944, 1.3889, 2.7778)
 

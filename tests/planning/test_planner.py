@@ -53,6 +53,12 @@ def test_the_fastest_precision_is_taken_with_its_timings_as_reason(data, costs):
     assert made.reasons["training.precision"].startswith("timed on this machine: bf16-mixed channels-last")
 
 
+def test_class_weights_named_by_a_rule_are_numbers_in_the_plan(data, costs):
+    named = [f"task.criterion.{setting}" for setting in ("kind=cross_entropy", "class_weights=inverse_frequency")]
+    weights = plan(data, budget=Budget(minutes=1, device="cpu"), settings=named).task.criterion.class_weights
+    assert len(weights) > 1 and len(set(weights)) > 1 and all(weight > 0 for weight in weights)
+
+
 def test_more_minutes_make_more_steps_or_a_larger_network(data, costs):
     short, long = (planned(data, budget=Budget(minutes=m, device="cpu"), **NOTHING_ELSE) for m in (0.5, 60))
     assert short.plan.training.steps < long.plan.training.steps or short.plan.model != long.plan.model

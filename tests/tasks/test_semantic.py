@@ -1,17 +1,20 @@
 """The loss of logits at a coarser grid is that of their upsampled copy."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
-from segwright.core.errors import ShapeError, UsageError
+from segwright.core.errors import SettingError, ShapeError, UsageError
 from segwright.data.fingerprint import fingerprint
 from segwright.decoding.run import Run
 from segwright.encoders import timm
+from segwright.layers.auxiliary import WithAuxiliary
 from segwright.losses.cross_entropy import CrossEntropy
 from segwright.losses.weighted_sum import WeightedSum
 from segwright.models import segformer, unet
@@ -55,6 +58,104 @@ def test_the_terms_of_a_sum_are_told_apart_and_add_up():
 
 def test_it_is_a_task():
     assert isinstance(Semantic(), Task)
+
+
+# Deep supervision
+
+
+@dataclass(frozen=True)
+class NnunetLoss:
+    """nnU-Net's default: cross-entropy minus the soft Dice of the whole batch, without background."""
+
+    def __call__(self, logits, target):
+        probs = logits.softmax(dim=1)
+        truth = F.one_hot(target, logits.shape[1]).movedim(-1, 1)
+        axes = (0, *range(2, logits.ndim))
+        overlap, size = (probs * truth).sum(axes)[1:], (probs + truth).sum(axes)[1:]
+        return F.cross_entropy(logits, target) - ((2 * overlap + 1e-5) / (size + 1e-5)).mean()
+
+
+def golden_outputs():
+    golden = load_file(Path(__file__).parents[1] / "golden" / "losses_a.safetensors")
+    main, *auxiliary = (golden[f"in/{name}"].clone().requires_grad_() for name in ("logits3", "ds1", "ds2"))
+    return golden, WithAuxiliary(main, tuple(auxiliary), (0.5, 0.25))
+
+
+def test_deep_supervision_is_that_of_nnunet():
+    golden, outputs = golden_outputs()
+    target = golden["in/target3"][:, 0]
+    terms = Semantic(criterion=NnunetLoss(), deep_supervision=True).loss(
+        lambda image: outputs, Batch(["a"], torch.zeros(1, 1, *target.shape[1:]), target), None
+    )
+    loss = sum(terms.values())
+    loss.backward()
+    assert list(terms) == ["loss", "auxiliary"]
+    expected = golden["out/nnunet.deep_supervision.value"].squeeze().double()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=2e-6)  # their Dice is float32
+    torch.testing.assert_close(outputs.logits.grad, golden["out/nnunet.deep_supervision.grad"].double(), rtol=1e-5, atol=2e-6)
+    assert outputs.auxiliary[0].grad.abs().max() > 0 and outputs.auxiliary[1].grad.abs().max() == 0  # the lowest weighs 0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "weights"),
+    [
+        (((8, 12), (4, 6)), (2 / 3, 1 / 3)),
+        (((8, 12), (4, 6), (2, 3)), (2 / 3, 1 / 3, 0)),
+        (((8, 12), (4, 6), (2, 3), (1, 1)), (4 / 7, 2 / 7, 1 / 7, 0)),
+    ],
+)
+def test_weights_halve_and_the_lowest_of_two_auxiliary_outputs_is_left_out(sizes, weights):
+    generator = torch.Generator().manual_seed(0)
+    main, *auxiliary = (torch.randn(2, 3, *size, generator=generator) for size in sizes)
+    target = torch.randint(-1, 3, (2, *sizes[0]), generator=generator)
+    outputs, criterion = WithAuxiliary(main, tuple(auxiliary), (9.0,) * len(auxiliary)), WeightedSum()
+    terms = Semantic(criterion=criterion, deep_supervision=True).loss(
+        lambda image: outputs, Batch(["a", "b"], torch.zeros(2, 1, *sizes[0]), target), generator
+    )
+    assert list(terms) == ["cross_entropy", "dice", "auxiliary"]
+    first, *others = weights
+    torch.testing.assert_close(terms["cross_entropy"] + terms["dice"], first * criterion(main, target))
+    expected = 0
+    for weight, logits in zip(others, auxiliary, strict=True):
+        step = sizes[0][0] // logits.shape[2], sizes[0][1] // logits.shape[3]
+        expected += weight * criterion(logits, target[:, (step[0] - 1) // 2 :: step[0], (step[1] - 1) // 2 :: step[1]])
+    torch.testing.assert_close(terms["auxiliary"], expected)
+
+
+def test_void_stays_void_at_each_size():
+    target = torch.arange(8 * 8).reshape(1, 8, 8) % 2
+    target[:, :, :4] = -1
+    coarse = torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    outputs = WithAuxiliary(torch.zeros(1, 2, 8, 8), (coarse,), (1.0,))
+    terms = Semantic(criterion=CrossEntropy(), deep_supervision=True).loss(
+        lambda image: outputs, Batch(["a"], torch.zeros(1, 1, 8, 8), target), None
+    )
+    terms["auxiliary"].backward()
+    assert coarse.grad[..., :2].abs().max() == 0 and coarse.grad[..., 2:].abs().min() > 0
+
+
+@pytest.mark.parametrize(("axes", "size"), [(2, (32, 32)), (3, (16, 16, 16))])
+def test_a_unet_trains_a_step_under_deep_supervision(axes, size):
+    torch.manual_seed(0)
+    network = unet.Config(in_channels=1, width=4, depth=4, axes=axes, norm="instance", deep_supervision=2).build()
+    batch = Batch(["a"], torch.randn(1, 1, *size), torch.randint(-1, 2, (1, *size)))
+    optimiser, losses = torch.optim.SGD(network.parameters(), lr=0.05), []
+    for _ in range(4):
+        optimiser.zero_grad()
+        terms = Semantic(deep_supervision=True).loss(network, batch, None)
+        sum(terms.values()).backward()
+        optimiser.step()
+        losses.append(sum(terms.values()).item())
+    assert losses[-1] < losses[0] and all(weight.grad is not None for weight in network.parameters())  # as DDP needs
+    heads = [head.weight.grad.abs().max() for head in network.auxiliary]
+    assert heads[0] > 0 and heads[1] == 0
+
+
+def test_deep_supervision_of_a_network_with_one_output_names_the_remedy():
+    task = Semantic(criterion=CrossEntropy(), deep_supervision=True)
+    batch = Batch(["a"], torch.zeros(1, 1, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64))
+    with pytest.raises(SettingError, match="--set model.deep_supervision=2"):
+        task.loss(lambda image: torch.zeros(1, 2, 8, 8), batch, None)
 
 
 # What it plans

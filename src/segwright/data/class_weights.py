@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 LEAST_FRACTION = 1e-5  # of the pixels: a class that was not seen, or hardly, gets no endless weight
+Rule = Literal["root", "inverse_frequency", "median_frequency"]
 DIGITS = 4  # behind the point: a plan is read by people, and a weight need not be more exact
 
 
-def class_weights(
-    fractions: Sequence[float], images: Sequence[int], rule: Literal["root", "inverse_frequency", "median_frequency"]
-) -> tuple[float, ...]:
+def class_weights(fractions: Sequence[float], images: Sequence[int], rule: Rule) -> tuple[float, ...]:
     """A weight for each class (K,), for the `class_weights` of a loss; the mean weight over all pixels is 1.
 
     `fractions` (K,) are the shares of the known pixels, as `Fingerprint.class_fractions`, and `images` (K,) count the images

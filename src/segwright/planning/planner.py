@@ -20,6 +20,7 @@ from segwright.data.value_range import ValueRange
 from segwright.models import preset
 from segwright.optimisers import adamw
 from segwright.planning.budget import Budget, Cost, step_cost
+from segwright.planning.class_weight_rules import with_class_weights
 from segwright.planning.imbalance import ClassBalance
 from segwright.planning.memory import check_fits, within
 from segwright.planning.rules import augmentation_rules, crop_for, preprocess_rules, sampler_rules
@@ -82,7 +83,8 @@ def plan(
     both are chosen. `init` names the weights to start from, as `Init` says, `new_head` leaves out their head, which is for
     other classes; without it, trained weights are taken that lie on this machine, or none where it is "scratch". `online`
     lets weights be fetched, `own_modules` a run that is named import modules outside segwright. `fold` (i, n) validates on
-    piece i of n. `settings` such as "training.seed=1" replace what the planner chose.
+    piece i of n. `settings` such as "training.seed=1" replace what the planner chose; a loss's `class_weights` may be the name
+    of a rule there, "root", "inverse_frequency" or "median_frequency".
 
     Raises:
         UsageError: the data cannot be used; the message says why.
@@ -110,6 +112,7 @@ def planned(
     task_class = class_of(find("segwright.tasks", task or DEFAULT))
     train_set, val_set = (task_class().dataset(part) for part in (splits.train, splits.val))
     survey = Survey.of(train_set, val_set)
+    settings = with_class_weights(settings, survey.found)
     draft = _drafted(Data(train=data, val=val, fold=fold), task_class, survey.found, train_set, budget)
     channels = draft.data.preprocess.channels
     named = named_start(wish)

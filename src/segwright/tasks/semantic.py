@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
-from segwright.core.errors import ShapeError, UsageError
+from segwright.core.errors import SettingError, ShapeError, UsageError
 from segwright.core.lookup import Kind
 from segwright.data.background import with_background
 from segwright.data.fingerprint import Fingerprint, has_up
@@ -40,13 +40,19 @@ CHARGED_LOGITS = 1_000_000  # of a batch: what the loss charges for a class then
 
 @dataclass(frozen=True, kw_only=True)
 class Semantic:
-    """Dense networks that give logits (B, K, *s), brought to the size of the image, which the authors of all models do."""
+    """Dense networks that give logits (B, K, *s), brought to the size of the image, which the authors of all models do.
+
+    `deep_supervision` is for networks whose auxiliary outputs are coarser and coarser maps of a decoder, such as a U-Net with
+    heads on them. It compares each with the truth at its own size, by weights of its own, as nnU-Net (arXiv 1809.10486) does.
+    Without it auxiliary logits are brought to the size of the image too, and count as much as the network says.
+    """
 
     score: ClassVar[str] = "mIoU"
     metrics: ClassVar[tuple[str, ...]] = ("confusion",)
     recall: ClassVar[str] = "recall"
 
     criterion: Annotated[Loss, Kind("losses")] = WeightedSum()
+    deep_supervision: bool = False
 
     @classmethod
     def planned(cls, found: Fingerprint) -> "tuple[Semantic, dict[str, str]]":
@@ -99,14 +105,44 @@ class Semantic:
         return Batch(list(keys), torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(targets)))
 
     def loss(self, network: Any, batch: Batch, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
-        """The terms of the criterion for the network's logits (B, K, *s) and class maps (B, *S); auxiliary heads add one."""
+        """The terms of the criterion for the network's logits (B, K, *s) and class maps (B, *S); auxiliary heads add one.
+
+        Raises:
+            SettingError: the network has no auxiliary heads, and deep supervision is for them.
+        """
         outputs, target = network(batch.image), batch.target
+        if self.deep_supervision:
+            return self._deep_terms(outputs, target)
         if not isinstance(outputs, WithAuxiliary):
             return self._terms(outputs, target)
         terms = dict(self._terms(outputs.logits, target))
         pairs = zip(outputs.auxiliary, outputs.weights, strict=True)
         first, *others = [weight * term for logits, weight in pairs for term in self._terms(logits, target).values()]
         return terms | {"auxiliary": sum(others, first)}
+
+    def _deep_terms(self, outputs: torch.Tensor | WithAuxiliary, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The terms under deep supervision, where "auxiliary" is one: all of them times weights of which the sum is 1.
+
+        Raises:
+            SettingError: there are no auxiliary outputs.
+        """
+        if not isinstance(outputs, WithAuxiliary):
+            raise SettingError(
+                "task.deep_supervision is true, but the network gives one output in training; give it heads on earlier maps, "
+                "for a U-Net with --set model.deep_supervision=2, or leave it out with --set task.deep_supervision=false"
+            )
+        first, *others = _halving_weights(1 + len(outputs.auxiliary))
+        terms = {name: first * term for name, term in self._terms(outputs.logits, target).items()}
+        targets = {target.shape[1:]: target}
+        parts = []
+        for weight, logits in zip(others, outputs.auxiliary, strict=True):
+            size = logits.shape[2:]
+            if not weight:
+                parts.append(logits[:0].sum())  # 0, through which the parameters of the head get a gradient of 0, and not none
+                continue
+            targets[size] = targets[size] if size in targets else _nearest(target, size)
+            parts += [weight * term for term in self._terms(logits, targets[size]).values()]
+        return terms | {"auxiliary": sum(parts[1:], parts[0])}
 
     def _terms(self, logits: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """The terms of the criterion for logits (B, K, *s), brought to the size of the class maps (B, *S)."""
@@ -170,6 +206,25 @@ class Semantic:
         return float(
             np.mean([np.mean(upsample_argmax(ours, shape) == upsample_argmax(theirs, shape)) for ours, theirs in pairs])
         )
+
+
+def _halving_weights(count: int) -> tuple[float, ...]:
+    """What each of `count` outputs weighs under deep supervision, from the finest on: half of the one before, 1 in sum.
+
+    The last of three or more, where a pixel covers too much to have one class, weighs 0.
+    """
+    raw = [0.5**index for index in range(count)]
+    if count > 2:
+        raw[-1] = 0.0
+    return tuple(weight / sum(raw) for weight in raw)
+
+
+def _nearest(target: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Class maps (B, *s) of another `size` *s from some (B, *S): of the pixels nearest to a centre the first, void or not."""
+    for axis, side in enumerate(size, start=1):
+        twice_centres = (2 * torch.arange(side, device=target.device) + 1) * target.shape[axis]  # in units of 1 / side
+        target = target.index_select(axis, (twice_centres - 1) // (2 * side))  # pixel i lies from i to i + 1
+    return target
 
 
 def _asked(run: Run, view: View) -> tuple[np.ndarray, Ask, tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
