@@ -171,15 +171,25 @@ def found():
     return found_of(Classes.of(["a", "b"]), np.arange(60)[None, :] % 2 + np.zeros((40, 1), int))
 
 
-def test_rare_classes_weigh_more_and_the_mean_weight_is_one(found):
-    task, reasons = Semantic.planned(replace(found, class_fractions=(0.99, 0.01)))
+def test_a_tiny_class_weighs_more_and_the_mean_weight_is_one(found):
+    task, reasons = Semantic.planned(replace(found, class_fractions=(0.999, 0.001)))
     common, rare = task.criterion.terms[0].class_weights
-    assert rare / common == pytest.approx((0.99 / 0.01) ** 0.5, rel=1e-3)
-    assert 0.99 * common + 0.01 * rare == pytest.approx(1, rel=1e-3) and reasons["task.criterion"]
+    assert rare / common == pytest.approx(999**0.5, rel=1e-3)
+    assert 0.999 * common + 0.001 * rare == pytest.approx(1, rel=1e-3)
+    assert reasons["task.criterion"].startswith("the rarest class has 0.10% of the pixels; cross-entropy without weights takes")
 
 
-def test_a_class_that_was_never_seen_gets_a_finite_weight(found):
-    task, _ = Semantic.planned(replace(found, class_fractions=(1.0, 0.0)))
+def test_a_class_that_is_rare_alone_weighs_like_others(found):
+    """Weights found more of the hippocampus and took more around it for it: recall 0.94, precision 0.80."""
+    task, reasons = Semantic.planned(replace(found, class_fractions=(0.975, 0.025)))
+    assert task == Semantic() and "Dice counts it as much as others" in reasons["task.criterion"]
+
+
+def test_a_class_that_was_never_seen_changes_nothing(found):
+    assert Semantic.planned(replace(found, class_fractions=(1.0, 0.0)))[0] == Semantic()
+    task, _ = Semantic.planned(
+        replace(found, class_names=("a", "b", "c"), class_fractions=(0.999, 0.001, 0.0), class_images=(1, 1, 0))
+    )
     assert all(np.isfinite(task.criterion.terms[0].class_weights))
 
 
