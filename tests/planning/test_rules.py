@@ -7,7 +7,8 @@ import pytest
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.data.fingerprint import Fingerprint, fingerprint
-from segwright.data.samplers.class_balanced import ClassBalanced
+from segwright.data.samplers.foreground_patches import ForegroundPatches
+from segwright.data.samplers.repeat_factor import RepeatFactor
 from segwright.data.samplers.uniform import Uniform
 from segwright.planning.rules import augmentation_rules, crop_for, preprocess_rules, sampler_rules
 
@@ -63,9 +64,29 @@ def test_a_scene_without_an_up_is_turned_all_the_way():
 
 def test_rare_classes_are_looked_for():
     found = looked_at()
-    assert sampler_rules(found) == (Uniform(), {"sampler": "the rarest class has 50.00% of the pixels"})
+    assert sampler_rules(found) == (Uniform(), {"sampler": "'a' is the rarest class, with 50.00% of the pixels"})
     sampler, reasons = sampler_rules(replace(found, class_fractions=(0.99, 0.01)))
-    assert isinstance(sampler, ClassBalanced) and sampler.share > 0 and "1.00%" in reasons["sampler"]
+    assert sampler == ForegroundPatches() and reasons == {"sampler": "'b' is the rarest class, with 1.00% of the pixels"}
+
+
+def test_a_rare_background_is_not_looked_for():
+    found = replace(looked_at(), class_names=("Background", "b"), class_fractions=(0.01, 0.99))
+    assert sampler_rules(found)[0] == Uniform()
+    assert sampler_rules(replace(found, class_fractions=(1.0, 0.0))) == (
+        Uniform(),
+        {"sampler": "no class but the background was seen"},
+    )
+
+
+def test_images_with_a_class_that_few_hold_come_more_often():
+    found = replace(looked_at(), count=100, with_truth=100, class_images=(100, 9))
+    sampler, reasons = sampler_rules(found)
+    assert sampler == RepeatFactor(threshold=0.1) and reasons == {
+        "sampler": "'b' is in 9 of 100 images, which come more often for it"
+    }
+    assert sampler_rules(replace(found, class_fractions=(0.99, 0.01)))[0] == RepeatFactor(threshold=0.1, share=1 / 3)
+    assert sampler_rules(replace(found, class_images=(100, 10)))[0] == Uniform()
+    assert sampler_rules(replace(found, count=100_000))[0] == Uniform()  # where reading all masks again would take minutes
 
 
 def test_crops_are_nearly_the_image_in_multiples_of_the_divisors():

@@ -1,6 +1,7 @@
 """The best of the averaged weights is kept, whoever measured which sample."""
 
 import pytest
+import torch
 
 from segwright.checkpoints.model_file import ModelFile
 from segwright.data.splits import open_splits
@@ -28,11 +29,43 @@ def test_what_is_due_is_done_once(checkpointer, tiny_plan):
 
 def test_a_worse_score_leaves_the_model(checkpointer, tiny_plan):
     learner = Learner.new(tiny_plan, launch(tiny_plan.training))
-    checkpointer.validate(learner, State(accumulate=1))
+    checkpointer.validate(learner, State(accumulate=1), 0.5)
     before = ModelFile.read(checkpointer.run / MODEL_FILE).weights["head.bias"]
     learner.ema.head.bias.fill_(7)
-    checkpointer.validate(learner, State(accumulate=1, best_score=2.0))
+    checkpointer.validate(learner, State(accumulate=1, best_score=2.0), 0.5)
     assert (ModelFile.read(checkpointer.run / MODEL_FILE).weights["head.bias"] == before).all()
     better = State(accumulate=1, best_score=-2.0)
-    checkpointer.validate(learner, better)
+    checkpointer.validate(learner, better, 0.5)
     assert (ModelFile.read(checkpointer.run / MODEL_FILE).weights["head.bias"] == 7).all() and better.best_score >= 0
+
+
+def test_a_class_that_is_never_found_is_told_of(checkpointer, tiny_plan):
+    learner = Learner.new(tiny_plan, launch(tiny_plan.training))
+    learner.ema.head.weight.zero_()
+    learner.ema.head.bias.copy_(torch.tensor([1.0, 0.0]))  # background everywhere
+    for step, progress in ((2, 0.2), (4, 0.4), (6, 0.6), (8, 0.8)):
+        checkpointer.validate(learner, State(accumulate=1, step=step), progress)
+    background, cell = checkpointer.val_set.classes.names
+    records = read_log(checkpointer.run)
+    validations = [record for record in records if "score" in record]
+    assert [record["recall"] for record in validations] == [{background: 1.0, cell: 0.0}] * 4
+    (warning,) = [record for record in records if "event" in record]
+    assert warning["collapsed"] == [cell] and warning["step"] == 6
+    assert f"nothing of '{cell}' was found" in warning["event"] and "--set sampler.kind=foreground_patches" in warning["event"]
+
+
+def test_a_task_that_knows_no_classes_is_told_of_none(checkpointer, tiny_plan):
+    own = tiny_plan.task
+
+    class Task:
+        def __getattr__(self, name):
+            if name in ("charges", "recall", "against_collapse"):
+                raise AttributeError(name)
+            return getattr(own, name)
+
+    learner = Learner.new(tiny_plan, launch(tiny_plan.training))
+    object.__setattr__(checkpointer.plan, "task", Task())
+    (checkpointer.run / MODEL_FILE).touch()  # which this task, having no file, could not be written into
+    checkpointer.validate(learner, State(accumulate=1, best_score=2.0), 1.0)
+    (record,) = read_log(checkpointer.run)
+    assert set(record) == {"step", "seconds", "score", "metric"}

@@ -10,12 +10,16 @@ import tifffile
 import torch
 from PIL import Image
 
+from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError
 from segwright.data.missing import void_where_missing
 from segwright.data.splits import open_splits
 from segwright.training import dataloader
 from segwright.training.dataloader import CropDataset, ahead_of, batches
+from segwright.transforms.copy_paste import CopyPaste
+from segwright.transforms.intensity import Intensity
 from segwright.transforms.normalise import Normalise
+from segwright.transforms.prepare import Preprocess
 
 
 def crops_of(plan) -> CropDataset:
@@ -130,3 +134,64 @@ def test_a_sample_without_any_value_is_all_mean(tiny_plan, normalise):
     data = void_where_missing(replace(whole, load=lambda key: replace(empty, key=key)))
     _, image, target = CropDataset.of(data, plan)[0]
     assert not image.any() and (target == -1).all()
+
+
+# Copy-paste
+
+
+def rare_crops(tiny_plan, share: float) -> CropDataset:
+    """Crops of noise in which two of four images hold a bright object of a rare class."""
+    classes = Classes.of(["background", "rare"])
+
+    def load(key: str) -> Sample:
+        generator = np.random.default_rng(int(key))
+        class_map = np.zeros((48, 64), int)
+        if int(key) % 2:
+            class_map[20:23, 30:34] = 1
+        image = generator.integers(0, 40, (1, 48, 64)) + 200 * class_map
+        return Sample.of(key, image.astype(np.uint8), Segmentation.semantic(class_map, classes))
+
+    augmentation = replace(
+        tiny_plan.augmentation,
+        copy_paste=CopyPaste(share=share),
+        intensity=Intensity(brightness=0, contrast=0, gamma=0, saturation=0, noise=0),
+    )
+    preprocess = Preprocess(channels=1, normalise=Normalise(mean=(100.0,), std=(50.0,)))
+    plan = replace(tiny_plan, augmentation=augmentation, data=replace(tiny_plan.data, preprocess=preprocess))
+    return CropDataset.of(Dataset("memory", classes, tuple("0123"), load), plan)
+
+
+def test_rare_objects_are_pasted_with_their_truth(tiny_plan):
+    plain, pasted = rare_crops(tiny_plan, 0.0), rare_crops(tiny_plan, 1.0)
+    before, after = ([crops[position] for position in range(16)] for crops in (plain, pasted))
+    assert sum((target == 1).any() for _, _, target in before) <= 8 < 14 <= sum((target == 1).any() for _, _, target in after)
+    for (key, image, target), (other, now, found) in zip(before, after, strict=True):
+        is_new = np.abs(image[0] - now[0]) > 0.01
+        assert key == other and (found[is_new] == 1).all() and (target[~is_new] == found[~is_new]).all()
+        assert (now[0][is_new] > 0).mean() > 0.5  # bright, but for the rim
+
+
+def test_what_is_pasted_depends_on_the_position_alone(tiny_plan):
+    fresh, used = rare_crops(tiny_plan, 1.0), rare_crops(tiny_plan, 1.0)
+    for position in range(5):
+        used[position]
+    for a, b in zip(fresh[5], used[5], strict=True):
+        assert np.array_equal(a, b)
+    keys = rare_crops(tiny_plan, 0.5)
+    assert 3 <= sum(not np.array_equal(keys[n][1], rare_crops(tiny_plan, 0.0)[n][1]) for n in range(16)) <= 13
+
+
+def test_without_a_rare_class_nothing_is_pasted(tiny_plan):
+    pasting = replace(tiny_plan, augmentation=replace(tiny_plan.augmentation, copy_paste=CopyPaste(share=1.0)))
+    for position in range(4):
+        for a, b in zip(crops_of(pasting)[position], crops_of(tiny_plan)[position], strict=True):
+            assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_truths_alone_are_those_of_the_crops(tiny_plan, share):
+    crops = rare_crops(tiny_plan, share)
+    for position in range(6):
+        key, _, target = crops[position]
+        alone = crops.truth(position)
+        assert alone.key == key and alone.image.shape == (0, 32, 48) and (alone.truth.class_map() == target).all()

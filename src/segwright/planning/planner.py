@@ -21,6 +21,7 @@ from segwright.models import preset
 from segwright.optimisers import adamw
 from segwright.planning.budget import Budget, Cost, step_cost
 from segwright.planning.class_weight_rules import with_class_weights
+from segwright.planning.imbalance import ClassBalance
 from segwright.planning.memory import check_fits, within
 from segwright.planning.rules import augmentation_rules, crop_for, preprocess_rules, sampler_rules
 from segwright.planning.start import Start, Wish, found_start, named_start, with_start
@@ -139,6 +140,7 @@ def planned(
             raise UsageError(
                 f"a step with {', '.join(settings)} takes more memory than there is; choose a smaller crop, batch or network"
             )
+    log.info(ClassBalance.of(CropDataset.of(train_set, chosen)).told())
     left = max(0.0, seconds - (time.monotonic() - started))
     made, after = _scheduled(chosen, cost, trial, len(val_set), left)
     made = _with_settings(made, settings, train_set) if settings else made

@@ -1,9 +1,12 @@
 """What follows from a fingerprint alone: channels, normalisation, sampling, augmentation and crop."""
 
+from segwright.core.classes import BACKGROUND, plain
 from segwright.data.fingerprint import CENTRED, Fingerprint, free_axes, has_up, off_centre
 from segwright.data.samplers import Sampler
-from segwright.data.samplers.class_balanced import ClassBalanced
+from segwright.data.samplers.foreground_patches import ForegroundPatches
+from segwright.data.samplers.repeat_factor import RepeatFactor
 from segwright.data.samplers.uniform import Uniform
+from segwright.data.store import RARE
 from segwright.plans.plan import Augmentation
 from segwright.transforms.geometric import Geometric
 from segwright.transforms.intensity import Intensity
@@ -17,8 +20,9 @@ CROP_SHARE = 0.9  # of the image: a little less than all, so that crops differ
 LARGEST_BEND = 4.0  # pixels: what sections and cells show anyway
 BENDS = 60  # of a side: at a 40th of a crop the image begins to fold, and crops are smaller than images
 ALIKE = 0.5  # of the spread inside an image: image means closer than that allow one normalisation for all
-RARE = 0.02  # of the pixels: below, a class is found by looking for it
-BALANCED_SHARE = 0.3  # of the crops, where some class is rare: the others keep telling how often classes are
+FEW_IMAGES = 0.1  # of those with a truth: a class that fewer hold is seldom met, wherever a crop lies in an image
+MOST_INDEXED = 2000  # images: to know which hold a class, all masks are read once more, twice in a run
+CENTRED_SHARE = 1 / 3  # of the crops, as in nnU-Net: the others keep telling how often classes are
 
 
 def preprocess_rules(found: Fingerprint) -> tuple[Preprocess, dict[str, str]]:
@@ -64,10 +68,19 @@ def augmentation_rules(found: Fingerprint, channels: int) -> tuple[Augmentation,
 
 
 def sampler_rules(found: Fingerprint) -> tuple[Sampler, dict[str, str]]:
-    """Crops on rare classes where there are any, with the reason."""
-    is_rare = any(0 < share < RARE for share in found.class_fractions)
-    reason = f"the rarest class has {min((s for s in found.class_fractions if s > 0), default=0):.2%} of the pixels"
-    return ClassBalanced(share=BALANCED_SHARE) if is_rare else Uniform(), {"sampler": reason}
+    """Crops on the foreground where a class is rare, and images with a class that few hold more often, with the reason."""
+    facts = zip(found.class_fractions, found.class_images, found.class_names, strict=True)
+    foreground = [(share, images, name) for share, images, name in facts if share > 0 and plain(name) != BACKGROUND]
+    if not foreground:
+        return Uniform(), {"sampler": "no class but the background was seen"}
+    rarest, _, name = min(foreground)
+    _, images, scarce = min(foreground, key=lambda each: each[1])
+    share = CENTRED_SHARE if rarest < RARE else 0.0
+    if images < FEW_IMAGES * found.with_truth and found.count <= MOST_INDEXED:
+        reason = f"{scarce!r} is in {images} of {found.with_truth} images, which come more often for it"
+        return RepeatFactor(threshold=FEW_IMAGES, share=share), {"sampler": reason}
+    reason = f"{name!r} is the rarest class, with {rarest:.2%} of the pixels"
+    return ForegroundPatches(share=share) if share else Uniform(), {"sampler": reason}
 
 
 def crop_for(found: Fingerprint, scale: float, divisors: tuple[int, ...]) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from segwright.schedules import Schedule
 from segwright.schedules.cosine import Cosine
 from segwright.tasks import Task
 from segwright.tasks.semantic import Semantic
+from segwright.transforms.copy_paste import CopyPaste
 from segwright.transforms.geometric import Geometric
 from segwright.transforms.intensity import Intensity
 from segwright.transforms.prepare import Preprocess
@@ -42,6 +43,7 @@ class Augmentation:
     """How crops are changed without changing what they mean."""
 
     geometric: Geometric = Geometric()
+    copy_paste: CopyPaste = CopyPaste()
     intensity: Intensity = Intensity()
 
 

@@ -73,3 +73,19 @@ class Task(Protocol):
 
     def agreement(self, outputs: Outputs, reference: Outputs, shape: tuple[int, ...]) -> float:
         """How far outputs say the same as those of another engine for images of a shape *P, from 0 to 1."""
+
+
+@runtime_checkable
+class WeighsClasses(Protocol):
+    """What a task may offer besides, where its loss compares classes: planner and loop then tell how classes fare."""
+
+    @property
+    def recall(self) -> str:
+        """The name of the score that is 0 for a class of which nothing is found, such as "recall" of "recall/road"."""
+
+    @property
+    def against_collapse(self) -> Sequence[str]:
+        """Settings of the task, such as "task.criterion.kind=dice", with which a class that is never found weighs more."""
+
+    def charges(self, crops: Sequence[Sample], num_classes: int) -> np.ndarray:
+        """By how much the loss of a batch of crops grows if a class is missed and all else is right, float64 (K,)."""

@@ -13,6 +13,7 @@ from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import SettingError, ShapeError, UsageError
 from segwright.core.lookup import Kind
 from segwright.data.background import with_background
+from segwright.data.class_weights import class_weights
 from segwright.data.fingerprint import Fingerprint, has_up
 from segwright.decoding.run import Outputs, Run
 from segwright.decoding.sliding_window import Ask, tiled_labels, tiled_probs
@@ -32,7 +33,11 @@ ENCODERS = tuple(f"regnetx_{size}" for size in ("002", "004", "008", "016", "032
 TRAINED = tuple(timm.PACKAGES)  # encoders whose weights can be installed, so that most machines have them or could
 DECODER_WIDTHS = (128, 64, 32, 16, 16)  # half of the published ones: small encoders need no more
 RGB = 3  # channels
+TINY = 0.005  # of the pixels: below, a class is weighted
 UNET_WIDTHS = {2: (16, 32, 64), 3: (8, 16, 32)}
+MISSED = 0.1  # probability of the true class where it is missed; a pixel then costs about what it does before training
+NEVER = 1e-6  # of all classes that are not meant: so little that the pixels of a large one count nothing for a small one
+CHARGED_LOGITS = 1_000_000  # of a batch: what the loss charges for a class then takes some milliseconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +51,25 @@ class Semantic:
 
     score: ClassVar[str] = "mIoU"
     metrics: ClassVar[tuple[str, ...]] = ("confusion",)
+    recall: ClassVar[str] = "recall"
 
     criterion: Annotated[Loss, Kind("losses")] = WeightedSum()
     deep_supervision: bool = False
 
     @classmethod
     def planned(cls, found: Fingerprint) -> "tuple[Semantic, dict[str, str]]":
-        """Cross-entropy plus Dice; classes that are rare weigh more in the first, by the root of how rare they are."""
-        shares = [max(share, 1e-5) for share in found.class_fractions]  # 1e-5: a class that was not seen gets no endless weight
-        roots = [1 / math.sqrt(share) for share in shares]
-        mean = sum(share * root for share, root in zip(shares, roots, strict=True))  # the mean weight over all pixels is 1
-        weights = tuple(round(root / mean, 4) for root in roots)
+        """Cross-entropy plus Dice; where some class is tiny, classes weigh in the first by the root of how rare they are.
+
+        Dice counts a class whatever its size, but begins to pull once something of the class is found.
+        """
+        rarest = min((share for share in found.class_fractions if share > 0), default=1.0)
+        weights = class_weights(found.class_fractions, found.class_images, "root") if rarest < TINY else None
         criterion = WeightedSum(terms=(CrossEntropy(class_weights=weights), Dice()), weights=(1.0, 1.0))
-        why = "mean IoU counts a rare class as much as a common one, so the loss does too"
+        why = f"the rarest class has {rarest:.2%} of the pixels; " + (
+            "cross-entropy without weights takes long to find the first of it"
+            if weights
+            else f"Dice counts it as much as others, and class weights, which cost precision, are for less than {TINY:.1%}"
+        )
         return cls(criterion=criterion), {"task.criterion": why}
 
     def candidates(self, found: Fingerprint, *, from_scratch: bool) -> list[Any]:
@@ -148,6 +159,37 @@ class Semantic:
         if isinstance(self.criterion, WeightedSum):
             return self.criterion.terms_of(logits, target)
         return {"loss": self.criterion(logits, target)}
+
+    @property
+    def against_collapse(self) -> tuple[str, ...]:
+        """Cross-entropy plus Dice, where there is no such sum yet: Dice counts a class whatever its size."""
+        return () if isinstance(self.criterion, WeightedSum) else ("task.criterion.kind=weighted_sum",)
+
+    def charges(self, crops: Sequence[Sample], num_classes: int) -> np.ndarray:
+        """By how much the loss of a batch of crops grows if all of a class is taken for another one, float64 (K,).
+
+        Every pixel is right otherwise; what is missed is taken for the class with the most pixels. Of large crops, one pixel in
+        some along each axis stands for all.
+        """
+        targets = np.stack([self.target(crop) for crop in crops])  # (B, *S)
+        axes = targets.ndim - 1
+        step = max(1, round((targets.size * num_classes / CHARGED_LOGITS) ** (1 / axes)))
+        target = torch.from_numpy(targets[(slice(None), *[slice(None, None, step)] * axes)].copy())
+        counts = torch.bincount(target[target >= 0], minlength=num_classes)
+        first, second = counts.argsort(descending=True, stable=True)[:2].tolist()
+
+        true, found = target.clamp(min=0)[:, None], np.zeros(num_classes)  # (B, 1, *s)
+
+        def loss_if(is_missed: torch.Tensor, other: int) -> float:
+            logits = torch.full((len(true), num_classes, *true.shape[2:]), math.log(NEVER))
+            logits[:, other : other + 1][is_missed] = math.log(1 - MISSED)
+            logits.scatter_(1, true, torch.where(is_missed, math.log(MISSED), 0.0))
+            return float(self.criterion(logits, target))
+
+        least = loss_if(torch.zeros_like(true, dtype=torch.bool), first)
+        for k in counts.nonzero().flatten().tolist():
+            found[k] = loss_if(true == k, second if k == first else first) - least
+        return found
 
     def decode(self, run: Run, view: View) -> Segmentation:
         """The class with the highest logit at each pixel (*S) of the original; tiles and mirrors are blended as logits.

@@ -14,9 +14,11 @@ from segwright.data.value_range import ValueRange
 from segwright.evaluation.evaluate import Tally, count_predictions
 from segwright.inference.load import training_predictor
 from segwright.plans.plan import Plan
+from segwright.tasks import WeighsClasses
+from segwright.training.collapse import collapse, of_classes
 from segwright.training.learner import Learner
 from segwright.training.resume import State
-from segwright.training.run_dir import MODEL_FILE, TrainLog
+from segwright.training.run_dir import MODEL_FILE, TrainLog, read_log
 
 SAVE_EVERY_S = 30.0  # a killed run loses at most this and one step; half of the minute that is promised
 
@@ -44,24 +46,32 @@ class Checkpointer:
             state.write(self.run, learner)
             self.saved = time.monotonic()
         if due > state.validations:
-            self.validate(learner, state)
+            self.validate(learner, state, progress)
             state.validations = due
             if is_first and progress >= 1:
                 state.write(self.run, learner)
             learner.fabric.barrier()
 
-    def validate(self, learner: Learner, state: State) -> None:
-        """Score the averaged weights on the validation samples, and keep them if they are the best so far."""
-        fabric, score = learner.fabric, self.plan.task.score
+    def validate(self, learner: Learner, state: State, progress: float) -> None:
+        """Score the averaged weights on the validation samples, and keep them if they are the best so far.
+
+        Where the task knows of classes, the log gets their recall, and a warning of those that are never found.
+        """
+        fabric, score, task = learner.fabric, self.plan.task.score, self.plan.task
+        recall = task.recall if isinstance(task, WeighsClasses) else None
         learner.share_ema()
         predictor = training_predictor(learner.ema, self.plan, self.val_set.classes, trained_on=self.values, told=self.told)
         keys = self.val_set.keys[fabric.global_rank :: fabric.world_size]
-        share = count_predictions(predictor, self.val_set, metrics=[score], keys=keys)
+        share = count_predictions(predictor, self.val_set, metrics=[*filter(None, [score, recall])], keys=keys)
         tallies = _gathered(share, fabric)
         if not fabric.is_global_zero:
             return
-        value = Tally.merged(tallies, self.val_set.keys).scores(resamples=0).values[score]
-        self.log.add(step=state.step, seconds=state.seconds, score=value, metric=score)
+        values = Tally.merged(tallies, self.val_set.keys).scores(resamples=0).values
+        value = values[score]
+        facts = {} if recall is None else {"progress": min(progress, 1.0), "recall": of_classes(values, recall)}
+        self.log.add(step=state.step, seconds=state.seconds, score=value, metric=score, **facts)
+        if recall is not None and (warning := collapse(read_log(self.run), self.plan, self.run)):
+            self.log.add(**warning)
         if value > state.best_score or not (self.run / MODEL_FILE).exists():
             state.best_score = max(value, state.best_score)
             model = ModelFile(learner.ema.state_dict(), self.plan, self.val_set.classes, self.values)

@@ -6,9 +6,9 @@ resume at any step, and two processes see together what one would see with twice
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
 from typing import Any, TypeVar
@@ -16,11 +16,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from segwright.core import Dataset
+from segwright.core import Dataset, Sample
 from segwright.core.errors import naming
+from segwright.data.samplers import pixel_of
 from segwright.data.store import Store
 from segwright.plans.plan import Plan
 from segwright.tasks import Batch, Task
+from segwright.transforms.copy_paste import paste
 
 AHEAD = 2  # batches made while a GPU works on one
 MOST_THREADS = 8  # that make crops: kernels and decoders hold no lock, so more than this only wait for Python
@@ -42,19 +44,53 @@ class CropDataset:
         return cls(Store(data, plan.data.preprocess), plan)
 
     def __getitem__(self, position: int) -> tuple[str, np.ndarray, Any]:
-        plan, seed = self.plan, self.plan.training.seed
-        key = plan.sampler.key(self.store.dataset.keys, position, seed)
-        generator = np.random.default_rng([seed, 1, position])
+        plan = self.plan
+        generator = np.random.default_rng([plan.training.seed, 1, position])
+        crop = self._placed(position, generator, _whole)
+        with naming(f"sample {crop.key!r}"):
+            crop = plan.augmentation.intensity(crop, generator)
+            return crop.key, plan.data.preprocess.values(crop.image), plan.task.target(crop)
+
+    def truth(self, position: int) -> Sample:
+        """The crop at a position with an image of no channels (0, *S), which takes less time to make."""
+        return self._placed(position, np.random.default_rng([self.plan.training.seed, 1, position]), _without_image)
+
+    def _placed(self, position: int, generator: np.random.Generator, part: Callable[[Sample], Sample]) -> Sample:
+        """The crop of part of a sample at a position: where it lies, and what is pasted into it."""
+        plan = self.plan
+        key, class_id = plan.sampler.choose(self.store, position, plan.training.seed)
         with naming(f"sample {key!r}"):
             item = self.store.read(key)
-            centre = partial(plan.sampler.pixel, item)
-            crop = plan.augmentation.geometric(item.sample, plan.training.crop, generator, centre)
-            crop = plan.augmentation.intensity(crop, generator)
-            return key, plan.data.preprocess.values(crop.image), plan.task.target(crop)
+            centre = partial(plan.sampler.pixel, item, class_id)
+            crop = plan.augmentation.geometric(part(item.sample), plan.training.crop, generator, centre)
+        return self._with_rare(crop, position, part)
+
+    def _with_rare(self, crop: Sample, position: int, part: Callable[[Sample], Sample]) -> Sample:
+        """A crop, pasted into it an object of a rare class out of another image, where that is due and possible."""
+        plan, store = self.plan, self.store
+        generator = np.random.default_rng([plan.training.seed, 4, position])  # its own: all else is as without pasting
+        if not plan.augmentation.copy_paste.is_due(generator) or not len(store.index.rare):
+            return crop
+        k = int(generator.choice(store.index.rare))
+        holding = [store.dataset.keys[row] for row in store.index.images[k]]
+        key = str(generator.choice([other for other in holding if other != crop.key] or holding))
+        with naming(f"sample {key!r}"):
+            item = store.read(key)
+            centre = partial(pixel_of, item, item.positions, k)
+            donor = plan.augmentation.geometric(part(item.sample), plan.training.crop, generator, centre)
+        return paste(crop, donor, k, generator)
 
     def parts(self, positions: Sequence[int], accumulate: int) -> list[Batch]:
         """The crops at some positions, as so many batches of one size."""
         return _collated(self.plan.task, [self[position] for position in positions], accumulate)
+
+
+def _whole(sample: Sample) -> Sample:
+    return sample
+
+
+def _without_image(sample: Sample) -> Sample:
+    return replace(sample, image=sample.image[:0])
 
 
 def batches(crops: CropDataset, start: int, accumulate: int, *, rank: int, world: int) -> Iterator[list[Batch]]:

@@ -91,7 +91,8 @@ class TrainLog:
     """The log of a run, one JSON object a line; each record is also passed to the watchers.
 
     A step is {"step", "seconds", "progress", "loss", "losses", "learning_rate", "samples_per_s", "memory_gb"}, its terms in
-    "losses"; a validation {"step", "seconds", "score", "metric"}; anything that a person should know has an "event".
+    "losses"; a validation {"step", "seconds", "score", "metric"}, where classes are known with "progress" and
+    their "recall" by name; anything that a person should know has an "event", where classes collapsed with their names.
     """
 
     def __init__(self, run: Path, watchers: Sequence[OnRecord] = ()) -> None:

@@ -1,28 +1,51 @@
 """One file per way to choose crops: which image comes at a position of the run, and on which of its pixels a crop lies.
 
-What is drawn depends on the seed and on the position alone, so that a run can resume at any step and processes can share it.
+What is drawn depends on the data, the seed and the position alone, so that a run can resume at any step and processes can
+share it. Axes: n spatial axes.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from segwright.data.store import StoredSample
+from segwright.core import ClassPositions
+from segwright.data.store import Store, StoredSample
+
+
+class Choice(NamedTuple):
+    """The image of a crop, by its key, and the class that it was chosen for, if for one."""
+
+    key: str
+    class_id: int | None = None
 
 
 @runtime_checkable
 class Sampler(Protocol):
     """What every file of this folder offers."""
 
-    def key(self, keys: Sequence[str], position: int, seed: int) -> str:
+    def choose(self, store: Store, position: int, seed: int) -> Choice:
         """The image at a position of the endless row of crops."""
 
-    def pixel(self, item: StoredSample, generator: np.random.Generator) -> np.ndarray | None:
-        """The pixel (n,) that a crop is centred on, None for any place."""
+    def pixel(self, item: StoredSample, class_id: int | None, generator: np.random.Generator) -> np.ndarray | None:
+        """The pixel (n,) that a crop is centred on, None for any place; `class_id` is what the image was chosen for."""
 
 
 def shuffled(keys: Sequence[str], position: int, seed: int) -> str:
     """The key at a position where each round over all keys has an order of its own."""
     round_, place = divmod(position, len(keys))
     return keys[np.random.default_rng([seed, 0, round_]).permutation(len(keys))[place]]
+
+
+def foreground_pixel(item: StoredSample, generator: np.random.Generator) -> np.ndarray | None:
+    """A random pixel (n,) of a class drawn evenly from those present but the background; None where there are none."""
+    if item.sample.truth is None:
+        return None
+    present = np.flatnonzero(item.foreground.counts())
+    return pixel_of(item, item.foreground, int(generator.choice(present)), generator) if len(present) else None
+
+
+def pixel_of(item: StoredSample, positions: ClassPositions, k: int, generator: np.random.Generator) -> np.ndarray | None:
+    """A random pixel (n,) of class k, in a time that does not grow with the image; None where there is none."""
+    pixels = positions.of(k)
+    return np.array(np.unravel_index(generator.choice(pixels), item.sample.grid.shape)) if len(pixels) else None

@@ -1,20 +1,20 @@
 """Each image once a round, and a share of the crops on a pixel of a class drawn evenly from those present."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from segwright.core.errors import SettingError
-from segwright.data.samplers import shuffled
-from segwright.data.store import StoredSample
+from segwright.data.samplers import Choice, pixel_of, shuffled
+from segwright.data.store import Store, StoredSample
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassBalanced:
     """With probability `share` a crop is centred on a class, so that rare classes are seen as often as common ones.
 
-    The background counts as one of them, if the data have one. All other crops lie anywhere.
+    The background counts as one of them, if the data have one, which tells this sampler from `foreground_patches`. All other
+    crops lie anywhere.
     """
 
     share: float = 1 / 3  # as in nnU-Net
@@ -23,17 +23,15 @@ class ClassBalanced:
         if not 0 <= self.share <= 1:
             raise SettingError(f"share is {self.share}; it is a probability, give a number from 0 to 1")
 
-    def key(self, keys: Sequence[str], position: int, seed: int) -> str:
+    def choose(self, store: Store, position: int, seed: int) -> Choice:
         """The image at a position of the endless row of crops."""
-        return shuffled(keys, position, seed)
+        return Choice(shuffled(store.dataset.keys, position, seed))
 
-    def pixel(self, item: StoredSample, generator: np.random.Generator) -> np.ndarray | None:
+    def pixel(self, item: StoredSample, class_id: int | None, generator: np.random.Generator) -> np.ndarray | None:
         """A random pixel (n,) of a random class; None for any place, and where all is void."""
         if generator.random() >= self.share or item.sample.truth is None:
             return None
-        positions = item.positions
         for k in generator.permutation(np.unique(item.sample.truth.class_ids)):  # one of the list may have left the image
-            pixels = positions.of(k)
-            if len(pixels):
-                return np.array(np.unravel_index(generator.choice(pixels), item.sample.grid.shape))
+            if (pixel := pixel_of(item, item.positions, int(k), generator)) is not None:
+                return pixel
         return None
