@@ -49,7 +49,7 @@ class CropDataset:
             item = self.store.read(key)
             centre = partial(plan.sampler.pixel, item)
             crop = plan.augmentation.geometric(item.sample, plan.training.crop, generator, centre)
-            crop = plan.augmentation.intensity(crop, generator)
+            crop = plan.augmentation.change_values(crop, generator)
             return key, plan.data.preprocess.values(crop.image), plan.task.target(crop)
 
     def parts(self, positions: Sequence[int], accumulate: int) -> list[Batch]:

@@ -16,6 +16,7 @@ from numba import njit
 
 from segwright.core import VOID, Grid, Sample, Segmentation
 from segwright.core.errors import SettingError, ShapeError
+from segwright.transforms.random_settings import check_probability, happens
 
 STEP = 8  # output pixels between nodes; linear steps of 8 cannot be told from a smooth curve that bends every 60 pixels
 CELLS = 5  # control cells per axis of the elastic displacement: a 320 pixel crop bends about every 64 pixels
@@ -37,13 +38,17 @@ class Geometric:
     sides; a volume turns around each axis, in millimetres where its spacing is known. `flip_axes` counts spatial axes from
     the end ((-1,) is left-right); each is flipped with probability 0.5. `elastic_px` is the standard deviation, in output
     pixels, of a smooth displacement with 5 control cells per axis; above an eighth of a cell (a 40th of the crop's side)
-    the image begins to fold.
+    the image begins to fold. Each of the three is made with its own probability; nnU-Net's default turns one crop in five
+    and scales one in five.
     """
 
     scale: tuple[float, float] = (0.5, 2.0)
     rotate_deg: float = 0.0
     flip_axes: tuple[int, ...] = (-1,)
     elastic_px: float = 0.0
+    scale_probability: float = 1.0
+    rotate_probability: float = 1.0
+    elastic_probability: float = 1.0
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -55,6 +60,8 @@ class Geometric:
             )
         if any(axis not in (-1, -2, -3) for axis in self.flip_axes):
             raise SettingError(f"flip_axes is {self.flip_axes}; count axes from the end: -1 columns, -2 rows, -3 slices")
+        for name in ("scale_probability", "rotate_probability", "elastic_probability"):
+            check_probability(name, getattr(self, name))
 
     def __call__(
         self, sample: Sample, shape: tuple[int, ...], generator: np.random.Generator, centre: Centre = anywhere
@@ -75,13 +82,15 @@ class Geometric:
             )
         if any(-axis > len(shape) for axis in self.flip_axes):
             raise ShapeError(f"sample {sample.key!r} has {len(shape)} axes, flip_axes is {self.flip_axes}; leave out the rest")
-        scale = math.exp(generator.uniform(*np.log(self.scale)))
-        matrix = rotation(len(shape), self.rotate_deg, sample.grid.spacing_mm, generator) / scale
+        scale = math.exp(generator.uniform(*np.log(self.scale))) if happens(self.scale_probability, generator) else 1.0
+        degrees = self.rotate_deg if happens(self.rotate_probability, generator) else 0.0
+        matrix = rotation(len(shape), degrees, sample.grid.spacing_mm, generator) / scale
         for axis in self.flip_axes:
             if generator.random() < 0.5:
                 matrix[:, axis] *= -1
         middle = place(sample.grid.shape, np.array(shape) / scale, centre(generator), generator)
-        nodes = source_nodes(shape, matrix, middle, self.elastic_px, generator)
+        elastic_px = self.elastic_px if happens(self.elastic_probability, generator) else 0.0
+        nodes = source_nodes(shape, matrix, middle, elastic_px, generator)
         spacing_mm = sample.grid.spacing_mm
         return resample(sample, shape, nodes, spacing_mm and tuple(spacing / scale for spacing in spacing_mm))
 
@@ -157,7 +166,7 @@ def resample(sample: Sample, shape: tuple[int, ...], nodes: np.ndarray, spacing_
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _reflected(index: int, side: int) -> int:
+def reflected(index: int, side: int) -> int:
     """The index inside 0 .. side - 1 that shows at `index` when an axis is mirrored at its first and last pixel."""
     while index < 0 or index >= side:  # a loop and not a remainder: one turn nearly always, and no slow division
         index = -index if index < 0 else 2 * side - 2 - index
@@ -187,8 +196,8 @@ def _resample_2d(
             dy, dx = np.float32(y - top), np.float32(x - left)
             bottom, right = top + 1, left + 1
             if top < 0 or left < 0 or bottom >= H or right >= W:
-                top, bottom = _reflected(top, H), _reflected(bottom, H)
-                left, right = _reflected(left, W), _reflected(right, W)
+                top, bottom = reflected(top, H), reflected(bottom, H)
+                left, right = reflected(left, W), reflected(right, W)
             for c in range(C):
                 above, below = np.float32(image[c, top, left]), np.float32(image[c, bottom, left])
                 above += dx * (np.float32(image[c, top, right]) - above)
@@ -230,7 +239,7 @@ def _resample_3d(
                     part[axis] = np.float32(at[axis] - low[axis])
                     high[axis] = low[axis] + 1
                     if low[axis] < 0 or high[axis] >= size[axis]:
-                        low[axis], high[axis] = _reflected(low[axis], size[axis]), _reflected(high[axis], size[axis])
+                        low[axis], high[axis] = reflected(low[axis], size[axis]), reflected(high[axis], size[axis])
                     at[axis] = math.floor(at[axis] + 0.5)
                     known = known and 0 <= at[axis] < size[axis]
                 for c in range(len(image)):
