@@ -71,7 +71,7 @@ def hatched(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
     """A picture with grey lines over the pixels of a mask bool (H, W)."""
     rows, columns = (np.arange(side) for side in where.shape)
     is_line = np.add.outer(rows, columns) % STRIPE < STRIPE_WIDTH
-    return np.where((where & is_line)[..., None], np.uint8(GREY), picture)
+    return np.where((where & is_line)[..., None], np.array(GREY, np.uint8), picture)
 
 
 def _draw_chips(sheet: Image.Image, draw: ImageDraw.ImageDraw, chips: Sequence[_Chip], y: int, font: _Font) -> None:

@@ -18,6 +18,7 @@ from segwright.transforms.normalise import channel_statistics
 from segwright.transforms.random_settings import check_probability
 
 POINTS = 1024  # of the tone curve; straight between them, which is finer than 8-bit files are
+BLOCK = 1024  # pixels at a time, of all channels: they stay in the fastest memory while the steps go over them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,18 +110,29 @@ def _change(
 ) -> None:
     """Saturation, tone curves (C, POINTS) and noise on (C, N); `per_unit` is the number of curve points per image value."""
     C, N = image.shape
-    for n in range(N):
-        grey = np.float32(0)
+    grey, part, point = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.int32)
+    for first in range(0, N, BLOCK):
+        count = min(BLOCK, N - first)
+        grey[:] = 0
         for c in range(C):
-            grey += image[c, n]
-        grey /= np.float32(C)
+            given = image[c, first : first + count]
+            for n in range(count):
+                grey[n] += given[n]
+        for n in range(count):
+            grey[n] /= np.float32(C)
         for c in range(C):
-            value = grey + saturation * (image[c, n] - grey)
-            at = min(max((value - low[c]) * per_unit[c], np.float32(0)), np.float32(POINTS - 1))
-            point = min(int(at), POINTS - 2)
-            part = at - np.float32(point)
-            value = curves[c, point] + part * (curves[c, point + 1] - curves[c, point])
-            result[c, n] = value + strength[c] * bell(seed, c * N + n)
+            given, line, curve = image[c, first : first + count], result[c, first : first + count], curves[c]
+            darkest, scale, noise = low[c], per_unit[c], strength[c]
+            for n in range(count):
+                value = grey[n] + saturation * (given[n] - grey[n])
+                at = min(max((value - darkest) * scale, np.float32(0)), np.float32(POINTS - 1))
+                point[n] = min(np.int32(at), np.int32(POINTS - 2))
+                part[n] = at - np.float32(point[n])
+            for n in range(count):
+                line[n] = curve[point[n]] + part[n] * (curve[point[n] + 1] - curve[point[n]])
+            if noise > 0:
+                for n in range(count):
+                    line[n] += noise * bell(seed, c * N + first + n)
 
 
 @njit(cache=True, nogil=True, inline="always")

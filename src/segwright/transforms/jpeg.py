@@ -61,7 +61,7 @@ def _through_file(image: np.ndarray, darkest: float, step: float, quality: int) 
             planes = [cv2.convertScaleAbs(slices[c, n], alpha=1 / step, beta=-darkest / step) for c in reversed(channels)]
             levels = cv2.merge(planes) if len(planes) > 1 else planes[0]  # (H, W, 3) in the order of cv2: blue, green, red
             written = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-            read = cv2.imdecode(written, cv2.IMREAD_UNCHANGED).reshape(*levels.shape[:2], -1)
+            read = np.asarray(cv2.imdecode(written, cv2.IMREAD_UNCHANGED)).reshape(*levels.shape[:2], -1)
             for place, c in enumerate(reversed(channels)):
                 np.multiply(read[..., place], np.float32(step), out=result[c, n])
                 result[c, n] += np.float32(darkest)
