@@ -27,9 +27,9 @@ def test_a_scene_with_an_up(tmp_path, drawn):
     mask_folder.write(tmp_path / "data", synthetic.streets(9, shape=(96, 128), seed=1))
     write_augmented_sheet(tmp_path / "sheet.png", str(tmp_path / "data"))
     assert "8 images to train with, crops of" in drawn["text"]
-    assert "mirrored left to right;" in drawn["text"] and "jpeg in 20%" in drawn["text"] and "blur" not in drawn["text"]
+    assert "mirrored left to right;" in drawn["text"] and "JPEG in 20%" in drawn["text"] and "blur" not in drawn["text"]
     assert [len(row.pictures) for row in drawn["rows"]] == [6] * 6 and len(drawn["columns"]) == 6
-    assert drawn["rows"][0].name.endswith(", 96 × 128")
+    assert drawn["rows"][0].name.endswith(", 96 x 128")
     assert len(drawn["legend"]) >= 8 and drawn["legend"][-1] == ("void, teaches nothing", None)
     whole, *crops = drawn["rows"][0].pictures
     assert whole.shape == (198, 264, 3) and max(crops[0].shape) == 264

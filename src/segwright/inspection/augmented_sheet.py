@@ -10,11 +10,12 @@ import numpy as np
 
 from segwright.codecs.image_writer import write_picture
 from segwright.core import VOID, Classes, Dataset
+from segwright.core.classes import background_of
 from segwright.core.visualise import overlay
 from segwright.data.fingerprint import Fingerprint, fingerprint
 from segwright.data.splits import open_splits, remembered
 from segwright.inspection.contact_sheet import Color, PictureRow, contact_sheet, hatched
-from segwright.inspection.finding import plural, size_text
+from segwright.inspection.finding import plural
 from segwright.planning.budget import Budget
 from segwright.planning.planner import divisors_of, drafted
 from segwright.planning.rules import crop_for
@@ -32,7 +33,7 @@ MAX_LEGEND = 40  # names; of more classes, only those in the pictures are named
 SHOWN = (0.5, 99.5)  # percentiles of values that become black and white, where they are no bright 8-bit ones
 VALUES = ("brightness", "contrast", "gamma", "saturation", "noise")
 MIRRORED = {-1: "left to right", -2: "top to bottom", -3: "front to back"}
-CHANCES = ("shadow", "blur", "low_resolution", "jpeg")
+CHANCES = {"shadow": "a shadow", "blur": "blur", "low_resolution": "low resolution", "jpeg": "JPEG"}
 
 
 def write_augmented_sheet(path: Path | str, data: str, format: str | None = None) -> None:
@@ -54,11 +55,12 @@ def write_augmented_sheet(path: Path | str, data: str, format: str | None = None
     for number, index in enumerate(np.unique(np.linspace(0, len(train_set) - 1, ROWS).round().astype(int))):
         rows.append(_row(train_set, plan, train_set.keys[index], number * DRAWS, seen))
     named = range(len(classes)) if len(classes) <= MAX_LEGEND else sorted(seen - {VOID})
-    legend: list[tuple[str, Color | None]] = [(classes.names[k], classes.colors[k]) for k in named]
+    ground = background_of(classes)
+    legend: list[tuple[str, Color | None]] = [(classes.names[k], classes.colors[k]) for k in named if k != ground]
     legend += [("void, teaches nothing", None)] if VOID in seen else []
     title = f"What a network will see of {'/'.join(Path(data).parts[-2:]) or data}"
     what = plural(len(train_set), "volume" if found.axes == 3 else "image")
-    text = f"{what} to train with, crops of {size_text(plan.training.crop)}. {_in_words(plan.augmentation)}"
+    text = f"{what} to train with, crops of {_sides(plan.training.crop)}. {_in_words(plan.augmentation)}"
     columns = ["as it is", *(f"draw {n + 1}" for n in range(DRAWS))]
     write_picture(path, contact_sheet(title, text, legend, columns, rows))
 
@@ -88,7 +90,7 @@ def _row(train_set: Dataset, plan: Plan, key: str, position: int, seen: set[int]
         levels = np.clip((values - low) / (high - low), 0, 1) * 255
         pictures.append(_picture(np.rint(levels).astype(np.uint8), class_map, train_set.classes))
         seen |= set(np.unique(class_map).tolist())
-    return PictureRow(f"{key}, {size_text(sample.grid.shape)}", pictures)
+    return PictureRow(f"{key}, {_sides(sample.grid.shape)}", pictures)
 
 
 def _range_of(image: np.ndarray) -> tuple[float, float]:
@@ -101,12 +103,25 @@ def _range_of(image: np.ndarray) -> tuple[float, float]:
 
 
 def _picture(image: np.ndarray, class_map: np.ndarray, classes: Classes) -> np.ndarray:
-    """An image uint8 (C, *S) with its class map (*S) over it, whose longer side has CELL pixels; void is hatched."""
+    """An image uint8 (C, *S) with its class map (*S) over it, whose longer side has CELL pixels; void is hatched.
+
+    Background has a border but no colour, since it would cover most of what there is to be seen.
+    """
     image, class_map = drawable(image, class_map)
     scale = CELL / max(class_map.shape)
     shape = tuple(max(1, round(side * scale)) for side in class_map.shape)
     image, class_map = resize_image(image, shape), resize_labels(class_map[None], shape)[0]
-    return hatched(overlay(image, class_map, classes.palette, STRENGTH), class_map == VOID)
+    ground = background_of(classes)
+    picture = overlay(image, class_map, classes.palette, STRENGTH)
+    if ground is not None:
+        colorless = overlay(image, class_map, classes.palette, 0.0)
+        picture = np.where((class_map == ground)[..., None], colorless, picture)
+    return hatched(picture, class_map == VOID)
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    """A spatial shape in letters that every font has, height first."""
+    return " x ".join(map(str, shape))
 
 
 def _in_words(augmentation: Augmentation) -> str:
@@ -116,6 +131,6 @@ def _in_words(augmentation: Augmentation) -> str:
     words += [f"mirrored {', '.join(MIRRORED[axis] for axis in place.flip_axes)}"] if place.flip_axes else []
     words += [f"bent by {place.elastic_px:g} pixels"] if place.elastic_px else []
     words += [f"other {', '.join(name for name in VALUES if getattr(values, name))}"]
-    changes = [(name.replace("_", " "), getattr(augmentation, name).probability) for name in CHANCES]
+    changes = [(words_of, getattr(augmentation, name).probability) for name, words_of in CHANCES.items()]
     words += [f"{name} in {share:.0%}" for name, share in changes if share]
     return f"Each crop is {'; '.join(words)}."

@@ -44,8 +44,8 @@ def contact_sheet(
     word_lines = _lines(words, [font.getlength(f"{word} ") for word in words], inside)
     chip_lines = _lines(chips, [font.getlength(name) + 3 * CHIP for name, _ in chips], inside)
     top = MARGIN + 2 * TITLE_PX + LINE * (len(word_lines) + len(chip_lines) + 1)
-    row_height = int(cell[0]) + LINE + GAP
-    sheet = Image.new("RGB", (width, top + LINE + len(rows) * row_height + MARGIN - GAP), PAPER)
+    row_height = int(cell[0]) + LINE + 2 * GAP
+    sheet = Image.new("RGB", (width, top + LINE + GAP + len(rows) * row_height + MARGIN - 2 * GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN), _cut(title, ImageFont.load_default(TITLE_PX), inside), INK, ImageFont.load_default(TITLE_PX))
     y = MARGIN + 2 * TITLE_PX - TITLE_PX // 2
@@ -59,7 +59,7 @@ def contact_sheet(
     for place, column in enumerate(columns):
         draw.text((MARGIN + place * (cell[1] + GAP), top), _cut(column, font, float(cell[1])), GREY, font)
     for number, row in enumerate(rows):
-        y = top + LINE + number * row_height
+        y = top + LINE + GAP + number * row_height
         draw.text((MARGIN, y), _cut(row.name, font, inside), INK, font)
         for place, picture in enumerate(row.pictures):
             above, left = (cell - picture.shape[:2]) // 2

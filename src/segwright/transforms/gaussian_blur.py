@@ -54,7 +54,7 @@ def blur(image: np.ndarray, sigma_px: tuple[float, ...]) -> np.ndarray:
 
 
 def _smoothed(values: np.ndarray, sigma_px: tuple[float, ...]) -> np.ndarray:
-    """Finite values float32 (C, *S), smoothed along one axis after the other; the last in place, which saves memory and time."""
+    """Finite values float32 (C, *S), smoothed along one axis after the other; the last in place, which saves time."""
     shape = values.shape
     for axis, sigma in enumerate(sigma_px[:-1], start=1):
         lines = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
