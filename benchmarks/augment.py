@@ -49,6 +49,7 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     np.empty(WARM, np.uint8).fill(1)  # freed at once: from then on memory is kept for the next array, as a run's batches see to
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the network for a newer version
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     for axes in SHAPES:

@@ -4,7 +4,7 @@ from scipy.ndimage import gaussian_filter
 
 from segwright.core import Grid, Sample
 from segwright.core.errors import SettingError
-from segwright.transforms.gaussian_blur import GaussianBlur, blur
+from segwright.transforms.gaussian_blur import GaussianBlur, gaussian_blur
 
 
 def draws(seed=0):
@@ -17,7 +17,7 @@ def draws(seed=0):
 def test_a_point_becomes_a_bell():
     image = np.zeros((1, 9, 9), np.float32)
     image[0, 4, 4] = 1
-    result = blur(image, (0.6, 0.6))[0]  # two pixels to each side
+    result = gaussian_blur(image, (0.6, 0.6))[0]  # two pixels to each side
     bell = np.exp(-(np.array([2, 1, 0, 1, 2]) ** 2) / 0.72)
     bell /= bell.sum()
     np.testing.assert_allclose(result[2:7, 2:7], np.outer(bell, bell), atol=1e-7)
@@ -26,7 +26,7 @@ def test_a_point_becomes_a_bell():
 
 def test_no_width_is_no_change():
     image = draws().normal(size=(2, 5, 7)).astype(np.float32)
-    np.testing.assert_array_equal(blur(image, (0.0, 0.0)), image)
+    np.testing.assert_array_equal(gaussian_blur(image, (0.0, 0.0)), image)
 
 
 # By a slow twin
@@ -40,15 +40,15 @@ def test_it_equals_scipy(shape, sigma):
     image = draws(1).normal(100, 30, shape).astype(np.float32)
     radius = [int(np.ceil(3 * each)) for each in sigma]
     expected = [gaussian_filter(channel.astype(np.float64), sigma, mode="mirror", radius=radius) for channel in image]
-    np.testing.assert_allclose(blur(image, sigma), expected, rtol=1e-5)
+    np.testing.assert_allclose(gaussian_blur(image, sigma), expected, rtol=1e-5)
 
 
 def test_missing_values_count_for_nothing():
     image = draws(1).normal(100, 30, (2, 15, 17)).astype(np.float32)
     image[draws(2).random(image.shape) < 0.3] = np.nan
     known = np.isfinite(image)
-    sums, weights = blur(np.nan_to_num(image), (1.0, 1.0)), blur(known.astype(np.float32), (1.0, 1.0))
-    np.testing.assert_allclose(blur(image, (1.0, 1.0))[known], (sums / weights)[known], rtol=1e-5)
+    sums, weights = gaussian_blur(np.nan_to_num(image), (1.0, 1.0)), gaussian_blur(known.astype(np.float32), (1.0, 1.0))
+    np.testing.assert_allclose(gaussian_blur(image, (1.0, 1.0))[known], (sums / weights)[known], rtol=1e-5)
 
 
 # By a law

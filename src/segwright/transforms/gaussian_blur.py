@@ -42,10 +42,10 @@ class GaussianBlur:
             return sample
         sigma = generator.uniform(*self.sigma_px)
         spacing = sample.grid.spacing_mm or (1.0,) * len(sample.grid.shape)
-        return replace(sample, image=blur(sample.image, tuple(sigma * min(spacing) / step for step in spacing)))
+        return replace(sample, image=gaussian_blur(sample.image, tuple(sigma * min(spacing) / step for step in spacing)))
 
 
-def blur(image: np.ndarray, sigma_px: tuple[float, ...]) -> np.ndarray:
+def gaussian_blur(image: np.ndarray, sigma_px: tuple[float, ...]) -> np.ndarray:
     """An image float32 (C, *S) from an image (C, *S), smoothed by a Gaussian of one standard deviation per axis.
 
     Beyond its border the image is its own reflection. Missing values stay missing and count for nothing.
