@@ -70,6 +70,7 @@ def licences(found: Distribution) -> list[str]:
     if expression := said.get("License-Expression"):
         return PARTS.split(expression.strip("() "))
     classifiers = [each.split(" :: ")[-1] for each in said.get_all("Classifier", []) if each.startswith("License")]
+    classifiers = [each for each in classifiers if each != "OSI Approved"]  # a heading, not a licence
     text = next(iter((said.get("License") or "").strip().splitlines()), "")
     return classifiers or [each for each in PARTS.split(text) if each]
 

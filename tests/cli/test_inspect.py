@@ -1,6 +1,7 @@
 """A data card for people and for programs, and remedies that are written down."""
 
 import json
+import re
 
 import numpy as np
 
@@ -40,3 +41,30 @@ def test_nothing_there_is_bad_use(segwright, tmp_path):
     assert code == 2 and "does not exist" in err
     code, _, err = segwright("inspect", "synthetic:streets?count=3", "--write-config")
     assert code == 2 and "lies in no folder" in err
+
+
+def test_a_sheet_of_what_a_network_will_see(segwright, tiny_plan, tmp_path):
+    code, out, err = segwright("inspect", tiny_plan.data.train, "--augmented", tmp_path / "sheet.png")
+    assert code == 0 and f"sheet    {tmp_path / 'sheet.png'}" in out and (tmp_path / "sheet.png").stat().st_size > 10_000, err
+
+
+def test_without_a_name_the_sheet_has_a_usual_one(segwright, tiny_plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = segwright("inspect", tiny_plan.data.train, "--augmented", "--json")
+    assert code == 0 and (tmp_path / "augmented.png").exists(), err
+
+
+def test_a_place_that_cannot_take_the_sheet_is_refused_at_once(segwright, tmp_path):
+    there = tmp_path / "there.png"
+    there.write_bytes(b"mine")
+    refusals = [
+        ((there,), "exists already; remove it"),
+        ((tmp_path,), "is a folder"),
+        ((tmp_path / "sheet.gif",), "such as .*sheet.png"),
+    ]
+    for words, message in refusals:
+        code, _, err = segwright("inspect", tmp_path / "none", "--augmented", *words)
+        assert code == 2 and re.search(message, err), err
+    assert there.read_bytes() == b"mine"
+    code, _, err = segwright("inspect", tmp_path / "none", tmp_path / "sheet.png")
+    assert code == 2 and "add --augmented" in err

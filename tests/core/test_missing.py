@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segwright.core.missing import missing_pixels, nan_where_missing, type_of, where_measured
+from segwright.core.missing import filter_measured, missing_pixels, nan_where_missing, type_of, where_measured
 
 # By hand
 
@@ -52,3 +52,15 @@ def test_it_equals_isfinite(dtype):
     image[rng.random(image.shape) < 0.1] = np.nan
     np.testing.assert_array_equal(where_measured(image), np.isfinite(image))
     np.testing.assert_array_equal(missing_pixels(image), np.isnan(image).any(axis=0))
+
+
+def test_a_filter_takes_nothing_from_what_is_missing():
+    def box(values):  # the mean of each value and its right neighbour; the last is its own
+        return (values + np.concatenate([values[..., 1:], values[..., -1:]], axis=-1)) / 2
+
+    image = np.array([[[1, 3, np.nan, 5, 7]]], np.float32)
+    np.testing.assert_array_equal(filter_measured(image, box), [[[2, 3, np.nan, 6, 7]]])
+    whole = image[..., :2]
+    np.testing.assert_array_equal(filter_measured(whole, box), box(whole))
+    nothing = np.full((1, 1, 3), np.nan, np.float32)
+    assert np.isnan(filter_measured(nothing, box)).all() and filter_measured(nothing, box).dtype == np.float32

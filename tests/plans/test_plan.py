@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from segwright.core import Sample
 from segwright.core.errors import FormatError, SettingError, UnknownNameError
 from segwright.encoders import timm
 from segwright.losses.cross_entropy import CrossEntropy
@@ -13,7 +15,10 @@ from segwright.models import segformer, unet
 from segwright.optimisers import sgd
 from segwright.plans.plan import Augmentation, Data, Inference, Plan, Training
 from segwright.tasks.semantic import Semantic
+from segwright.transforms.gaussian_blur import GaussianBlur
 from segwright.transforms.geometric import Geometric
+from segwright.transforms.intensity import Intensity
+from segwright.transforms.jpeg import Jpeg
 from segwright.transforms.normalise import Normalise
 from segwright.transforms.prepare import Preprocess
 
@@ -142,3 +147,94 @@ def test_broken_files_are_named(tmp_path):
         Plan.read(tmp_path)
     with pytest.raises(FormatError, match="cannot read the plan"):
         Plan.read(tmp_path / "nothing.toml")
+
+
+# Augmentation
+
+REST = """
+version = 2
+[data]
+train = "data"
+[model]
+kind = "unet"
+[training]
+steps = 1
+batch_size = 1
+crop = [32, 32]
+"""
+NNUNET = """
+[augmentation.geometric]
+scale = [0.7, 1.4]
+scale_probability = 0.2
+rotate_deg = 180.0
+rotate_probability = 0.2
+flip_axes = [-1, -2]
+[augmentation.intensity]
+brightness = 0.25
+brightness_probability = 0.15
+contrast = 0.25
+contrast_probability = 0.15
+gamma = 0.4
+gamma_probability = 0.3
+inverted_gamma_probability = 0.1
+saturation = 0.0
+noise = 0.3
+noise_probability = 0.1
+[augmentation.blur]
+probability = 0.2
+sigma_px = [0.5, 1.0]
+[augmentation.low_resolution]
+probability = 0.25
+zoom = [0.5, 1.0]
+"""
+PHOTOGRAPHS = """
+[augmentation.geometric]
+scale = [0.5, 2.0]
+[augmentation.intensity]
+brightness_probability = 0.5
+contrast_probability = 0.5
+saturation_probability = 0.5
+gamma_probability = 0.0
+noise_probability = 0.0
+[augmentation.shadow]
+probability = 0.2
+light = [0.5, 0.8]
+[augmentation.jpeg]
+probability = 0.2
+quality = [50, 95]
+"""
+
+
+@pytest.mark.parametrize(
+    ("recipe", "share"), [(NNUNET, 1 - 0.85**2 * 0.7 * 0.9 * 0.9 * 0.8 * 0.75), (PHOTOGRAPHS, 1 - 0.5**3 * 0.8**2)]
+)
+def test_published_recipes_can_be_written(recipe, share):
+    """And change the values of as many crops as their probabilities say together."""
+    augmentation = Plan.from_toml(REST + recipe).augmentation
+    sample = Sample.of("a", np.random.default_rng(0).integers(0, 255, (3, 12, 12), np.uint8))
+    count = sum(augmentation.change_values(sample, np.random.default_rng(seed)) is not sample for seed in range(400))
+    assert count / 400 == pytest.approx(share, abs=0.08)  # 3.5 standard deviations
+
+
+def test_new_changes_are_off_and_leave_the_draws_of_older_ones():
+    sample = Sample.of("a", np.random.default_rng(0).integers(0, 255, (3, 24, 32), np.uint8))
+    changed = Augmentation().change_values(sample, np.random.default_rng(7)).image
+    np.testing.assert_array_equal(changed, Intensity()(sample, np.random.default_rng(7)).image)
+    # What this crop was before there was blur, low resolution, JPEG or shadow, and before changes had probabilities.
+    crop = Geometric(rotate_deg=8.0, elastic_px=0.5)(sample, (16, 16), np.random.default_rng(7))
+    values = Augmentation().change_values(crop, np.random.default_rng(8)).image[:, [0, 5, 15], [3, 8, 15]]
+    np.testing.assert_allclose(values, BEFORE, rtol=1e-4)
+
+
+BEFORE = [
+    [85.44124, 101.42599, 157.97809],
+    [-13.910925, 95.18299, 31.626991],
+    [173.28746, 142.33251, 189.69989],
+]
+
+
+def test_one_change_leaves_the_draws_of_the_others():
+    sample = Sample.of("a", np.random.default_rng(0).integers(0, 255, (1, 24, 32), np.uint8))
+    one = Augmentation(jpeg=Jpeg(probability=1.0))
+    both = Augmentation(jpeg=Jpeg(probability=1.0), blur=GaussianBlur(probability=1.0, sigma_px=(0.0, 0.0)))  # no blur at all
+    np.testing.assert_array_equal(*(each.change_values(sample, np.random.default_rng(3)).image for each in (one, both)))

@@ -231,3 +231,38 @@ def test_shapes_that_do_not_fit_name_the_remedy():
         Geometric()(sample, (4, 4, 4), draws())
     with pytest.raises(ShapeError, match="leave out the rest"):
         Geometric(flip_axes=(-3,))(sample, (4, 4), draws())
+
+
+# The probabilities
+
+
+def test_each_change_of_place_has_a_probability_of_its_own():
+    image = draws().normal(size=(1, 16, 16)).astype(np.float32)
+    kinds = {"scale": {"scale": (1.5, 1.5)}, "rotate": {"rotate_deg": 45.0}, "elastic": {"elastic_px": 0.4}}
+    for name, setting in kinds.items():
+        geometric = Geometric(**{**STILL, **setting, f"{name}_probability": 0.2})
+        seen = [geometric(sample_of(image), (16, 16), draws(seed)).image for seed in range(300)]
+        assert 36 < sum(not np.array_equal(each, image) for each in seen) < 86  # 60 expected
+    certain, never = (Geometric(scale=(0.5, 2.0), scale_probability=share) for share in (1.0, 0.0))
+    assert certain == Geometric() and never(sample_of(image, spacing_mm=(1.0, 2.0)), (8, 8), draws()).grid.spacing_mm == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["scale_probability", "rotate_probability", "elastic_probability"])
+def test_what_is_no_probability_is_refused(name):
+    with pytest.raises(SettingError, match=f"{name} is -0.5; give a number from 0"):
+        Geometric(**{name: -0.5})
+
+
+def test_deformations_are_as_steep_as_those_of_the_unet_paper():
+    """3 x 3 vectors of 10 pixels over 572, by Keys' cubic with the ends repeated, against 0.8 % of the side here."""
+    generator, side = draws(), 572
+
+    def keys_cubic(distance):
+        near, far = 1.5 * distance**3 - 2.5 * distance**2 + 1, -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+        return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+
+    at = np.linspace(0, 2, side)[::4]
+    weights = keys_cubic(np.abs(at[:, None] - np.arange(-1, 4))) @ np.eye(3)[[0, 0, 1, 2, 2]]
+    theirs = [np.gradient(weights @ (10 * generator.standard_normal((3, 3))) @ weights.T, 4, axis=1) for _ in range(60)]
+    ours = [np.gradient(0.008 * side * spline_noise([5 * at / 2] * 2, generator), 4, axis=2) for _ in range(60)]
+    assert np.std(ours) == pytest.approx(np.std(theirs), rel=0.1) and np.std(theirs) == pytest.approx(0.047, abs=0.004)

@@ -130,3 +130,41 @@ def test_the_same_seed_repeats_to_the_bit_in_any_layout():
 def test_negative_strengths_are_refused(name):
     with pytest.raises(SettingError, match=rf"{name} is -0.1.*0 \(off\) or more"):
         Intensity(**{name: -0.1})
+
+
+# The probabilities
+
+
+def test_a_change_that_does_not_happen_leaves_the_sample_as_it_is():
+    sample = Sample.of("a", picture().astype(np.uint8))
+    never = {name: 0.0 for name in vars(Intensity()) if name.endswith("_probability")}
+    for seed in range(5):
+        assert Intensity(**never)(sample, np.random.default_rng(seed)) is sample
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "gamma", "saturation", "noise"])
+def test_each_change_has_a_probability_of_its_own(name):
+    image = picture((3, 12, 12))
+    others = {f"{other}_probability": 0.0 for other in OFF if other != name}
+    change = Intensity(**{**OFF, name: 0.5}, **others, **{f"{name}_probability": 0.3})
+    seen = [change(Sample.of("a", image), np.random.default_rng(seed)).image for seed in range(300)]
+    assert 60 < sum(not np.array_equal(each, image) for each in seen) < 120  # 90 expected
+    (made, *_) = [seed for seed, each in enumerate(seen) if not np.array_equal(each, image)]
+    np.testing.assert_array_equal(seen[made], changed(image, made, **{name: 0.5}))  # with the strength that it always had
+
+
+def test_inverted_gamma_bends_from_the_bright_end():
+    image = picture((1, 30, 30))
+    change = Intensity(**{**OFF, "gamma": 0.5}, gamma_probability=0.0, inverted_gamma_probability=1.0)
+    result = change(Sample.of("a", image), np.random.default_rng(0)).image
+    low, high = image.min(), image.max()
+    at, to = ((high - values) / (high - low) for values in (image, result))
+    middle = (at > 0.05) & (at < 0.95)
+    exponent = np.log(to[middle]) / np.log(at[middle])
+    assert exponent.std() < 1e-3 and 0.01 < abs(np.log(exponent.mean())) <= 0.5
+
+
+@pytest.mark.parametrize("name", ["contrast_probability", "inverted_gamma_probability"])
+def test_what_is_no_probability_is_refused(name):
+    with pytest.raises(SettingError, match=f"{name} is 1.5; give a number from 0"):
+        Intensity(**{name: 1.5})

@@ -1,5 +1,7 @@
 """Values of an image that nobody measured. Axes: C channels, *S spatial axes."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -44,3 +46,16 @@ def nan_where_missing(image: np.ndarray) -> np.ndarray:
         return image
     with np.errstate(over="ignore"):
         return np.where(known, image, np.nan).astype(np.float32)
+
+
+def filter_measured(image: np.ndarray, smooth: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """An image float32 (C, *S) after a linear filter with weights of the sum 1 that gives and takes finite float32 (C, *S).
+
+    Missing values stay missing, and count for nothing: the weights of what was measured are scaled to the sum 1. The filter
+    has to give each value a part in its own result.
+    """
+    known = where_measured(image)
+    if known is None:
+        return smooth(image)
+    sums, weights = (smooth(part.astype(np.float32)) for part in (np.where(known, image, 0), known))
+    return np.divide(sums, weights, out=np.full(image.shape, np.nan, np.float32), where=known)

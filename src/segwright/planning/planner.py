@@ -113,7 +113,7 @@ def planned(
     train_set, val_set = (task_class().dataset(part) for part in (splits.train, splits.val))
     survey = Survey.of(train_set, val_set)
     settings = with_class_weights(settings, survey.found)
-    draft = _drafted(Data(train=data, val=val, fold=fold), task_class, survey.found, train_set, budget)
+    draft = drafted(Data(train=data, val=val, fold=fold), task_class, survey.found, train_set, budget)
     channels = draft.data.preprocess.channels
     named = named_start(wish)
     if model is not None:
@@ -147,7 +147,7 @@ def planned(
     return Planned(made, splits, ValueRange.of(survey.found), after)
 
 
-def _drafted(data: Data, task_class: Any, found: Fingerprint, train_set: Dataset, budget: Budget) -> Plan:
+def drafted(data: Data, task_class: Any, found: Fingerprint, train_set: Dataset, budget: Budget) -> Plan:
     """All of a plan that follows from the data alone; its network and crop stand for those to come."""
     task, why_task = task_class.planned(found)
     preprocess, why_preprocess = preprocess_rules(found)
@@ -181,7 +181,7 @@ def _with_settings(plan: Plan, settings: Sequence[str], train_set: Dataset) -> P
     return replace(again, reasons=changed.reasons)
 
 
-def _divisors_of(network: Any, axes: int) -> tuple[int, ...]:
+def divisors_of(network: Any, axes: int) -> tuple[int, ...]:
     """What the sides of images must be multiples of for a network; no weights are drawn, or fetched, to learn it."""
     with torch.device("meta"):
         return tuple(getattr(network.build(), "divisors", (1,) * axes))
@@ -193,7 +193,7 @@ def _check_crop(plan: Plan, found: Fingerprint) -> None:
     Raises:
         SettingError: it cannot, or they cannot.
     """
-    crop, divisors = plan.training.crop, _divisors_of(plan.model, found.axes)
+    crop, divisors = plan.training.crop, divisors_of(plan.model, found.axes)
     scale = plan.data.preprocess.scale or (1.0,) * found.axes
     largest = zip(found.size_max, scale, divisors, strict=True)
     most = [math.ceil(CROP_LIMIT * side * factor / divisor) * divisor for side, factor, divisor in largest]
@@ -239,7 +239,7 @@ class _Trial:
     def with_network(self, draft: Plan, network: Any, scale: float) -> Plan:
         """A draft with another network and scale, with the crop that goes with them, and what the network starts from."""
         axes = self.found.axes
-        crop = crop_for(self.found, scale, _divisors_of(network, axes))
+        crop = crop_for(self.found, scale, divisors_of(network, axes))
         preprocess = replace(draft.data.preprocess, scale=None if scale == 1 else (scale,) * axes)
         fitted = replace(
             draft,

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tomlkit
 
+from segwright.core import Sample
 from segwright.core.errors import FormatError, SettingError
 from segwright.core.lookup import Kind
 from segwright.data.samplers import Sampler
@@ -19,9 +21,13 @@ from segwright.schedules.cosine import Cosine
 from segwright.tasks import Task
 from segwright.tasks.semantic import Semantic
 from segwright.transforms.copy_paste import CopyPaste
+from segwright.transforms.gaussian_blur import GaussianBlur
 from segwright.transforms.geometric import Geometric
 from segwright.transforms.intensity import Intensity
+from segwright.transforms.jpeg import Jpeg
+from segwright.transforms.low_resolution import LowResolution
 from segwright.transforms.prepare import Preprocess
+from segwright.transforms.shadow import Shadow
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 SCALE, SPACING_MM = "data.preprocess.scale", "data.preprocess.spacing_mm"
@@ -40,11 +46,28 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How crops are changed without changing what they mean."""
+    """How crops are changed without changing what they mean: their place by `geometric`, their values by all others."""
 
     geometric: Geometric = Geometric()
     copy_paste: CopyPaste = CopyPaste()
     intensity: Intensity = Intensity()
+    shadow: Shadow = Shadow()
+    blur: GaussianBlur = GaussianBlur()
+    low_resolution: LowResolution = LowResolution()
+    jpeg: Jpeg = Jpeg()
+
+    def change_values(self, crop: Sample, generator: np.random.Generator) -> Sample:
+        """The crop with other values and the same truth, as if taken in another light, by another camera, into another file.
+
+        The changes come in the order in which they do in the world: light, lens, pixels, exposure with its noise, file. Each
+        but `intensity` draws from a generator of its own, so that turning one on or off leaves what the others draw.
+        """
+        shadow, blur, low_resolution, jpeg = generator.spawn(4)
+        crop = self.shadow(crop, shadow)
+        crop = self.blur(crop, blur)
+        crop = self.low_resolution(crop, low_resolution)
+        crop = self.intensity(crop, generator)
+        return self.jpeg(crop, jpeg)
 
 
 @dataclass(frozen=True, kw_only=True)
