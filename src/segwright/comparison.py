@@ -124,61 +124,76 @@ def compare(
     """Train variants of one plan with the same seeds for the same time, and say which is better and how sure that is.
 
     `vary` is as in `["loss=dice,focal", "optimiser.learning_rate=0.001,0.003"]`, which makes four variants; `variants` names
-    each with its settings instead. Each is trained with the seeds 0, 1, ... for `budget.minutes` of training (3 without a
-    budget), or for so many `steps`, which repeats to the bit. `jobs` processes share the work, and the cores or the GPUs; a
-    script that asks for several has to lie under `if __name__ == "__main__"`. What else is given is as in `fit`.
+    each with its settings instead. Each is trained with the seeds 0, 1, ... for `budget.minutes` of training (3 without one),
+    or for so many `steps`, which repeats to the bit. `jobs` processes share the work, and the cores or the GPUs; a script that
+    asks for several lies under `if __name__ == "__main__"`. What else is given is as in `fit`.
 
     The folder `out` (runs/compare-NAME-1, -2, ... without it) then holds a run for each variant and seed, comparison.json and
-    report.html. Called again with a folder, what was finished is kept, and `seeds` may be more. `watch(run, share done, all
-    runs, what went wrong or None)` is called while runs are under way, with 1 as the share once they are over.
+    report.html. Called again with it, what was finished is kept, and `seeds` may be more. `watch(run, share done, all runs,
+    what went wrong or None)` is called while runs are under way, with 1 as the share once they are over.
 
     Raises:
         UsageError: the data, a name or a setting cannot be used, or the folder holds another comparison; nothing was trained.
     """
     budget = budget or Budget(minutes=MINUTES)
     named_variants = _checked(vary, variants, settings, seeds=seeds, steps=steps, jobs=jobs)
-    asked = {
-        "data": str(data),
-        "val": None if val is None else str(val),
-        "fold": None if fold is None else list(fold),
-        "minutes": budget.minutes if steps is None else None,
-        "steps": steps,
-        "task": task,
-        "model": model,
-        "init": init,
-        "settings": list(settings),
-        "device": budget.chosen_device,
-        "threads": threads_of(jobs) if steps is None else None,  # equal minutes are equal computing
-        "variants": {each.name: [list(each.settings), each.model, each.init] for each in named_variants},
-    }
+    places = {"data": str(data), "val": None if val is None else str(val), "fold": None if fold is None else list(fold)}
+    shared = {"task": task, "model": model, "init": init, "settings": list(settings)}
+    asked = _asked(places | shared, named_variants, budget, steps, jobs)
     folder = Path(out) if out is not None else free_folder(str(data), "compare-")
-    plans = _stored(folder, asked)
-    splits = None
     log.info("%s: %s", folder, _told(len(named_variants), seeds, jobs, asked))
-    if plans is None:
-        check_free(folder)
-        wish = Wish(weights=init, online=online, own_modules=own_modules)
-        plans, splits = _planned(named_variants, asked, budget, jobs, wish)
-        _write(folder, asked, plans)
-    splits = splits or remembered(open_data(next(iter(plans.values()))))
-    runs = [
-        _Run(
-            variant=name,
-            seed=seed,
-            plan=replace(plan, training=replace(plan.training, seed=seed)),
-            folder=folder / _folder_name(name) / f"seed-{seed}",
-            minutes=budget.minutes if steps is None else None,
-            online=online,
-            own_modules=own_modules,
-        )
-        for name, plan in plans.items()
-        for seed in range(seeds)
-    ]
+    wish = Wish(weights=init, online=online, own_modules=own_modules)
+    plans, splits = _plans(folder, named_variants, asked, budget, jobs, wish)
+    runs = _runs(folder, plans, seeds, asked["minutes"], wish)
     failures = _carried_out(runs, jobs, splits, watch)
     result = _gathered(folder, asked, plans, runs, splits, failures)
     _write(folder, asked, plans, result)
     _write_page(result, runs)
     return result
+
+
+def _asked(
+    given: Mapping[str, Any], variants: Sequence[Variant], budget: Budget, steps: int | None, jobs: int
+) -> dict[str, Any]:
+    """What a comparison is begun with, and goes on with only; JSON gives it back equal."""
+    return {
+        **given,
+        "minutes": budget.minutes if steps is None else None,
+        "steps": steps,
+        "device": budget.chosen_device,
+        "threads": threads_of(jobs) if steps is None else None,  # equal minutes are equal computing
+        "variants": {each.name: [list(each.settings), each.model, each.init] for each in variants},
+    }
+
+
+def _plans(
+    folder: Path, variants: Sequence[Variant], asked: Mapping[str, Any], budget: Budget, jobs: int, wish: Wish
+) -> tuple[dict[str, Plan], Splits]:
+    """The plan of each variant, as it is in the folder or made and written there, and the open data."""
+    stored = _stored(folder, asked)
+    if stored is not None:
+        return stored, remembered(open_data(next(iter(stored.values()))))
+    check_free(folder)
+    plans, splits = _planned(variants, asked, budget, jobs, wish)
+    _write(folder, asked, plans)
+    return plans, splits
+
+
+def _runs(folder: Path, plans: Mapping[str, Plan], seeds: int, minutes: float | None, wish: Wish) -> "list[_Run]":
+    """A run for each variant and seed."""
+    return [
+        _Run(
+            variant=name,
+            seed=seed,
+            plan=replace(plan, training=replace(plan.training, seed=seed)),
+            folder=folder / folder_name(name) / f"seed-{seed}",
+            minutes=minutes,
+            online=wish.online,
+            own_modules=wish.own_modules,
+        )
+        for name, plan in plans.items()
+        for seed in range(seeds)
+    ]
 
 
 def _checked(
@@ -229,7 +244,7 @@ def _stored(folder: Path, asked: Mapping[str, Any]) -> dict[str, Plan] | None:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         before = table["asked"]
-        plans = {name: Plan.from_toml(text, source=str(path), own_modules=True) for name, text in table["plans"].items()}
+        plans = {name: _plan_in(own, str(path)) for name, own in table["plans"].items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{path} is damaged ({error!r}); choose another folder with --out") from error
     others = [
@@ -287,11 +302,17 @@ def _write(folder: Path, asked: Mapping[str, Any], plans: Mapping[str, Plan], re
         OutputError: the folder cannot be written.
     """
     table = {} if result is None else json.loads(result.to_json())
-    table |= {"asked": asked, "plans": {name: plan.to_toml() for name, plan in plans.items()}}
+    texts = {name: {"toml": plan.to_toml(), "reasons": plan.reasons} for name, plan in plans.items()}
+    table |= {"asked": asked, "plans": texts}
     replace_file(folder / FILE, (json.dumps(table, indent=1) + "\n").encode())
 
 
-def _folder_name(variant: str) -> str:
+def _plan_in(table: Mapping[str, Any], source: str) -> Plan:
+    """The plan that `_write` has written, with its reasons, which as comments would be lost."""
+    return replace(Plan.from_toml(table["toml"], source=source, own_modules=True), reasons=dict(table["reasons"]))
+
+
+def folder_name(variant: str) -> str:
     """A name of a folder for a variant, which is its own where all its letters are safe in one."""
     name = variant.replace(", ", ",")
     if set(name) <= SAFE and not name.startswith("."):

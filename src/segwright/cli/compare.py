@@ -11,19 +11,16 @@ import typer
 if TYPE_CHECKING:  # loading it takes longer than `segwright --help` may
     from segwright.comparison import Comparison
 
+VARY = (
+    "What to vary: loss, sampler, model, init, or the path of a setting, with its values; several are multiplied. a+b is the "
+    "sum of two losses, planned what the planner chooses."
+)
 FAILURE = 1  # the exit code where a run failed
 
 
 def run(
     data: Annotated[str, typer.Argument(help="Folder with images and masks.")],
-    vary: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=A,B",
-            help="loss, sampler, model, init, or the path of a setting, with its values; several are multiplied. a+b is the "
-            "sum of two losses, planned what the planner chooses.",
-        ),
-    ] = None,
+    vary: Annotated[list[str] | None, typer.Option(metavar="NAME=A,B", help=VARY)] = None,
     minutes: Annotated[float, typer.Option(help="Time that each run trains; with --steps what the plan is made for.")] = 3.0,
     steps: Annotated[int | None, typer.Option(help="Steps that each run takes instead, which repeats to the bit.")] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each variant.")] = 3,
@@ -35,9 +32,7 @@ def run(
     task: Annotated[str | None, typer.Option(help="What to learn: semantic, or a module of yours, as package.module.")] = None,
     model: Annotated[str | None, typer.Option(help="A network by name, for all variants; see: segwright models.")] = None,
     init: Annotated[str | None, typer.Option(help="Weights to start from, for all variants: a file, a run, a name.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the comparison, to begin or to go on with; else runs/compare-NAME-1, -2, ...")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to begin or to go on in; else runs/compare-NAME-1, -2, ...")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="path=value, replaces a setting of all plans.")] = None,
     json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
     own_modules: Annotated[

@@ -209,7 +209,8 @@ def _spreads(table: np.ndarray) -> tuple[Spread, Spread] | None:
 def _turned(row: Difference) -> Difference:
     """The difference of the first score less the second."""
     low, high = row.interval
-    return replace(row, first=row.second, second=row.first, difference=-row.difference, interval=(-high, -low))
+    turned = 0 - row.difference, (0 - high, 0 - low)  # not the minus of a number, which makes -0 of 0
+    return replace(row, first=row.second, second=row.first, difference=turned[0], interval=turned[1])
 
 
 def p_text(p: float) -> str:

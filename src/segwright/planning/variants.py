@@ -85,7 +85,8 @@ def named(variants: Mapping[str, Sequence[str]]) -> list[Variant]:
 def _joined(choices: Sequence[_Choice]) -> Variant:
     """The variant that takes all of these choices."""
     settings = tuple(setting for choice in choices for setting in choice.settings)
-    model, init = (next(filter(None, own), None) for own in zip(*[(c.model, c.init) for c in choices], strict=True))
+    model = next((choice.model for choice in choices if choice.model is not None), None)
+    init = next((choice.init for choice in choices if choice.init is not None), None)
     return Variant(name=", ".join(choice.label for choice in choices), settings=settings, model=model, init=init)
 
 
