@@ -25,7 +25,7 @@ from segwright.data.splits import Fold, Splits, remembered
 from segwright.evaluation.accumulate import Counter, chosen
 from segwright.evaluation.bootstrap import group_labels
 from segwright.evaluation.evaluate import Tally, count_predictions
-from segwright.evaluation.ranking import CLAIM, Ranking, rank
+from segwright.evaluation.ranking import CLAIM, Ranking, ranked
 from segwright.evaluation.scores import without_nan, write_scores
 from segwright.formats import dataset_file
 from segwright.inference.load import training_predictor
@@ -460,7 +460,7 @@ def _gathered(
     known = dataset_file.read(asked["val"] or asked["data"])
     groups = group_labels(val.keys, known.groups if known else ())
     ranking = (
-        rank(metric, states, task.score, groups=groups) if states else Ranking(score=task.score, standings=(), pairings=())
+        ranked(metric, states, task.score, groups=groups) if states else Ranking(score=task.score, standings=(), pairings=())
     )
     return Comparison(
         folder=folder,

@@ -5,7 +5,7 @@ import pytest
 
 from segwright.core import Classes
 from segwright.core.errors import OutputError
-from segwright.evaluation.ranking import Ranking, rank
+from segwright.evaluation.ranking import Ranking, ranked
 from segwright.metrics.confusion import Confusion, class_sums
 from segwright.reports.comparison_page import write_comparison
 
@@ -23,7 +23,7 @@ def runs_of(right, seed, images=10):
 def ranking():
     runs = {"plain": [runs_of(30, 1), runs_of(32, 2)], "<b>dice": [runs_of(80, 3), runs_of(79, 4)]}
     runs["focal"] = [runs_of(78, 5), runs_of(80, 6)]
-    return rank(Confusion(Classes.of(["sky", "car<i>"])), runs, "mIoU", resamples=400)
+    return ranked(Confusion(Classes.of(["sky", "car<i>"])), runs, "mIoU", resamples=400)
 
 
 def text_of(path, read_html):

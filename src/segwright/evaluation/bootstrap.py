@@ -157,7 +157,7 @@ def error_and_freedom(whole: float, drawn: np.ndarray, count: int, freedom: int,
     drawn = drawn[np.isfinite(drawn)]  # a half may lack a class
     if not np.isfinite(whole) or not len(drawn) or freedom < 1 or count < 2:
         return nan, freedom
-    error = standard_error(drawn - whole, count)
+    error = _standard_error(drawn - whole, count)
     if spread is None or spread.error == 0:
         return error, freedom
     both = hypot(error, spread.error)
@@ -188,7 +188,7 @@ def _interval(whole: float, error: float, freedom: float, limits: Interval) -> I
     return without_limits((float(ends[0]), float(ends[1])), limits)
 
 
-def standard_error(distances: np.ndarray, count: int) -> float:
+def _standard_error(distances: np.ndarray, count: int) -> float:
     """The standard error of a score from the distances (R,) of the scores of random halves of U = `count` units to it."""
     half = count // 2
     return float(np.sqrt(np.mean(distances**2) * half / (count - half)))  # the factor is 1 for an even number of units

@@ -116,7 +116,7 @@ class Ranking:
         return f"A score is {of_seeds}. p is {tests}{holm_of}; a difference is claimed up to {CLAIM:.2f}."
 
 
-def rank(
+def ranked(
     metric: Metric,
     runs: Mapping[str, Sequence[Sequence[Any]]],
     score: str,
