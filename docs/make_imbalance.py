@@ -11,6 +11,7 @@ sampler this version does not have is left out with a line.
 
 import argparse
 import json
+import logging
 import math
 import os
 import platform
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # it tells the precision of each run
     for name in CASES if ALL in arguments.run else arguments.run:
         if not (DATA / CASES[name].train).exists():
             sys.stderr.write(f"{name} is left out, as {DATA / CASES[name].train} is not there\n")
@@ -172,9 +174,10 @@ def remedies(found: Fingerprint, only: Sequence[str] | None) -> dict[str, list[s
 
 
 def class_weights(found: Fingerprint) -> dict[str, list[float]]:
-    """Weights of the classes from their shares of the pixels; the mean weight over all pixels is 1.
+    """Weights of the classes from their shares of the pixels: the root of how rare a class is, and how rare it is.
 
-    The root of how rare a class is, and how rare it is beside the median class (Eigen and Fergus 2015, arXiv 1411.4734).
+    The mean weight over all pixels is 1; median frequency balancing differs from the second by a factor alone, which a weighted
+    mean leaves out.
     """
     shares = [max(share, 1e-5) for share in found.class_fractions]  # 1e-5: a class that was not seen gets no endless weight
     kinds = {"root": [1 / math.sqrt(share) for share in shares], "inverse": [1 / share for share in shares]}
@@ -255,8 +258,8 @@ def page(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         case = CASES[row["data"]]
         effort = f"{row['minutes']:g} minutes" if row["steps"] is None else f"{row['steps']} steps"
         yield f"\n## {row['data']}\n"
-        yield f"{case.what[0].upper()}{case.what[1:]}. {effort} of training on {row['machine']}, {row['seeds']} seeds, scored on"
-        yield f"{row['images']} images; {row['plan']}.\n"
+        yield f"{case.what[0].upper()}{case.what[1:]}. {effort} of training on {row['machine']}, {row['seeds']} seeds,"
+        yield f"scored on {row['images']} images; {row['plan']}.\n"
         yield from table(row)
         yield ""
         yield from sentences(row)

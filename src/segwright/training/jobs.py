@@ -129,6 +129,7 @@ def _serve(connection: Connection, work: Work[Any], threads: int, gpu: str | Non
     """Do what comes through a connection, until it is closed."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when torch first looks for GPUs, which is later
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # it tells the precision of each run
     set_threads(threads)
     last = 0.0
 
