@@ -10,7 +10,7 @@ import numpy as np
 
 from segwright.core.atomic_files import replace_file
 from segwright.evaluation.ranking import Pairing, Ranking, p_text
-from segwright.evaluation.scores import interval_text, score_text
+from segwright.evaluation.scores import interval_text, is_distance, score_text
 from segwright.reports.html.curves import log_column
 from segwright.reports.html.dots import DotRow, dot_chart
 from segwright.reports.html.page import page, section
@@ -69,18 +69,21 @@ def _findings(ranking: Ranking, notes: Sequence[str]) -> str:
 
 
 def _dots(ranking: Ranking, colors: Mapping[str, str]) -> str:
-    """The chart of all runs by their score."""
-    rows = [
-        DotRow(
-            name=each.name,
-            color=colors.get(each.name, color_of(0)),
-            values=each.by_seed[ranking.score],
-            mean=each.values[ranking.score],
-            interval=each.intervals.get(ranking.score, (nan, nan)),
+    """The chart of all runs by their score, in per cent where it is a share."""
+    score, rows = ranking.score, []
+    factor, unit = (1, "") if is_distance(score) else (100, ", %")
+    for each in ranking.standings:
+        low, high = each.intervals.get(score, (nan, nan))
+        rows.append(
+            DotRow(
+                name=each.name,
+                color=colors.get(each.name, color_of(0)),
+                values=[factor * value for value in each.by_seed[score]],
+                mean=factor * each.values[score],
+                interval=(factor * low, factor * high),
+            )
         )
-        for each in ranking.standings
-    ]
-    return f'<div class="chart">{dot_chart(rows, ranking.score)}</div>' if rows else ""
+    return f'<div class="chart">{dot_chart(rows, score + unit)}</div>' if rows else ""
 
 
 def _table(ranking: Ranking, efforts: Mapping[str, tuple[float, float]]) -> str:

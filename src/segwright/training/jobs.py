@@ -91,8 +91,12 @@ class _Pool:
             while waiting or busy:
                 while waiting and len(busy) < self.jobs:
                     free = next((each for each in self.processes if each not in busy), None) or self._started()
+                    try:
+                        free.send(waiting[0])
+                    except OSError:  # it was ended while it was idle
+                        self._answer(free)
+                        continue
                     busy[free] = waiting.popleft()
-                    free.send(busy[free])
                 for connection in wait(list(busy)):
                     answer = self._answer(connection)  # type: ignore[arg-type]
                     if isinstance(answer, float):

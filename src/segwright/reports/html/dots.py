@@ -62,12 +62,12 @@ def _row(row: DotRow, y: float, x, limits: tuple[float, float]) -> str:
     for value in row.values:
         if np.isfinite(value):
             parts.append(
-                f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="4" fill="{row.color}" opacity=".75"><title>{value:.4f}</title>'
+                f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="4" fill="{row.color}" opacity=".75"><title>{value:.4g}</title>'
                 "</circle>"
             )
     if np.isfinite(row.mean):
         parts.append(
             f'<line x1="{x(row.mean):.1f}" x2="{x(row.mean):.1f}" y1="{y - 9:.1f}" y2="{y + 9:.1f}" stroke="{row.color}" '
-            f'stroke-width="2.5"><title>mean {row.mean:.4f}</title></line>'
+            f'stroke-width="2.5"><title>mean {row.mean:.4g}</title></line>'
         )
     return "".join(parts)

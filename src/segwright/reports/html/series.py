@@ -6,11 +6,14 @@ from html import escape
 
 import numpy as np
 
-from segwright.reports.html.curves import duration, round_spacing, short
+from segwright.reports.html.curves import round_spacing, short
 
 WIDTH, HEIGHT = 860, 320
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 12, 30  # room around the plot for the numbers
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8c564b", "#7f7f7f")  # apart for all eyes, mostly
+
+UNITS = ((1.0, "s"), (60.0, "min"), (3600.0, "h"))  # of time, in seconds, with their names
+MOST_UNITS = 300  # of one kind, beyond which the next one is taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +53,12 @@ def series_chart(series: Sequence[Series], label: str) -> str:
         ((_, y),) = place(np.array([0.0]), np.array([value]))
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"></line>')
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{short(float(value), spacing)}</text>')
-    step = round_spacing(last, 6)
+    unit, name = next(each for each in UNITS if last < MOST_UNITS * each[0] or each is UNITS[-1])
+    step = unit * round_spacing(last / unit, 6)
     for seconds in np.arange(step, last * 1.0001, step):
         ((x, _),) = place(np.array([seconds]), np.array([low]))
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{duration(float(seconds))}</text>')
+        text = f"{seconds / unit:g} {name}"
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{text}</text>')
     for each in series:
         points = place(each.seconds, each.values)
         corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
