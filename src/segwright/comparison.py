@@ -7,7 +7,6 @@ is to have more seeds, goes on in its folder.
 
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -262,7 +261,7 @@ def _planned(
     variants: Sequence[Variant], asked: Mapping[str, Any], budget: Budget, jobs: int, wish: Wish
 ) -> tuple[dict[str, Plan], Splits]:
     """The plan of each variant, made with the threads and the memory that a job has, and the open data."""
-    started, threads = time.monotonic(), torch.get_num_threads()
+    threads = torch.get_num_threads()
     if jobs > 1 and (asked["device"] == "cpu" or torch.cuda.device_count() < jobs):
         budget = replace(budget, memory_gb=budget.memory_bytes / 2**30 / jobs)
     steps = [] if asked["steps"] is None else [f"training.steps={asked['steps']}"]
@@ -285,13 +284,6 @@ def _planned(
             set_threads(threads)
     if steps:
         plans = {name: replace(each, training=replace(each.training, steps=asked["steps"])) for name, each in plans.items()}
-    took = time.monotonic() - started
-    if not steps and took / len(plans) > 60 * budget.minutes / 2:
-        log.warning(
-            "to plan takes %.0f s here and a run trains for %.0f s, so that the network was chosen for little time; grant more "
-            "with --minutes",
-            *(took / len(plans), 60 * budget.minutes),
-        )
     return plans, made.splits
 
 
