@@ -252,8 +252,8 @@ def _tell_if_slow(took_s: float, given_s: float) -> None:
     """Say so where planning takes a large part of the time that it plans for, so that little seems left to learn in."""
     if took_s > MOST_PLANNING * given_s:
         log.warning(
-            "planning takes %.0f s here, and the network is chosen for runs of %.0f s less that; a larger one may be chosen with "
-            "more --minutes",
+            "planning takes %.0f s here, and the network is chosen for runs of %.0f s less that; a larger one may be chosen "
+            "with more --minutes",
             *(took_s, given_s),
         )
 
