@@ -53,6 +53,12 @@ LOSSES = (
     "top_k",
 )
 SHARES = (1 / 3, 2 / 3)  # of the crops on a class, where a sampler has such a setting
+WITH_SHARE = ("class_balanced", "foreground_patches")
+PLANNED = "what the planner chooses"
+USUAL = (  # that are compared where --only names none: of like ones the one that is known best
+    *(BASELINE, "dice", "cross_entropy+dice", "focal", "tversky", "ohem", "cross_entropy, root weights"),
+    *("cross_entropy, class_balanced 0.33", "cross_entropy, foreground_patches 0.33", PLANNED),
+)
 ALL = "all"
 
 
@@ -103,7 +109,7 @@ def main() -> None:
     """Compare what is asked for, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", nargs="+", default=[], metavar="DATA", help=f"{', '.join(CASES)}, or {ALL}: compared first")
-    parser.add_argument("--only", nargs="+", metavar="REMEDY", help="some remedies alone, by their names")
+    parser.add_argument("--only", nargs="+", metavar="REMEDY", help="some by their names; else the usual ones")
     parser.add_argument("--minutes", type=float, default=3.0, help="of training for each run")
     parser.add_argument("--steps", type=int, help="steps of each run, instead of minutes: for a look at whether all works")
     parser.add_argument("--seeds", type=int, default=3)
@@ -154,23 +160,23 @@ def remedies(found: Fingerprint, only: Sequence[str] | None) -> dict[str, list[s
     for loss in LOSSES:
         if set(loss.split("+")) <= set(losses):
             table[loss] = lambda loss=loss: [*loss_settings(loss), "sampler.kind=uniform"]
-        else:
+        elif loss in USUAL:
             sys.stderr.write(f"{loss} is left out, as this version has no such loss\n")
     for kind, weights in class_weights(found).items():
         table[f"cross_entropy, {kind} weights"] = lambda weights=weights: [
             *("task.criterion.kind=cross_entropy", f"task.criterion.class_weights={weights}", "sampler.kind=uniform")
         ]
     for sampler in samplers:
-        for share in SHARES if sampler == "class_balanced" else (None,):
+        for share in SHARES if sampler in WITH_SHARE else (None,):
             if sampler != "uniform":
                 own = [f"sampler.kind={sampler}", *([f"sampler.share={share}"] if share is not None else [])]
                 text = f"cross_entropy, {sampler}{'' if share is None else f' {share:.2f}'}"
                 table[text] = lambda own=own: [*loss_settings("cross_entropy"), *own]
-    table["what the planner chooses"] = list
+    table[PLANNED] = list
     wrong = [name for name in only or [] if name not in table]
     if wrong:
         raise SystemExit(f"there is no remedy {wrong[0]!r} here; known are {', '.join(table)}")
-    return {name: make() for name, make in table.items() if only is None or name in (BASELINE, *only)}
+    return {name: make() for name, make in table.items() if name in (USUAL if only is None else (BASELINE, *only))}
 
 
 def class_weights(found: Fingerprint) -> dict[str, list[float]]:
