@@ -62,7 +62,7 @@ def test_by_hand_and_on_disk(quick, tmp_path):
     found = quick(tmp_path / "c", vary=LOSSES, watch=lambda *words: told.append(words))
     assert [each.name for each in found.variants] == ["cross_entropy", "dice"] and found.images == 2 and found.seeds == 2
     assert found.variants[0].steps == (2, 2) and found.variants[0].images_seen == (4, 4)
-    assert told[-1] == ("dice, seed 1", 1.0, 4, None)
+    assert told[-1] == ("dice, seed 1", 1.0, 4, None) and [share for name, share, *_ in told if "cross" in name].count(1.0) == 2
     runs = {path.parent.relative_to(tmp_path / "c").as_posix() for path in (tmp_path / "c").rglob("plan.toml")}
     assert runs == {f"{name}/seed-{seed}" for name in ("cross_entropy", "dice") for seed in (0, 1)}
     plan = Plan.read(tmp_path / "c" / "dice" / "seed-1")

@@ -41,6 +41,7 @@ from segwright.workflow import environment, free_folder
 
 FILE, STATES_FILE, SCORES_FILE = "comparison.json", "states.safetensors", "scores.json"
 MINUTES, SEEDS = 3.0, 3
+SCORING = 0.99  # the share of a run that is done while it is scored
 SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.+=,-")  # in names of folders, everywhere
 
 log = logging.getLogger(__name__)
@@ -225,7 +226,12 @@ def _told(variants: int, seeds: int, jobs: int, asked: Mapping[str, Any]) -> str
     each = f"{asked['minutes']:g} minutes" if asked["steps"] is None else f"{asked['steps']} steps"
     total = "" if asked["steps"] is not None else f", which makes {rounds * asked['minutes']:g} minutes"
     at_once = f", {jobs} at a time" if jobs > 1 else ""
-    return f"{variants} variants x {seeds} seeds = {runs} runs of {each}{at_once}{total}; planning and scoring come on top"
+    return f"{variants} variants x {_count(seeds, 'seed')} = {runs} runs of {each}{at_once}{total}; planning and scoring come on top"
+
+
+def _count(number: int, thing: str) -> str:
+    """A number of things in words."""
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def _stored(folder: Path, asked: Mapping[str, Any]) -> dict[str, Plan] | None:
@@ -362,7 +368,7 @@ class _Trainer:
 
         def watch(record: dict[str, Any]) -> None:
             if "progress" in record:
-                tell(record["progress"])
+                tell(min(record["progress"], SCORING))
 
         train(
             run.plan,
@@ -512,7 +518,7 @@ def _write_page(result: Comparison, runs: Sequence[_Run]) -> None:
         result.folder / "report.html",
         title=f"{Path(result.data).name}: {result.folder.name}",
         ranking=result.ranking,
-        lead=f"{len(result.variants)} variants, {result.seeds} seeds each, scored on {result.images} images.",
+        lead=f"{len(result.variants)} variants, {_count(result.seeds, 'seed')} each, scored on {_count(result.images, 'image')}.",
         notes=result.notes,
         convention=result.convention,
         efforts={each.name: (float(np.mean(each.steps)), float(np.mean(each.images_seen))) for each in result.variants},

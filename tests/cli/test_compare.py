@@ -33,7 +33,7 @@ def test_a_folder_becomes_a_table_that_goes_on(segwright, data, tmp_path, monkey
         "images seen",
     ):
         assert part in out, part
-    assert "2 variants x 1 seeds = 2 runs of 2 steps" in caplog.text
+    assert "2 variants x 1 seed = 2 runs of 2 steps" in caplog.text
     folder = tmp_path / "runs" / "compare-data-1"
     assert {path.name for path in folder.iterdir()} == {"comparison.json", "report.html", "cross_entropy", "dice"}
     monkeypatch.setattr("segwright.comparison.train", None)  # nothing is trained again
