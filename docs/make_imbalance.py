@@ -264,7 +264,8 @@ def page(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         case = CASES[row["data"]]
         effort = f"{row['minutes']:g} minutes" if row["steps"] is None else f"{row['steps']} steps"
         yield f"\n## {row['data']}\n"
-        yield f"{case.what[0].upper()}{case.what[1:]}. {effort} of training on {row['machine']}, {row['seeds']} seed{'s' * (row['seeds'] != 1)},"
+        seeds = f"{row['seeds']} seed{'s' * (row['seeds'] != 1)}"
+        yield f"{case.what[0].upper()}{case.what[1:]}. {effort} of training on {row['machine']}, {seeds},"
         yield f"scored on {row['images']} images; {row['plan']}.\n"
         yield from table(row)
         yield ""

@@ -226,7 +226,8 @@ def _told(variants: int, seeds: int, jobs: int, asked: Mapping[str, Any]) -> str
     each = f"{asked['minutes']:g} minutes" if asked["steps"] is None else f"{asked['steps']} steps"
     total = "" if asked["steps"] is not None else f", which makes {rounds * asked['minutes']:g} minutes"
     at_once = f", {jobs} at a time" if jobs > 1 else ""
-    return f"{variants} variants x {_count(seeds, 'seed')} = {runs} runs of {each}{at_once}{total}; planning and scoring come on top"
+    grid_of = f"{variants} variants x {_count(seeds, 'seed')}"
+    return f"{grid_of} = {runs} runs of {each}{at_once}{total}; planning and scoring come on top"
 
 
 def _count(number: int, thing: str) -> str:
@@ -518,7 +519,7 @@ def _write_page(result: Comparison, runs: Sequence[_Run]) -> None:
         result.folder / "report.html",
         title=f"{Path(result.data).name}: {result.folder.name}",
         ranking=result.ranking,
-        lead=f"{len(result.variants)} variants, {_count(result.seeds, 'seed')} each, scored on {_count(result.images, 'image')}.",
+        lead=f"{len(result.variants)} variants, {_count(result.seeds, 'seed')} each, on {_count(result.images, 'image')}.",
         notes=result.notes,
         convention=result.convention,
         efforts={each.name: (float(np.mean(each.steps)), float(np.mean(each.images_seen))) for each in result.variants},
