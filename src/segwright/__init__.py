@@ -16,6 +16,7 @@ HOME = {
     "Prompt": "segwright.core",
     "Sample": "segwright.core",
     "Segmentation": "segwright.core",
+    "compare": "segwright.comparison",
     "evaluate": "segwright.evaluation.evaluate",
     "fit": "segwright.workflow",
     "list_models": "segwright.models",

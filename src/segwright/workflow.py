@@ -123,12 +123,12 @@ def finish(run: Path, splits: Splits | None = None) -> Scores:
         examples=gallery.examples(),
         atlas=gallery.atlas,
         plan_text=(run / PLAN_FILE).read_text(encoding="utf-8"),
-        footer=_environment(),
+        footer=environment(),
     )
     return scores
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """What the run was made with."""
     return {
         "segwright": segwright.__version__,
@@ -138,9 +138,9 @@ def _environment() -> dict[str, str]:
     }
 
 
-def free_folder(data: str) -> Path:
-    """runs/NAME-1 for data in a folder NAME, or the next number that is free."""
-    name = Path(data.partition("?")[0].replace(":", "-")).resolve().name
+def free_folder(data: str, prefix: str = "") -> Path:
+    """runs/NAME-1 for data in a folder NAME, or the next number that is free; `prefix` stands before the name."""
+    name = prefix + Path(data.partition("?")[0].replace(":", "-")).resolve().name
     number = 1
     while (folder := Path("runs") / f"{name}-{number}").exists():
         number += 1

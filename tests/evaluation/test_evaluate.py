@@ -8,7 +8,15 @@ import pytest
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import SettingError, UnknownNameError, UsageError
-from segwright.evaluation.evaluate import Tally, count_predictions, differences, evaluate, measure, tally_pairs, tally_results
+from segwright.evaluation.evaluate import (
+    Tally,
+    count_predictions,
+    evaluate,
+    measure,
+    tally_differences,
+    tally_pairs,
+    tally_results,
+)
 from segwright.evaluation.load_pairs import are_results
 from segwright.evaluation.pairs import pair
 from segwright.metrics.confusion import Confusion
@@ -234,13 +242,13 @@ def test_two_predictions_are_compared(truths, guess):
         "truth": truths,
     }
     first, second = (tally_pairs(pair(side, truths), ["mIoU", "pixel accuracy"]) for side in sides.values())
-    rows = {row.score: row for row in differences(first, second)}
+    rows = {row.score: row for row in tally_differences(first, second)}
     assert set(rows) == {"mIoU", "pixel accuracy"} and rows["mIoU"].second == 1
     assert rows["mIoU"].interval[0] > 0 and rows["mIoU"].p < 0.1 <= 2 * rows["mIoU"].p_holm
-    assert all(row.p == 1 for row in differences(first, first))
+    assert all(row.p == 1 for row in tally_differences(first, first))
     other = tally_pairs(pair(truths.subset(truths.keys[:2]), truths.subset(truths.keys[:2])), ["mIoU", "pixel accuracy"])
     with pytest.raises(UsageError, match="for 6 and 2 images, which are not the same; give both for the same part"):
-        differences(first, other)
+        tally_differences(first, other)
 
 
 def test_without_a_word_on_metrics_overlaps_leave_out_what_they_forbid():

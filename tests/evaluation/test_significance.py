@@ -10,7 +10,7 @@ from scipy import stats
 
 from segwright.core import Classes
 from segwright.core.errors import UnknownNameError, UsageError
-from segwright.evaluation.significance import CONVENTION, compare, holm
+from segwright.evaluation.significance import CONVENTION, differences, holm
 from segwright.metrics.accumulators import Sums, ratio
 from segwright.metrics.confusion import Confusion, class_sums
 
@@ -64,7 +64,9 @@ def two_predictions(count, seed, gain=0.0):
 
 def test_by_hand():
     """Of 2**3 swaps of three images, the true one and its mirror image differ most: p tends to 2 / 8."""
-    found = compare(Average(), averaged([1, 2, 6]), averaged([2, 4, 12]), 4000, np.random.default_rng(0), scores=["average"])
+    found = differences(
+        Average(), averaged([1, 2, 6]), averaged([2, 4, 12]), 4000, np.random.default_rng(0), scores=["average"]
+    )
     (row,) = found
     assert (row.score, row.first, row.second, row.difference) == ("average", 3, 6, 3)
     assert row.p == row.p_holm == pytest.approx(0.25, abs=0.02)
@@ -74,26 +76,26 @@ def test_by_hand():
 
 def test_equal_predictions_do_not_differ():
     states = two_predictions(12, seed=0)[0]
-    for row in compare(CONFUSION, states, states, 60, np.random.default_rng(0)):
+    for row in differences(CONFUSION, states, states, 60, np.random.default_rng(0)):
         assert row.difference == 0 and row.interval == (0, 0) and row.p == row.p_holm == 1
 
 
 def test_swaps_equal_a_slow_twin():
     first, second = two_predictions(9, seed=4, gain=0.4)
-    differences = []
+    swapped = []
     for swaps in product([0, 1], repeat=9):
         one = [(pair[swap], pair[1 - swap]) for swap, pair in zip(swaps, zip(first, second, strict=True), strict=True)]
         totals = [CONFUSION.score(sum(side[1:], side[0]))["mIoU"] for side in zip(*one, strict=True)]
-        differences.append(totals[1] - totals[0])
-    exact = np.mean(np.abs(differences) >= abs(differences[0]) - 1e-12)
-    (row,) = compare(CONFUSION, first, second, 4000, np.random.default_rng(0), scores=["mIoU"])
-    assert row.difference == pytest.approx(differences[0]) and row.p == pytest.approx(exact, abs=0.02)
+        swapped.append(totals[1] - totals[0])
+    exact = np.mean(np.abs(swapped) >= abs(swapped[0]) - 1e-12)
+    (row,) = differences(CONFUSION, first, second, 4000, np.random.default_rng(0), scores=["mIoU"])
+    assert row.difference == pytest.approx(swapped[0]) and row.p == pytest.approx(exact, abs=0.02)
 
 
 def test_the_interval_is_that_of_a_paired_t_test():
     rng = np.random.default_rng(1)
     first, gain = rng.normal(0, 9, 40), rng.normal(0.5, 1, 40)
-    (row,) = compare(Average(), averaged(first), averaged(first + gain), 5000, rng, scores=["average"])
+    (row,) = differences(Average(), averaged(first), averaged(first + gain), 5000, rng, scores=["average"])
     theirs = stats.ttest_rel(first + gain, first)
     assert row.interval == pytest.approx(theirs.confidence_interval(), abs=0.03)
     assert row.p == pytest.approx(theirs.pvalue, abs=0.02)
@@ -102,19 +104,19 @@ def test_the_interval_is_that_of_a_paired_t_test():
 def test_images_of_a_group_are_swapped_together():
     rng = np.random.default_rng(1)
     first, gain = rng.normal(0, 9, 6), rng.normal(0.5, 0.5, 6)
-    alone = compare(Average(), averaged(first), averaged(first + gain), 3000, rng, scores=["average"])[0]
+    alone = differences(Average(), averaged(first), averaged(first + gain), 3000, rng, scores=["average"])[0]
     many = averaged(first.repeat(10)), averaged((first + gain).repeat(10))
-    grouped = compare(Average(), *many, 3000, rng, scores=["average"], groups=np.arange(60) // 10)[0]
+    grouped = differences(Average(), *many, 3000, rng, scores=["average"], groups=np.arange(60) // 10)[0]
     assert grouped.p == pytest.approx(alone.p, abs=0.03) and grouped.interval == pytest.approx(alone.interval, abs=0.05)
-    assert compare(Average(), *many, 3000, rng, scores=["average"])[0].p < 0.3 * alone.p
+    assert differences(Average(), *many, 3000, rng, scores=["average"])[0].p < 0.3 * alone.p
 
 
 @settings(deadline=None)
 @given(st.integers(0, 1000))
 def test_law_exchanging_the_two_turns_the_sign(seed):
     first, second = two_predictions(7, seed)
-    one = compare(CONFUSION, first, second, 50, np.random.default_rng(seed))
-    other = compare(CONFUSION, second, first, 50, np.random.default_rng(seed))
+    one = differences(CONFUSION, first, second, 50, np.random.default_rng(seed))
+    other = differences(CONFUSION, second, first, 50, np.random.default_rng(seed))
     for row, turned in zip(one, other, strict=True):
         assert turned.difference == pytest.approx(-row.difference, nan_ok=True) and turned.p == pytest.approx(
             row.p, nan_ok=True
@@ -128,7 +130,7 @@ def test_law_chance_is_called_a_difference_one_time_in_twenty_and_a_gain_mostly(
     trials, found, outside = 150, 0, 0
     for seed in range(trials):
         first, second = two_predictions(30, seed, gain)
-        (row,) = compare(CONFUSION, first, second, 150, np.random.default_rng(seed), scores=["mIoU"])
+        (row,) = differences(CONFUSION, first, second, 150, np.random.default_rng(seed), scores=["mIoU"])
         found += row.p <= 0.05
         outside += not row.interval[0] <= 0 <= row.interval[1]
     assert low <= found / trials <= high and low <= outside / trials <= high  # 150 trials leave an error of 0.018 at 0.05
@@ -144,36 +146,36 @@ def test_unknown_scores_stay_unknown_and_rows_come_in_order():
     for states in (first, second):
         for state in states:
             state.values[:, 2] = 0  # no cars
-    rows = compare(CONFUSION, first, second, 40, np.random.default_rng(0), scores=["IoU/car", "mIoU"])
+    rows = differences(CONFUSION, first, second, 40, np.random.default_rng(0), scores=["IoU/car", "mIoU"])
     assert [row.score for row in rows] == ["IoU/car", "mIoU"]
     assert np.isnan([rows[0].difference, *rows[0].interval, rows[0].p, rows[0].p_holm]).all()
     assert rows[1].p_holm == rows[1].p
-    assert [row.score for row in compare(Average(), averaged([1, 2]), averaged([2, 1]), 9, np.random.default_rng(0))] == [
+    assert [row.score for row in differences(Average(), averaged([1, 2]), averaged([2, 1]), 9, np.random.default_rng(0))] == [
         "average",
         "square",
     ]
-    (alone,) = compare(Average(), averaged([1]), averaged([2]), 9, np.random.default_rng(0), scores=["average"])
+    (alone,) = differences(Average(), averaged([1]), averaged([2]), 9, np.random.default_rng(0), scores=["average"])
     assert alone.p == 1 and np.isnan(alone.interval).all()
 
 
 def test_refuses_what_cannot_be_compared():
     rng = np.random.default_rng(0)
     with pytest.raises(UsageError, match="2 and 1 states were given; give those of both predictions on the same images"):
-        compare(Average(), averaged([1, 2]), averaged([1]), 10, rng)
+        differences(Average(), averaged([1, 2]), averaged([1]), 10, rng)
     with pytest.raises(UsageError, match="0 resamples were asked for; a comparison needs some"):
-        compare(Average(), averaged([1, 2]), averaged([1, 2]), 0, rng)
+        differences(Average(), averaged([1, 2]), averaged([1, 2]), 0, rng)
     with pytest.raises(UnknownNameError, match="Average has no score 'mean'; it has average, square"):
-        compare(Average(), averaged([1, 2]), averaged([1, 2]), 10, rng, scores=["mean"])
+        differences(Average(), averaged([1, 2]), averaged([1, 2]), 10, rng, scores=["mean"])
     with pytest.raises(UsageError, match="1 group labels were given for 2 images"):
-        compare(Average(), averaged([1, 2]), averaged([1, 2]), 10, rng, groups=[0])
+        differences(Average(), averaged([1, 2]), averaged([1, 2]), 10, rng, groups=[0])
     assert "Holm" in CONVENTION
 
 
 def test_of_few_images_a_difference_lies_within_what_two_scores_can_differ_by():
     """Two images, of which one is much better: the second may be worse too, but no share gains more than 1."""
     first, second = averaged([0.1, 0.4]), averaged([0.9, 0.5])
-    row = next(row for row in compare(Shares(), first, second, 100, np.random.default_rng(0)) if row.score == "average")
+    row = next(row for row in differences(Shares(), first, second, 100, np.random.default_rng(0)) if row.score == "average")
     assert row.difference == pytest.approx(0.45) and row.interval == (-1, 1)
-    rows = compare(Shares(), averaged([0.1, 0.4, 0.2]), averaged([0.9, 0.9, 0.4]), 100, np.random.default_rng(0))
+    rows = differences(Shares(), averaged([0.1, 0.4, 0.2]), averaged([0.9, 0.9, 0.4]), 100, np.random.default_rng(0))
     (low, high), (lowest, highest) = rows[0].interval, (-1, 1)
     assert not low < lowest and not high > highest and np.isnan(high) != np.isnan(low)

@@ -14,6 +14,7 @@ GO_ON = {
     "fit": "; go on with the run by: segwright train --resume RUN",
     "train": "; go on with the run by: segwright train --resume RUN",
     "convert": "; the same command goes on where it was, but with --force it begins anew",
+    "compare": "; the same command goes on where it was, with --out and the folder that it named",
 }
 
 

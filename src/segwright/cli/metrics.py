@@ -49,7 +49,7 @@ def run(
     """Print each score with its 95 % interval and its convention. Images without a prediction count as missed."""
     from segwright.cli.terminal import check_places, check_spared, metric_names, show
     from segwright.evaluation.accumulate import chosen
-    from segwright.evaluation.evaluate import differences
+    from segwright.evaluation.evaluate import tally_differences
     from segwright.evaluation.load_pairs import open_pairs
     from segwright.reports.gallery import examples_of
     from segwright.reports.report import write_report
@@ -69,7 +69,7 @@ def run(
     _check_convention(convention, list(tally.counter.metrics))
     if against is not None:
         other = _tally_of(against, truth, names or list(tally.counter.metrics), convention, formats, processes)
-        _print_differences(differences(tally, other), prediction, against, as_json=json)
+        _print_differences(tally_differences(tally, other), prediction, against, as_json=json)
         notes = [f"{side}: {note}\n" for side, own in ((prediction, tally), (against, other)) for note in own.notes()]
         typer.echo("".join(notes), nl=False, err=json)
         return

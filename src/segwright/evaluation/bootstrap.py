@@ -10,13 +10,14 @@ needs no chance, but is too wide for average precision, which jumps.
 
 Source: Saigo, Shao and Sitter 2001, "A Repeated Half-Sample Bootstrap and Balanced Repeated Replications for Randomly Imputed
 Data", Survey Methodology 27; Shao and Wu 1989, "A General Theory for Jackknife Variance Estimation", doi
-10.1214/aos/1176347263, on why leaving out many at once also serves scores that jump.
+10.1214/aos/1176347263, on why leaving out many at once also serves scores that jump; Satterthwaite 1946, "An
+Approximate Distribution of Estimates of Variance Components", doi 10.2307/3002019.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from math import inf, nan
-from typing import Any
+from math import hypot, inf, isnan, nan
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit, stdtrit
@@ -37,13 +38,27 @@ MOST_EXPONENT = 20.0  # an end half a billion times as large as the score says n
 Labels = Sequence[int] | Sequence[str] | np.ndarray
 
 
+class Spread(NamedTuple):
+    """What a score varies by beside the images, as by seeds: its standard error, known with some degrees of freedom."""
+
+    error: float
+    freedom: int
+
+
 def bootstrap(
-    metric: Metric, states: Sequence[Any], resamples: int, generator: np.random.Generator, *, groups: Labels | None = None
+    metric: Metric,
+    states: Sequence[Any],
+    resamples: int,
+    generator: np.random.Generator,
+    *,
+    groups: Labels | None = None,
+    spreads: Mapping[str, Spread] | None = None,
 ) -> dict[str, Interval]:
     """A 95 % interval for each score of a metric, from its states of N images.
 
     `groups` holds a label per image: images of one label, such as slices of a person or frames of a video, are drawn together,
     since they tell less than as many others would. Without it, images count as independent of each other.
+    `spreads` holds for each score what it varies by beside the images.
 
     An interval is NaN for a score that is NaN itself or rests on one image (or group) alone, and without resamples; one end of
     it is, where few images tell no more on that side than what the score can be at all. Images that are all alike leave no
@@ -62,7 +77,8 @@ def bootstrap(
     for name, values in weighed(metric, states, (table[:, unit_of] for table in tables)).items():
         whole, without, drawn = float(values[0]), values[1 : len(fixed)], values[len(fixed) :]
         limits = limits_of(metric, states, name, whole)
-        result[name] = _interval(whole, drawn, count, degrees_of_freedom(whole, without, count), limits)
+        sureness = drawn, count, degrees_of_freedom(whole, without, count), (spreads or {}).get(name)
+        result[name] = _interval(whole, *error_and_freedom(whole, *sureness), limits)
     return result
 
 
@@ -133,15 +149,29 @@ def without_limits(interval: Interval, limits: Interval) -> Interval:
     return (low if has_low else nan, high if has_high else nan) if has_low or has_high else limits
 
 
-def _interval(whole: float, drawn: np.ndarray, count: int, freedom: int, limits: Interval) -> Interval:
-    """The 95 % interval of a score, from the scores (R,) of random halves of U = `count` units and its degrees of freedom.
+def error_and_freedom(whole: float, drawn: np.ndarray, count: int, freedom: int, spread: Spread | None) -> tuple[float, float]:
+    """The standard error of a score and its degrees of freedom, from the scores (R,) of random halves of U = `count` units.
+
+    A spread, which is independent of the images, adds to it (Satterthwaite 1946). The error is NaN where it is unknown.
+    """
+    drawn = drawn[np.isfinite(drawn)]  # a half may lack a class
+    if not np.isfinite(whole) or not len(drawn) or freedom < 1 or count < 2:
+        return nan, freedom
+    error = _standard_error(drawn - whole, count)
+    if spread is None or spread.error == 0:
+        return error, freedom
+    both = hypot(error, spread.error)
+    share = (error / both) ** 2
+    return both, 1 / (share**2 / freedom + (1 - share) ** 2 / spread.freedom)
+
+
+def _interval(whole: float, error: float, freedom: float, limits: Interval) -> Interval:
+    """The 95 % interval of a score from its standard error and the degrees of freedom of that.
 
     The scale is that of log odds between two limits, of logarithms above one, else linear.
     """
-    drawn = drawn[np.isfinite(drawn)]  # a half may lack a class
-    if not np.isfinite(whole) or not len(drawn) or freedom < 1:
+    if isnan(error):
         return UNKNOWN
-    error = standard_error(drawn - whole, count)
     if error <= ROUNDING * abs(whole):
         return whole, whole
     reach = -float(stdtrit(freedom, (1 - LEVEL) / 2)) * error
@@ -158,7 +188,7 @@ def _interval(whole: float, drawn: np.ndarray, count: int, freedom: int, limits:
     return without_limits((float(ends[0]), float(ends[1])), limits)
 
 
-def standard_error(distances: np.ndarray, count: int) -> float:
+def _standard_error(distances: np.ndarray, count: int) -> float:
     """The standard error of a score from the distances (R,) of the scores of random halves of U = `count` units to it."""
     half = count // 2
     return float(np.sqrt(np.mean(distances**2) * half / (count - half)))  # the factor is 1 for an even number of units

@@ -23,7 +23,7 @@ from segwright.evaluation.error_analysis import Atlas
 from segwright.evaluation.load_pairs import are_results, open_pairs
 from segwright.evaluation.pairs import Pair, Pairs, a_few, pair
 from segwright.evaluation.scores import Scores
-from segwright.evaluation.significance import Difference, compare, holm
+from segwright.evaluation.significance import Difference, differences, holm
 from segwright.formats import open_dataset
 from segwright.formats.image_index import SHOWN
 from segwright.metrics.average_precision import AveragePrecision
@@ -352,7 +352,7 @@ def fitting_metrics(pairs: Pairs) -> list[str]:
     return ["confusion", "surface_distance" if len(first.shape) == 3 else "boundary"]
 
 
-def differences(first: Tally, second: Tally, resamples: int = 1000) -> list[Difference]:
+def tally_differences(first: Tally, second: Tally, resamples: int = 1000) -> list[Difference]:
     """How the wanted scores of two predictions for the same images differ, each with its interval and p-values.
 
     Raises:
@@ -368,7 +368,7 @@ def differences(first: Tally, second: Tally, resamples: int = 1000) -> list[Diff
     for name, metric in first.counter.metrics.items():
         states, names = (first.states(name), second.states(name)), first.counter.wanted[name]
         generator = np.random.default_rng(SEED)
-        rows += compare(metric, *states, resamples, generator, scores=names, groups=first.labels(name))
+        rows += differences(metric, *states, resamples, generator, scores=names, groups=first.labels(name))
     adjusted = holm([row.p for row in rows])
     return [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
 

@@ -9,12 +9,12 @@ Source: Good 2005, "Permutation, Parametric and Bootstrap Tests of Hypotheses", 
 Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from segwright.core.errors import UnknownNameError, UsageError
 from segwright.evaluation.bootstrap import (
@@ -23,12 +23,13 @@ from segwright.evaluation.bootstrap import (
     UNKNOWN,
     Interval,
     Labels,
+    Spread,
     all_and_without,
     chunks,
     degrees_of_freedom,
+    error_and_freedom,
     halves,
     limits_of,
-    standard_error,
     units,
     weighed,
     without_limits,
@@ -58,7 +59,7 @@ class Difference:
     p_holm: float
 
 
-def compare(
+def differences(
     metric: Metric,
     first: Sequence[Any],
     second: Sequence[Any],
@@ -67,12 +68,16 @@ def compare(
     *,
     scores: Sequence[str] | None = None,
     groups: Labels | None = None,
+    spreads: Mapping[str, Spread] | None = None,
 ) -> list[Difference]:
     """How two predictions differ in the scores of a metric, from their states of the same N images in the same order.
 
     `scores` are the names to compare, by default the summary scores of the metric: choose them before looking. `groups` holds a
     label per image: images of one label are drawn and swapped together, as in `bootstrap`. With few images, p cannot be small:
     of five, one in 16 swaps does as well as none.
+
+    `spreads` holds for each score what a difference varies by beside the images, as by seeds. Swaps do not know of it, so that
+    p is then that of a t test of both, where that is larger.
 
     Raises:
         UsageError: the states are not as many, there are none, no resamples are asked for, or labels are not one per image.
@@ -97,9 +102,12 @@ def compare(
     for name in names:
         one, other = (float(table[name][0]) for table in fixed)
         freedom = min(degrees_of_freedom(float(table[name][0]), table[name][1:], count) for table in fixed)
+        spread = (spreads or {}).get(name)
+        sureness = error_and_freedom(other - one, halved[name], count, freedom, spread)
         lowest, highest = limits_of(metric, both, name, one, other)
-        span = _linear_interval(other - one, halved[name], count, freedom, (lowest - highest, highest - lowest))
-        rows.append((name, one, other, span, _p_value(other - one, swapped[name])))
+        span = _linear_interval(other - one, *sureness, (lowest - highest, highest - lowest))
+        p = _p_value(other - one, swapped[name])
+        rows.append((name, one, other, span, p if spread is None else max(p, _t_test(other - one, *sureness))))
     adjusted = holm([row[-1] for row in rows])
     return [
         Difference(score=name, first=one, second=other, difference=other - one, interval=span, p=p, p_holm=allowing)
@@ -129,15 +137,14 @@ def _differences(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _linear_interval(difference: float, drawn: np.ndarray, count: int, freedom: int, limits: Interval) -> Interval:
-    """The 95 % interval of a difference from those (R,) of random halves of U = `count` units and its degrees of freedom.
+def _linear_interval(difference: float, error: float, freedom: float, limits: Interval) -> Interval:
+    """The 95 % interval of a difference from its standard error and the degrees of freedom of that.
 
     An end beyond the limits, which says nothing, is NaN.
     """
-    drawn = drawn[np.isfinite(drawn)]
-    if not np.isfinite(difference) or not len(drawn) or freedom < 1 or count < 2:
+    if np.isnan(error):
         return UNKNOWN
-    reach = -float(stdtrit(freedom, (1 - LEVEL) / 2)) * standard_error(drawn - difference, count)
+    reach = -float(stdtrit(freedom, (1 - LEVEL) / 2)) * error
     return without_limits((difference - reach, difference + reach), limits)
 
 
@@ -150,6 +157,13 @@ def _p_value(difference: float, swapped: np.ndarray) -> float:
         return float("nan")
     is_smaller = np.abs(swapped) < abs(difference) * (1 - ROUNDING)
     return float(1 + (~is_smaller).sum()) / (1 + len(swapped))
+
+
+def _t_test(difference: float, error: float, freedom: float) -> float:
+    """The two-sided p-value of a difference with its standard error; 1 where that is unknown, or nothing differs."""
+    if np.isnan(error) or difference == 0:
+        return 1.0
+    return float(2 * stdtr(freedom, -abs(difference) / error)) if error > 0 else 0.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -54,13 +54,14 @@ log = logging.getLogger(__name__)
 class Planned:
     """A plan, the data that it is for, and the `seconds_after` that scoring and reporting will take once training ends.
 
-    `values` are those of the training images.
+    `values` are those of the training images; `trial` tries other plans for the same data.
     """
 
     plan: Plan
     splits: Splits
     values: ValueRange
     seconds_after: float
+    trial: "Trial"
 
 
 def plan(
@@ -103,12 +104,13 @@ def planned(
     model: str | None,
     wish: Wish,
     settings: Sequence[str],
+    splits: Splits | None = None,
 ) -> Planned:
-    """As `plan`, with the open data, and the time that the run needs after its training."""
+    """As `plan`, with the open data, which may be `splits`, and the time that the run needs after its training."""
     started = time.monotonic()
     seconds = 60 * budget.minutes
     check_utf8(data)  # the plan names the data
-    splits = remembered(open_splits(data, val, fold=fold))
+    splits = splits or remembered(open_splits(data, val, fold=fold))
     task_class = class_of(find("segwright.tasks", task or DEFAULT))
     train_set, val_set = (task_class().dataset(part) for part in (splits.train, splits.val))
     survey = Survey.of(train_set, val_set)
@@ -125,7 +127,7 @@ def planned(
     candidates = [draft.task.fitted(network, channels, train_set.classes) for network in known]
     if named is not None:
         named.check(draft.task.fitted(known[0], channels, train_set.classes), wish)
-    trial = _Trial(survey.found, train_set, wish, named)
+    trial = Trial(survey.found, train_set, wish, named)
     draft = trial.with_network(draft, candidates[0], 1.0)
     draft = trial.fastest_precision(draft, PRECISION_SHARE * seconds, budget.memory_bytes)
     survey.check(draft.with_settings(settings).data.preprocess.channels, CHECK_SHARE * seconds)
@@ -133,18 +135,63 @@ def planned(
     chosen, cost = trial.choose(draft, candidates, left, budget.memory_bytes)
     if settings:
         chosen = trial.with_settings(chosen, settings)
-        _check_crop(chosen, survey.found)
-        check_fits(chosen, budget.memory_bytes)
-        cost = trial.cost(chosen)
-        if math.isinf(cost.seconds):
-            raise UsageError(
-                f"a step with {', '.join(settings)} takes more memory than there is; choose a smaller crop, batch or network"
-            )
+        cost = _cost_of(chosen, settings, trial, budget)
     log.info(ClassBalance.of(CropDataset.of(train_set, chosen)).told())
     left = max(0.0, seconds - (time.monotonic() - started))
     made, after = _scheduled(chosen, cost, trial, len(val_set), left)
     made = _with_settings(made, settings, train_set) if settings else made
-    return Planned(made, splits, ValueRange.of(survey.found), after)
+    return Planned(made, splits, ValueRange.of(survey.found), after, trial)
+
+
+def varied(made: Planned, settings: Sequence[str], wish: Wish, budget: Budget) -> Plan:
+    """A finished plan with other settings, and with what its network starts from as `wish` says, for the same data and minutes.
+
+    Where a step then costs something else, as with another network or crop, it is timed, and so many are planned as fit.
+
+    Raises:
+        UsageError: a setting does not exist, weights do not fit, or a step takes more memory than is granted.
+    """
+    trial, plan = made.trial, made.plan
+    if wish != trial.wish:
+        named = named_start(wish)
+        if named is not None:
+            named.check(plan.model, wish)
+        trial = replace(trial, wish=wish, named=named)
+        plan = trial.restarted(plan)
+    if not settings:
+        return plan
+    changed = trial.with_settings(plan, with_class_weights(settings, trial.found))
+    if _size_of_a_step(changed) == _size_of_a_step(plan):
+        return changed
+    cost = _cost_of(changed, settings, trial, budget)
+    scheduled, _ = _scheduled(changed, cost, trial, len(made.splits.val), 60 * budget.minutes)
+    why = scheduled.reasons["training.steps"]
+    training = replace(changed.training, steps=scheduled.training.steps)
+    return replace(changed, training=training, reasons=changed.reasons | {"training.steps": why})
+
+
+def _size_of_a_step(plan: Plan) -> tuple[Any, ...]:
+    """All that decides what a step of a plan costs, but for the loss, which takes little beside a network."""
+    training = plan.training
+    layout = training.precision, training.channels_last, training.device
+    return (plan.model, plan.data.preprocess, training.crop, training.batch_size, training.accumulate, *layout)
+
+
+def _cost_of(plan: Plan, settings: Sequence[str], trial: "Trial", budget: Budget) -> Cost:
+    """The cost of a step of a plan with settings of a person.
+
+    Raises:
+        SettingError: the network cannot take the crop, or no image can fill it.
+        UsageError: memory does not suffice.
+    """
+    _check_crop(plan, trial.found)
+    check_fits(plan, budget.memory_bytes)
+    cost = trial.cost(plan)
+    if math.isinf(cost.seconds):
+        raise UsageError(
+            f"a step with {', '.join(settings)} takes more memory than there is; choose a smaller crop, batch or network"
+        )
+    return cost
 
 
 def drafted(data: Data, task_class: Any, found: Fingerprint, train_set: Dataset, budget: Budget) -> Plan:
@@ -228,7 +275,7 @@ class _Option:
 
 
 @dataclass(frozen=True, eq=False)
-class _Trial:
+class Trial:
     """Tries plans on real crops of the training samples, on this machine, from where a person wishes."""
 
     found: Fingerprint
@@ -263,11 +310,15 @@ class _Trial:
         changed = _with_settings(plan, settings, self.train_set)
         if changed.model == plan.model:
             return changed
+        return _with_settings(self.restarted(changed), settings, self.train_set)
+
+    def restarted(self, plan: Plan) -> Plan:
+        """A plan with what its network starts from chosen anew, and with the images that this knows."""
         preprocess, reasons = preprocess_rules(self.found)
-        data = replace(changed.data, preprocess=replace(changed.data.preprocess, normalise=preprocess.normalise))
-        kept = {path: reason for path, reason in changed.reasons.items() if path != "init.weights"}
-        fresh = replace(changed, data=data, init=Init(), reasons=kept | {NORMALISE: reasons[NORMALISE]})
-        return _with_settings(self.started(fresh), settings, self.train_set)
+        data = replace(plan.data, preprocess=replace(plan.data.preprocess, normalise=preprocess.normalise))
+        kept = {path: reason for path, reason in plan.reasons.items() if path != "init.weights"}
+        fresh = replace(plan, data=data, init=Init(), reasons=kept | {NORMALISE: reasons[NORMALISE]})
+        return self.started(fresh)
 
     def cost(self, plan: Plan) -> Cost:
         """The cost of a step of a plan."""
@@ -307,12 +358,12 @@ class _Trial:
         The scale comes first: what is shrunk away no network brings back.
         """
         scale = 1.0
-        best = self.option(draft, candidates[0], scale, seconds, memory)
+        best = self._option(draft, candidates[0], scale, seconds, memory)
         while not best.learns and scale / 2 * min(self.found.size_median) >= SMALLEST_SIDE:
             scale /= 2
-            best = self.option(draft, candidates[0], scale, seconds, memory)
+            best = self._option(draft, candidates[0], scale, seconds, memory)
         for network in candidates[1:]:
-            larger = self.option(draft, network, scale, seconds, memory)
+            larger = self._option(draft, network, scale, seconds, memory)
             if not larger.learns:
                 break
             best = larger
@@ -322,7 +373,7 @@ class _Trial:
         )
         return replace(best.plan, reasons=best.plan.reasons | {"model": reason, "data.preprocess.scale": reason}), best.cost
 
-    def option(self, draft: Plan, network: Any, scale: float, seconds: float, memory: int) -> _Option:
+    def _option(self, draft: Plan, network: Any, scale: float, seconds: float, memory: int) -> _Option:
         """A network at a scale, its batch taken in as few parts as fit the memory.
 
         Raises:
@@ -346,7 +397,7 @@ class _Trial:
         return _Option(candidate, cost, steps, steps * training.batch_size * math.prod(training.crop) / pixels)
 
 
-def _scheduled(chosen: Plan, cost: Cost, trial: _Trial, val_count: int, seconds: float) -> tuple[Plan, float]:
+def _scheduled(chosen: Plan, cost: Cost, trial: Trial, val_count: int, seconds: float) -> tuple[Plan, float]:
     """The plan with as many steps and validations as fit into the seconds, and the time that scoring and reporting take."""
     training, size = chosen.training, math.prod(trial.found.size_median)
     scale = math.prod(chosen.data.preprocess.scale or (1.0,))
