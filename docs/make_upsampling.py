@@ -8,6 +8,7 @@ The same small network is trained with each way on the same cells, and nothing e
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from segwright.codecs.image_writer import write_picture
 from segwright.core.visualise import as_rgb, paint
 from segwright.formats import synthetic
-from segwright.layers.upsample import Upsample
+from segwright.layers.upsample import SubpixelConvolution, UpsamplingWay, upsampling
 
 OUT = Path(__file__).with_name("upsampling.md")
 LOGITS, SPECTRA = (Path(__file__).with_name(f"upsampling_{what}.png") for what in ("logits", "spectra"))
@@ -35,26 +36,41 @@ GAP, SCALE = 4, 2  # of the pictures
 
 def overlapping(before: int, after: int) -> nn.Module:
     """A 3x3 transposed convolution of stride 2, whose kernels overlap at every second pixel."""
-    layer = nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1)
-    nn.init.normal_(layer.weight, std=(2 / (before * 9 / 4)) ** 0.5)  # 9/4: places of the kernel per new pixel, on average
-    nn.init.zeros_(layer.bias)
-    return layer
+    return initialised(nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1))
 
 
-def unequal_shuffle(before: int, after: int) -> nn.Module:
-    """A pixel shuffle whose four pixels start with weights of their own."""
-    layer = Upsample("pixel_shuffle", before, after)
-    nn.init.kaiming_normal_(layer[0].weight, nonlinearity="relu")
+def doubling(way: UpsamplingWay, *, equal: bool = True) -> Callable[[int, int], nn.Module]:
+    """What doubles a map in one of the house's ways; a pixel shuffle starts with `equal` pixels."""
+
+    def make(before: int, after: int) -> nn.Module:
+        layer = initialised(upsampling(way, before, after, (2, 2)))
+        if isinstance(layer, SubpixelConvolution) and equal:
+            layer.make_pixels_equal()
+        return layer
+
+    return make
+
+
+def initialised(layer: nn.Module) -> nn.Module:
+    """He's normal weights by what reaches one new pixel, for the ReLU that follows; biases start at 0."""
+    for module in layer.modules():
+        if isinstance(module, nn.ConvTranspose2d):
+            places = prod(module.kernel_size) / prod(module.stride)  # of the kernel per new pixel, on average
+            nn.init.normal_(module.weight, std=(2 / (module.in_channels * places)) ** 0.5)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.zeros_(module.bias)
     return layer
 
 
 WAYS: dict[str, Callable[[int, int], nn.Module]] = {
     "transposed 3x3": overlapping,
-    "transposed 2x2": lambda before, after: Upsample("transposed", before, after),
-    "pixel shuffle without ICNR": unequal_shuffle,
-    "pixel shuffle": lambda before, after: Upsample("pixel_shuffle", before, after),
-    "nearest": lambda before, after: Upsample("nearest", before, after),
-    "bilinear": lambda before, after: Upsample("bilinear", before, after),
+    "transposed 2x2": doubling("transposed"),
+    "pixel shuffle without ICNR": doubling("pixel_shuffle", equal=False),
+    "pixel shuffle": doubling("pixel_shuffle"),
+    "nearest": doubling("nearest"),
+    "bilinear": doubling("bilinear"),
 }
 
 
@@ -62,10 +78,7 @@ def network(way: Callable[[int, int], nn.Module]) -> nn.Sequential:
     """Image (B, 1, H, W) to logits (B, 2, H, W): halved twice, doubled twice; after that, no pixel sees another."""
 
     def convolution(before: int, after: int) -> list[nn.Module]:
-        layer = nn.Conv2d(before, after, 3, padding=1)
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(layer.bias)
-        return [layer, nn.ReLU()]
+        return [initialised(nn.Conv2d(before, after, 3, padding=1)), nn.ReLU()]
 
     down = [*convolution(1, WIDTH), nn.MaxPool2d(2), *convolution(WIDTH, 2 * WIDTH), nn.MaxPool2d(2)]
     deep = [*convolution(2 * WIDTH, 2 * WIDTH), *convolution(2 * WIDTH, 2 * WIDTH)]
@@ -192,7 +205,8 @@ TEXT = f"""# What doubling a map leaves behind
 A network that ends at the size of its image has to double small maps. Odena et al. 2016 (Deconvolution and Checkerboard
 Artifacts, Distill, doi 10.23915/distill.00003) showed how transposed convolutions draw a checkerboard on what they make: new
 pixels that come from different weights, or from a different number of them, differ where the picture does not.
-`segwright.layers.upsample` offers four ways; this page measures how much of a checkerboard each leaves in the logits.
+`segwright.layers.upsample` offers four ways, which U-Net's setting `upsampling` names; this page measures how much of a
+checkerboard each leaves in the logits.
 
 One small network (halved twice, doubled twice, {WIDTH} channels at full size, no skips, a 1x1 convolution last) learns to tell
 drawn cells (`synthetic:cells`, {SIDE} x {SIDE} pixels) from background in {STEPS} steps of {BATCH} images; only the doubling differs.

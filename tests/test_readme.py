@@ -24,7 +24,7 @@ from PIL import Image
 README = Path(__file__).parent.parent / "README.md"
 FENCE = re.compile(r"^```(?P<language>sh|console|python)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 MINUTES = re.compile(r"(\bminutes[= ])\d+(\.\d+)?")
-SHORT = "0.2"  # minutes instead of those in the README: enough for some steps of a small network
+SHORT = "0.05"  # minutes instead of those in the README: enough for some steps of a small network
 LIMIT = 600  # seconds after which a block has hung; a shared machine may be slow
 
 

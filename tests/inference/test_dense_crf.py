@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from segwright.core.errors import SettingError, ShapeError
-from segwright.inference import dense_crf
+from segwright.inference import dense_crf, image_bands
 from segwright.inference.dense_crf import DenseCRF
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "dense_crf_a"
@@ -151,7 +151,7 @@ def test_exponentials():
 
 def test_any_number_of_threads_gives_the_same_bits(monkeypatch):
     image, probs = scene(4, 90, 260)
-    monkeypatch.setattr(dense_crf, "BAND", 1000)
+    monkeypatch.setattr(image_bands, "BAND", 1000)
     found = []
     for threads in (1, 3):
         monkeypatch.setattr("numba.config.NUMBA_NUM_THREADS", threads)

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segwright.layers.semantic_branch import SemanticBranch
+from segwright.core.errors import SettingError
+from segwright.layers.semantic_branch import SemanticBranch, check_widths
 
 
 def slow_twin(branch: SemanticBranch, maps, doublings, *, align_corners: bool) -> torch.Tensor:
@@ -40,3 +41,11 @@ def test_by_hand_the_shifts_of_the_norms_add_up():
         torch.nn.init.constant_(level[0][1].bias, 2)
     total = branch([torch.randn(1, 1, 8, 12), torch.randn(1, 1, 4, 6)])
     assert torch.equal(total, torch.full((1, 32, 8, 12), 4.0))
+
+
+def test_refuses_widths_that_no_branch_has_and_the_remedy_works():
+    with pytest.raises(SettingError, match="branch_width is 48; .* in 32 groups, so give a multiple of 32, such as 128"):
+        check_widths(48, pyramid_width=16)
+    with pytest.raises(SettingError, match="pyramid_width is 0; it must be 1 or more"):
+        check_widths(128, pyramid_width=0)
+    check_widths(128, pyramid_width=16)

@@ -1,19 +1,29 @@
-"""Golden arrays: what the authors' code put out, for weights and inputs that a rule makes from their names alone."""
+"""What networks are held against: golden arrays, lists of published tensors, and reference networks beside ours.
+
+Golden arrays are what the authors' code put out, for weights and inputs that a rule makes from their names alone.
+Axes: B batch, C channels, H, W.
+"""
 
 import json
 import math
 import re
 import zlib
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+
+from segwright.layers.auxiliary import WithAuxiliary
 
 GOLDEN = Path(__file__).parent.parent / "golden"
+AUXILIARY = 0.4  # what the second head of torchvision's networks counts in comparisons, as it does in ours
 MANIFESTS = Path(__file__).parents[3] / "shared" / "parity" / "manifests"
 
 
@@ -84,6 +94,16 @@ class Golden:
         wanted = self.arrays[f"out/{depth}@sample"] if wanted is None else wanted
         torch.testing.assert_close(got, wanted.to(ours.dtype), msg=lambda text: f"{depth}: {text}", **limits)
 
+    def check_levels(self, network: nn.Module, rename: Callable, dtype: torch.dtype) -> None:
+        """Load the weights, and see that each map of the encoder and the logits of a network on one equal the authors'."""
+        network.load_state_dict(rename(self.weights))
+        network.eval().to(dtype)
+        image = self.input("x").to(dtype)
+        with torch.no_grad():
+            for number, level in enumerate(network.encoder(image), start=1):  # the first failure says where to look
+                self.check(f"encoder.{number}", level)
+            self.check("logits", network(image))
+
 
 @pytest.fixture
 def golden():
@@ -105,3 +125,92 @@ def manifest():
         }
 
     return read
+
+
+class Peers:
+    """A network beside its reference, both with the same weights, in float64."""
+
+    @staticmethod
+    def randomised(network: nn.Module) -> nn.Module:
+        """The network in float64 with norms that must really be applied."""
+        with torch.no_grad():
+            for module in network.modules():
+                if isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
+                    module.weight.uniform_(0.5, 1.5)
+                    module.bias.normal_(0, 0.1)
+                if isinstance(module, nn.BatchNorm2d):
+                    module.running_mean.normal_(0, 0.1)
+                    module.running_var.uniform_(0.5, 1.5)
+        return network.double()
+
+    @staticmethod
+    def train(network: nn.Module) -> nn.Module:
+        """The network in training, but that nothing is left out."""
+        for module in network.train().modules():
+            if isinstance(module, (nn.Dropout, nn.Dropout2d)):
+                module.p = 0.0
+        return network
+
+    @staticmethod
+    def heads(outputs: Any, sides: tuple[int, ...]) -> list[tuple[Tensor, float]]:
+        """Logits at the size of the image and what each counts: ours, torchvision's, or of a network with one head."""
+        if isinstance(outputs, dict):
+            terms = [(outputs["out"], 1.0), *([(outputs["aux"], AUXILIARY)] if "aux" in outputs else [])]
+        elif isinstance(outputs, WithAuxiliary):
+            terms = [(outputs.logits, 1.0), *zip(outputs.auxiliary, outputs.weights, strict=True)]
+        else:
+            terms = [(outputs, 1.0)]
+        return [(F.interpolate(logits, size=sides, mode="bilinear", align_corners=False), weight) for logits, weight in terms]
+
+    @classmethod
+    def assert_equal(cls, ours: nn.Module, theirs: nn.Module, *shape: int) -> None:
+        """See that both say the same of an image (B, C, H, W) in evaluation."""
+        image = torch.randn(shape, dtype=torch.float64)
+        with torch.no_grad():
+            (mine, _), (wanted, _) = (cls.heads(network.eval()(image), shape[2:])[0] for network in (ours, theirs))
+        torch.testing.assert_close(mine, wanted, rtol=1e-9, atol=1e-9)
+
+    @classmethod
+    def assert_equal_gradients(cls, ours: nn.Module, theirs: nn.Module, rename: Callable, *shape: int) -> None:
+        """See that both learn the same of an image (B, C, H, W), also from their auxiliary heads."""
+        image = torch.randn(shape, dtype=torch.float64)
+        for network in (ours, theirs):
+            terms = cls.heads(cls.train(network)(image), shape[2:])
+            sum(weight * logits.square().mean() for logits, weight in terms).backward()
+        wanted = rename({name: one.grad for name, one in theirs.named_parameters() if one.grad is not None})
+        for name, parameter in ours.named_parameters():
+            torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-6, atol=1e-9, msg=partial("{}: {}".format, name))
+
+    @classmethod
+    def assert_equal_training(
+        cls, ours: nn.Module, theirs: nn.Module, *shape: int, classes: int, rate: float = 0.01, momentum: float = 0.9
+    ) -> None:
+        """See that the losses of twenty steps of stochastic gradient descent on images (B, C, H, W) of noise are the same."""
+        generator, curves = torch.Generator().manual_seed(0), []
+        images = torch.randn(20, *shape, dtype=torch.float64, generator=generator)
+        truths = torch.randint(0, classes, (20, shape[0], *shape[2:]), generator=generator)
+        for network in (ours, theirs):
+            optimiser = torch.optim.SGD(cls.train(network).parameters(), lr=rate, momentum=momentum)
+            curve = []
+            for image, truth in zip(images, truths, strict=True):
+                terms = cls.heads(network(image), shape[2:])
+                loss = sum(weight * F.cross_entropy(logits, truth) for logits, weight in terms)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                curve.append(loss.item())
+            curves.append(curve)
+        assert curves[0] == pytest.approx(curves[1], rel=1e-6)
+        assert len(set(curves[0])) == 20
+
+
+@pytest.fixture
+def peers() -> type[Peers]:
+    """How a network is held beside its reference."""
+    return Peers
+
+
+@pytest.fixture
+def smp():
+    """segmentation_models_pytorch, where it is installed."""
+    return pytest.importorskip("segmentation_models_pytorch", reason="the live comparison needs segmentation_models_pytorch")

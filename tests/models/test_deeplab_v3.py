@@ -19,16 +19,6 @@ SHALLOW = {
 SMALL = deeplab_v3.Config(num_classes=5, width=8, encoder=resnet.Config(block="basic", depths=ONE_BLOCK_EACH, output_stride=16))
 
 
-def randomised(network: torch.nn.Module) -> torch.nn.Module:
-    """Norms that must really be applied."""
-    for name, tensor in network.state_dict().items():
-        if name.endswith("running_mean"):
-            tensor.normal_(0, 0.1)
-        elif name.endswith("running_var"):
-            tensor.uniform_(0.5, 1.5)
-    return network.double().eval()
-
-
 def torchvisions(name: str) -> torch.nn.Module:
     """torchvision's network of four classes; that on a ResNet with one block a stage."""
     from torchvision.models import _utils
@@ -76,21 +66,14 @@ def test_equals_torchvision_at_every_depth(golden, name, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_equals_segmentation_models_pytorch_at_every_depth(golden, dtype):
-    arrays = golden("smp_deeplabv3_a")
     encoder = replace(resnet.PRESETS["resnet18"], output_stride=8, dilate_first=True)
     config = replace(deeplab_v3.PRESETS["smp_deeplab_v3_resnet34"], encoder=encoder, width=64, num_classes=5)
-    network = config.build().eval()
-    network.load_state_dict(deeplab_v3.rename(arrays.weights))
-    image = arrays.input("x").to(dtype)
-    with torch.no_grad():
-        for number, level in enumerate(network.to(dtype).encoder(image), start=1):
-            arrays.check(f"encoder.{number}", level)
-        arrays.check("logits", network(image))
+    golden("smp_deeplabv3_a").check_levels(config.build(), deeplab_v3.rename, dtype)
 
 
 @pytest.mark.parametrize(("name", "sides"), [("resnet", (65, 43)), ("resnet", (40, 64)), ("mobilenet_v3_large", (70, 97))])
-def test_equals_torchvision_live(name, sides):
-    theirs = randomised(torchvisions(name))
+def test_equals_torchvision_live(peers, name, sides):
+    theirs = peers.randomised(torchvisions(name)).eval()
     ours = ours_like(name, theirs).eval()
     image = torch.randn(2, 3, *sides, dtype=torch.float64)
     with torch.no_grad():
@@ -102,59 +85,25 @@ def test_equals_torchvision_live(name, sides):
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
-def test_equals_segmentation_models_pytorch_live(output_stride):
-    smp = pytest.importorskip("segmentation_models_pytorch", reason="the live comparison needs segmentation_models_pytorch")
+def test_equals_segmentation_models_pytorch_live(smp, peers, output_stride):
     torch.manual_seed(0)
     options = {"encoder_weights": None, "encoder_output_stride": output_stride, "decoder_channels": 12, "classes": 3}
-    theirs = randomised(smp.DeepLabV3("resnet18", decoder_atrous_rates=(3, 5, 7), in_channels=2, **options))
+    theirs = peers.randomised(smp.DeepLabV3("resnet18", decoder_atrous_rates=(3, 5, 7), in_channels=2, **options))
     encoder = replace(resnet.PRESETS["resnet18"], output_stride=output_stride, dilate_first=True)
     config = replace(deeplab_v3.PRESETS["smp_deeplab_v3_resnet34"], encoder=encoder, width=12, rates=(3, 5, 7))
-    ours = replace(config, in_channels=2, num_classes=3).build().double().eval()
+    ours = replace(config, in_channels=2, num_classes=3).build().double()
     ours.load_state_dict(deeplab_v3.rename(theirs.state_dict()))
-    image = torch.randn(1, 2, 80, 112, dtype=torch.float64)
-    with torch.no_grad():
-        torch.testing.assert_close(ours(image), theirs(image), rtol=1e-9, atol=1e-9)
+    peers.assert_equal(ours, theirs, 1, 2, 80, 112)
 
 
-def without_dropout(network: torch.nn.Module) -> torch.nn.Module:
-    for module in network.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return network
+def test_gradients_equal_torchvisions(peers):
+    theirs = peers.randomised(torchvisions("resnet"))
+    peers.assert_equal_gradients(ours_like("resnet", theirs), theirs, deeplab_v3.rename, 3, 3, 32, 48)
 
 
-def test_gradients_equal_torchvisions():
-    theirs = without_dropout(torchvisions("resnet").double().train())
-    ours = without_dropout(ours_like("resnet", theirs).train())
-    image = torch.randn(3, 3, 32, 48, dtype=torch.float64)
-    outputs, wanted = ours(image), theirs(image)
-    pairs = [(outputs.logits, wanted["out"], 1.0), (outputs.auxiliary[0], wanted["aux"], outputs.weights[0])]
-    for logits, other, weight in pairs:
-        (weight * F.interpolate(logits, size=(32, 48), mode="bilinear").square().mean()).backward(retain_graph=True)
-        (weight * other.square().mean()).backward(retain_graph=True)
-    gradients = deeplab_v3.rename({name: parameter.grad for name, parameter in theirs.named_parameters()})
-    for name, parameter in ours.named_parameters():
-        torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-6, atol=1e-10, msg=name)
-
-
-def test_twenty_steps_follow_torchvisions_losses():
-    theirs = without_dropout(torchvisions("basic").double().train())
-    ours = without_dropout(ours_like("basic", theirs).train())
-    generator, losses = torch.Generator().manual_seed(1), {"ours": [], "theirs": []}
-    steps = [torch.optim.SGD(network.parameters(), lr=0.01) for network in (ours, theirs)]
-    for _ in range(20):
-        image = torch.randn(3, 3, 64, 32, dtype=torch.float64, generator=generator)
-        truth = torch.randint(0, 4, (3, 64, 32), generator=generator)
-        outputs, wanted = ours(image), theirs(image)
-        full = [F.interpolate(out, size=(64, 32), mode="bilinear") for out in (outputs.logits, *outputs.auxiliary)]
-        for name, heads, step in (("ours", full, steps[0]), ("theirs", [wanted["out"], wanted["aux"]], steps[1])):
-            main, auxiliary = (F.cross_entropy(logits, truth) for logits in heads)
-            loss = main + outputs.weights[0] * auxiliary
-            step.zero_grad()
-            loss.backward()
-            step.step()
-            losses[name].append(loss.item())
-    assert losses["ours"] == pytest.approx(losses["theirs"], rel=1e-6)
+def test_twenty_steps_follow_torchvisions_losses(peers):
+    theirs = peers.randomised(torchvisions("basic"))
+    peers.assert_equal_training(ours_like("basic", theirs), theirs, 3, 3, 64, 32, classes=4, momentum=0.0)
 
 
 @pytest.mark.parametrize(

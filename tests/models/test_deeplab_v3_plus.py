@@ -15,20 +15,14 @@ FULL = deeplab_v3_plus.Config(num_classes=5, width=8, encoder=TINY, rates=(1, 2,
 SEPARABLE = replace(deeplab_v3_plus.SMP, num_classes=5, width=8, encoder=TINY)
 
 
-def randomised(network: torch.nn.Module) -> torch.nn.Module:
-    """Norms that must really be applied."""
-    for name, tensor in network.state_dict().items():
-        if name.endswith("running_mean"):
-            tensor.normal_(0, 0.1)
-        elif name.endswith("running_var"):
-            tensor.uniform_(0.5, 1.5)
-    return network.double().eval()
+@pytest.fixture
+def smps(smp, peers):
+    def build(**options) -> torch.nn.Module:
+        torch.manual_seed(0)
+        options |= {"encoder_weights": None, "decoder_channels": 12, "classes": 3}
+        return peers.randomised(smp.DeepLabV3Plus("resnet18", **options))
 
-
-def smps(**options) -> torch.nn.Module:
-    smp = pytest.importorskip("segmentation_models_pytorch", reason="the live comparison needs segmentation_models_pytorch")
-    torch.manual_seed(0)
-    return smp.DeepLabV3Plus("resnet18", encoder_weights=None, decoder_channels=12, classes=3, **options)
+    return build
 
 
 def ours_like(theirs: torch.nn.Module, **options) -> deeplab_v3_plus.DeepLabV3Plus:
@@ -40,59 +34,29 @@ def ours_like(theirs: torch.nn.Module, **options) -> deeplab_v3_plus.DeepLabV3Pl
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_equals_segmentation_models_pytorch_at_every_depth(golden, dtype):
-    arrays = golden("smp_deeplabv3plus_a")
     encoder = replace(resnet.PRESETS["resnet18"], output_stride=16, dilate_first=True)
-    network = replace(deeplab_v3_plus.SMP, encoder=encoder, width=64, num_classes=5).build().eval()
-    network.load_state_dict(deeplab_v3_plus.rename(arrays.weights))
-    image = arrays.input("x").to(dtype)
-    with torch.no_grad():
-        for number, level in enumerate(network.to(dtype).encoder(image), start=1):
-            arrays.check(f"encoder.{number}", level)
-        arrays.check("logits", network(image))
+    network = replace(deeplab_v3_plus.SMP, encoder=encoder, width=64, num_classes=5).build()
+    golden("smp_deeplabv3plus_a").check_levels(network, deeplab_v3_plus.rename, dtype)
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
-def test_equals_segmentation_models_pytorch_live(output_stride):
-    theirs = randomised(smps(encoder_output_stride=output_stride, decoder_atrous_rates=(3, 5, 7), in_channels=2))
-    ours = ours_like(theirs, output_stride=output_stride, rates=(3, 5, 7), in_channels=2).eval()
-    image = torch.randn(1, 2, 80, 112, dtype=torch.float64)
-    with torch.no_grad():
-        torch.testing.assert_close(ours(image), theirs(image), rtol=1e-9, atol=1e-9)
+def test_equals_segmentation_models_pytorch_live(smps, peers, output_stride):
+    theirs = smps(encoder_output_stride=output_stride, decoder_atrous_rates=(3, 5, 7), in_channels=2)
+    ours = ours_like(theirs, output_stride=output_stride, rates=(3, 5, 7), in_channels=2)
+    peers.assert_equal(ours, theirs, 1, 2, 80, 112)
 
 
-def without_dropout(network: torch.nn.Module) -> torch.nn.Module:
-    for module in network.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return network
-
-
-def test_twenty_steps_follow_the_losses_of_segmentation_models_pytorch_and_so_does_the_first_gradient():
-    theirs = without_dropout(smps().double().train())
-    ours = without_dropout(ours_like(theirs).train())
-    generator, losses = torch.Generator().manual_seed(1), {"ours": [], "theirs": []}
-    steps = {"ours": torch.optim.SGD(ours.parameters(), lr=0.01), "theirs": torch.optim.SGD(theirs.parameters(), lr=0.01)}
-    for number in range(20):
-        image = torch.randn(3, 3, 32, 48, dtype=torch.float64, generator=generator)
-        truth = torch.randint(0, 3, (3, 32, 48), generator=generator)
-        for name, network in (("ours", ours), ("theirs", theirs)):
-            loss = F.cross_entropy(network(image), truth)
-            steps[name].zero_grad()
-            loss.backward()
-            steps[name].step()
-            losses[name].append(loss.item())
-        if number == 0:
-            gradients = deeplab_v3_plus.rename({name: tensor.grad for name, tensor in theirs.named_parameters()})
-            for name, parameter in ours.named_parameters():
-                torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-6, atol=1e-9, msg=name)
-    assert losses["ours"] == pytest.approx(losses["theirs"], rel=1e-6)
+def test_gradients_and_the_losses_of_twenty_steps_follow_segmentation_models_pytorch(smps, peers):
+    theirs = smps()
+    peers.assert_equal_gradients(ours_like(theirs), theirs, deeplab_v3_plus.rename, 3, 3, 32, 48)
+    peers.assert_equal_training(ours_like(theirs), theirs, 3, 3, 32, 48, classes=3, momentum=0.0)
 
 
 @pytest.mark.parametrize("sides", [(64, 96), (60, 75)])  # the second: sides that no stride divides
-def test_the_decoder_equals_its_slow_twin(sides):
+def test_the_decoder_equals_its_slow_twin(peers, sides):
     """As detectron2 describes it: low map first, corners apart, windows in the image pooling."""
     torch.manual_seed(0)
-    network = randomised(FULL.build())
+    network = peers.randomised(FULL.build()).eval()
     with torch.no_grad():
         maps = network.encoder(torch.randn(2, 3, *sides, dtype=torch.float64))
         deep, low = maps[-1], maps[1]

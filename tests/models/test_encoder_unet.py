@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from segwright.core.errors import FormatError, SettingError, ShapeError
+from segwright.core.errors import FormatError, SettingError
 from segwright.encoders import mit, resnet, timm
 from segwright.models import encoder_unet
 
@@ -17,19 +16,13 @@ SMALL = encoder_unet.Config(
 )
 
 
-def theirs(name: str, widths: tuple[int, ...], **options) -> nn.Module:
-    """The reference with weights and statistics unlike those of a new network."""
-    smp = pytest.importorskip("segmentation_models_pytorch", reason="the live comparison needs segmentation_models_pytorch")
-    torch.manual_seed(3)
-    network = smp.Unet(name, encoder_weights=None, decoder_channels=list(widths), **options)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.1)
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
-    return network.double()
+@pytest.fixture
+def theirs(smp, peers):
+    def build(name: str, widths: tuple[int, ...], **options) -> nn.Module:
+        torch.manual_seed(3)
+        return peers.randomised(smp.Unet(name, encoder_weights=None, decoder_channels=list(widths), **options))
+
+    return build
 
 
 def ours(config: encoder_unet.Config, reference: nn.Module) -> encoder_unet.EncoderUNet:
@@ -41,15 +34,8 @@ def ours(config: encoder_unet.Config, reference: nn.Module) -> encoder_unet.Enco
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_equals_the_reference_at_every_depth(golden, dtype):
     file = golden("smp_unet_resnet18_a")
-    widths = tuple(file.config["decoder_channels"])
-    network = encoder_unet.Config(num_classes=4, encoder=RESNET18, decoder_widths=widths).build().eval()
-    network.load_state_dict(encoder_unet.rename(file.weights))
-    image = file.input("x").to(dtype)
-    with torch.no_grad():
-        maps = network.to(dtype).encoder(image)
-        for number, level in enumerate(maps, start=1):  # the first failure says where to look
-            file.check(f"encoder.{number}", level)
-        file.check("logits", network(image))
+    config = encoder_unet.Config(num_classes=4, encoder=RESNET18, decoder_widths=tuple(file.config["decoder_channels"]))
+    file.check_levels(config.build(), encoder_unet.rename, dtype)
 
 
 def test_the_published_layout_fits(manifest):
@@ -59,21 +45,14 @@ def test_the_published_layout_fits(manifest):
     assert {k: v.shape for k, v in renamed.items()} == {k: v.shape for k, v in network.state_dict().items()}
 
 
-def test_equals_the_reference_live_with_its_gradients():
+def test_equals_the_reference_live_with_its_gradients(theirs, peers):
     reference = theirs("resnet18", (24, 16, 12, 8, 4), classes=2, in_channels=2)
-    config = encoder_unet.Config(in_channels=2, encoder=RESNET18, decoder_widths=(24, 16, 12, 8, 4))
-    network = ours(config, reference)
-    image = torch.randn(2, 2, 32, 96, dtype=torch.float64)
-    with torch.no_grad():
-        torch.testing.assert_close(network.eval()(image), reference.eval()(image), rtol=1e-9, atol=1e-9)
-    network.train()(image).square().mean().backward()
-    reference.train()(image).square().mean().backward()
-    wanted = encoder_unet.rename({name: parameter.grad for name, parameter in reference.named_parameters()})
-    for name, parameter in network.named_parameters():
-        torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-7, atol=1e-10, msg=name)
+    network = ours(encoder_unet.Config(in_channels=2, encoder=RESNET18, decoder_widths=(24, 16, 12, 8, 4)), reference)
+    peers.assert_equal(network, reference, 2, 2, 32, 96)
+    peers.assert_equal_gradients(network, reference, encoder_unet.rename, 2, 2, 32, 96)
 
 
-def test_the_decoder_equals_the_reference_at_odd_sizes():
+def test_the_decoder_equals_the_reference_at_odd_sizes(theirs):
     """Encoders round up; the decoder goes to the size of each of their maps."""
     reference = theirs("resnet18", (24, 16, 12, 8, 4), classes=2)
     network = ours(encoder_unet.Config(encoder=RESNET18, decoder_widths=(24, 16, 12, 8, 4)), reference)
@@ -85,38 +64,20 @@ def test_the_decoder_equals_the_reference_at_odd_sizes():
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "convnext_atto"])  # with a map at stride 2, and without
-def test_equals_the_reference_live_on_encoders_of_timm(name):
+def test_equals_the_reference_live_on_encoders_of_timm(theirs, peers, name):
     widths = (16, 12, 8, 6, 4)
     reference = theirs(f"tu-{name}", widths, classes=2)
     network = ours(encoder_unet.Config(encoder=timm.Config(name=name), decoder_widths=widths), reference)
-    image = torch.randn(1, 3, 96, 64, dtype=torch.float64)
-    with torch.no_grad():
-        torch.testing.assert_close(network.eval()(image), reference.eval()(image), rtol=1e-9, atol=1e-9)
+    peers.assert_equal(network, reference, 1, 3, 96, 64)
 
 
-def test_follows_the_loss_of_the_reference_for_twenty_steps():
+def test_follows_the_loss_of_the_reference_for_twenty_steps(theirs, peers):
     """On an encoder cut at stride 8: the deeper, the more rounding grows from step to step."""
     reference = theirs("resnet18", (16, 12, 8), classes=3, encoder_depth=3)
     for name in ("layer3", "layer4"):  # which no forward pass reads
         delattr(reference.encoder, name)
-    network = ours(
-        encoder_unet.Config(num_classes=3, encoder=replace(RESNET18, stages=2), decoder_widths=(16, 12, 8)), reference
-    )
-    generator = torch.Generator().manual_seed(0)
-    curves = []
-    images = torch.randn(20, 2, 3, 32, 64, dtype=torch.float64, generator=generator)
-    truths = torch.randint(0, 3, (20, 2, 32, 64), generator=generator)
-    for one in (reference, network):
-        optimiser = torch.optim.SGD(one.train().parameters(), lr=0.01, momentum=0.9)
-        curve = []
-        for image, truth in zip(images, truths, strict=True):
-            loss = F.cross_entropy(one(image), truth)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            curve.append(loss.item())
-        curves.append(curve)
-    assert curves[1] == pytest.approx(curves[0], rel=1e-6)
+    config = encoder_unet.Config(num_classes=3, encoder=replace(RESNET18, stages=2), decoder_widths=(16, 12, 8))
+    peers.assert_equal_training(ours(config, reference), reference, 2, 3, 32, 64, classes=3)
 
 
 def test_by_hand_each_stage_repeats_pixels_and_adds_the_skip():
@@ -153,18 +114,6 @@ def test_stands_on_encoders_of_other_strides(encoder, divisor, stages):
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
-def test_bfloat16_and_channels_last_stay_close_and_keep_the_layout():
-    torch.manual_seed(0)
-    network = SMALL.build().eval().to(memory_format=torch.channels_last)
-    image = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        wanted = network(image)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = network(image.to(memory_format=torch.channels_last))
-    assert logits.dtype == torch.bfloat16 and logits.is_contiguous(memory_format=torch.channels_last)
-    assert (logits - wanted).abs().max() < 0.05 * wanted.abs().max()  # 8 bits of mantissa through twenty layers
-
-
 @pytest.mark.parametrize("key", ["decoder.center.0.0.weight", "segmentation_head.1.weight", "classification_head.3.weight"])
 def test_rename_refuses_strangers(key):
     with pytest.raises(FormatError, match=f"hold '{key}', which no U-Net on an encoder has"):
@@ -177,13 +126,6 @@ def test_refuses_other_numbers_of_stages_and_the_remedy_works():
     with pytest.raises(SettingError, match=r"\[8, 8\], 2 stages, but .* strides \[2, 4, 8, 16, 32\] need 5; give 5 widths"):
         replace(SMALL, decoder_widths=(8, 8)).build()
     replace(SMALL, decoder_widths=(8, 8, 8, 8, 8)).build()
-
-
-def test_refuses_other_sides_and_the_remedy_works():
-    network = SMALL.build().eval()
-    with pytest.raises(ShapeError, match=r"40 x 64, .* divisible by 32; pad them to 64 x 64"):
-        network(torch.zeros(1, 3, 40, 64))
-    assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 3, 64, 64)
 
 
 @pytest.mark.parametrize("name", ["in_channels", "num_classes"])

@@ -10,7 +10,6 @@ from torch import nn
 
 from segwright.core.errors import FormatError, SettingError, ShapeError
 from segwright.encoders import resnet, timm, vgg
-from segwright.layers.auxiliary import WithAuxiliary
 from segwright.models import fcn
 
 BASIC = resnet.Config(block="basic", depths=(1, 1, 1, 1))
@@ -22,32 +21,27 @@ def upsampled(logits: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
 
 
 def torchvisions(*, num_classes: int, seed: int) -> nn.Module:
-    """The reference on the encoder of SMALL, its norms such that they must really be applied."""
+    """The reference on the encoder of SMALL."""
     from torchvision.models._utils import IntermediateLayerGetter
     from torchvision.models.resnet import BasicBlock, ResNet
     from torchvision.models.segmentation.fcn import FCN, FCNHead
 
     torch.manual_seed(seed)
     backbone = IntermediateLayerGetter(ResNet(BasicBlock, [1, 1, 1, 1]), {"layer4": "out", "layer3": "aux"})
-    network = FCN(backbone, FCNHead(512, num_classes), FCNHead(256, num_classes))
-    for name, tensor in network.state_dict().items():
-        if name.endswith("running_mean"):
-            tensor.normal_(0, 0.1)
-        elif name.endswith("running_var"):
-            tensor.uniform_(0.5, 1.5)
-    for module in network.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return network.double()
+    return FCN(backbone, FCNHead(512, num_classes), FCNHead(256, num_classes))
 
 
-def pair(seed: int) -> tuple[nn.Module, fcn.Fcn]:
+@pytest.fixture
+def pair(peers):
     """torchvision's network and ours with the same weights."""
-    theirs = torchvisions(num_classes=4, seed=seed)
-    ours = SMALL.build().double()
-    ours.load_state_dict(fcn.rename(theirs.state_dict()))
-    ours.head.dropout.p = ours.auxiliary.dropout.p = 0.0
-    return theirs, ours
+
+    def build(seed: int) -> tuple[nn.Module, fcn.Fcn]:
+        theirs = peers.randomised(torchvisions(num_classes=4, seed=seed))
+        ours = SMALL.build().double()
+        ours.load_state_dict(fcn.rename(theirs.state_dict()))
+        return theirs, ours
+
+    return build
 
 
 def mmsegmentations(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -103,12 +97,11 @@ def test_torchvisions_files_fit(manifest, name):
 
 
 @pytest.mark.parametrize("sides", [(64, 96), (77, 50)])  # the second: rows that do not fill a stride
-def test_equals_torchvision_live_values_and_gradients(sides):
+def test_equals_torchvision_live_values_and_gradients(pair, sides):
     theirs, ours = pair(sum(sides))
     image = torch.randn(2, 3, *sides, dtype=torch.float64)
     wanted = theirs.eval()(image)
-    ours.eval()
-    maps = ours.encoder(image)
+    maps = ours.eval().encoder(image)
     logits, auxiliary = upsampled(ours.head(maps[-1]), image), upsampled(ours.auxiliary(maps[-2]), image)
     torch.testing.assert_close(logits, wanted["out"], rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(auxiliary, wanted["aux"], rtol=1e-10, atol=1e-10)
@@ -119,30 +112,9 @@ def test_equals_torchvision_live_values_and_gradients(sides):
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-8, atol=1e-12, msg=name)
 
 
-def test_a_run_of_20_steps_follows_torchvisions_losses():
+def test_a_run_of_20_steps_follows_torchvisions_losses(pair, peers):
     theirs, ours = pair(3)
-    image = torch.randn(2, 3, 64, 32, dtype=torch.float64)
-    truth = torch.tensor([[0, 1], [2, 3]]).repeat_interleave(32, 1)[:, :, None].expand(2, 64, 32)
-    curves = []
-    for network in (theirs, ours):
-        optimizer = torch.optim.SGD(network.train().parameters(), lr=0.02, momentum=0.9)
-        losses = []
-        for _ in range(20):
-            outputs = network(image)
-            if isinstance(outputs, WithAuxiliary):
-                heads = (outputs.logits, *outputs.auxiliary)
-                assert outputs.weights == (fcn.AUXILIARY_WEIGHT,)
-            else:
-                heads = (outputs["out"], outputs["aux"])
-            main, second = [F.cross_entropy(upsampled(logits, image), truth) for logits in heads]
-            loss = main + fcn.AUXILIARY_WEIGHT * second
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        curves.append(losses)
-    assert curves[0][-1] < 0.8 * curves[0][0]
-    assert curves[1] == pytest.approx(curves[0], rel=1e-6)
+    peers.assert_equal_training(ours, theirs, 2, 3, 64, 32, classes=4)
 
 
 def test_mmsegmentations_head_sees_its_input_again():

@@ -42,13 +42,8 @@ def ours_like(theirs: torch.nn.Module, name: str) -> lraspp.LRASPP:
 
 
 @pytest.mark.parametrize("sides", [(64, 96), (65, 43)])
-def test_equals_torchvision_live(sides):
-    theirs = torchvisions("mobilenet_v3_large").eval()
-    for name, tensor in theirs.state_dict().items():
-        if name.endswith("running_mean"):
-            tensor.normal_(0, 0.1)
-        elif name.endswith("running_var"):
-            tensor.uniform_(0.5, 1.5)
+def test_equals_torchvision_live(peers, sides):
+    theirs = peers.randomised(torchvisions("mobilenet_v3_large")).eval()
     ours = ours_like(theirs, "mobilenet_v3_large").eval()
     image = torch.randn(2, 3, *sides, dtype=torch.float64)
     with torch.no_grad():
@@ -56,33 +51,14 @@ def test_equals_torchvision_live(sides):
         torch.testing.assert_close(logits, theirs(image)["out"], rtol=1e-9, atol=1e-9)
 
 
-def test_twenty_steps_follow_torchvisions_losses():
-    theirs = torchvisions("basic").train()
-    ours = ours_like(theirs, "basic").train()
-    generator, losses = torch.Generator().manual_seed(1), {"ours": [], "theirs": []}
-    steps = {"ours": torch.optim.SGD(ours.parameters(), lr=0.01), "theirs": torch.optim.SGD(theirs.parameters(), lr=0.01)}
-    for _ in range(20):
-        image = torch.randn(3, 3, 64, 32, dtype=torch.float64, generator=generator)
-        truth = torch.randint(0, 4, (3, 64, 32), generator=generator)
-        logits = F.interpolate(ours(image), size=(64, 32), mode="bilinear")
-        for name, out in (("ours", logits), ("theirs", theirs(image)["out"])):
-            loss = F.cross_entropy(out, truth)
-            steps[name].zero_grad()
-            loss.backward()
-            steps[name].step()
-            losses[name].append(loss.item())
-    assert losses["ours"] == pytest.approx(losses["theirs"], rel=1e-6)
+def test_twenty_steps_follow_torchvisions_losses(peers):
+    theirs = torchvisions("basic")
+    peers.assert_equal_training(ours_like(theirs, "basic"), theirs, 3, 3, 64, 32, classes=4, momentum=0.0)
 
 
-def test_gradients_equal_torchvisions():
-    theirs = torchvisions("mobilenet_v3_large").train()
-    ours = ours_like(theirs, "mobilenet_v3_large").train()
-    image = torch.randn(3, 3, 32, 48, dtype=torch.float64)
-    F.interpolate(ours(image), size=(32, 48), mode="bilinear").square().mean().backward()
-    theirs(image)["out"].square().mean().backward()
-    gradients = lraspp.rename({name: parameter.grad for name, parameter in theirs.named_parameters()})
-    for name, parameter in ours.named_parameters():
-        torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-6, atol=1e-9, msg=name)
+def test_gradients_equal_torchvisions(peers):
+    theirs = torchvisions("mobilenet_v3_large")
+    peers.assert_equal_gradients(ours_like(theirs, "mobilenet_v3_large"), theirs, lraspp.rename, 3, 3, 32, 48)
 
 
 def test_the_published_file_fits(manifest):

@@ -1,6 +1,7 @@
 """U-Net. Axes: B, C, K, *S."""
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from torch import nn
 
 from segwright.core.errors import SettingError, ShapeError
 from segwright.layers.auxiliary import WithAuxiliary
+from segwright.layers.upsample import UpsamplingWay
 from segwright.models import unet
 
+WAYS = get_args(UpsamplingWay)
 TINY = unet.Config(in_channels=2, num_classes=3, width=4, depth=3, max_width=8)
 
 
@@ -59,7 +62,7 @@ def test_channels_stop_doubling_at_the_maximum():
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
-@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+@pytest.mark.parametrize("upsampling", WAYS)
 @pytest.mark.parametrize(("axes", "sides"), [(2, (8, 12)), (3, (8, 4, 12))])
 def test_logits_have_the_size_of_the_image(norm, upsampling, axes, sides):
     config = replace(TINY, norm=norm, upsampling=upsampling, axes=axes)
@@ -84,7 +87,7 @@ def test_two_dimensional_images_give_the_same_in_three_dimensions():
     torch.testing.assert_close(deep(volume), flat(image)[:, :, None].expand(-1, -1, 4, -1, -1))
 
 
-@given(axis=st.sampled_from([2, 3]), upsampling=st.sampled_from(["transposed", "bilinear"]), seed=st.integers(0, 99))
+@given(axis=st.sampled_from([2, 3]), upsampling=st.sampled_from(WAYS[:2]), seed=st.integers(0, 99))
 @settings(max_examples=8, deadline=None)
 def test_flipped_kernels_on_a_flipped_image_flip_the_answer(axis, upsampling, seed):
     network = seeded(replace(TINY, upsampling=upsampling), seed)
@@ -92,6 +95,15 @@ def test_flipped_kernels_on_a_flipped_image_flip_the_answer(axis, upsampling, se
     before = network(image)
     network.load_state_dict({k: v.flip(axis) if v.ndim == 4 else v for k, v in network.state_dict().items()})
     torch.testing.assert_close(network(image.flip(axis)).flip(axis), before)
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_a_new_pixel_shuffle_leaves_no_checkerboard(axes):
+    network = seeded(replace(TINY, upsampling="pixel_shuffle", axes=axes))
+    for layer in network.up:
+        found = layer(torch.randn(1, 8, *[1] * axes, dtype=torch.float64).expand(1, 8, *[6] * axes))
+        inside = found[(..., *[slice(4, -4)] * axes)]
+        torch.testing.assert_close(inside, inside[(..., *[slice(0, 1)] * axes)].expand_as(inside))
 
 
 def test_moving_the_image_by_the_divisor_moves_the_answer():
@@ -136,7 +148,7 @@ def test_refuses_settings_below_one(name):
 THICK = replace(TINY, axes=3, strides=((1, 2, 2), (2, 2, 2)), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)))
 
 
-@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+@pytest.mark.parametrize("upsampling", WAYS)
 def test_an_axis_that_is_halved_less_needs_fewer_pixels(upsampling):
     network = replace(THICK, upsampling=upsampling).build().eval()
     assert network.divisors == (2, 4, 4)
@@ -146,7 +158,7 @@ def test_an_axis_that_is_halved_less_needs_fewer_pixels(upsampling):
         network(torch.zeros(1, 2, 5, 8, 6))
 
 
-@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+@pytest.mark.parametrize("upsampling", WAYS)
 def test_slices_that_nothing_joins_are_images(upsampling):
     """Kernels of one slice and strides of 1 along the first axis: a volume is a batch of images."""
     flat = seeded(replace(TINY, upsampling=upsampling))

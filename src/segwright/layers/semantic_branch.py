@@ -8,7 +8,25 @@ from math import log2
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segwright.core.errors import SettingError
+
 GROUPS = 32  # of its group norms, in all published networks
+
+
+def check_widths(branch_width: int, **others: int) -> None:
+    """Refuse a width of the branch, or other counts by their names, that no network with one can have.
+
+    Raises:
+        SettingError: a count is below 1, or the branch's is no multiple of its groups.
+    """
+    for name, count in others.items():
+        if count < 1:
+            raise SettingError(f"{name} is {count}; it must be 1 or more")
+    if branch_width < 1 or branch_width % GROUPS:
+        raise SettingError(
+            f"branch_width is {branch_width}; its channels are normalised in {GROUPS} groups, so give a multiple of {GROUPS}, "
+            "such as 128"
+        )
 
 
 class SemanticBranch(nn.Module):

@@ -21,12 +21,12 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segwright.core.errors import FormatError, SettingError
+from segwright.core.errors import FormatError
 from segwright.core.lookup import Kind
 from segwright.encoders import STRIDES, Encoder, resnet
 from segwright.layers.feature_pyramid import FeaturePyramid
 from segwright.layers.image_check import check_image
-from segwright.layers.semantic_branch import GROUPS, SemanticBranch
+from segwright.layers.semantic_branch import SemanticBranch, check_widths
 
 LEVELS = len(STRIDES)
 
@@ -46,14 +46,8 @@ class Config:
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
-        for name in ("in_channels", "num_classes", "pyramid_width"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        if self.branch_width < 1 or self.branch_width % GROUPS:
-            raise SettingError(
-                f"branch_width is {self.branch_width}; its channels are normalised in {GROUPS} groups, so give a multiple of "
-                f"{GROUPS}, such as 128"
-            )
+        counts = {name: getattr(self, name) for name in ("in_channels", "num_classes", "pyramid_width")}
+        check_widths(self.branch_width, **counts)
 
     def build(self) -> "FPN":
         """The network, its weights drawn from torch's global generator."""

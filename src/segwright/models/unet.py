@@ -17,7 +17,7 @@ Axes: B batch, C channels, K classes, *S spatial axes, (H, W) or (D, H, W).
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +25,11 @@ from torch import Tensor, nn
 from segwright.core.errors import SettingError, ShapeError
 from segwright.layers.auxiliary import WithAuxiliary
 from segwright.layers.image_check import check_image
+from segwright.layers.upsample import CONVOLUTION, SubpixelConvolution, UpsamplingWay, upsampling
 
-CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 INSTANCE_NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-LINEAR_MODE = {2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +37,8 @@ class Config:
     """A U-Net of `depth` sizes; stage i has min(width * 2**i, max_width) channels.
 
     `strides` say how much each stage but the first shrinks each axis, `kernels` how far the convolutions of each stage reach
-    along each; where they are empty, 2 and 3. In training, `deep_supervision` maps of the decoder have heads of their own
-    beside the last.
+    along each; where they are empty, 2 and 3. `upsampling` is one of the ways of `layers.upsample`. In training,
+    `deep_supervision` maps of the decoder have heads of their own beside the last.
     """
 
     in_channels: int = 3
@@ -49,7 +47,7 @@ class Config:
     depth: int = 5
     max_width: int = 1024
     norm: Literal["batch", "instance"] = "batch"
-    upsampling: Literal["transposed", "bilinear"] = "transposed"
+    upsampling: UpsamplingWay = "transposed"
     axes: Literal[2, 3] = 2
     strides: tuple[tuple[int, ...], ...] = ()
     kernels: tuple[tuple[int, ...], ...] = ()
@@ -99,7 +97,8 @@ class UNet(nn.Module):
         )
         self.pool = nn.ModuleList(POOL[axes](stride) for stride in strides)
         self.up = nn.ModuleList(
-            _upsampling(below, width, stride, config) for width, below, stride in zip(widths, widths[1:], strides, strict=False)
+            upsampling(config.upsampling, below, width, stride)
+            for width, below, stride in zip(widths, widths[1:], strides, strict=False)
         )
         self.decoder = nn.ModuleList(
             _double_convolution(2 * width, width, kernel, config) for width, kernel in zip(widths[:-1], kernels, strict=False)
@@ -160,16 +159,6 @@ def _norm(width: int, config: Config) -> nn.Module:
     return INSTANCE_NORM[config.axes](width, affine=True)  # the equal GroupNorm has a backward pass half as fast on CPU
 
 
-def _upsampling(below: int, width: int, stride: tuple[int, ...], config: Config) -> nn.Module:
-    """`stride` times the sides and `width` channels: (B, below, *S) to (B, width, *2S) if that is 2."""
-    if config.upsampling == "transposed":
-        return TRANSPOSED[config.axes](below, width, stride, stride=stride)
-    return nn.Sequential(  # a 1x1 convolution commutes with interpolation, and costs least on the small side of it
-        CONVOLUTION[config.axes](below, width, 1),
-        nn.Upsample(scale_factor=stride, mode=LINEAR_MODE[config.axes], align_corners=False),
-    )
-
-
 def _initialise(network: UNet) -> None:
     """He's normal weights, as in the paper: they keep the variance through convolution and ReLU. Biases start at 0."""
     for module in network.modules():
@@ -178,6 +167,9 @@ def _initialise(network: UNet) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if is_head else "relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    for module in network.up:
+        if isinstance(module, SubpixelConvolution):
+            module.make_pixels_equal()
 
 
 PRESETS = {
