@@ -81,7 +81,7 @@ def planned_variants(tmp_path_factory):
         Variant(name="dice", settings=("task.criterion.kind=dice",)),
         Variant(name="crop", settings=("training.crop=[32,32]",)),
         Variant(name="scratch", init="scratch"),
-        Variant(name="lraspp", model="lraspp_mobilenet_v3_large"),
+        Variant(name="tiny", model="unet_tiny"),
     ]
     plans, made = variant_plans(
         str(data),
@@ -105,6 +105,6 @@ def test_a_variant_differs_by_what_is_varied_alone(planned_variants):
     crop = plans["crop"].training
     assert crop.crop == (32, 32) and replace(crop, crop=base.training.crop, steps=base.training.steps) == base.training
     assert plans["scratch"].model == base.model and plans["scratch"].init.weights is None
-    assert plans["lraspp"].model != base.model and plans["lraspp"].model.num_classes == base.model.num_classes
+    assert plans["tiny"].model != base.model and plans["tiny"].model.num_classes == base.model.num_classes
     assert len({plan.training.validations for plan in plans.values()}) == 1
     assert len({plan.data.train for plan in plans.values()}) == 1
