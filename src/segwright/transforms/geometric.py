@@ -232,13 +232,13 @@ def _source_line(nodes: np.ndarray, i: int, line: np.ndarray) -> None:
 @njit(cache=True, nogil=True)
 def _neighbours(coordinates: np.ndarray, side: int, low: np.ndarray, high: np.ndarray, part: np.ndarray) -> None:
     """The pixels before and after each coordinate on an axis, reflected at its border, and how far it lies from the first."""
-    inside = True
+    outside = False
     for j in range(len(low)):
-        at = np.int32(math.floor(coordinates[j]))
+        at = int(math.floor(coordinates[j]))
         part[j] = np.float32(coordinates[j] - at)
         low[j], high[j] = at, at + 1
-        inside &= (at >= 0) & (at + 1 < side)
-    if not inside:
+        outside |= at < 0 or at + 1 >= side
+    if outside:
         for j in range(len(low)):
             at = int(math.floor(coordinates[j]))
             low[j], high[j] = reflected(at, side), reflected(at + 1, side)
