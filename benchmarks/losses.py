@@ -2,11 +2,10 @@
 
     python benchmarks/losses.py
 
-Each row is one loss and a library that has it: MONAI, segmentation_models.pytorch (smp), torchvision, nnU-Net or torch. Both sides
-take the same logits and class map; a truth in one-hot form, where a library needs one, is made in its time, since a data loader
-gives class maps. The sides
-run in turns within one process, so that whatever else the machine does meets all of them; times are those of the process's
-clock of CPU time on one thread, of the wall on several.
+Each row is one loss and a library that has it: MONAI, segmentation_models.pytorch (smp), torchvision, nnU-Net or torch. Both
+sides take the same logits and class map; a truth in one-hot form, where a library needs one, is made in its time, since a
+data loader gives class maps. The sides run in turns within one process, so that whatever else the machine does meets all of
+them; times are those of the process's clock of CPU time on one thread, of the wall on several.
 
 Memory is the most that torch's allocator held above what it held before, over forward and backward with the gradient of the
 logits: the sum of all that it gave out and took back, from the profiler. That is exact and the same at each run, unlike the
