@@ -21,7 +21,7 @@ from segwright.core import VOID
 from segwright.core.errors import UsageError
 from segwright.losses import check_shapes
 
-CPU_SLICE = 2**17  # numbers: half a megabyte of float32, so that a slice and what is made of it stay in a core's second cache
+CPU_SLICE = 2**18  # numbers: a megabyte of float32, so that a slice and what is made of it stay in a core's second cache
 GPU_SLICE = 2**25  # a GPU wants few large steps; what is made of one takes 128 MB
 
 Part = tuple[int, slice, slice]  # sample, all classes, rows
@@ -103,10 +103,10 @@ class _Softmax(Function):
             pixels[sample] += index.numel() if known is None else known.sum()
             if with_counts:
                 p = log_p.exp() if known is None else log_p.exp().mul_(known)
-                ones = torch.ones_like(own) if known is None else known
-                overlap[sample] += _sum_by_class(own.exp_().mul_(ones), index, K)
+                own = own.exp_() if known is None else own.exp_().mul_(known)
+                overlap[sample] += _sum_by_class(own, index, K)
                 predicted[sample] += p.flatten(1).sum(dim=1)
-                true[sample] += _sum_by_class(ones, index, K)
+                true[sample] += _sum_by_class(torch.ones_like(own) if known is None else known, index, K)
             if with_sums:
                 sums[sample] += (log_p if known is None else log_p * known).flatten(1).sum(dim=1)
         ctx.save_for_backward(kept, log_probs, target)
@@ -215,8 +215,11 @@ def known_and_index(classes: Tensor, dtype: torch.dtype) -> tuple[Tensor | None,
 def _sum_by_class(values: Tensor, index: Tensor, num_classes: int) -> Tensor:
     """Sums (K,) of values (R, ..., W) over the pixels of each class in `index` (R, ..., W).
 
-    Each column of pixels is summed on its own first: float32 keeps its digits, and a GPU's threads seldom meet.
+    float32 keeps its digits: a processor sums in float64, a GPU each column of pixels first, so that its threads seldom meet.
     """
+    if values.device.type == "cpu":
+        sums = torch.zeros(num_classes, dtype=torch.float64)
+        return sums.scatter_add_(0, index.flatten(), values.flatten().double()).to(values.dtype)
     W = values.shape[-1]
     columns = values.new_zeros(num_classes, W)
     return columns.scatter_add_(0, index.reshape(-1, W), values.reshape(-1, W)).sum(dim=1)

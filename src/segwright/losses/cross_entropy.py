@@ -52,7 +52,9 @@ class CrossEntropy:
                 )
             own = _own(weights, softmax.target)
             log_probs, number, sums = log_probs * own, own.sum(), sums * weights
-        loss = (self.label_smoothing - 1) * log_probs.sum() - self.label_smoothing * sums.mean(dim=1).sum()
+        loss = (self.label_smoothing - 1) * log_probs.sum()
+        if self.label_smoothing:
+            loss = loss - self.label_smoothing * sums.mean(dim=1).sum()
         return loss / torch.where(number > 0, number, 1)
 
 
