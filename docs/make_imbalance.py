@@ -19,15 +19,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from zlib import crc32
 
 import torch
 
 from segwright.comparison import Comparison, compare
 from segwright.core.lookup import names
-from segwright.data.fingerprint import Fingerprint, fingerprint
-from segwright.data.splits import Fold, open_splits
+from segwright.data.class_weights import Rule
+from segwright.data.splits import Fold
 from segwright.evaluation.bootstrap import LEVEL
 from segwright.evaluation.ranking import Pairing, p_text
 from segwright.evaluation.scores import interval_text, without_nan
@@ -35,7 +35,6 @@ from segwright.evaluation.significance import holm
 from segwright.planning.budget import Budget
 from segwright.planning.variants import loss_settings
 from segwright.plans.plan import Plan
-from segwright.tasks.semantic import Semantic
 
 HERE = Path(__file__).parent
 OUT, RESULTS = HERE / "imbalance.md", HERE / "imbalance.jsonl"
@@ -53,6 +52,7 @@ LOSSES = (
     "top_k",
 )
 SHARES = (1 / 3, 2 / 3)  # of the crops on a class, where a sampler has such a setting
+UNIFORM = "sampler.kind=uniform"
 WITH_SHARE = ("class_balanced", "foreground_patches")
 PLANNED = "what the planner chooses"
 USUAL = (  # that are compared where --only names none: of like ones the one that is known best
@@ -135,8 +135,7 @@ def measured(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """One comparison, as a row of results."""
     case = CASES[name]
     places = {"val": str(DATA / case.val) if case.val else None, "fold": case.fold}
-    train = open_splits(DATA / case.train, places["val"], fold=case.fold).train
-    known = remedies(fingerprint(Semantic().dataset(train)), arguments.only)
+    known = remedies(arguments.only)
     text = json.dumps([known, arguments.minutes, arguments.steps, arguments.set])
     found = compare(
         DATA / case.train,
@@ -153,19 +152,21 @@ def measured(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return row_of(name, found) | {"machine": machine(), "versions": f"torch {torch.__version__}"}
 
 
-def remedies(found: Fingerprint, only: Sequence[str] | None) -> dict[str, list[str]]:
+def remedies(only: Sequence[str] | None) -> dict[str, list[str]]:
     """The settings of each remedy by its name, of those that this version has; each is one change of plain cross-entropy."""
     losses, samplers = names("segwright.losses"), names("segwright.data.samplers")
     table: dict[str, Callable[[], list[str]]] = {}
     for loss in LOSSES:
         if set(loss.split("+")) <= set(losses):
-            table[loss] = lambda loss=loss: [*loss_settings(loss), "sampler.kind=uniform"]
+            table[loss] = lambda loss=loss: [*loss_settings(loss), UNIFORM]
         elif loss in USUAL:
             sys.stderr.write(f"{loss} is left out, as this version has no such loss\n")
-    for kind, weights in class_weights(found).items():
-        table[f"cross_entropy, {kind} weights"] = lambda weights=weights: [
-            *("task.criterion.kind=cross_entropy", f"task.criterion.class_weights={weights}", "sampler.kind=uniform")
-        ]
+    for rule in get_args(Rule):
+        one, both = loss_settings("cross_entropy"), loss_settings("cross_entropy+dice")
+        name = f"{rule.replace('_', ' ')} weights"
+        table[f"cross_entropy, {name}"] = lambda rule=rule, one=one: [*one, f"task.criterion.class_weights={rule}", UNIFORM]
+        terms = f'task.criterion.terms=[{{kind="cross_entropy", class_weights="{rule}"}}, {{kind="dice"}}]'
+        table[f"cross_entropy+dice, {name}"] = lambda terms=terms, both=both: [both[0], terms, *both[2:], UNIFORM]
     for sampler in samplers:
         for share in SHARES if sampler in WITH_SHARE else (None,):
             if sampler != "uniform":
@@ -177,18 +178,6 @@ def remedies(found: Fingerprint, only: Sequence[str] | None) -> dict[str, list[s
     if wrong:
         raise SystemExit(f"there is no remedy {wrong[0]!r} here; known are {', '.join(table)}")
     return {name: make() for name, make in table.items() if name in (USUAL if only is None else (BASELINE, *only))}
-
-
-def class_weights(found: Fingerprint) -> dict[str, list[float]]:
-    """Weights of the classes from their shares of the pixels: the root of how rare a class is, and how rare it is.
-
-    The mean weight over all pixels is 1; median frequency balancing differs from the second by a factor alone, which a weighted
-    mean leaves out.
-    """
-    shares = [max(share, 1e-5) for share in found.class_fractions]  # 1e-5: a class that was not seen gets no endless weight
-    kinds = {"root": [1 / math.sqrt(share) for share in shares], "inverse": [1 / share for share in shares]}
-    means = {kind: sum(s * w for s, w in zip(shares, weights, strict=True)) for kind, weights in kinds.items()}
-    return {kind: [round(weight / means[kind], 4) for weight in weights] for kind, weights in kinds.items()}
 
 
 def row_of(name: str, found: Comparison) -> dict[str, Any]:
