@@ -74,7 +74,7 @@ def test_killed_before_a_validation_it_is_made_up_for(tiny_plan, tmp_path, monke
     train(tiny_plan, tmp_path / "whole")
     validate = loop.Checkpointer.validate
 
-    def killed(checkpointer, learner, state):
+    def killed(checkpointer, learner, state, progress):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop.Checkpointer, "validate", killed)
