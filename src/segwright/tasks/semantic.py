@@ -160,10 +160,13 @@ class Semantic:
             return self.criterion.terms_of(logits, target)
         return {"loss": self.criterion(logits, target)}
 
-    @property
-    def against_collapse(self) -> tuple[str, ...]:
-        """Cross-entropy plus Dice, where there is no such sum yet: Dice counts a class whatever its size."""
-        return () if isinstance(self.criterion, WeightedSum) else ("task.criterion.kind=weighted_sum",)
+    def against_collapse(self, fractions: Sequence[float]) -> tuple[str, ...]:
+        """The loss for tiny classes, as `planned` says, where no classes are weighted yet."""
+        if any(getattr(term, "class_weights", None) for term in getattr(self.criterion, "terms", ())):
+            return ()
+        weights = list(class_weights(fractions, [1] * len(fractions), "root"))
+        terms = f'[{{kind = "cross_entropy", class_weights = {weights}}}, {{kind = "dice"}}]'
+        return ("task.criterion.kind=weighted_sum", f"task.criterion.terms={terms}")
 
     def charges(self, crops: Sequence[Sample], num_classes: int) -> np.ndarray:
         """By how much the loss of a batch of crops grows if all of a class is taken for another one, float64 (K,).
