@@ -180,7 +180,7 @@ def test_a_tiny_class_weighs_more_and_the_mean_weight_is_one(found):
 
 
 def test_a_class_that_is_rare_alone_weighs_like_others(found):
-    """Weights found more of the hippocampus and took more around it for it: recall 0.94, precision 0.80."""
+    """Weights took more around the hippocampus for it: a precision of 0.74 in 320 steps, and 0.81 without."""
     task, reasons = Semantic.planned(replace(found, class_fractions=(0.975, 0.025)))
     assert task == Semantic() and "Dice counts it as much as others" in reasons["task.criterion"]
 
@@ -284,6 +284,14 @@ def test_of_large_crops_some_pixels_stand_for_all(shape):
     assert charges == pytest.approx(np.log(10) * np.array([0.75, 0.25, 0]), abs=0.02)
 
 
-def test_against_a_collapse_dice_is_added_where_it_is_missing():
-    assert Semantic(criterion=CrossEntropy()).against_collapse == ("task.criterion.kind=weighted_sum",)
-    assert Semantic().against_collapse == ()
+def test_against_a_collapse_classes_are_weighted_unless_they_are():
+    settings = Semantic(criterion=CrossEntropy()).against_collapse((0.96, 0.04))
+    assert settings == (
+        "task.criterion.kind=weighted_sum",
+        'task.criterion.terms=[{kind = "cross_entropy", class_weights = [0.8651, 4.238]}, {kind = "dice"}]',
+    )
+    weighted = WeightedSum(terms=(CrossEntropy(class_weights=(1.0, 2.0)),), weights=(1.0,))
+    assert (
+        Semantic().against_collapse((0.96, 0.04)) == settings
+        and Semantic(criterion=weighted).against_collapse((0.96, 0.04)) == ()
+    )

@@ -1,14 +1,15 @@
 """A class that is never found is told of while there is time to change something."""
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from segwright.data.class_weights import class_weights
 from segwright.data.samplers.class_balanced_images import ClassBalancedImages
 from segwright.data.samplers.foreground_patches import ForegroundPatches
-from segwright.losses.weighted_sum import WeightedSum
+from segwright.losses.cross_entropy import CrossEntropy
+from segwright.losses.dice import Dice
 from segwright.plans.plan import Plan
 from segwright.training.collapse import collapse, of_classes, remedies
 from segwright.training.run_dir import start_folder
@@ -22,7 +23,7 @@ def validation(progress: float, **recall: float) -> dict:
 
 @pytest.fixture
 def told(tiny_plan):
-    return lambda *records: collapse(records, tiny_plan, Path("runs/a"))
+    return lambda *records: collapse(records, tiny_plan, Path("runs/a"), (0.9, 0.1))
 
 
 # By hand
@@ -69,18 +70,20 @@ def test_classes_that_no_truth_holds_have_no_recall():
 
 def test_the_remedy_can_be_followed(tiny_plan, tmp_path):
     start_folder(tmp_path / "run", tiny_plan)
-    warning = collapse([validation(1.0, pole=0.0)], tiny_plan, tmp_path / "run")
+    warning = collapse([validation(1.0, pole=0.0)], tiny_plan, tmp_path / "run", (0.96, 0.04))
     words = shlex.split(warning["event"].partition("start anew: ")[2])
     assert words[:2] == ["segwright", "train"] and words[-2:] == ["--out", "FOLDER"]
     settings = [word for before, word in zip(words, words[1:], strict=False) if before == "--set"]
     changed = Plan.read(Path(words[2])).with_settings(settings)
-    assert changed.sampler == ForegroundPatches() and changed.task.criterion == WeightedSum()
+    assert changed.sampler == ForegroundPatches()
+    first, second = changed.task.criterion.terms
+    assert first == CrossEntropy(class_weights=class_weights((0.96, 0.04), (1, 1), "root")) and second == Dice()
 
 
 def test_each_further_remedy_is_another_plan(tiny_plan):
-    plan = replace(tiny_plan, task=replace(tiny_plan.task, criterion=WeightedSum()))
-    seen = []
+    plan, seen = tiny_plan, []
     for _ in range(3):
-        plan = plan.with_settings(remedies(plan))
+        plan = plan.with_settings(remedies(plan, (0.96, 0.04)))
         seen.append(plan.sampler)
     assert seen == [ForegroundPatches(), ForegroundPatches(share=0.67), ClassBalancedImages()]
+    assert plan.task.against_collapse((0.96, 0.04)) == ()

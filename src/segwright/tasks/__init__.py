@@ -83,9 +83,11 @@ class WeighsClasses(Protocol):
     def recall(self) -> str:
         """The name of the score that is 0 for a class of which nothing is found, such as "recall" of "recall/road"."""
 
-    @property
-    def against_collapse(self) -> Sequence[str]:
-        """Settings of the task, such as "task.criterion.kind=dice", with which a class that is never found weighs more."""
+    def against_collapse(self, fractions: Sequence[float]) -> Sequence[str]:
+        """Settings of the task, as path=value, with which a class that is never found weighs more; none where they are set.
+
+        `fractions` (K,) are the shares of the known pixels that classes have.
+        """
 
     def charges(self, crops: Sequence[Sample], num_classes: int) -> np.ndarray:
         """By how much the loss of a batch of crops grows if a class is missed and all else is right, float64 (K,)."""

@@ -33,7 +33,9 @@ ENCODERS = tuple(f"regnetx_{size}" for size in ("002", "004", "008", "016", "032
 TRAINED = tuple(timm.PACKAGES)  # encoders whose weights can be installed, so that most machines have them or could
 DECODER_WIDTHS = (128, 64, 32, 16, 16)  # half of the published ones: small encoders need no more
 RGB = 3  # channels
-TINY = 0.005  # of the pixels: below, a class is weighted
+# With root weights the hippocampus (2.5 %) came to a Dice of 0.83 in 320 steps, without to 0.87, for 0.02 of
+# recall and more precision; CamVid (0.2 %) came to 0.24 of mIoU in 250 steps with them, without to 0.20.
+TINY = 0.005  # of the pixels: below, classes are weighted
 UNET_WIDTHS = {2: (16, 32, 64), 3: (8, 16, 32)}
 MISSED = 0.1  # probability of the true class where it is missed; a pixel then costs about what it does before training
 NEVER = 1e-6  # of all classes that are not meant: so little that the pixels of a large one count nothing for a small one
@@ -160,10 +162,13 @@ class Semantic:
             return self.criterion.terms_of(logits, target)
         return {"loss": self.criterion(logits, target)}
 
-    @property
-    def against_collapse(self) -> tuple[str, ...]:
-        """Cross-entropy plus Dice, where there is no such sum yet: Dice counts a class whatever its size."""
-        return () if isinstance(self.criterion, WeightedSum) else ("task.criterion.kind=weighted_sum",)
+    def against_collapse(self, fractions: Sequence[float]) -> tuple[str, ...]:
+        """The loss for tiny classes, as `planned` says, where no classes are weighted yet."""
+        if any(getattr(term, "class_weights", None) for term in getattr(self.criterion, "terms", ())):
+            return ()
+        weights = list(class_weights(fractions, [1] * len(fractions), "root"))
+        terms = f'[{{kind = "cross_entropy", class_weights = {weights}}}, {{kind = "dice"}}]'
+        return ("task.criterion.kind=weighted_sum", f"task.criterion.terms={terms}")
 
     def charges(self, crops: Sequence[Sample], num_classes: int) -> np.ndarray:
         """By how much the loss of a batch of crops grows if all of a class is taken for another one, float64 (K,).

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 
@@ -66,16 +67,23 @@ class Checkpointer:
         tallies = _gathered(share, fabric)
         if not fabric.is_global_zero:
             return
-        values = Tally.merged(tallies, self.val_set.keys).scores(resamples=0).values
+        tally = Tally.merged(tallies, self.val_set.keys)
+        values = tally.scores(resamples=0).values
         value = values[score]
         facts = {} if recall is None else {"progress": min(progress, 1.0), "recall": of_classes(values, recall)}
         self.log.add(step=state.step, seconds=state.seconds, score=value, metric=score, **facts)
-        if recall is not None and (warning := collapse(read_log(self.run), self.plan, self.run)):
+        if recall is not None and (warning := collapse(read_log(self.run), self.plan, self.run, _fractions(tally))):
             self.log.add(**warning)
         if value > state.best_score or not (self.run / MODEL_FILE).exists():
             state.best_score = max(value, state.best_score)
             model = ModelFile(learner.ema.state_dict(), self.plan, self.val_set.classes, self.values)
             model.write(self.run / MODEL_FILE)
+
+
+def _fractions(tally: Tally) -> list[float]:
+    """The shares of the pixels that the classes have in the truth (K,), all alike where there is no matrix to tell them."""
+    counts = np.ones(len(tally.counter.classes)) if tally.matrix is None else tally.matrix.sum(axis=1)
+    return [float(share) for share in counts / max(counts.sum(), 1)]
 
 
 def _gathered(share: Tally, fabric: Fabric) -> list[Tally]:

@@ -19,10 +19,11 @@ def of_classes(values: Mapping[str, float], title: str) -> dict[str, float]:
     return {name: value for (own, _, name), value in named if own == title and name and value == value}
 
 
-def collapse(records: Sequence[Mapping[str, Any]], plan: Plan, run: Path) -> dict[str, Any] | None:
+def collapse(records: Sequence[Mapping[str, Any]], plan: Plan, run: Path, fractions: Sequence[float]) -> dict[str, Any] | None:
     """The record that warns of classes of which no validation found anything since a third of the run; None without any.
 
-    `records` are those of the run's log, the last of them a validation. Of each class it is told once.
+    `records` are those of the run's log, the last of them a validation. Of each class it is told once. `fractions` (K,) are the
+    shares of the pixels that classes have.
     """
     validations = [record for record in records if "recall" in record and record["progress"] >= LEARNING]
     if not validations or (len(validations) < IN_A_ROW and validations[-1]["progress"] < 1):
@@ -34,16 +35,16 @@ def collapse(records: Sequence[Mapping[str, Any]], plan: Plan, run: Path) -> dic
         return None
     event = (
         f"nothing of {', '.join(map(repr, names))} was found at {len(validations)} validations in a row, and the truth holds "
-        f"it: training has collapsed to the other classes; {start_anew(run, *remedies(plan))}"
+        f"it: training has collapsed to the other classes; {start_anew(run, *remedies(plan, fractions))}"
     )
     return {"step": validations[-1]["step"], "event": event, "collapsed": names}
 
 
-def remedies(plan: Plan) -> list[str]:
+def remedies(plan: Plan, fractions: Sequence[float]) -> list[str]:
     """The settings that make a plan find rare classes sooner: crops on them, and a loss that counts them."""
     share = getattr(plan.sampler, "share", 0.0)
     if not share:
         first = "sampler.kind=foreground_patches"
     else:
         first = f"sampler.share={LARGER_SHARE}" if share < LARGER_SHARE else "sampler.kind=class_balanced_images"
-    return [first, *(plan.task.against_collapse if isinstance(plan.task, WeighsClasses) else ())]
+    return [first, *(plan.task.against_collapse(fractions) if isinstance(plan.task, WeighsClasses) else ())]
