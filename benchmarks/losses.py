@@ -147,9 +147,11 @@ def ours_and_theirs(parts: dict[str, Any]) -> Iterator[Row]:
 
 def of_monai(monai: Any) -> Iterator[Row]:
     """Losses that MONAI has."""
+    from segwright.losses.cl_dice import ClDice
     from segwright.losses.dice import Dice
     from segwright.losses.focal import Focal
     from segwright.losses.generalised_dice import GeneralisedDice
+    from segwright.losses.hausdorff import Hausdorff
     from segwright.losses.jaccard import Jaccard
     from segwright.losses.sigmoid_focal import SigmoidFocal
     from segwright.losses.tversky import Tversky
@@ -160,6 +162,8 @@ def of_monai(monai: Any) -> Iterator[Row]:
     yield Row("generalised_dice", "MONAI", GeneralisedDice(), on_map(monai.GeneralizedDiceLoss(**given)))
     yield Row("tversky", "MONAI", Tversky(), on_map(monai.TverskyLoss(alpha=0.3, beta=0.7, **given)))
     yield Row("focal", "MONAI", Focal(), on_map(monai.FocalLoss(use_softmax=True, to_onehot_y=True)))
+    yield Row("hausdorff", "MONAI", Hausdorff(include_background=False), on_map(monai.HausdorffDTLoss(**given)))
+    yield Row("cl_dice", "MONAI", ClDice(), on_map(monai.SoftclDiceLoss(include_background=False, **given)))
     yield Row("sigmoid_focal", "MONAI", SigmoidFocal(), on_map(monai.FocalLoss(to_onehot_y=True)))
 
 
@@ -170,9 +174,11 @@ def of_smp(smp: Any) -> Iterator[Row]:
     from segwright.losses.dice import Dice
     from segwright.losses.focal_tversky import FocalTversky
     from segwright.losses.jaccard import Jaccard
+    from segwright.losses.lovasz_softmax import LovaszSoftmax
     from segwright.losses.sigmoid_focal import SigmoidFocal
 
     yield Row("dice", "smp", Dice(over_batch=True), smp.DiceLoss("multiclass"))
+    yield Row("lovasz_softmax", "smp", LovaszSoftmax(), smp.LovaszLoss("multiclass", ignore_index=-1))
     yield Row("jaccard", "smp", Jaccard(over_batch=True), smp.JaccardLoss("multiclass"))
     power = {"alpha": 0.3, "beta": 0.7, "gamma": 0.75}
     yield Row("focal_tversky", "smp", FocalTversky(over_batch=True), smp.TverskyLoss("multiclass", **power))
