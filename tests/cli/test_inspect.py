@@ -68,3 +68,5 @@ def test_a_place_that_cannot_take_the_sheet_is_refused_at_once(segwright, tmp_pa
     assert there.read_bytes() == b"mine"
     code, _, err = segwright("inspect", tmp_path / "none", tmp_path / "sheet.png")
     assert code == 2 and "add --augmented" in err
+    code, _, err = segwright("inspect", tmp_path / "none", "--set", "augmentation.jpeg.probability=1")
+    assert code == 2 and "add --augmented" in err

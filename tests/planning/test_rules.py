@@ -10,7 +10,6 @@ from segwright.data.fingerprint import Fingerprint, fingerprint
 from segwright.data.samplers.foreground_patches import ForegroundPatches
 from segwright.data.samplers.repeat_factor import RepeatFactor
 from segwright.data.samplers.uniform import Uniform
-from segwright.planning import rules
 from segwright.planning.rules import augmentation_rules, crop_for, preprocess_rules, sampler_rules
 
 
@@ -61,28 +60,6 @@ def test_a_scene_without_an_up_is_turned_all_the_way():
     augmentation, _ = augmentation_rules(looked_at(channels=1), 1)
     assert augmentation.geometric.flip_axes == (-2, -1) and augmentation.geometric.rotate_deg == 180
     assert augmentation.intensity.saturation == 0
-
-
-def test_photographs_get_shadows_and_compression_and_all_others_blur():
-    scene = replace(looked_at(), class_centres=((0.2, 0.5), (0.8, 0.5)))
-    photograph, reasons = augmentation_rules(scene, 3)
-    assert photograph.shadow.probability == rules.SHADOW > 0 and photograph.jpeg.probability == rules.JPEG > 0
-    assert photograph.blur.probability == photograph.low_resolution.probability == 0
-    assert "camera" in reasons["augmentation.jpeg.probability"] == reasons["augmentation.shadow.probability"]
-    for other, channels in ((looked_at(), 3), (scene, 1), (replace(scene, dtypes={"uint16": 3}), 3)):
-        augmentation, reasons = augmentation_rules(other, channels)
-        assert augmentation.shadow.probability == augmentation.jpeg.probability == 0
-        assert augmentation.blur.probability == rules.BLUR > 0
-        assert augmentation.low_resolution.probability == rules.LOW_RESOLUTION > 0
-        assert "sharpness" in reasons["augmentation.blur.probability"] == reasons["augmentation.low_resolution.probability"]
-
-
-@pytest.mark.parametrize("constant", ["BLUR", "LOW_RESOLUTION", "JPEG", "SHADOW"])
-def test_one_number_turns_a_change_off(monkeypatch, constant):
-    monkeypatch.setattr(rules, constant, 0.0)
-    for found in (looked_at(), replace(looked_at(), class_centres=((0.2, 0.5), (0.8, 0.5)))):
-        augmentation, _ = augmentation_rules(found, 3)
-        assert getattr(augmentation, constant.lower()).probability == 0
 
 
 def test_rare_classes_are_looked_for():

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from segwright.core.errors import OutputError
+from segwright.core.errors import OutputError, SettingError
 
 
 def run(
@@ -20,6 +20,7 @@ def run(
     augmented: Annotated[
         bool, typer.Option("--augmented", help="Also write a picture of what a network will see into SHEET.")
     ] = False,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="path=value, a setting of the plan for SHEET.")] = None,
     format: Annotated[str | None, typer.Option(help="The format, where it is not recognised.")] = None,
 ) -> None:
     """Count, measure and show a data set, and name what is wrong with it, with the evidence and the remedy."""
@@ -29,6 +30,8 @@ def run(
     from segwright.inspection.inspect import inspect
 
     place = _place_of(sheet, is_asked=augmented)
+    if settings and place is None:
+        raise SettingError(f"--set {settings[0]} is for a sheet of crops; add --augmented, or leave it out")
     with working(f"inspect {data}"):
         report = inspect(data, format)
         if html is not None:
@@ -37,7 +40,7 @@ def run(
         if place is not None:
             from segwright.inspection.augmented_sheet import write_augmented_sheet
 
-            write_augmented_sheet(place, data, format)
+            write_augmented_sheet(place, data, format, settings or ())
     if json:
         content = report.to_json()
         if written is not None:

@@ -3,6 +3,7 @@
 Axes: C channels, K classes, *S spatial axes, H, W; pictures are RGB uint8 (H, W, 3).
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,20 +37,21 @@ MIRRORED = {-1: "left to right", -2: "top to bottom", -3: "front to back"}
 CHANCES = {"shadow": "a shadow", "blur": "blur", "low_resolution": "low resolution", "jpeg": "JPEG"}
 
 
-def write_augmented_sheet(path: Path | str, data: str, format: str | None = None) -> None:
+def write_augmented_sheet(path: Path | str, data: str, format: str | None = None, settings: Sequence[str] = ()) -> None:
     """Write a picture of crops of some training images, made as the planner would before it times anything.
 
     Each row is an image: as it is, and several draws of a crop and its augmentation, with the truth in the colours of the
     legend. Of volumes the middle slices are shown. Values are shown in the range of the image as it is, so that brightness
-    and contrast can be compared; what is void, as beyond the image, is hatched.
+    and contrast can be compared; what is void, as beyond the image, is hatched. `settings` such as
+    "augmentation.jpeg.probability=0.5" replace what the planner chose.
 
     Raises:
-        UsageError: the data cannot be learned from.
+        UsageError: the data cannot be learned from, or a setting does not exist.
         OutputError: the place cannot be written, or its name ends neither in .png nor in .jpg.
     """
     train_set = Semantic().dataset(remembered(open_splits(data, format=format)).train)
     classes, found = train_set.classes, fingerprint(train_set)
-    plan = _plan_of(data, found, train_set)
+    plan = _plan_of(data, found, train_set, settings)
     seen: set[int] = set()
     rows = []
     for number, index in enumerate(np.unique(np.linspace(0, len(train_set) - 1, ROWS).round().astype(int))):
@@ -65,17 +67,18 @@ def write_augmented_sheet(path: Path | str, data: str, format: str | None = None
     write_picture(path, contact_sheet(title, text, legend, columns, rows))
 
 
-def _plan_of(data: str, found: Fingerprint, train_set: Dataset) -> Plan:
+def _plan_of(data: str, found: Fingerprint, train_set: Dataset, settings: Sequence[str]) -> Plan:
     """The plan that the planner starts from, with the crop for its first network, in the values of the files."""
     draft = drafted(Data(train=data), Semantic, found, train_set, Budget())
     channels = draft.data.preprocess.channels
     as_stored = Normalise(mean=(0.0,) * channels, std=(1.0,) * channels)  # all changes are relative to an image's own values
     crop = crop_for(found, 1.0, divisors_of(draft.model, found.axes))
-    return replace(
+    plan = replace(
         draft,
         data=replace(draft.data, preprocess=replace(draft.data.preprocess, normalise=as_stored)),
         training=replace(draft.training, crop=crop),
     )
+    return plan.with_settings(settings) if settings else plan
 
 
 def _row(train_set: Dataset, plan: Plan, key: str, position: int, seen: set[int]) -> PictureRow:

@@ -8,14 +8,10 @@ from segwright.data.samplers.repeat_factor import RepeatFactor
 from segwright.data.samplers.uniform import Uniform
 from segwright.data.store import RARE
 from segwright.plans.plan import Augmentation
-from segwright.transforms.gaussian_blur import GaussianBlur
 from segwright.transforms.geometric import Geometric
 from segwright.transforms.intensity import Intensity
-from segwright.transforms.jpeg import Jpeg
-from segwright.transforms.low_resolution import LowResolution
 from segwright.transforms.normalise import Normalise
 from segwright.transforms.prepare import Preprocess
-from segwright.transforms.shadow import Shadow
 
 LARGEST_CROP = 512  # pixels a side: small networks hardly use more context, and a step stays short
 LARGEST_CROP_TEXTURE = 256  # where there is no up, context is near, and a batch of several places learns more
@@ -23,10 +19,6 @@ LARGEST_CROP_3D = 128
 CROP_SHARE = 0.9  # of the image: a little less than all, so that crops differ
 LARGEST_BEND = 4.0  # pixels: what sections and cells show anyway
 BENDS = 60  # of a side: at a 40th of a crop the image begins to fold, and crops are smaller than images
-BLUR = 0.2  # probability, of nnU-Net's default: scanners, lenses and stains differ in sharpness; 0 turns it off
-LOW_RESOLUTION = 0.25  # probability, of nnU-Net's default; 0 turns it off
-SHADOW = 0.2  # probability: photographs differ in light about as often as scans in sharpness; 0 turns it off
-JPEG = 0.2  # probability, likewise for compression; 0 turns it off
 ALIKE = 0.5  # of the spread inside an image: image means closer than that allow one normalisation for all
 FEW_IMAGES = 0.1  # of those with a truth: a class that fewer hold is seldom met, wherever a crop lies in an image
 MOST_INDEXED = 2000  # images: to know which hold a class, all masks are read once more, twice in a run
@@ -58,8 +50,8 @@ def augmentation_rules(found: Fingerprint, channels: int) -> tuple[Augmentation,
     """How images may be changed without changing their meaning, with reasons.
 
     An axis along which some class lies off the middle has a direction: sky is up. It is not flipped, and images are
-    turned by little; where no axis has one, as under a microscope, they are turned all the way. Photographs are known by
-    that direction, three channels and 8 bits: they get shadows and JPEG, all others blur and lower resolution.
+    turned by little; where no axis has one, as under a microscope, they are turned all the way. Blur, lower resolution,
+    shadows and JPEG, which recipes for days of training have, are left to who asks for them: runs of minutes see few images.
     """
     has_direction = has_up(found)
     geometric = Geometric(
@@ -73,22 +65,7 @@ def augmentation_rules(found: Fingerprint, channels: int) -> tuple[Augmentation,
         f"{', '.join(f'{part:.2f}' for part in off_centre(found))} of a side at most; an axis under {CENTRED} has no direction",
         "augmentation.geometric.rotate_deg": "the images have an up" if has_direction else "the images have no up",
     }
-    is_photograph = found.axes == 2 and has_direction and channels == 3 and set(found.dtypes) == {"uint8"}
-    if is_photograph:
-        why = "8-bit colour images with an up, as of a camera"
-        reasons |= {"augmentation.shadow.probability": why, "augmentation.jpeg.probability": why}
-    else:
-        why = "no camera's photographs: scanners and microscopes differ in sharpness; as in nnU-Net"
-        reasons |= {"augmentation.blur.probability": why, "augmentation.low_resolution.probability": why}
-    augmentation = Augmentation(
-        geometric=geometric,
-        intensity=Intensity(saturation=0.3 if channels == 3 else 0.0),
-        shadow=Shadow(probability=SHADOW if is_photograph else 0.0),
-        blur=GaussianBlur(probability=0.0 if is_photograph else BLUR),
-        low_resolution=LowResolution(probability=0.0 if is_photograph else LOW_RESOLUTION),
-        jpeg=Jpeg(probability=JPEG if is_photograph else 0.0),
-    )
-    return augmentation, reasons
+    return Augmentation(geometric=geometric, intensity=Intensity(saturation=0.3 if channels == 3 else 0.0)), reasons
 
 
 def sampler_rules(found: Fingerprint) -> tuple[Sampler, dict[str, str]]:
