@@ -105,10 +105,18 @@ def planned(
     wish: Wish,
     settings: Sequence[str],
     splits: Splits | None = None,
+    on_top: bool = False,
 ) -> Planned:
-    """As `plan`, with the open data, which may be `splits`, and the time that the run needs after its training."""
+    """As `plan`, with the open data, which may be `splits`, and the time that the run needs after its training.
+
+    With `on_top` the minutes are for training alone, and planning and scoring come on top of them.
+    """
     started = time.monotonic()
     seconds = 60 * budget.minutes
+
+    def left() -> float:
+        return seconds if on_top else max(0.0, seconds - (time.monotonic() - started))
+
     check_utf8(data)  # the plan names the data
     splits = splits or remembered(open_splits(data, val, fold=fold))
     task_class = class_of(find("segwright.tasks", task or DEFAULT))
@@ -131,20 +139,19 @@ def planned(
     draft = trial.with_network(draft, candidates[0], 1.0)
     draft = trial.fastest_precision(draft, PRECISION_SHARE * seconds, budget.memory_bytes)
     survey.check(draft.with_settings(settings).data.preprocess.channels, CHECK_SHARE * seconds)
-    left = max(0.0, seconds - (time.monotonic() - started))
-    chosen, cost = trial.choose(draft, candidates, left, budget.memory_bytes)
+    chosen, cost = trial.choose(draft, candidates, left(), budget.memory_bytes)
     if settings:
         chosen = trial.with_settings(chosen, settings)
         cost = _cost_of(chosen, settings, trial, budget)
     log.info(ClassBalance.of(CropDataset.of(train_set, chosen)).told())
-    left = max(0.0, seconds - (time.monotonic() - started))
-    made, after = _scheduled(chosen, cost, trial, len(val_set), left)
+    made, after = _scheduled(chosen, cost, trial, len(val_set), left(), on_top=on_top)
     made = _with_settings(made, settings, train_set) if settings else made
     return Planned(made, splits, ValueRange.of(survey.found), after, trial)
 
 
 def varied(made: Planned, settings: Sequence[str], wish: Wish, budget: Budget) -> Plan:
-    """A finished plan with other settings, and with what its network starts from as `wish` says, for the same data and minutes.
+    """A finished plan with other settings, and with what its network starts from as `wish` says, for the same data and as many
+    minutes of training.
 
     Where a step then costs something else, as with another network or crop, it is timed, and so many are planned as fit.
 
@@ -164,7 +171,7 @@ def varied(made: Planned, settings: Sequence[str], wish: Wish, budget: Budget) -
     if _size_of_a_step(changed) == _size_of_a_step(plan):
         return changed
     cost = _cost_of(changed, settings, trial, budget)
-    scheduled, _ = _scheduled(changed, cost, trial, len(made.splits.val), 60 * budget.minutes)
+    scheduled, _ = _scheduled(changed, cost, trial, len(made.splits.val), 60 * budget.minutes, on_top=True)
     why = scheduled.reasons["training.steps"]
     training = replace(changed.training, steps=scheduled.training.steps)
     return replace(changed, training=training, reasons=changed.reasons | {"training.steps": why})
@@ -397,8 +404,11 @@ class Trial:
         return _Option(candidate, cost, steps, steps * training.batch_size * math.prod(training.crop) / pixels)
 
 
-def _scheduled(chosen: Plan, cost: Cost, trial: Trial, val_count: int, seconds: float) -> tuple[Plan, float]:
-    """The plan with as many steps and validations as fit into the seconds, and the time that scoring and reporting take."""
+def _scheduled(chosen: Plan, cost: Cost, trial: Trial, val_count: int, seconds: float, *, on_top: bool) -> tuple[Plan, float]:
+    """The plan with as many steps and validations as fit into the seconds, and the time that scoring and reporting take.
+
+    That time is in the seconds, unless it comes on top of them.
+    """
     training, size = chosen.training, math.prod(trial.found.size_median)
     scale = math.prod(chosen.data.preprocess.scale or (1.0,))
     step_seconds = cost.seconds + training.batch_size * trial.crop_seconds(chosen)
@@ -406,10 +416,12 @@ def _scheduled(chosen: Plan, cost: Cost, trial: Trial, val_count: int, seconds: 
     val_seconds = val_count * (0.02 + cost.seconds * share / 2)  # a forward pass is about a third of a step
     atlas_seconds = ATLAS_SECONDS * val_count * size
     after = REPORT_SECONDS + 2 * val_seconds + atlas_seconds  # the last validation comes when the time is over; then the scores
+    scoring = 0.0 if on_top else after
     validations = max(1, min(MOST_VALIDATIONS, int(VALIDATION_SHARE * seconds / val_seconds)))
-    steps = max(1, int((seconds - after - (validations - 1) * val_seconds) / step_seconds))
+    steps = max(1, int((seconds - scoring - (validations - 1) * val_seconds) / step_seconds))
     reasons = {
-        "training.steps": f"a step takes {step_seconds:.3g} s here, {seconds:.0f} s are left, {after:.0f} s of them for scores",
+        "training.steps": f"a step takes {step_seconds:.3g} s here, "
+        f"{seconds:.0f} s are left, {scoring:.0f} s of them for scores",
         "training.batch_size": f"a step takes {cost.memory_bytes / 2**30:.1f} GB",
         "training.validations": f"{val_count} images take {val_seconds:.0f} s each time",
     }

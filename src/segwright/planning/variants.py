@@ -1,7 +1,5 @@
 """Variants of one plan, to be compared: what `--vary` says, multiplied into a grid, and the plan of each."""
 
-import logging
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -30,11 +28,6 @@ OWN_OPTIONS = {  # settings that all runs share, and what to use instead
     "data.val": "all variants are scored on the same samples: choose them with --val",
     "data.fold": "all variants are scored on the same samples: choose them with --fold",
 }
-MOST_PLANNING = (
-    0.3  # of the time of a run: a tenth goes to timing precisions, a twentieth to reading samples, the rest is slack
-)
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +220,6 @@ def variant_plans(
         name = variant.model or model
         others = variant.init if name is None and _names_a_network(own) and variant.init is not None else None
         if (name, others) not in made:
-            started = time.monotonic()
             made[name, others] = planned(
                 data,
                 val=val,
@@ -238,24 +230,14 @@ def variant_plans(
                 wish=wish if others is None else own,
                 settings=settings,
                 splits=splits,
+                on_top=True,
             )
             splits = made[name, others].splits
-            _tell_if_slow(time.monotonic() - started, 60 * budget.minutes)
         plans[variant.name] = varied(made[name, others], variant.settings, own, budget)
     if not any(each.startswith("training.validations") for variant in variants for each in variant.settings):
         fewest = min(plan.training.validations for plan in plans.values())
         plans = {name: replace(plan, training=replace(plan.training, validations=fewest)) for name, plan in plans.items()}
     return plans, next(iter(made.values()))
-
-
-def _tell_if_slow(took_s: float, given_s: float) -> None:
-    """Say so where planning takes a large part of the time that it plans for, so that little seems left to learn in."""
-    if took_s > MOST_PLANNING * given_s:
-        log.warning(
-            "planning takes %.0f s here, and the network is chosen for runs of %.0f s less that; a larger one may be chosen "
-            "with more --minutes",
-            *(took_s, given_s),
-        )
 
 
 def _names_a_network(wish: Wish) -> bool:
