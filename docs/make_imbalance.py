@@ -251,7 +251,8 @@ def page(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield OPENING
     for row in rows:
         case = CASES[row["data"]]
-        effort = f"{row['minutes']:g} minutes" if row["steps"] is None else f"{row['steps']} steps"
+        minutes = f"{row['minutes']:g} minute{'' if row['minutes'] == 1 else 's'}"
+        effort = minutes if row["steps"] is None else f"{row['steps']} steps"
         yield f"\n## {row['data']}\n"
         seeds = f"{row['seeds']} seed{'s' * (row['seeds'] != 1)}"
         yield f"{case.what[0].upper()}{case.what[1:]}. {effort} of training on {row['machine']}, {seeds},"
