@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from segwright.core import ClassPositions
+from segwright.core.errors import SettingError
 from segwright.data.store import Store, StoredSample
 
 
@@ -29,6 +30,16 @@ class Sampler(Protocol):
 
     def pixel(self, item: StoredSample, class_id: int | None, generator: np.random.Generator) -> np.ndarray | None:
         """The pixel (n,) that a crop is centred on, None for any place; `class_id` is what the image was chosen for."""
+
+
+def check_share(share: float) -> None:
+    """Nothing, where a share of the crops is one.
+
+    Raises:
+        SettingError: it is not.
+    """
+    if not 0 <= share <= 1:
+        raise SettingError(f"share is {share}; it is a probability, give a number from 0 to 1")
 
 
 def shuffled(keys: Sequence[str], position: int, seed: int) -> str:

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segwright.core.errors import SettingError
-from segwright.data.samplers import Choice, foreground_pixel, shuffled
+from segwright.data.samplers import Choice, check_share, foreground_pixel, shuffled
 from segwright.data.store import Store, StoredSample
 
 
@@ -20,8 +19,7 @@ class ForegroundPatches:
     share: float = 1 / 3  # as in nnU-Net
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise SettingError(f"share is {self.share}; it is a probability, give a number from 0 to 1")
+        check_share(self.share)
 
     def choose(self, store: Store, position: int, seed: int) -> Choice:
         """The image at a position of the endless row of crops."""
