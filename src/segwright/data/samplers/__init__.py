@@ -32,7 +32,7 @@ class Sampler(Protocol):
         """The pixel (n,) that a crop is centred on, None for any place; `class_id` is what the image was chosen for."""
 
 
-def check_share(share: float) -> None:
+def check_crop_share(share: float) -> None:
     """Nothing, where a share of the crops is one.
 
     Raises:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segwright.data.samplers import Choice, check_share, foreground_pixel, shuffled
+from segwright.data.samplers import Choice, check_crop_share, foreground_pixel, shuffled
 from segwright.data.store import Store, StoredSample
 
 
@@ -19,7 +19,7 @@ class ForegroundPatches:
     share: float = 1 / 3  # as in nnU-Net
 
     def __post_init__(self) -> None:
-        check_share(self.share)
+        check_crop_share(self.share)
 
     def choose(self, store: Store, position: int, seed: int) -> Choice:
         """The image at a position of the endless row of crops."""

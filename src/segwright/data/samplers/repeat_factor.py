@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from segwright.core.errors import SettingError
-from segwright.data.samplers import Choice, check_share, foreground_pixel
+from segwright.data.samplers import Choice, check_crop_share, foreground_pixel
 from segwright.data.store import ClassIndex, Store, StoredSample
 
 
@@ -28,7 +28,7 @@ class RepeatFactor:
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
             raise SettingError(f"threshold is {self.threshold}; it is a share of the images, give a number above 0 and up to 1")
-        check_share(self.share)
+        check_crop_share(self.share)
 
     def choose(self, store: Store, position: int, seed: int) -> Choice:
         """The image at a position of the endless row of crops."""
