@@ -31,7 +31,6 @@ THREADS = 2  # cores at most: the machine that the figures are for
 SIDE = 512  # pixels
 TURNS, IMAGES = 3, 6
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-STRIDE = 8  # of the last map of DeepLab
 LEARNING_RATE = 2e-3
 BATCH = 4
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet, in bytes, as all three libraries normalise
@@ -171,7 +170,6 @@ def trained(case: Case, scenes: list[Any], minutes: float) -> tuple[Any, float]:
 
     from segwright import Classes
     from segwright.inference.predictor import Predictor
-    from segwright.layers.atrous_conv import AtrousConv
     from segwright.losses.cross_entropy import CrossEntropy
     from segwright.models import preset
     from segwright.plans.plan import Data, Plan, Training
@@ -193,10 +191,6 @@ def trained(case: Case, scenes: list[Any], minutes: float) -> tuple[Any, float]:
     plan = Plan(task=Semantic(criterion=CrossEntropy()), data=Data(train="frames"), model=config, training=training)
     plan = replace(plan, optimiser=replace(plan.optimiser, learning_rate=LEARNING_RATE))
     learner, generator = Learner.new(plan, launch(training)), torch.Generator().manual_seed(0)
-    for layer in learner.network.modules():
-        if isinstance(layer, AtrousConv) and layer.rate >= side // STRIDE:  # taps that reach past a crop learn nothing, and
-            middle = layer.weight.data[:, :, 1:2, 1:2].clone()  # would say at random what is seen beyond it
-            layer.weight.data.zero_()[:, :, 1:2, 1:2] = middle
     start, number, done = time.perf_counter(), 0, 0.0
     while done < 1:
         chosen = torch.randint(len(images), (BATCH,), generator=generator).tolist()
