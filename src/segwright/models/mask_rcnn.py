@@ -42,6 +42,7 @@ from segwright.layers.object_truth import ObjectTruth
 from segwright.layers.region_sampling import RegionSample, box_head_losses, sample_regions
 from segwright.models._proposal_pyramid import CONVENTIONS, ConventionName, ProposalPyramid
 
+TASK = "instance"
 OVERLAP = 0.5  # (IoU) with an object from which a region has it
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of deltas, in all published forms
 MASK_DEPTH = 4  # convolutions of the mask branch, in all published forms

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.core.classes import background_of
 from segwright.core.errors import SegwrightError
 from segwright.data.fingerprint import Fingerprint
 from segwright.decoding.run import Outputs, Run
@@ -96,17 +97,17 @@ class WeighsClasses(Protocol):
 
 
 def task_for(data: Dataset) -> str:
-    """The task that a data set asks for: "instance" where the first truths hold nothing but objects on images, else the default.
+    """The task that a data set asks for: "instance" where images hold nothing but objects on a background, else the default.
 
-    Samples that cannot be read tell nothing here: whoever uses them names them.
+    Some samples tell. Those that cannot be read tell nothing here: whoever uses them names them.
     """
-    masks, found = data.without_images(), []
+    masks, found, background = data.without_images(), [], background_of(data.classes)
     for key in masks.keys[:: -(-len(masks) // LOOKED_AT) or 1]:
         try:
             truth = masks.load(key).truth
         except SegwrightError:
             continue
-        if truth is not None and len(truth):
-            found.append(truth)
-    are_objects = bool(found) and all((truth.instance_ids > 0).all() and len(truth.shape) == 2 for truth in found)
-    return "instance" if are_objects else DEFAULT
+        if truth is not None and len(truth.shape) == 2:
+            found.append(np.where(truth.class_ids == background, -1, truth.instance_ids))
+    numbers = np.concatenate([np.empty(0, int), *found])
+    return "instance" if (numbers > 0).any() and not (numbers == 0).any() else DEFAULT

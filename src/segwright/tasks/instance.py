@@ -33,7 +33,7 @@ class Instance:
 
     def candidates(self, found: Fingerprint, *, from_scratch: bool) -> list[Any]:
         """Mask R-CNN."""
-        return [mask_rcnn.Config()]
+        return [mask_rcnn.PRESETS["mask_rcnn_small"]]
 
     def fitted(self, network: Any, channels: int, classes: Classes) -> Any:
         """The config with as many channels in, and with these classes, of which none is the background.
