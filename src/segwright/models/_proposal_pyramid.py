@@ -129,10 +129,15 @@ class ProposalPyramid(nn.Module):
         return found
 
     def propose(
-        self, maps: Sequence[Tensor], scores: list[AnchorScores], sides: Sequence[tuple[int, int]], count: int
+        self,
+        maps: Sequence[Tensor],
+        scores: list[AnchorScores],
+        sides: Sequence[tuple[int, int]],
+        count: int,
+        *,
+        candidates: int = CANDIDATES,
     ) -> list[Tensor]:
-        """Up to `count` boxes (m, 4) in each image of some sides (H, W), the surest first."""
-        candidates = CANDIDATES_IN_TRAINING if self.training else CANDIDATES
+        """Up to `count` boxes (m, 4) in each image of some sides (H, W), the surest first, of so many `candidates` of a map."""
         return propose_regions(scores, self.anchors(maps), sides, candidates=candidates, count=count)
 
     def losses(
@@ -152,18 +157,14 @@ class ProposalPyramid(nn.Module):
 
 ENCODERS = ("backbone.body.", "backbone.bottom_up.")  # what torchvision and detectron2 call it
 STEM = "stem.conv1.weight"  # of detectron2's, which sees images as blue, green, red
-PARTS = (  # what is called how there (in torchvision's files and modules, and in detectron2's), and here
-    (r"backbone\.fpn\.inner_blocks\.(\d)(?:\.0)?", r"pyramid.lateral.\1"),
-    (r"backbone\.fpn\.layer_blocks\.(\d)(?:\.0)?", r"pyramid.output.\1"),
-    (r"rpn\.head\.conv", "head.convolutions.0"),
-    (r"rpn\.head\.conv\.(\d)\.0", r"head.convolutions.\1"),
-    (r"rpn\.head\.cls_logits", "head.objectness"),
-    (r"rpn\.head\.bbox_pred", "head.deltas"),
-    (r"proposal_generator\.rpn_head\.conv", "head.convolutions.0"),
-    (r"proposal_generator\.rpn_head\.objectness_logits", "head.objectness"),
-    (r"proposal_generator\.rpn_head\.anchor_deltas", "head.deltas"),
-)
 UNUSED = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")  # how images are normalised, and anchors
+PYRAMID = {"inner": "lateral", "layer": "output"}
+HEAD = {  # of torchvision and detectron2
+    **{"rpn.head.conv": "convolutions.0", "rpn.head.cls_logits": "objectness", "rpn.head.bbox_pred": "deltas"},
+    "proposal_generator.rpn_head.conv": "convolutions.0",
+    "proposal_generator.rpn_head.objectness_logits": "objectness",
+    "proposal_generator.rpn_head.anchor_deltas": "deltas",
+}
 
 
 def rename_proposal_pyramid(state_dict: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -175,18 +176,25 @@ def rename_proposal_pyramid(state_dict: dict[str, Tensor]) -> tuple[dict[str, Te
         FormatError: a tensor has no place in a ResNet; the message names it.
     """
     encoder, ours, others = {}, {}, {}
-    has_norms = any(re.fullmatch(r"backbone\.fpn\.inner_blocks\.\d\.1\.weight", key) for key in state_dict)
+    has_norms = "backbone.fpn.inner_blocks.0.1.weight" in state_dict
     for key, tensor in state_dict.items():
         module, _, kind = key.rpartition(".")
         if key.startswith(ENCODERS):
             name = key.split(".", maxsplit=2)[2]
             encoder[name] = tensor.flip(1) if name == STEM else tensor
-        elif found := re.fullmatch(r"backbone\.fpn_(lateral|output)([2-5])", module):
-            ours[f"pyramid.{found[1]}.{int(found[2]) - 2}.{kind}"] = tensor
-        elif found := re.fullmatch(r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.([01])", module) if has_norms else None:
-            ours[f"pyramid.{'lateral' if found[1] == 'inner' else 'output'}.{found[2]}.{found[3]}.{kind}"] = tensor
-        elif pair := next((pair for pair in PARTS if re.fullmatch(pair[0], module)), None):
-            ours[f"{re.sub(*pair, module)}.{kind}"] = tensor
+        elif name := _name_in_pyramid(module, has_norms=has_norms):
+            ours[f"{name}.{kind}"] = tensor
         elif not key.startswith(UNUSED):
             others[key] = tensor
     return {f"encoder.{name}": tensor for name, tensor in resnet.rename(encoder).items()} | ours, others
+
+
+def _name_in_pyramid(module: str, *, has_norms: bool) -> str | None:
+    """What a module behind the encoder is called here, if it is of the pyramid or proposes regions; p2 is the finest map."""
+    if found := re.fullmatch(r"backbone\.fpn_(lateral|output)([2-5])", module):
+        return f"pyramid.{found[1]}.{int(found[2]) - 2}"
+    if found := re.fullmatch(r"backbone\.fpn\.(inner|layer)_blocks\.([0-3])(\.[01])?", module):
+        return f"pyramid.{PYRAMID[found[1]]}.{found[2]}{found[3] if has_norms else ''}"
+    if found := re.fullmatch(r"rpn\.head\.conv\.(\d)\.0", module):
+        return f"head.convolutions.{found[1]}"
+    return f"head.{HEAD[module]}" if module in HEAD else None

@@ -18,6 +18,7 @@ CC BY-SA 3.0. Nothing of their code is used here.
 Axes: B batch, C channels, K classes, N objects, R regions, H, W sides of the image.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated
@@ -26,8 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segwright.core.errors import SettingError
+from segwright.core.errors import FormatError, SettingError
 from segwright.core.lookup import Kind
+from segwright.core.weights import Intake, Weights
 from segwright.encoders import Encoder, resnet
 from segwright.layers.box_detection import FoundBoxes, as_detections, detect_boxes
 from segwright.layers.box_head import SIDE as BOX_SIDE
@@ -40,7 +42,13 @@ from segwright.layers.mask_targets import mask_targets
 from segwright.layers.norms import EncoderNorm, HeadNorm
 from segwright.layers.object_truth import ObjectTruth
 from segwright.layers.region_sampling import RegionSample, box_head_losses, sample_regions
-from segwright.models._proposal_pyramid import CONVENTIONS, ConventionName, ProposalPyramid
+from segwright.models._proposal_pyramid import (
+    CANDIDATES_IN_TRAINING,
+    CONVENTIONS,
+    ConventionName,
+    ProposalPyramid,
+    rename_proposal_pyramid,
+)
 
 TASK = "instance"
 OVERLAP = 0.5  # (IoU) with an object from which a region has it
@@ -161,7 +169,8 @@ class MaskRCNN(nn.Module):
         scores = self.regions.scores(maps)
         terms = self.regions.losses(maps, scores, truth, generator, config.sampled_anchors)
         sides = [(each.planes.shape[1], each.planes.shape[2]) for each in truth]
-        regions = self.regions.propose(maps, scores, sides, config.proposals_in_training)
+        count = config.proposals_in_training
+        regions = self.regions.propose(maps, scores, sides, count, candidates=CANDIDATES_IN_TRAINING)
         samples = sample_regions(
             regions, truth, generator, count=config.sampled_regions, overlap=OVERLAP, num_classes=config.num_classes
         )
@@ -254,3 +263,102 @@ PRESETS = {
     "mask_rcnn_R_101_FPN": replace(_DETECTRON2, encoder=resnet.Config(depths=(3, 4, 23, 3), stride_on="1x1")),
     "faster_rcnn_R_50_FPN": replace(_DETECTRON2, has_masks=False),
 }
+
+TORCHVISION, DETECTRON2 = "https://download.pytorch.org/models", "https://dl.fbaipublicfiles.com/detectron2"
+DETECTRON2_INTAKE = Intake(std=(1.0, 1.0, 1.0))  # the mean of ImageNet alone is taken off
+WEIGHTS = {
+    f"{preset}_coco": Weights(
+        preset=preset,
+        address=f"{TORCHVISION}/{preset}_coco-{digits}.pth",
+        sha256=digits,
+        licence="unstated (code BSD)",
+        trained_on="MS COCO train2017",
+        classes=90,  # COCO's 80 by the ids of its files, of which 10 are not used
+        score=score,
+    )
+    for preset, digits, score in (
+        ("maskrcnn_resnet50_fpn", "bf2d0c1e", "37.9 box AP and 34.6 mask AP on COCO val2017"),
+        ("maskrcnn_resnet50_fpn_v2", "73cbd019", "47.4 box AP and 41.8 mask AP on COCO val2017"),
+        ("fasterrcnn_resnet50_fpn", "258fb6c6", "37.0 box AP on COCO val2017"),
+        ("fasterrcnn_resnet50_fpn_v2", "dd69338a", "46.7 box AP on COCO val2017"),
+    )
+} | {
+    f"{preset}_coco": Weights(
+        preset=preset,
+        address=f"{DETECTRON2}/{folder}/{preset}_3x/{file}",
+        licence="CC-BY-SA-3.0",
+        trained_on="MS COCO train2017",
+        classes=80,
+        intake=DETECTRON2_INTAKE,
+        score=score,
+    )
+    for preset, folder, file, score in (
+        (
+            "mask_rcnn_R_50_FPN",
+            "COCO-InstanceSegmentation",
+            "137849600/model_final_f10217.pkl",
+            "41.0 box AP and 37.2 mask AP on COCO val2017",
+        ),
+        (
+            "mask_rcnn_R_101_FPN",
+            "COCO-InstanceSegmentation",
+            "138205316/model_final_a3ec72.pkl",
+            "42.9 box AP and 38.6 mask AP on COCO val2017",
+        ),
+        ("faster_rcnn_R_50_FPN", "COCO-Detection", "137849458/model_final_280758.pkl", "40.2 box AP on COCO val2017"),
+    )
+}
+
+HEAD_PARTS = {  # what is called how in torchvision's files and modules and in detectron2's, and here
+    r"box_head\.(?:fc6|fc1|5)": "box_head.linears.0",
+    r"box_head\.(?:fc7|fc2)": "box_head.linears.1",
+    r"box_head\.([0-3])\.([01])": r"box_head.convolutions.\1.\2",
+    r"box_predictor\.cls_score": "box_head.classify",
+    r"box_predictor\.bbox_pred": "box_head.deltas",
+}
+MASK_PARTS = {
+    **{rf"mask_head\.mask_fcn{number + 1}": f"mask_head.convolutions.{number}.0" for number in range(MASK_DEPTH)},
+    r"mask_head\.([0-3])\.([01])": r"mask_head.convolutions.\1.\2",
+    r"mask_predictor\.conv5_mask|mask_head\.deconv": "mask_head.enlarge",
+    r"mask_predictor\.mask_fcn_logits|mask_head\.predictor": "mask_head.classes",
+}
+
+
+def rename(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of torchvision's or detectron2's Mask R-CNN or Faster R-CNN under our names, to be loaded strictly.
+
+    torchvision's class 0, which is none, becomes the last, and has no boxes and no masks; nothing asked for these.
+
+    Raises:
+        FormatError: a tensor has no place in such a network; the message names it.
+    """
+    regions, others = rename_proposal_pyramid(state_dict)
+    heads = rename_heads(others, HEAD_PARTS | MASK_PARTS)
+    if any(key.startswith("rpn.") for key in state_dict):
+        for name, tensor in heads.items():
+            if name.startswith("box_head.classify"):
+                heads[name] = tensor.roll(-1, 0)
+            elif name.startswith("box_head.deltas"):
+                heads[name] = tensor[4:]
+            elif name.startswith("mask_head.classes"):
+                heads[name] = tensor[1:]
+    return {f"regions.{name}": tensor for name, tensor in regions.items()} | heads
+
+
+def rename_heads(state_dict: dict[str, Tensor], parts: dict[str, str]) -> dict[str, Tensor]:
+    """Weights of heads for regions under our names, by patterns of what parts are called.
+
+    Raises:
+        FormatError: a tensor has no place in one; the message names it.
+    """
+    ours = {}
+    for key, tensor in state_dict.items():
+        module, _, kind = key.removeprefix("roi_heads.").rpartition(".")
+        names = [found.expand(name) for pattern, name in parts.items() if (found := re.fullmatch(pattern, module))]
+        if not names:
+            raise FormatError(
+                f"the weights hold {key!r}, which no such network has; names that start with 'backbone.', 'rpn.', "
+                "'proposal_generator.' and 'roi_heads.' are expected: check that the file is torchvision's or detectron2's"
+            )
+        ours[f"{names[0]}.{kind}"] = tensor
+    return ours
