@@ -20,7 +20,7 @@ class Run:
     """How a network may be asked: in tiles of at most `tile` (None: never in tiles), `at_once` of them in a batch.
 
     Sides must be multiples of `divisors`, one per axis. `flip_axes`, counted from the end, are those over whose mirror images
-    outputs are averaged. `classes` are what it was trained for.
+    outputs are averaged. `classes` are what it was trained for. Objects with scores below `min_score` are not wanted.
     """
 
     engine: Engine
@@ -29,6 +29,7 @@ class Run:
     tile: tuple[int, ...] | None = None
     flip_axes: tuple[int, ...] = ()
     at_once: int = 1
+    min_score: float = 0.0
 
     def __post_init__(self) -> None:
         if len({*self.flip_axes}) != len(self.flip_axes) or any(axis not in (-1, -2, -3) for axis in self.flip_axes):
