@@ -1,4 +1,4 @@
-"""What a network finds in several mirror images, averaged. Axes: V views, N objects of one, h, w sides of masks, H, W of images.
+"""What a network finds in several mirror images, averaged. Axes: V views, N objects, h, w sides of masks, H, W of images.
 
 Masks are averaged as the network gives them, each spread over its own region, so they stay probabilities and are drawn once.
 """
@@ -15,11 +15,11 @@ SAME = 0.5  # of the pixels that either has: more are shared by no other of its 
 
 
 def average_detections(views: Sequence[ImageDetections], shape: tuple[int, ...]) -> ImageDetections:
-    """The objects of V views of one image (H, W), the surest first; views are numpy, mirrored back, without empty places.
+    """The objects of V views of one image (H, W), mirrored back, the surest first; a single view is returned as it is.
 
     Objects of two views are the same if they have one class and share more than half of the pixels that either has. Their boxes,
-    regions and masks are averaged over the views that show them, their scores over all views, of which each could: an object that
-    one of two does not show keeps half of its score. Objects without pixels are left out.
+    regions and masks are averaged over the views that show them, and their scores over all views, as each could have shown them:
+    what one of two does not show keeps half of its score. Objects without pixels are left out.
     """
     if len(views) == 1:
         return views[0]

@@ -32,11 +32,11 @@ def decode_detections(run: Run, view: View, *, whole_pixels: bool = False) -> Se
     """The objects of a view on its original grid, the surest first, numbered 1, 2, ...; none is without pixels.
 
     A view that is larger than a tile is seen in tiles that overlap by a quarter, and their objects are put together (`stitch`).
-    Where images are flipped, what the mirror images show is averaged tile by tile (`averaged`). Objects below the `min_score` of
-    the run are left out, after the average and before tiles are compared. With `whole_pixels` masks are pasted as torchvision does.
+    Where the run flips images, what the mirror images of a tile show is averaged (`average_detections`). Objects below its
+    `min_score` are left out, after that and before tiles are compared. With `whole_pixels` masks are pasted as torchvision does.
 
     Raises:
-        ShapeError: the network gives something else than `Detections`, or other classes than it should; the image has other axes.
+        ShapeError: the network gives no `Detections`, or other classes than it should, or the image has other axes.
     """
     shape = view.source.shape
     if len(shape) != 2 or len(run.divisors) != 2 or any(axis < -2 for axis in run.flip_axes):

@@ -30,8 +30,8 @@ class ImageDetections(NamedTuple):
         if [output.ndim for output in outputs] != AXES:
             raise ShapeError(
                 f"the network gives arrays of {[output.shape for output in outputs]}, but one that finds objects gives "
-                f"{', '.join(Detections._fields)} of (B, M, 4), (B, M), (B, M), (B, M, h, w) and (B, M, 4): build such a network, "
-                "or choose the task that this one is for"
+                f"{', '.join(Detections._fields)} of (B, M, 4), (B, M), (B, M), (B, M, h, w) and (B, M, 4): build such a "
+                "network, or choose the task that this one is for"
             )
         found = cls(*(output[index] for output in outputs)).those(outputs[1][index] > 0)
         highest = int(found.class_ids.max(initial=0))

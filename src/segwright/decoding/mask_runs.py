@@ -54,7 +54,7 @@ class MaskRuns:
         return upto[self.starts[1:]] - upto[self.starts[:-1]]
 
     def extents(self) -> np.ndarray:
-        """The smallest box around each object, int64 (N, 4): (top, left, bottom, right), the last two outside; none is empty."""
+        """The smallest box around each object, none empty, int64 (N, 4): (top, left, bottom, right), the last two outside."""
         if not len(self):
             return np.zeros((0, 4), np.int64)
         first, last = self.starts[:-1], self.starts[1:] - 1
@@ -87,10 +87,11 @@ def union(objects: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def overlaps(masks: MaskRuns, extents: np.ndarray, some: range, others: range, window: tuple[int, int, int, int]) -> np.ndarray:
-    """The pairs of objects that share pixels of a window, int64 (E, 5).
+    """The pairs of objects whose extents meet in a window, int64 (E, 5).
 
     Columns are the number of one among `some`, of one among `others`, and the pixels of the window that are in both, in the
-    first and in the second. The `window` is (top, left, bottom, right), the last two outside; `extents` are those of the masks.
+    first and in the second. The `window` is (top, left, bottom, right), the last two outside. `extents` int64 (N, 4) are those of
+    the masks, or wider ones, which find pairs that are only close.
     """
     return _overlaps(masks.runs, masks.starts, extents, (some.start, some.stop), (others.start, others.stop), window)
 
@@ -113,15 +114,13 @@ def _overlaps(runs, starts, extents, some, others, window):
             if not _do_meet(extents[a], (extents[b, 0], extents[b, 1], extents[b, 2], extents[b, 3])):
                 continue
             one, other = runs[starts[a] : starts[a + 1]], runs[starts[b] : starts[b + 1]]
-            shared = _shared(one, other, window)
-            if shared:
-                if count == len(found):
-                    larger = np.empty((2 * count, 5), np.int64)
-                    larger[:count] = found
-                    found = larger
-                found[count, 0], found[count, 1], found[count, 2] = a, b, shared
-                found[count, 3], found[count, 4] = _area(one, window), _area(other, window)
-                count += 1
+            if count == len(found):
+                larger = np.empty((2 * count, 5), np.int64)
+                larger[:count] = found
+                found = larger
+            found[count, 0], found[count, 1], found[count, 2] = a, b, _shared(one, other, window)
+            found[count, 3], found[count, 4] = _area(one, window), _area(other, window)
+            count += 1
     return found[:count].copy()
 
 
@@ -163,7 +162,7 @@ def _shared(one, other, window):
 
 @njit(cache=True, nogil=True)
 def _place(runs, starts, objects, taken, first_plane, places):
-    """Give each of some objects a place in eight planes; whether there was none, for each. `taken` uint8 (H, W) are its bits."""
+    """Give some objects a place in eight planes; whether there was none, for each. `taken` uint8 (H, W) are bits."""
     is_left = np.zeros(len(objects), np.bool_)
     for k in range(len(objects)):
         n = objects[k]

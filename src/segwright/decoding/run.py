@@ -32,6 +32,10 @@ class Run:
     min_score: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.min_score <= 1:
+            raise SettingError(
+                f"min_score is {self.min_score:g}; scores go from 0 to 1: give 0.5 for objects that are likely there"
+            )
         if len({*self.flip_axes}) != len(self.flip_axes) or any(axis not in (-1, -2, -3) for axis in self.flip_axes):
             raise SettingError(
                 f"flip_axes is {self.flip_axes}; count axes from the end, each once: -1 columns, -2 rows, -3 slices"

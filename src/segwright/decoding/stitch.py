@@ -1,12 +1,12 @@
 """Objects that overlapping tiles see, put together: each once, and whole.
 
-A tile's border cuts objects, and what a network says of a part of one is worth less than what it says of all of it. Tiles see the
-same pixels where they overlap, so there their objects can be compared. Objects of one class are the same if there they share more
-than half of the pixels that either has. Then:
+A tile's border cuts objects, and what a network says of a part of one is worth less than what it says of all of it. Where tiles
+overlap they see the same pixels, so there their objects can be compared: two of one class are the same if they share more than
+half of the pixels that either has there. Then:
 
 1. Of whole objects that are the same one stays: that of which a network is sure and which lies far from its tile's border.
-2. A cut object goes where another tile sees it whole, or sees a whole one that covers half of it.
-3. Cut objects that are left are larger than the overlap. Those that are the same, or cover half of each other, become their union.
+2. A cut object goes where another tile sees it whole, or sees a whole one that covers half of it or reaches about as far.
+3. Cut objects that are left are larger than the overlap; those that are the same, or cover half of each other, become one.
 
 Only tiles that overlap are compared, so that time and memory grow with the area.
 Axes: N objects, T tiles, E pairs of objects that share pixels.
@@ -25,6 +25,7 @@ from segwright.decoding.mask_runs import MaskRuns, overlaps, union
 COVERED = 0.5  # of a cut object: where another has most of it, it is no object of its own
 NEAR = 2.0  # pixels of what the network sees: that close to a border nobody knows whether an object ends there
 NEAR_SHARE = 1 / 16  # of an object's own length, as networks err by some percent of it
+REACH_SHARE = 1 / 8  # of a whole object's length: what of it a second tile shows beyond its outline is no object
 FAR_SHARE = 1 / 8  # of a tile's side: where tiles overlap by a quarter, one of them sees an object from that far or all of it
 UNSURE = 0.5  # of the score of another object: one that is surer by more is neither replaced nor prolonged by this one
 
@@ -61,7 +62,7 @@ class TileGrid:
     def over(
         cls, starts: Sequence[np.ndarray], tile: tuple[int, ...], ratio: tuple[float, ...], shape: tuple[int, ...]
     ) -> "TileGrid":
-        """Tiles that start at these rows and columns of what a network sees, of which each is `ratio` pixels of the image (H, W).
+        """Tiles that start at these rows and columns of what a network sees, each of them `ratio` pixels of the image (H, W).
 
         To a tile belong the pixels whose centres it sees.
         """
@@ -112,9 +113,10 @@ def stitched(grid: TileGrid, seen: Sequence[FoundObjects]) -> FoundObjects:
     found, counts = FoundObjects.joined(seen), [len(part.scores) for part in seen]
     extents, firsts = found.masks.extents(), np.cumsum([0, *counts])
     numbers = [range(first, stop) for first, stop in pairwise(firsts)]
-    pairs = [overlaps(found.masks, extents, numbers[t], numbers[u], grid.window(t, u)) for t, u in grid.pairs]
+    reach = _grown(extents, grid.near, REACH_SHARE)
+    pairs = [overlaps(found.masks, reach, numbers[t], numbers[u], grid.window(t, u)) for t, u in grid.pairs]
     edge = _Edge.of(grid, np.repeat(np.arange(len(seen)), counts), extents)
-    links = _Links.of(np.concatenate([np.empty((0, 5), np.int64), *pairs]), found.class_ids, edge.is_cut)
+    links = _Links.of(np.concatenate([np.empty((0, 5), np.int64), *pairs]), found.class_ids, edge.is_cut, extents, reach)
     order = [int(number) for number in np.argsort(-found.scores, kind="stable")]
     groups = _whole(order, links, edge, found.scores) + _unions(order, links, edge, found.scores)
     groups.sort(key=lambda group: -group.score)
@@ -129,6 +131,12 @@ def stitched(grid: TileGrid, seen: Sequence[FoundObjects]) -> FoundObjects:
     )
 
 
+def _grown(extents: np.ndarray, near: np.ndarray, share: float) -> np.ndarray:
+    """Boxes (N, 4), larger on all sides by a share of their lengths, or by `near` (4,) where that is more, rounded down."""
+    steps = np.maximum(near, share * np.tile(extents[:, 2:] - extents[:, :2], 2)).astype(np.int64)
+    return extents + steps * [-1, -1, 1, 1]
+
+
 @dataclass(frozen=True, eq=False)
 class _Edge:
     """Whether each of N objects is cut by its tile's border, bool (N,), and how far it is from there, 0 to 1, float64 (N,)."""
@@ -141,35 +149,43 @@ class _Edge:
         """That of objects with these extents int64 (N, 4), of the tiles with these numbers (N,)."""
         edges = grid.edges[tile_of]
         gaps = np.where(grid.is_inner[tile_of], abs(extents - edges), np.inf)
-        lengths, sides = (np.tile(box[:, 2:] - box[:, :2], 2) for box in (extents, edges))
-        is_cut = (gaps <= np.maximum(grid.near, NEAR_SHARE * lengths)).any(axis=1)
+        sides = np.tile(edges[:, 2:] - edges[:, :2], 2)
+        is_cut = (gaps <= abs(_grown(extents, grid.near, NEAR_SHARE) - extents)).any(axis=1)
         return cls(is_cut, (gaps / (FAR_SHARE * sides)).min(axis=1, initial=1.0))
 
 
 @dataclass(frozen=True, eq=False)
 class _Links:
-    """For an object, those of other tiles that are the same, and those that cover half of it where it is cut."""
+    """For an object, those of other tiles that are the same; where it is cut, those that cover half of it, or reach as far."""
 
     same: dict[int, list[int]]
     covering: dict[int, list[int]]
+    reaching: dict[int, list[int]]
 
     @classmethod
-    def of(cls, pairs: np.ndarray, class_ids: np.ndarray, is_cut: np.ndarray) -> "_Links":
-        """The links among pairs int64 (E, 5), as of `overlaps`."""
-        links = cls(defaultdict(list), defaultdict(list))
-        for i, j, shared, one, other in pairs[class_ids[pairs[:, 0]] == class_ids[pairs[:, 1]]].tolist():
-            if 2 * shared > one + other - shared:
-                links.same[i].append(j)
-                links.same[j].append(i)
-            if is_cut[i] and shared >= COVERED * one:
-                links.covering[i].append(j)
-            if is_cut[j] and shared >= COVERED * other:
-                links.covering[j].append(i)
+    def of(
+        cls, pairs: np.ndarray, class_ids: np.ndarray, is_cut: np.ndarray, extents: np.ndarray, reach: np.ndarray
+    ) -> "_Links":
+        """The links among pairs int64 (E, 5), as of `overlaps`; `extents` and `reach` (N, 4) are boxes of the objects."""
+        links = cls(defaultdict(list), defaultdict(list), defaultdict(list))
+        pairs = pairs[class_ids[pairs[:, 0]] == class_ids[pairs[:, 1]]]
+        for one, other, in_one in ((0, 1, 3), (1, 0, 4)):
+            part, whole = pairs[:, one], pairs[:, other]
+            is_same = 2 * pairs[:, 2] > pairs[:, 3] + pairs[:, 4] - pairs[:, 2]
+            is_covered = is_cut[part] & (pairs[:, 2] >= COVERED * pairs[:, in_one])
+            is_within = is_cut[part] & ((extents[part] - reach[whole]) * [1, 1, -1, -1] >= 0).all(axis=1)
+            for lists, chosen in ((links.same, is_same), (links.covering, is_covered), (links.reaching, is_within)):
+                for i, j in zip(part[chosen].tolist(), whole[chosen].tolist(), strict=True):
+                    lists[i].append(j)
         return links
 
-    def at(self, number: int) -> list[int]:
-        """All of one object."""
+    def joining(self, number: int) -> list[int]:
+        """Those that one object may be a part of."""
         return self.same.get(number, []) + self.covering.get(number, [])
+
+    def replacing(self, number: int) -> list[int]:
+        """Those that may stand for one object where they are whole."""
+        return self.joining(number) + self.reaching.get(number, [])
 
 
 class _Group(NamedTuple):
@@ -201,7 +217,8 @@ def _unions(order: list[int], links: _Links, edge: _Edge, scores: np.ndarray) ->
     kept = {
         number
         for number in order
-        if edge.is_cut[number] and not any(not edge.is_cut[other] and do_fit(number, other) for other in links.at(number))
+        if edge.is_cut[number]
+        and not any(not edge.is_cut[other] and do_fit(number, other) for other in links.replacing(number))
     }
     parent = {number: number for number in order if number in kept}
 
@@ -211,7 +228,7 @@ def _unions(order: list[int], links: _Links, edge: _Edge, scores: np.ndarray) ->
         return number
 
     for number in parent:
-        for other in links.at(number):
+        for other in links.joining(number):
             if other in kept and do_fit(number, other) and do_fit(other, number):
                 parent[root(other)] = root(number)
     members = defaultdict(list)
