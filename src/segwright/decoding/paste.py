@@ -1,76 +1,30 @@
 """Masks as networks say them, at the pixels of an image: as runs of pixels, and in planes, never as an array (N, H, W).
 
-Between four values of a mask probabilities are bilinear, so along a row, from one column of values to the next, they rise or fall
-in a straight line, which passes the threshold once at most. That place is computed, and what lies on its sure side is one run:
-the work grows with the values of the masks and not with their pixels.
+Between four values of a mask probabilities are bilinear. Along a row of pixels, from one column of values to the next, they rise
+or fall in a straight line, which passes the threshold once at most. That place is computed, and what lies on one side of it is a
+run: the work grows with the values of the masks and the rows of pixels, not with all pixels.
 
-Axes: N objects, R runs of pixels, P planes, h, w sides of masks, H, W sides of the image.
+Axes: N objects, R runs of pixels, h, w sides of masks, H, W sides of the image.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
 from segwright.core.errors import ShapeError
+from segwright.decoding.image_detections import ImageDetections
+from segwright.decoding.mask_runs import MaskRuns
 
 THRESHOLD = 0.5  # probability from which on a pixel belongs to an object
 RUNS_PER_OBJECT = 64  # room to begin with; it doubles where it does not suffice
-ALL_TAKEN = 255  # eight bits, one for each plane that is taken at a pixel
 
 
-@dataclass(frozen=True, eq=False)
-class MaskRuns:
-    """The pixels of N objects as runs: those of object i are `runs[starts[i] : starts[i + 1]]`.
-
-    `runs` int32 (R, 3) are (row, first column, column after the last), in the order of reading; `starts` int64 (N + 1,).
-    """
-
-    runs: np.ndarray
-    starts: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def of(self, index: int) -> np.ndarray:
-        """The runs of one object."""
-        return self.runs[self.starts[index] : self.starts[index + 1]]
-
-    def areas(self) -> np.ndarray:
-        """Number of pixels of each object, int64 (N,)."""
-        upto = np.concatenate([[0], np.cumsum(self.runs[:, 2] - self.runs[:, 1], dtype=np.int64)])
-        return upto[self.starts[1:]] - upto[self.starts[:-1]]
-
-    def taken(self, indices: np.ndarray) -> "MaskRuns":
-        """The objects with these numbers, in their order."""
-        return MaskRuns.joined([self.of(index) for index in indices])
-
-    def planes(self, shape: tuple[int, int]) -> np.ndarray:
-        """Planes int32 (P, H, W), in which i + 1 marks object i: each in the first where all of its pixels are free."""
-        taken, places = [np.zeros(shape, np.uint8)], np.zeros(len(self), np.int64)
-        left = np.arange(len(self))
-        while len(left):
-            left = left[_place(self.runs, self.starts, left, taken[-1], 8 * (len(taken) - 1), places)]
-            if len(left):
-                taken.append(np.zeros(shape, np.uint8))
-        planes = np.zeros((1 + int(places.max(initial=0)), *shape), np.int32)
-        _write(self.runs, self.starts, places, planes)
-        return planes
-
-    @classmethod
-    def joined(cls, parts: "list[np.ndarray]") -> "MaskRuns":
-        """The objects of which each has one of these arrays of runs (r, 3)."""
-        runs = np.concatenate([np.empty((0, 3), np.int32), *parts])
-        return cls(runs, np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64))
-
-
-def paste(boxes: np.ndarray, masks: np.ndarray, regions: np.ndarray, is_whole: np.ndarray, shape: tuple[int, int]) -> MaskRuns:
+def paste(boxes: np.ndarray, masks: np.ndarray, regions: np.ndarray, is_whole: np.ndarray, shape: tuple[int, ...]) -> MaskRuns:
     """The pixels (H, W) whose centres lie in the boxes (N, 4) and have a probability of a half at least.
 
-    Masks (N, h, w) are spread evenly over regions (N, 4); both kinds of boxes are (x1, y1, x2, y2) in pixels, with left and top
-    edge inside and right and bottom edge outside. Beyond a region all is 0, so that probabilities fade over the outer half of the
-    outermost values, as they do in detectron2; where `is_whole` (N,), there is nothing to fade to, and these values reach on.
-    Masks without values (N, 0, 0) fill their boxes.
+    Masks (N, h, w) are spread evenly over regions (N, 4). Boxes and regions are (x1, y1, x2, y2) in pixels; a centre on the left
+    or top edge lies inside, on the right or bottom edge outside. Beyond a region all is 0, so that probabilities fade over the
+    outer half of the outermost values, as in detectron2. Where `is_whole` (N,), the region is all that the network saw: there is
+    nothing to fade to, and the outermost values reach on. Masks without values (N, 0, 0) fill their boxes.
 
     Raises:
         ShapeError: the numbers of boxes, masks and regions differ.
@@ -88,6 +42,32 @@ def paste(boxes: np.ndarray, masks: np.ndarray, regions: np.ndarray, is_whole: n
         *shape,
     )
     return MaskRuns(runs, starts)
+
+
+def paste_detections(
+    found: ImageDetections,
+    seen: tuple[int, ...],
+    shape: tuple[int, ...],
+    *,
+    corner: tuple[int, ...] = (0, 0),
+    ratio: tuple[float, ...] = (1.0, 1.0),
+    whole_pixels: bool = False,
+) -> tuple[ImageDetections, MaskRuns]:
+    """The objects of one image, without those that have no pixel in (H, W), and the pixels of the others.
+
+    The network saw an image of the shape `seen`, of which the first pixel is the one at `corner` of a larger view; each of its
+    pixels is `ratio` pixels of the grid that is pasted to, per axis. With `whole_pixels` masks are pasted as torchvision does.
+    """
+    offset, factor = (np.tile(np.asarray(each[::-1], np.float32), 2) for each in (corner, ratio))
+    boxes, regions = (found.boxes + offset) * factor, (found.regions + offset) * factor
+    is_whole = (found.regions == [0, 0, *seen[::-1]]).all(axis=1)
+    if whole_pixels:
+        boxes, regions = on_whole_pixels(boxes, found.masks.shape[-1])
+    pixels = paste(boxes, found.masks, regions, is_whole, shape)
+    has_any = np.diff(pixels.starts) > 0
+    if has_any.all():
+        return found, pixels
+    return found.those(has_any), pixels.taken(np.flatnonzero(has_any))
 
 
 def on_whole_pixels(boxes: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -200,36 +180,3 @@ def _runs_of_row(line, firsts, ends, start, scale, y, runs, count):
         runs[count, 0], runs[count, 1], runs[count, 2] = y, begin, stop
         count += 1
     return count
-
-
-@njit(cache=True, nogil=True)
-def _place(runs, starts, objects, taken, first_plane, places):
-    """Give each of some objects a place in eight planes; whether there was none, for each. `taken` uint8 (H, W) are its bits."""
-    is_left = np.zeros(len(objects), np.bool_)
-    for k in range(len(objects)):
-        n = objects[k]
-        used = np.uint64(0)  # for bytes, numba writes no vector instructions
-        for r in range(starts[n], starts[n + 1]):
-            below = taken[runs[r, 0], runs[r, 1] : runs[r, 2]]
-            for i in range(len(below)):
-                used |= below[i]
-        if used == ALL_TAKEN:
-            is_left[k] = True
-            continue
-        plane = 0
-        while used >> plane & 1:
-            plane += 1
-        places[n] = first_plane + plane
-        for r in range(starts[n], starts[n + 1]):
-            below = taken[runs[r, 0], runs[r, 1] : runs[r, 2]]
-            for i in range(len(below)):
-                below[i] |= np.uint8(1 << plane)
-    return is_left
-
-
-@njit(cache=True, nogil=True)
-def _write(runs, starts, places, planes):
-    """Write n + 1 at the pixels of each object n into its plane of planes int32 (P, H, W) that are empty."""
-    for n in range(len(places)):
-        for r in range(starts[n], starts[n + 1]):
-            planes[places[n], runs[r, 0], runs[r, 1] : runs[r, 2]] = n + 1
