@@ -34,16 +34,18 @@ class SemanticBranch(nn.Module):
 
     Each map is convolved and doubled until it has the size of the finest, and all are summed; `width` must be a multiple of 32.
     All levels double for the last time from the same size, and doubling commutes with the sum: so they are summed before it.
+    The deepest map has `extra` channels more than the others, which SOLOv2 tells the places of its pixels in.
     """
 
-    def __init__(self, strides: tuple[int, ...], before: int, width: int, *, align_corners: bool) -> None:
+    def __init__(self, strides: tuple[int, ...], before: int, width: int, *, align_corners: bool, extra: int = 0) -> None:
         super().__init__()
         self.align_corners = align_corners
         doublings = [round(log2(stride // strides[0])) for stride in strides]
         self.is_coarse = [count > 0 for count in doublings]
+        widths = [before] * (len(strides) - 1) + [before + extra]
         self.levels = nn.ModuleList(
-            nn.ModuleList(_ConvGroupNormRelu(width if number else before, width) for number in range(max(count, 1)))
-            for count in doublings
+            nn.ModuleList(_ConvGroupNormRelu(width if number else first, width) for number in range(max(count, 1)))
+            for count, first in zip(doublings, widths, strict=True)
         )
 
     def forward(self, maps: list[Tensor]) -> Tensor:
