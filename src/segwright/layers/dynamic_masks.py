@@ -39,21 +39,21 @@ class _Dice(Function):
     def forward(ctx: Any, kernels: Tensor, features: Tensor, objects: Tensor, truth: SampledMasks) -> Tensor:
         ctx.dtypes = kernels.dtype, features.dtype
         dtype = torch.promote_types(features.dtype, torch.float32)
+        half = torch.bfloat16 in ctx.dtypes  # float16 has no numbers as small as these gradients
+        kernels, features = (each.to(torch.bfloat16 if half else dtype) for each in (kernels, features))
         total = torch.zeros((), dtype=dtype, device=features.device)
-        of_kernels, of_features = torch.zeros_like(kernels, dtype=dtype), torch.zeros_like(features, dtype=dtype)
-        known = truth.known()
-        step = max(AT_ONCE // features.shape[1], 1)
-        for first in range(0, len(kernels), step):
-            part = slice(first, first + step)
-            masks = (truth.of(objects[part]) & known).to(dtype)
-            probs = (kernels[part] @ features).to(dtype).sigmoid_().mul_(known)
-            overlap, sizes = (probs * masks).sum(dim=1), probs.square().sum(dim=1) + masks.sum(dim=1) + SMOOTH
-            total += (1 - 2 * overlap / sizes).sum()
-            if any(ctx.needs_input_grad[:2]):
-                slope = (4 * overlap / sizes.square())[:, None] * probs - (2 / sizes)[:, None] * masks
-                slope = slope.mul_(probs).mul_(1 - probs).to(features.dtype)  # by the logits
-                of_kernels[part] = slope @ features.mT
-                of_features += kernels[part].mT @ slope
+        of_kernels, of_features = (torch.zeros_like(each, dtype=dtype) for each in (kernels, features))
+        known, step = truth.known(), max(AT_ONCE // features.shape[1], 1)
+        with torch.autocast(features.device.type, enabled=False):
+            for first in range(0, len(kernels), step):
+                part = slice(first, first + step)
+                masks = (truth.of(objects[part]) & known).to(dtype)
+                loss, slope = _dice_and_slope((kernels[part] @ features).to(dtype).sigmoid_().mul_(known), masks)
+                total += loss
+                if any(ctx.needs_input_grad[:2]):
+                    slope = slope.to(features.dtype)
+                    of_kernels[part] = slope @ features.mT
+                    of_features += kernels[part].mT @ slope
         ctx.save_for_backward(of_kernels, of_features)
         return total
 
@@ -62,3 +62,10 @@ class _Dice(Function):
         of_kernels, of_features = ctx.saved_tensors
         kernels, features = ctx.dtypes
         return (of_kernels * of_total).to(kernels), (of_features * of_total).to(features), None, None
+
+
+def _dice_and_slope(probs: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of the losses of probabilities for masks of 1 and 0, both (n, h * w), and its slope at each logit (n, h * w)."""
+    overlap, sizes = (probs * masks).sum(dim=1), probs.square().sum(dim=1) + masks.sum(dim=1) + SMOOTH
+    slope = (4 * overlap / sizes.square())[:, None] * probs - (2 / sizes)[:, None] * masks
+    return (1 - 2 * overlap / sizes).sum(), slope.mul_(probs).mul_(1 - probs)

@@ -51,10 +51,8 @@ def matrix_nms(masks: Tensor, scores: Tensor, class_ids: Tensor, decay: Callable
 
 
 def _overlaps(masks: Tensor) -> Tensor:
-    """Intersections over unions float32 (N, N) of masks bool (N, n); half precision cannot count so far, so it is left aside."""
-    kind = masks.device.type
-    is_mixed = kind != "meta" and torch.is_autocast_enabled(kind)
-    with torch.autocast(kind if is_mixed else "cpu", enabled=False):
+    """Intersections over unions float32 (N, N) of masks bool (N, n); half precision cannot count so far."""
+    with torch.autocast("cpu" if masks.is_meta else masks.device.type, enabled=False):
         pixels = masks.to(EXACT)
         shared = pixels @ pixels.mT
     areas = pixels.sum(dim=1)

@@ -21,7 +21,8 @@ void is not learned at all. The light variant with deformable convolutions is le
 
 The authors' code and weights are for non-commercial use alone. Nothing of the code is used here.
 
-Axes: B batch, C channels, K classes, G cells of all grids, E channels of kernels, M places for objects, H, W sides of the image.
+Axes: B batch, C channels, K classes, G cells of all grids, S cells along a side of one, E channels of kernels, H, W sides of
+the image.
 """
 
 import re
@@ -46,7 +47,7 @@ from segwright.layers.image_check import check_image
 from segwright.layers.mask_boxes import HALF, boxes_of_masks
 from segwright.layers.matrix_nms import matrix_nms
 from segwright.layers.object_truth import ObjectTruth
-from segwright.layers.semantic_branch import GROUPS, SemanticBranch, check_widths
+from segwright.layers.semantic_branch import GROUPS, ConvGroupNormRelu, SemanticBranch, check_widths
 from segwright.losses.sigmoid_focal import SigmoidFocal
 
 LEVELS = len(STRIDES)
@@ -115,7 +116,7 @@ class SOLOv2(nn.Module):
         self.pyramid = FeaturePyramid(self.encoder.channels[-LEVELS:], config.pyramid_width)
         shape = (config.pyramid_width, config.branch_width)
         self.branch = SemanticBranch(strides, *shape, align_corners=False, extra=COORDINATES)
-        self.join = _ConvGroupNorm(config.branch_width, config.kernel_width, 1)
+        self.join = ConvGroupNormRelu(config.branch_width, config.kernel_width, 1)
         self.class_head = _Head(config.pyramid_width, config.head_width, config.head_depth, config.num_classes)
         self.kernel_head = _Head(config.pyramid_width + COORDINATES, config.head_width, config.head_depth, config.kernel_width)
         nn.init.constant_(self.class_head.last.get_parameter("bias"), -log(1 / PRIOR - 1))
@@ -141,7 +142,7 @@ class SOLOv2(nn.Module):
     def _features(self, levels: list[Tensor]) -> Tensor:
         """What all kernels work on, (B, E, H/4, W/4), from the maps of the pyramid, the finest first."""
         *finer, deepest = levels
-        return F.relu(self.join(self.branch([*finer, _with_coordinates(deepest)])))
+        return self.join(self.branch([*finer, _with_coordinates(deepest)]))
 
     def _cells(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Logits (B, K, S, S) and kernels (B, E, S, S) of each grid of S x S cells, from the maps of the pyramid.
@@ -205,29 +206,18 @@ class SOLOv2(nn.Module):
         )
 
 
-class _ConvGroupNorm(nn.Sequential):
-    """Map (B, before, h, w) to (B, after, h, w); parts 0 and 1."""
-
-    def __init__(self, before: int, after: int, kernel: int) -> None:
-        convolution = nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False)
-        super().__init__(convolution, nn.GroupNorm(GROUPS, after))
-        nn.init.normal_(convolution.weight, std=0.01)  # as RetinaNet
-
-
 class _Head(nn.Module):
     """Map (B, before, S, S) to (B, after, S, S) by convolutions of 3x3."""
 
     def __init__(self, before: int, width: int, depth: int, after: int) -> None:
         super().__init__()
-        self.tower = nn.ModuleList(_ConvGroupNorm(width if number else before, width, 3) for number in range(depth))
+        self.tower = nn.Sequential(*(ConvGroupNormRelu(width if number else before, width) for number in range(depth)))
         self.last = nn.Conv2d(width, after, 3, padding=1)
         nn.init.normal_(self.last.weight, std=0.01)  # as RetinaNet
         nn.init.zeros_(self.last.get_parameter("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
-        for convolution in self.tower:
-            x = F.relu(convolution(x), inplace=True)
-        return self.last(x)
+        return self.last(self.tower(x))
 
 
 def _with_coordinates(level: Tensor) -> Tensor:
