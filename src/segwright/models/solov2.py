@@ -120,9 +120,8 @@ class SOLOv2(nn.Module):
         self.class_head = _Head(config.pyramid_width, config.head_width, config.head_depth, config.num_classes)
         self.kernel_head = _Head(config.pyramid_width + COORDINATES, config.head_width, config.head_depth, config.kernel_width)
         nn.init.constant_(self.class_head.last.get_parameter("bias"), -log(1 / PRIOR - 1))
-        counts = torch.tensor([side**2 for side in config.grids])
-        least = torch.tensor(config.least_areas).repeat_interleave(counts)
-        self.register_buffer("least_area", least, persistent=False)  # (G,)
+        least = [torch.full((side**2,), area) for side, area in zip(config.grids, config.least_areas, strict=True)]
+        self.register_buffer("least_area", torch.cat(least), persistent=False)  # (G,)
 
     def forward(
         self, image: Tensor, truth: Sequence[ObjectTruth] | None = None, generator: torch.Generator | None = None
