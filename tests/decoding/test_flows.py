@@ -1,5 +1,7 @@
 """Flow fields to objects. Axes: F maps, N objects, H, W."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
@@ -241,6 +243,23 @@ def test_many_rows_are_followed_in_threads(monkeypatch):
     monkeypatch.setattr(upsample_argmax, "BAND_PIXELS", 96)
     monkeypatch.setattr(upsample_argmax.numba.config, "NUMBA_NUM_THREADS", 3)
     assert decoded(maps_of(objects)).planes.tolist() == plain.planes.tolist()
+
+
+def test_of_each_pixel_bytes_are_kept_and_no_maps_at_full_size():
+    side, tile = 768, 64
+    objects = disks(side, 7.0, 16)
+    maps = maps_of(objects[:tile, :tile])
+    image = np.zeros((1, side, side), np.float32)
+    run = Run(engine=lambda images: (maps[None],), classes=ONE, divisors=(1, 1), tile=(tile, tile))
+    view = View(image, (side, side), Grid((side, side)))
+    decode_flows(run, View(image[:, :96, :96], (96, 96), Grid((96, 96))))  # the kernels are compiled
+    tracemalloc.start()
+    found = decode_flows(run, view)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found) > 1000
+    band = 4 * 3 * (tile + 1) * side
+    assert peak < 11 * side * side + 5 * band  # flows 2, probability 1, where a pixel ends 4, middles 4; float maps have 12
 
 
 # How far engines agree

@@ -63,7 +63,9 @@ def fill_labels(logits: np.ndarray, where: list[np.ndarray], out: np.ndarray) ->
     rest = [array for pair in zip(low[1:], weight[1:], strict=True) for array in pair]
     kernel: Callable[..., None] = _fill_planes if out.ndim == 3 else _fill_rows
     in_threads(
-        lambda first, stop: kernel(logits, low[0][first:stop], weight[0][first:stop], *rest, out[first:stop]), len(out), out.size
+        lambda first, stop: kernel(logits, low[0][first:stop], weight[0][first:stop], *rest, out[first:stop]),
+        len(out),
+        out.size,
     )
 
 
