@@ -29,6 +29,7 @@ class Run:
     tile: tuple[int, ...] | None = None
     flip_axes: tuple[int, ...] = ()
     at_once: int = 1
+    output: str = ""
     min_score: float = 0.0
 
     def __post_init__(self) -> None:

@@ -73,6 +73,7 @@ class Predictor:
             tile=self.tile,
             flip_axes=self.flips,
             at_once=AT_ONCE[getattr(self.engine, "device", "cpu")],
+            output=getattr(self.network, "OUTPUT", ""),
             min_score=self.min_score,
         )
 
