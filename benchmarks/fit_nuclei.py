@@ -91,10 +91,10 @@ def lay_out(data: Path, folder: Path) -> None:
 def scored(side: str, folder: Path, minutes: float) -> dict[str, Any]:
     """The scores of a side, in a fresh process."""
     import torch
-    from segwright.tasks.instance import Instance
 
     from segwright.evaluation.evaluate import evaluate
     from segwright.formats import open_dataset
+    from segwright.tasks.instance import Instance
 
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else THREADS)
     val_set = Instance().dataset(open_dataset(folder / "val"))
@@ -154,10 +154,10 @@ def torchvision_of(folder: Path, minutes: float, *, is_trained: bool) -> Any:
     """A predictor: torchvision's Mask R-CNN after its recipe for so many minutes."""
     import numpy as np
     import torch
-    from segwright.tasks.instance import Instance
 
     from segwright import Segmentation
     from segwright.formats import open_dataset
+    from segwright.tasks.instance import Instance
     from segwright.transforms.channels import match_channels
 
     torch.manual_seed(0)

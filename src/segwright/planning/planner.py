@@ -81,11 +81,11 @@ def plan(
     """A plan for the data in `data`, made by looking at them and by timing real steps on this machine.
 
     `task` is a file of tasks/, or a user's own module; `model` a network by the name that `list_models` gives; without them
-    both are chosen, the task by what the data hold. `init` names the weights to start from, as `Init` says, `new_head` leaves out their head, which is for
-    other classes; without it, trained weights are taken that lie on this machine, or none where it is "scratch". `online`
-    lets weights be fetched, `own_modules` a run that is named import modules outside segwright. `fold` (i, n) validates on
-    piece i of n. `settings` such as "training.seed=1" replace what the planner chose; a loss's `class_weights` may be the name
-    of a rule there, "root", "inverse_frequency" or "median_frequency".
+    both are chosen, the task by what the data hold. `init` names the weights to start from, as `Init` says, `new_head` leaves
+    out their head, which is for other classes; without it, trained weights are taken that lie on this machine, or none where it
+    is "scratch". `online` lets weights be fetched, `own_modules` a run that is named import modules outside segwright. `fold`
+    (i, n) validates on piece i of n. `settings` such as "training.seed=1" replace what the planner chose; a loss's
+    `class_weights` may be the name of a rule there, "root", "inverse_frequency" or "median_frequency".
 
     Raises:
         UsageError: the data cannot be used; the message says why.

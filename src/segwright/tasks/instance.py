@@ -66,8 +66,8 @@ class Instance:
             raise UsageError(f"sample {crop.key!r} has no truth to learn from; add its objects, or take it out of the data set")
         if len(truth.shape) != 2:
             raise UsageError(
-                f"sample {crop.key!r} is a volume {truth.shape}, and the networks that find objects see images; learn the class "
-                "of each voxel with --task semantic"
+                f"sample {crop.key!r} is a volume {truth.shape}, and networks that find objects see images; learn the class of "
+                "each voxel with --task semantic"
             )
         is_seen = truth.areas() > 0
         number = np.concatenate([[-1, 0], np.cumsum(is_seen)]).astype(np.int32)  # of void, nothing, the objects
