@@ -7,6 +7,7 @@ from torch import nn
 
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import SettingError, UsageError
+from segwright.data.fingerprint import fingerprint
 from segwright.decoding.run import Run
 from segwright.formats import open_dataset
 from segwright.layers.detections import Detections
@@ -159,3 +160,16 @@ def test_a_predictor_tells_the_run_what_its_network_gives():
 
     predictor = Predictor(network=Fixed(), task=Instance(), classes=CLASSES, engine=lambda images: ())
     assert predictor.run(2).output == "flows"
+
+
+def test_anchors_begin_at_the_smallest_objects_and_places_follow_their_number():
+    masks = np.zeros((60, 64, 64), bool)
+    for number in range(60):
+        masks[number, :9, number : number + 4] = True  # at the top: images that have an up
+    found = fingerprint(dataset(Segmentation.instances(masks, [0] * 60, classes=CLASSES)))
+    (network,) = Instance().candidates(found, from_scratch=True)
+    assert network.anchor_sizes == (8, 16, 32, 64, 128) and network.max_objects == 300
+    (network,) = Instance().candidates(found.at_scale(5), from_scratch=True)
+    assert network.anchor_sizes == (16, 32, 64, 128, 256)
+    (network,) = Instance().candidates(found.at_scale(99), from_scratch=True)
+    assert network.anchor_sizes == (32, 64, 128, 256, 512)

@@ -4,7 +4,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +46,8 @@ BATCH = {"cpu": 4, "cuda": 16}  # larger ones save a CPU no time, and cost it st
 LEARNING_RATE = 2e-3  # high for AdamW, since runs from scratch are short
 NORMALISE = "data.preprocess.normalise"
 TILE_CROPS = 2  # sides of a crop that inference looks at in one go: fewer seams, and no gradients to keep in memory
+
+Candidates = Callable[[float], Sequence[Any]]  # the networks to choose from at a scale
 
 log = logging.getLogger(__name__)
 
@@ -131,12 +133,17 @@ def planned(
     elif named is not None and named.network is not None:
         known = [named.network]
     else:
-        known = draft.task.candidates(survey.found, from_scratch=wish.is_scratch)
-    candidates = [draft.task.fitted(network, channels, train_set.classes) for network in known]
+        known = ()
+
+    def candidates(scale: float) -> list[Any]:
+        seen = survey.found.at_scale(scale)
+        networks = known or draft.task.candidates(seen, from_scratch=wish.is_scratch)
+        return [draft.task.fitted(network, channels, train_set.classes) for network in networks]
+
     if named is not None:
-        named.check(draft.task.fitted(known[0], channels, train_set.classes), wish)
+        named.check(candidates(1.0)[0], wish)
     trial = Trial(survey.found, train_set, wish, named)
-    draft = trial.with_network(draft, candidates[0], 1.0)
+    draft = trial.with_network(draft, candidates(1.0)[0], 1.0)
     draft = trial.fastest_precision(draft, PRECISION_SHARE * seconds, budget.memory_bytes)
     survey.check(draft.with_settings(settings).data.preprocess.channels, CHECK_SHARE * seconds)
     chosen, cost = trial.choose(draft, candidates, left(), budget.memory_bytes)
@@ -359,17 +366,17 @@ class Trial:
         reason = {"training.precision": f"timed on this machine: {timings}"}
         return replace(draft, training=training, reasons=draft.reasons | reason)
 
-    def choose(self, draft: Plan, candidates: Sequence[Any], seconds: float, memory: int) -> tuple[Plan, Cost]:
+    def choose(self, draft: Plan, candidates: Candidates, seconds: float, memory: int) -> tuple[Plan, Cost]:
         """The largest scale, then the largest network, that still see each training pixel often enough; with the cost a step.
 
-        The scale comes first: what is shrunk away no network brings back.
+        The scale comes first: what is shrunk away no network brings back. `candidates` are the networks for a scale.
         """
         scale = 1.0
-        best = self._option(draft, candidates[0], scale, seconds, memory)
+        best = self._option(draft, candidates(scale)[0], scale, seconds, memory)
         while not best.learns and scale / 2 * min(self.found.size_median) >= SMALLEST_SIDE:
             scale /= 2
-            best = self._option(draft, candidates[0], scale, seconds, memory)
-        for network in candidates[1:]:
+            best = self._option(draft, candidates(scale)[0], scale, seconds, memory)
+        for network in candidates(scale)[1:]:
             larger = self._option(draft, network, scale, seconds, memory)
             if not larger.learns:
                 break

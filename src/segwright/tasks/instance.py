@@ -1,5 +1,6 @@
 """Instance segmentation: each object its own mask. Axes: B batch, C channels, N objects, P planes, H, W sides of an image."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -19,6 +20,11 @@ from segwright.models import cellpose, check_task, mask_rcnn, unet
 from segwright.tasks import Batch
 from segwright.transforms.prepare import View
 
+LEVELS = 5  # of anchors: each twice as large as those before
+LEAST_SMALLEST, MOST_SMALLEST = 8.0, 32.0  # pixels of the smallest anchors: two steps of the finest map, and the published ones
+ROOM = 4  # times the mean number of objects in an image: some hold many
+HUNDRED, MOST_OBJECTS = 100, 1000  # places for objects come in hundreds; more cost time at each image
+
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
@@ -37,10 +43,15 @@ class Instance:
         return cls(), {}
 
     def candidates(self, found: Fingerprint, *, from_scratch: bool) -> list[Any]:
-        """Flow fields where images have no up, as of cells; else Mask R-CNN."""
+        """Flow fields where images have no up, as of cells; else Mask R-CNN, with anchors from the size of the smallest on."""
         if not has_up(found):
             return [cellpose.Config(trunk=unet.Config(width=width, max_width=512)) for width in (16, 32)]
-        return [mask_rcnn.PRESETS["mask_rcnn_small"]]
+        smallest = min((sizes.extent_5th for sizes in found.objects if sizes.count), default=MOST_SMALLEST)
+        first = min(max(2.0 ** round(math.log2(max(smallest, 1))), LEAST_SMALLEST), MOST_SMALLEST)
+        mean = sum(sizes.count for sizes in found.objects) / max(found.with_truth, 1)
+        room = min(max(math.ceil(ROOM * mean / HUNDRED), 1) * HUNDRED, MOST_OBJECTS)
+        small = mask_rcnn.PRESETS["mask_rcnn_small"]
+        return [replace(small, anchor_sizes=tuple(first * 2**level for level in range(LEVELS)), max_objects=room)]
 
     def fitted(self, network: Any, channels: int, classes: Classes) -> Any:
         """The config with as many channels in, and with these classes, of which none is the background.
