@@ -1,0 +1,38 @@
+"""The small network of PointRend that looks at single points (Kirillov et al. 2019, arXiv 1912.08193, section 3.3).
+
+Axes: N objects or images, C channels of the fine map, K classes, P points.
+"""
+
+import torch
+from torch import Tensor, nn
+
+LAYERS = 3  # hidden, in all published networks
+
+
+class PointHead(nn.Module):
+    """Fine features (N, C, P) and coarse logits (N, K, P) of points to better logits (N, K, P); points share the weights.
+
+    With `coarse_each_layer`, each layer sees the coarse logits again, and not the first alone.
+    """
+
+    def __init__(self, channels: int, width: int, num_classes: int, *, coarse_each_layer: bool) -> None:
+        super().__init__()
+        self.coarse_each_layer = coarse_each_layer
+        again = num_classes if coarse_each_layer else 0
+        before = [channels + num_classes] + [width + again] * (LAYERS - 1)
+        self.hidden = nn.ModuleList(nn.Conv1d(count, width, 1) for count in before)
+        self.classify = nn.Conv1d(width + again, num_classes, 1)
+        for layer in self.hidden:
+            nn.init.kaiming_normal_(layer.get_parameter("weight"), mode="fan_out", nonlinearity="relu")  # as detectron2
+            nn.init.zeros_(layer.get_parameter("bias"))
+        nn.init.normal_(self.classify.weight, std=0.001)  # as detectron2: nothing is certain before it is learnt
+        nn.init.zeros_(self.classify.get_parameter("bias"))
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Logits (N, K, P)."""
+        x = torch.cat([fine, coarse], dim=1)
+        for layer in self.hidden:
+            x = layer(x).relu()
+            if self.coarse_each_layer:
+                x = torch.cat([x, coarse], dim=1)
+        return self.classify(x)
