@@ -16,6 +16,7 @@ from segwright.core.lookup import find, names
 from segwright.encoders import resnet, swin
 from segwright.inference.quiet_openvino import quiet_openvino
 from segwright.layers.auxiliary import WithAuxiliary
+from segwright.layers.point_sampling import WithPoints
 
 MODELS = names("segwright.models")
 SMALL = {  # the same paths in a tenth of the time
@@ -53,8 +54,10 @@ def images(model: str, count: int = 2, *, times: int = 2) -> Tensor:
     return torch.randn(count, smallest(model).in_channels, *sides, generator=torch.Generator().manual_seed(1))
 
 
-def all_logits(outputs: Tensor | WithAuxiliary) -> list[Tensor]:
-    """The logits of a network in training, those of auxiliary heads behind them."""
+def all_logits(outputs: Tensor | WithAuxiliary | WithPoints) -> list[Tensor]:
+    """The logits of a network in training, those of auxiliary heads or of single points behind them."""
+    if isinstance(outputs, WithPoints):
+        return [outputs.logits, outputs.point_logits]
     return [outputs.logits, *outputs.auxiliary] if isinstance(outputs, WithAuxiliary) else [outputs]
 
 
@@ -73,7 +76,7 @@ def test_gradients_reach_every_parameter_and_one_step_changes_them_all(model):
     before = {name: parameter.clone() for name, parameter in net.named_parameters()}
     image = images(model)
     outputs = net(image)
-    assert isinstance(outputs, Tensor | WithAuxiliary)
+    assert isinstance(outputs, Tensor | WithAuxiliary | WithPoints)
     terms = []
     for logits in all_logits(outputs):
         assert logits.shape[:2] == (2, 3)
