@@ -27,6 +27,17 @@ def test_points_do_not_see_each_other():
     torch.testing.assert_close(head(fine[..., order], coarse[..., order]), head(fine, coarse)[..., order])
 
 
+@pytest.mark.parametrize("coarse_each_layer", [False, True])
+def test_one_class_is_what_all_classes_hold(coarse_each_layer):
+    torch.manual_seed(0)
+    head = PointHead(5, 6, 3, coarse_each_layer=coarse_each_layer).double()
+    fine, coarse = torch.randn(4, 5, 7, dtype=torch.float64), torch.randn(4, 3, 7, dtype=torch.float64)
+    torch.nn.init.normal_(head.classify.bias)
+    class_ids = torch.tensor([2, 0, 0, 1])
+    expected = head(fine, coarse)[torch.arange(4), class_ids]
+    torch.testing.assert_close(head.of_classes(fine, coarse, class_ids), expected)
+
+
 def test_nothing_is_certain_before_it_is_learnt():
     torch.manual_seed(0)
     logits = PointHead(64, 64, 5, coarse_each_layer=False)(torch.randn(2, 64, 50), torch.randn(2, 5, 50))
@@ -36,3 +47,5 @@ def test_nothing_is_certain_before_it_is_learnt():
 def test_no_points_and_no_objects_have_no_logits():
     head = PointHead(5, 6, 3, coarse_each_layer=True)
     assert head(torch.zeros(0, 5, 7), torch.zeros(0, 3, 7)).shape == (0, 3, 7)
+    none = torch.zeros(0, dtype=torch.int64)
+    assert head.of_classes(torch.zeros(0, 5, 7), torch.zeros(0, 3, 7), none).shape == (0, 7)

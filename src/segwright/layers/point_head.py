@@ -30,9 +30,19 @@ class PointHead(nn.Module):
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Logits (N, K, P)."""
+        return self.classify(self._hidden(fine, coarse))
+
+    def of_classes(self, fine: Tensor, coarse: Tensor, class_ids: Tensor) -> Tensor:
+        """Logits (N, P) of one class for each object, int64 (N,): what `forward` gives, without those of all others."""
+        weight, bias = self.classify.weight[..., 0], self.classify.get_parameter("bias")
+        own = weight[class_ids][:, None]  # (N, 1, width), the row of its class for each object
+        return torch.baddbmm(bias[class_ids][:, None, None], own, self._hidden(fine, coarse))[:, 0]
+
+    def _hidden(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """What the last layer sees (N, width, P)."""
         x = torch.cat([fine, coarse], dim=1)
         for layer in self.hidden:
             x = layer(x).relu()
             if self.coarse_each_layer:
                 x = torch.cat([x, coarse], dim=1)
-        return self.classify(x)
+        return x
