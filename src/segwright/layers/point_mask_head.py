@@ -96,7 +96,7 @@ class PointMaskHead(nn.Module):
         """How far the point network is from the masks, at 196 points of each region: binary cross-entropy, a scalar.
 
         `coarse` (R, K, 7, 7) are the logits of `coarse`, `objects` int64 (R_i,) say which object of an image each region holds.
-        Without regions it is 0, with gradients of 0.
+        What lies beyond the planes of a truth is padding. Without regions it is 0, with gradients of 0.
         """
         class_ids = torch.cat([each.class_ids[index] for each, index in zip(truth, objects, strict=True)])
         own = coarse[torch.arange(len(class_ids), device=coarse.device), class_ids][:, None]  # (R, 1, 7, 7)
@@ -104,10 +104,9 @@ class PointMaskHead(nn.Module):
         parts = points.split([len(each) for each in regions])
         found = _features(fine, regions, parts)
         logits = self.points.of_classes(found, sample_at_points(coarse, points), class_ids)
-        sides = _sides(fine)
         wanted = [
-            objects_at_points(image.planes, index, points_in_boxes(part, boxes, sides))
-            for image, index, part, boxes in zip(truth, objects, parts, regions, strict=True)
+            objects_at_points(planes, index, points_in_boxes(part, boxes, (planes.shape[1], planes.shape[2])))
+            for (_, _, planes), index, part, boxes in zip(truth, objects, parts, regions, strict=True)
         ]
         loss = F.binary_cross_entropy_with_logits(logits.to(points.dtype), torch.cat(wanted), reduction="sum")
         return loss / max(logits.numel(), 1)

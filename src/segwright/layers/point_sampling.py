@@ -126,6 +126,6 @@ def subdivided(logits: Tensor, uncertainty: Callable[[Tensor], Tensor], count: i
     doubled = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
     index, points = most_uncertain_cells(uncertainty(doubled.detach()), count)
     rows = doubled.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, K): the classes of a cell lie together
-    new = ask(points).mT.to(rows.dtype)
+    new = ask(points).transpose(1, 2).to(rows.dtype)
     rows = rows.scatter_(1, index[..., None].expand_as(new), new)  # `doubled` is ours
     return rows.unflatten(1, doubled.shape[2:]).permute(0, 3, 1, 2)

@@ -142,7 +142,7 @@ def rename(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     points, others = {}, {}
     for key, tensor in state_dict.items():
         if key.startswith(POINT_HEAD):
-            points[f"points.{point_name(key.removeprefix(POINT_HEAD), key)}"] = tensor
+            points[f"points.{_point_name(key.removeprefix(POINT_HEAD), key)}"] = tensor
         elif key.startswith(COARSE_HEAD):
             others["sem_seg_head." + key.removeprefix(COARSE_HEAD)] = tensor
         elif key.startswith("sem_seg_head."):
@@ -155,7 +155,7 @@ def rename(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     return semantic_fpn.rename(others) | points
 
 
-def point_name(part: str, key: str) -> str:
+def _point_name(part: str, key: str) -> str:
     """The name in `PointHead` of a `part` of detectron2's point head, such as "fc1.weight"; `key` is its whole name.
 
     Raises:
