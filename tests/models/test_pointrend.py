@@ -140,10 +140,10 @@ def test_boxes_that_masks_learn_in_move_for_their_class_and_stay_in_the_image():
     deltas[0, 1] = 1.0  # of another class
     deltas[1, 0] = torch.tensor([100.0, 0, 0, 0])  # ten sides: out of the image
     sample = RegionSample(regions, torch.tensor([2, 0, 3]), torch.tensor([0, 1]))
-    (moved,) = pointrend._moved([sample], deltas, truth)
+    (moved,) = pointrend.moved_regions([sample], deltas, truth)
     assert moved.tolist() == [[20, 10, 40, 30], [20, 34, 44, 60]]
     deltas[0, 2, 0] = 20.0  # two sides: partly out
-    assert pointrend._moved([sample], deltas, truth)[0][0].tolist() == [50, 10, 64, 30]
+    assert pointrend.moved_regions([sample], deltas, truth)[0][0].tolist() == [50, 10, 64, 30]
 
 
 # By laws

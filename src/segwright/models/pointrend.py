@@ -139,7 +139,7 @@ class PointRend(nn.Module):
         maps = self.boxes.regions(image)
         if truth is not None:
             terms, samples, deltas = self.boxes.box_losses(maps, truth, generator)
-            return terms | self._mask_losses(maps[0], _moved(samples, deltas, truth), samples, truth, generator)
+            return terms | self._mask_losses(maps[0], moved_regions(samples, deltas, truth), samples, truth, generator)
         height, width = image.shape[2:]
         found = self.boxes.find_boxes(maps, [(height, width)] * len(image))
         logits = self.masks(maps[0], [each.boxes for each in found], torch.cat([each.class_ids for each in found]))
@@ -170,7 +170,7 @@ class PointRend(nn.Module):
         return {"masks": loss, "points": self.masks.point_loss(fine, coarse, regions, objects, truth, generator)}
 
 
-def _moved(samples: Sequence[RegionSample], deltas: Tensor, truth: Sequence[ObjectTruth]) -> list[Tensor]:
+def moved_regions(samples: Sequence[RegionSample], deltas: Tensor, truth: Sequence[ObjectTruth]) -> list[Tensor]:
     """The regions (P_i, 4) of each image that have an object, where deltas (R, K, 4) move them for its class, in the image."""
     moved = []
     counts = [len(sample.regions) for sample in samples]
