@@ -44,7 +44,7 @@ def truth_of(*sides):
 def test_equals_detectron2_at_every_depth(golden, objects):
     file = golden("d2_pointrend_rcnn_a")
     config = replace(
-        pointrend.PRESETS["pointrend_rcnn_R_50_FPN"],
+        pointrend.PRESETS["pointrend_rcnn_r_50_fpn"],
         num_classes=5,
         pyramid_width=64,
         anchor_sizes=(16, 32, 64, 96, 128),
@@ -80,7 +80,7 @@ def test_equals_detectron2_at_every_depth(golden, objects):
 @pytest.mark.parametrize("is_old", [False, True])
 def test_the_published_file_fits(manifest, is_old):
     with torch.device("meta"):
-        network = pointrend.PRESETS["pointrend_rcnn_R_50_FPN"].build()
+        network = pointrend.PRESETS["pointrend_rcnn_r_50_fpn"].build()
     weights = manifest("d2_pointrend_rcnn_R_50_FPN_3x_coco")
     if is_old:  # the names of 2020
         weights = {key.replace("mask_head.coarse_head.fc", "mask_coarse_head.coarse_mask_fc"): w for key, w in weights.items()}

@@ -209,15 +209,15 @@ PRESETS = {
         point_width=64,
         mask_side=56,
     ),
-    "pointrend_rcnn_R_50_FPN": _DETECTRON2,
-    "pointrend_rcnn_R_101_FPN": replace(_DETECTRON2, encoder=resnet.Config(depths=(3, 4, 23, 3), stride_on="1x1")),
+    "pointrend_rcnn_r_50_fpn": _DETECTRON2,
+    "pointrend_rcnn_r_101_fpn": replace(_DETECTRON2, encoder=resnet.Config(depths=(3, 4, 23, 3), stride_on="1x1")),
 }
 
 DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/PointRend/InstanceSegmentation"
 WEIGHTS = {
     f"{preset}_coco": Weights(
         preset=preset,
-        address=f"{DETECTRON2}/{preset}_3x_coco/{file}",
+        address=f"{DETECTRON2}/{file}",
         licence="CC-BY-SA-3.0",
         trained_on="MS COCO train2017",
         classes=80,
@@ -225,8 +225,16 @@ WEIGHTS = {
         score=score,
     )
     for preset, file, score in (
-        ("pointrend_rcnn_R_50_FPN", "164955410/model_final_edd263.pkl", "38.3 mask AP on COCO val2017"),
-        ("pointrend_rcnn_R_101_FPN", "28119983/model_final_3f4d2a.pkl", "40.1 mask AP on COCO val2017"),
+        (
+            "pointrend_rcnn_r_50_fpn",
+            "pointrend_rcnn_R_50_FPN_3x_coco/164955410/model_final_edd263.pkl",
+            "38.3 mask AP on COCO val2017",
+        ),
+        (
+            "pointrend_rcnn_r_101_fpn",
+            "pointrend_rcnn_R_101_FPN_3x_coco/28119983/model_final_3f4d2a.pkl",
+            "40.1 mask AP on COCO val2017",
+        ),
     )
 }
 
