@@ -16,6 +16,7 @@ from segwright.layers.object_truth import ObjectTruth
 from segwright.layers.point_head import PointHead
 from segwright.layers.point_sampling import (
     cell_centres,
+    channels_together,
     objects_at_points,
     points_in_boxes,
     sample_at_points,
@@ -71,6 +72,7 @@ class PointMaskHead(nn.Module):
 
     def forward(self, fine: Tensor, regions: Sequence[Tensor], class_ids: Tensor) -> Tensor:
         """Logits (R, side, side) of the masks of regions with these classes, int64 (R,)."""
+        fine = channels_together(fine)
         coarse = self.coarse(fine, regions)
         counts = [len(each) for each in regions]
 

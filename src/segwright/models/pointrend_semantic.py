@@ -20,6 +20,7 @@ Axes: B batch, C channels, K classes, E channels of the branch, P points, H, W s
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from math import log2
 from typing import Annotated
 
@@ -32,7 +33,13 @@ from segwright.encoders import STRIDES, Encoder
 from segwright.layers.feature_pyramid import FeaturePyramid
 from segwright.layers.image_check import check_image
 from segwright.layers.point_head import PointHead
-from segwright.layers.point_sampling import WithPoints, sample_at_points, subdivided, uncertain_points
+from segwright.layers.point_sampling import (
+    WithPoints,
+    channels_together,
+    sample_at_points,
+    subdivided,
+    uncertain_points,
+)
 from segwright.layers.semantic_branch import SemanticBranch, check_widths
 from segwright.models import semantic_fpn
 
@@ -90,18 +97,19 @@ class PointRendSemantic(nn.Module):
         """Logits of an image (B, C, H, W)."""
         check_image(image, channels=self.config.in_channels, axes=2, divisors=self.divisors)
         maps = self.pyramid(self.encoder(image)[-LEVELS:])
-        coarse = self.classify(self.branch(maps))  # (B, K, H/4, W/4)
-
-        def ask(points: Tensor) -> Tensor:
-            return self.points(sample_at_points(maps[0], points), sample_at_points(coarse, points))
-
+        fine, coarse = maps[0], self.classify(self.branch(maps))  # (B, E, H/4, W/4) and (B, K, H/4, W/4)
         if self.training:
             points = uncertain_points(coarse, _uncertainty, self.config.training_points, None)  # (B, P, 2)
-            return WithPoints(coarse, ask(points), points)
+            return WithPoints(coarse, self._ask(fine, coarse, points), points)
+        fine, coarse = channels_together(fine), channels_together(coarse)
         logits = coarse
         for _ in range(self.doublings):
-            logits = subdivided(logits, _uncertainty, self.config.refined_points, ask)
+            logits = subdivided(logits, _uncertainty, self.config.refined_points, partial(self._ask, fine, coarse))
         return logits
+
+    def _ask(self, fine: Tensor, coarse: Tensor, points: Tensor) -> Tensor:
+        """Logits (B, K, P) at points (B, P, 2) of two maps."""
+        return self.points(sample_at_points(fine, points), sample_at_points(coarse, points))
 
 
 def _uncertainty(logits: Tensor) -> Tensor:
