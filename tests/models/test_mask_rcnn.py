@@ -76,7 +76,7 @@ def check_torchvision_answers(file, network, batch, given_sides, weights, object
     predictor = [weights[f"roi_heads.mask_predictor.mask_fcn_logits.{kind}"] for kind in ("weight", "bias")]
     file.check("roi.mask_logits", F.conv2d(hidden, *predictor))
     found = network.find_boxes(maps, sides)
-    masks = network._masks(maps, found).split([len(each.boxes) for each in found])
+    masks = network.find_masks(maps, found).split([len(each.boxes) for each in found])
     for number, (each, mask, inside, outside) in enumerate(zip(found, masks, sides, given_sides, strict=True)):
         boxes = each.boxes * torch.tensor([outside[1] / inside[1], outside[0] / inside[0]] * 2)
         file.check(f"det{number}.boxes", boxes)
@@ -127,7 +127,7 @@ def test_equals_detectron2_at_every_depth(golden, objects):
         file.check("mask.logits", logits)
         torch.testing.assert_close(network.mask_head(pooled, class_ids), logits[torch.arange(8), class_ids])
         found = network.find_boxes(maps, sides)
-        objects.check_found(file, found, network._masks(maps, found), sides)
+        objects.check_found(file, found, network.find_masks(maps, found), sides)
         terms = network(batch, [objects.truth(file, number) for number in (0, 1)])
     names = {"classes": "cls", "boxes": "box_reg", "masks": "mask", "objectness": "rpn_cls", "proposals": "rpn_loc"}
     for ours, theirs in names.items():
@@ -250,7 +250,7 @@ def test_finds_what_torchvision_finds(peers):
         wanted = theirs.eval()(list(images))
         maps = ours.eval().regions(batch)
         found = ours.find_boxes(maps, [(50, 75)] * 2)
-        masks = ours._masks(maps, found).split([len(each.boxes) for each in found])
+        masks = ours.find_masks(maps, found).split([len(each.boxes) for each in found])
     for each, mask, theirs_found in zip(found, masks, wanted, strict=True):
         assert len(each.boxes) > 6
         torch.testing.assert_close(each.boxes, theirs_found["boxes"])

@@ -54,12 +54,31 @@ def sample_regions(
             height, width = planes.shape[1:]
             regions = found.new_tensor([[0, 0, width, height]])
         matches = match_boxes(regions, boxes.to(found), low=overlap, high=overlap, keeps_best=False)
-        positives, negatives = sample_boxes(matches, count, POSITIVE_SHARE, generator)
-        objects = matches[positives]
-        none = class_ids.new_full((len(negatives),), num_classes)
-        chosen = regions[torch.cat([positives, negatives])]
-        samples.append(RegionSample(chosen, torch.cat([class_ids[objects], none]), objects))
+        chosen = sample_boxes(matches, count, POSITIVE_SHARE, generator)
+        samples.append(_sample(regions, matches, *chosen, class_ids, num_classes))
     return samples
+
+
+def label_regions(
+    regions: Sequence[Tensor], truth: Sequence[ObjectTruth], *, overlap: float, num_classes: int
+) -> list[RegionSample]:
+    """All regions (R, 4) of each image as a sample; each has the object whose box it overlaps most, if by `overlap` (IoU)."""
+    samples = []
+    for each, (boxes, class_ids, _) in zip(regions, truth, strict=True):
+        matches = match_boxes(each, boxes.to(each), low=overlap, high=overlap, keeps_best=False)
+        has_object = matches >= 0
+        indices = has_object.nonzero().flatten(), (~has_object).nonzero().flatten()
+        samples.append(_sample(each, matches, *indices, class_ids, num_classes))
+    return samples
+
+
+def _sample(
+    regions: Tensor, matches: Tensor, positives: Tensor, negatives: Tensor, class_ids: Tensor, num_classes: int
+) -> RegionSample:
+    """A sample of some of the regions (R, 4), of which the positives have the objects that `matches` (R,) tells."""
+    objects = matches[positives]
+    none = class_ids.new_full((len(negatives),), num_classes)
+    return RegionSample(regions[torch.cat([positives, negatives])], torch.cat([class_ids[objects], none]), objects)
 
 
 def box_head_losses(
@@ -82,5 +101,6 @@ def box_head_losses(
         index = torch.arange(len(sample.objects), device=moves.device)
         own.append(moves[index, sample.class_ids[: len(index)] % moves.shape[1]])
         wanted.append(encode_boxes(each.boxes.to(sample.regions)[sample.objects], sample.positives, weights))
-    classes = F.cross_entropy(logits, torch.cat([sample.class_ids for sample in samples]))
-    return classes, F.smooth_l1_loss(torch.cat(own), torch.cat(wanted), beta=beta, reduction="sum") / len(logits)
+    classes = F.cross_entropy(logits, torch.cat([sample.class_ids for sample in samples]), reduction="sum")
+    boxes = F.smooth_l1_loss(torch.cat(own), torch.cat(wanted), beta=beta, reduction="sum")
+    return classes / max(len(logits), 1), boxes / max(len(logits), 1)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from segwright.core.errors import SettingError
 from segwright.encoders import STRIDES, resnet
 from segwright.layers.anchors import cell_anchors, map_anchors
 from segwright.layers.feature_pyramid import FeaturePyramid
@@ -61,6 +62,23 @@ CONVENTIONS: dict[ConventionName, Conventions] = {
     ),
     "roi_pool": Conventions(cut=roi_pool_cut),  # as before Mask R-CNN, to be compared with
 }
+
+
+def check_counts(config: Any) -> None:
+    """Refuse a network's config with counts, or with anchors, that cannot be meant.
+
+    Raises:
+        SettingError: a count is below 1, though there may be no convolution before linear layers; or there are no anchors.
+    """
+    for name, value in vars(config).items():
+        least = 0 if name == "box_convolutions" else 1
+        if isinstance(value, int) and not isinstance(value, bool) and value < least:
+            raise SettingError(f"{name} is {value}; it must be {least} or more")
+    if not config.anchor_sizes or min(config.anchor_sizes) <= 0:
+        raise SettingError(
+            f"anchor_sizes is {list(config.anchor_sizes)}; give a size in pixels for each map of the pyramid, such as "
+            "[32, 64, 128, 256, 512]"
+        )
 
 
 class ProposalPyramid(nn.Module):

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segwright.core.errors import FormatError, SettingError
+from segwright.core.errors import FormatError
 from segwright.core.lookup import Kind
 from segwright.core.weights import Intake, Weights
 from segwright.encoders import Encoder, resnet
@@ -47,6 +47,7 @@ from segwright.models._proposal_pyramid import (
     CONVENTIONS,
     ConventionName,
     ProposalPyramid,
+    check_counts,
     rename_proposal_pyramid,
 )
 
@@ -85,15 +86,7 @@ class Config:
     max_objects: int = 100  # of an image
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            least = 0 if name == "box_convolutions" else 1
-            if isinstance(value, int) and not isinstance(value, bool) and value < least:
-                raise SettingError(f"{name} is {value}; it must be {least} or more")
-        if not self.anchor_sizes or min(self.anchor_sizes) <= 0:
-            raise SettingError(
-                f"anchor_sizes is {list(self.anchor_sizes)}; give a size in pixels for each map of the pyramid, such as "
-                "[32, 64, 128, 256, 512]"
-            )
+        check_counts(self)
 
     def build(self) -> "MaskRCNN":
         """The network, its weights drawn from torch's global generator."""
@@ -144,7 +137,7 @@ class MaskRCNN(nn.Module):
         if truth is None:
             height, width = image.shape[2:]
             found = self.find_boxes(maps, [(height, width)] * len(image))
-            return as_detections(found, self._masks(maps, found), self.config.max_objects)
+            return as_detections(found, self.find_masks(maps, found), self.config.max_objects)
         terms, samples, _ = self.box_losses(maps, truth, generator)
         if self.mask_head is not None:
             terms["masks"] = mask_loss(self.mask_head, self.regions, maps, samples, truth)
@@ -177,7 +170,7 @@ class MaskRCNN(nn.Module):
         classes, boxes = box_head_losses(logits, deltas, samples, truth, weights=BOX_WEIGHTS, beta=self.conventions.beta)
         return terms | {"classes": classes, "boxes": boxes}, samples, deltas
 
-    def _masks(self, maps: list[Tensor], found: list[FoundBoxes]) -> Tensor | None:
+    def find_masks(self, maps: list[Tensor], found: list[FoundBoxes]) -> Tensor | None:
         """The probabilities (n, 28, 28) of the masks of the objects of all images, if the network has masks."""
         if self.mask_head is None:
             return None

@@ -27,7 +27,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segwright.core.errors import SettingError
 from segwright.core.lookup import Kind
 from segwright.core.weights import Weights
 from segwright.encoders import Encoder, resnet
@@ -42,7 +41,7 @@ from segwright.layers.point_head import LAYERS
 from segwright.layers.point_mask_head import COARSE_SIDE, PointMaskHead, check_mask_side
 from segwright.layers.region_sampling import RegionSample
 from segwright.models import mask_rcnn
-from segwright.models._proposal_pyramid import CONVENTIONS, ConventionName, rename_proposal_pyramid
+from segwright.models._proposal_pyramid import CONVENTIONS, ConventionName, check_counts, rename_proposal_pyramid
 
 SMALLEST_SIDE = 1.0  # pixels of a box that a mask is learnt in; what is smaller has left the image
 
@@ -77,10 +76,7 @@ class Config:
     max_objects: int = 100  # of an image
 
     def __post_init__(self) -> None:
-        self.detector()  # which checks what is its own
-        for name in ("coarse_width", "linear_width", "point_width"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        check_counts(self)
         check_mask_side(self.mask_side)
 
     def detector(self) -> mask_rcnn.Config:
@@ -166,7 +162,7 @@ class PointRend(nn.Module):
         )
         if rule.has_binary_masks:
             wanted = (wanted >= 0.5).to(wanted)
-        loss = F.binary_cross_entropy_with_logits(own, wanted.to(own), reduction="sum") / max(own.numel(), 1)
+        loss = F.binary_cross_entropy_with_logits(own.to(wanted), wanted, reduction="sum") / max(own.numel(), 1)
         return {"masks": loss, "points": self.masks.point_loss(fine, coarse, regions, objects, truth, generator)}
 
 
