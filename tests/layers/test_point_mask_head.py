@@ -142,6 +142,16 @@ def test_objects_do_not_see_each_other(fine):
     torch.testing.assert_close(together[2:], alone)
 
 
+def test_half_precision_gives_the_same_masks_in_single(fine):
+    net, regions = head().float(), [each.float() for each in REGIONS]
+    with torch.no_grad():
+        wanted = net(fine.float(), regions, CLASS_IDS).sigmoid()
+        with torch.autocast("cpu", torch.bfloat16):
+            masks = net(fine.bfloat16(), regions, CLASS_IDS)
+    assert masks.dtype == torch.float32
+    assert (masks.sigmoid() - wanted).abs().mean() < 0.02
+
+
 @pytest.mark.parametrize("side", [0, 14, 84, 60, -28])
 def test_a_side_that_doubling_does_not_come_to_is_refused(side):
     with pytest.raises(SettingError, match=rf"mask_side is {side}; .* give 28, 56, 112, 224 or 448"):

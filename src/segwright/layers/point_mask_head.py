@@ -78,7 +78,8 @@ class PointMaskHead(nn.Module):
 
         def ask(points: Tensor) -> Tensor:
             found = _features(fine, regions, points.split(counts))
-            return self.points.of_classes(found, sample_at_points(coarse, points), class_ids)[:, None]  # (R, 1, P)
+            logits = self.points.of_classes(found, sample_at_points(coarse, points), class_ids)[:, None]  # (R, 1, P)
+            return logits.float() if logits.dtype.itemsize < 4 else logits  # doubled thrice, rounding would add up
 
         grid = cell_centres(FIRST_SIDE, regions[0])
         masks = ask(grid.expand(len(class_ids), -1, -1)).unflatten(2, (FIRST_SIDE, FIRST_SIDE))
