@@ -4,6 +4,7 @@ Axes: N objects or images, C channels of the fine map, K classes, P points.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 LAYERS = 3  # hidden, in all published networks
@@ -30,19 +31,31 @@ class PointHead(nn.Module):
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Logits (N, K, P)."""
-        return self.classify(self._hidden(fine, coarse))
+        x, again = self._hidden(fine, coarse)
+        return _applied(
+            self.classify.weight[..., 0].expand(len(x), -1, -1), self.classify.get_parameter("bias")[:, None], x, again
+        )
 
     def of_classes(self, fine: Tensor, coarse: Tensor, class_ids: Tensor) -> Tensor:
         """Logits (N, P) of one class for each object, int64 (N,): what `forward` gives, without those of all others."""
-        weight, bias = self.classify.weight[..., 0], self.classify.get_parameter("bias")
-        own = weight[class_ids][:, None]  # (N, 1, width), the row of its class for each object
-        return torch.baddbmm(bias[class_ids][:, None, None], own, self._hidden(fine, coarse))[:, 0]
+        x, again = self._hidden(fine, coarse)
+        own = self.classify.weight[class_ids, :, 0][:, None]  # (N, 1, width), the row of its class for each object
+        return _applied(own, self.classify.get_parameter("bias")[class_ids][:, None, None], x, again)[:, 0]
 
-    def _hidden(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """What the last layer sees (N, width, P)."""
-        x = torch.cat([fine, coarse], dim=1)
-        for layer in self.hidden:
-            x = layer(x).relu()
-            if self.coarse_each_layer:
-                x = torch.cat([x, coarse], dim=1)
-        return x
+    def _hidden(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the last layer sees: (N, width, P), and the coarse logits, if each layer sees them."""
+        x, again = fine, coarse if self.coarse_each_layer else None
+        for number, layer in enumerate(self.hidden):
+            weights = layer.get_parameter("weight")[..., 0].expand(len(x), -1, -1)
+            x = F.relu(_applied(weights, layer.get_parameter("bias")[:, None], x, again if number else coarse), inplace=True)
+        return x, again
+
+
+def _applied(weights: Tensor, bias: Tensor, x: Tensor, coarse: Tensor | None) -> Tensor:
+    """Weights (N, after, before + K) times x (N, before, P) and coarse logits (N, K, P), if there are any: (N, after, P).
+
+    It equals a convolution of both, put one behind the other, in half the time: nothing is copied.
+    """
+    before = x.shape[1]
+    result = torch.baddbmm(bias, weights[:, :, :before], x)
+    return result if coarse is None else torch.baddbmm(result, weights[:, :, before:], coarse)
