@@ -14,6 +14,7 @@ from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError
 from segwright.data.missing import void_where_missing
 from segwright.data.splits import open_splits
+from segwright.layers.object_truth import ObjectTruth
 from segwright.training import dataloader
 from segwright.training.dataloader import CropDataset, ahead_of, batches
 from segwright.transforms.copy_paste import CopyPaste
@@ -121,6 +122,9 @@ def test_an_iterator_is_asked_ahead():
 
 def test_targets_of_any_shape_are_pinned(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    objects = ObjectTruth(torch.zeros(1, 4), torch.zeros(1), torch.zeros(1, 2, 2))
+    (found,) = dataloader.pinned([objects])
+    assert type(found) is ObjectTruth and all((tensor == 1).all() for tensor in found)
     found = dataloader.pinned({"boxes": [torch.zeros(1), torch.ones(1)], "name": "a"})
     assert [tensor.item() for tensor in found["boxes"]] == [1, 2] and found["name"] == "a"
 

@@ -52,6 +52,6 @@ def pool_regions(
     for level, (features, stride) in enumerate(zip(maps, strides, strict=True)):
         index = where(levels == level)
         if torch.jit.is_tracing() or len(index):
-            pooled = pooled.index_put((index,), cut(features, places[index].to(features), side, 1 / stride))
+            pooled[index] = cut(features, places[index].to(features), side, 1 / stride)
     is_last = maps[0].is_contiguous(memory_format=torch.channels_last)
     return pooled.contiguous(memory_format=torch.channels_last) if is_last else pooled

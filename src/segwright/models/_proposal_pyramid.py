@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segwright.core.errors import SettingError
@@ -110,7 +111,7 @@ class ProposalPyramid(nn.Module):
         self.head = RegionProposalHead(width, len(RATIOS), depth)
         deepest = encoder.strides[-1]
         self.strides = [*encoder.strides[-LEVELS:], *[deepest << number for number in range(1, len(anchor_sizes))]]
-        self.cells = [cell_anchors(size, RATIOS, is_rounded=conventions.has_rounded_anchors) for size in anchor_sizes]
+        self.anchor_sizes = tuple(anchor_sizes)
 
     def train(self, mode: bool = True) -> "ProposalPyramid":
         """Set whether it learns; the statistics of frozen norms do not."""
@@ -122,8 +123,8 @@ class ProposalPyramid(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         """The maps (B, E, H / strides[i], W / strides[i]), rounded up, the finest first."""
         maps = self.pyramid(self.encoder(image)[-LEVELS:])
-        while len(maps) < len(self.cells):
-            maps.append(maps[-1][:, :, ::2, ::2])
+        while len(maps) < len(self.anchor_sizes):
+            maps.append(F.max_pool2d(maps[-1], 1, stride=2))
         return maps
 
     def pool(self, maps: Sequence[Tensor], regions: Sequence[Tensor], side: int) -> Tensor:
@@ -134,16 +135,17 @@ class ProposalPyramid(nn.Module):
 
     def scores(self, maps: Sequence[Tensor]) -> list[AnchorScores]:
         """What it says of the anchors of each map that has any."""
-        return self.head(maps[: len(self.cells)])
+        return self.head(maps[: len(self.anchor_sizes)])
 
     def anchors(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The anchors (n, 4) of each map that has any."""
         height, width = (side * self.strides[0] for side in maps[0].shape[2:])  # of the batch
         found = []
-        for level, stride, cells in zip(maps, self.strides, self.cells, strict=False):
+        is_rounded = self.conventions.has_rounded_anchors
+        for level, stride, size in zip(maps, self.strides, self.anchor_sizes, strict=False):
             h, w = level.shape[2:]
-            strides = (height // h, width // w) if self.conventions.has_rounded_anchors else (stride, stride)
-            found.append(map_anchors(cells, (h, w), strides, level))
+            strides = (height // h, width // w) if is_rounded else (stride, stride)
+            found.append(map_anchors(cell_anchors(size, RATIOS, is_rounded=is_rounded), (h, w), strides, level))
         return found
 
     def propose(

@@ -1,8 +1,8 @@
 """Cascade Mask R-CNN: boxes are moved thrice, each time by a stricter head (Cai and Vasconcelos 2017, arXiv 1712.00726).
 
 A head that learns from regions which overlap an object by half moves such boxes well, and spoils better ones. So its boxes are
-the regions of a second head, which learns from overlaps of 0.6 or more, and the boxes of that those of a third, from 0.7. Scores
-are the mean of what all three say; the mask branch is that of Mask R-CNN (arXiv 1703.06870).
+the regions of a second head, which learns from overlaps of 0.6 or more, and its boxes those of a third, from 0.7. Scores are
+the mean of what all three say; the mask branch is that of Mask R-CNN (arXiv 1703.06870).
 
 The paper puts this at 2 to 4 points of box AP on COCO above the same network with one head; one head that learns from overlaps
 of 0.7 alone is worse than one that learns from 0.5, for want of examples.

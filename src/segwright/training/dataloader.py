@@ -134,4 +134,6 @@ def pinned(target: Any) -> Any:
         return target.pin_memory()
     if isinstance(target, Mapping):
         return {name: pinned(value) for name, value in target.items()}
+    if isinstance(target, tuple) and hasattr(target, "_fields"):  # a named tuple stays one
+        return type(target)(*map(pinned, target))
     return [pinned(value) for value in target] if isinstance(target, list | tuple) else target
