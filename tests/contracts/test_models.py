@@ -19,6 +19,7 @@ from segwright.inference.quiet_openvino import quiet_openvino
 from segwright.layers.auxiliary import WithAuxiliary
 from segwright.layers.detections import Detections
 from segwright.layers.object_truth import ObjectTruth
+from segwright.layers.point_sampling import WithPoints
 
 MODELS = names("segwright.models")
 SMALL = {  # the same paths in a tenth of the time
@@ -118,8 +119,10 @@ def found_again(found: Detections, wanted: Detections) -> float:
     return again / max(count, 1)
 
 
-def all_logits(outputs: Tensor | WithAuxiliary) -> list[Tensor]:
-    """The logits of a network in training, those of auxiliary heads behind them."""
+def all_logits(outputs: Tensor | WithAuxiliary | WithPoints) -> list[Tensor]:
+    """The logits of a network in training, those of auxiliary heads or of single points behind them."""
+    if isinstance(outputs, WithPoints):
+        return [outputs.logits, outputs.point_logits]
     return [outputs.logits, *outputs.auxiliary] if isinstance(outputs, WithAuxiliary) else [outputs]
 
 

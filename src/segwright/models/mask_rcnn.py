@@ -139,7 +139,7 @@ class MaskRCNN(nn.Module):
             height, width = image.shape[2:]
             found = self.find_boxes(maps, [(height, width)] * len(image))
             return as_detections(found, self.find_masks(maps, found), self.config.max_objects)
-        terms, samples = self.box_losses(maps, truth, generator)
+        terms, samples, _ = self.box_losses(maps, truth, generator)
         if self.mask_head is not None:
             terms["masks"] = mask_loss(self.mask_head, self.regions, maps, samples, truth)
         return terms
@@ -156,8 +156,8 @@ class MaskRCNN(nn.Module):
 
     def box_losses(
         self, maps: list[Tensor], truth: Sequence[ObjectTruth], generator: torch.Generator | None
-    ) -> tuple[dict[str, Tensor], list[RegionSample]]:
-        """The terms of the loss but that of masks, and the regions of each image that the heads learn from."""
+    ) -> tuple[dict[str, Tensor], list[RegionSample], Tensor]:
+        """The terms of the loss but that of masks, the regions of each image that heads learn from, their deltas (R, K, 4)."""
         config = self.config
         scores = self.regions.scores(maps)
         terms = self.regions.losses(maps, scores, truth, generator, config.sampled_anchors)
@@ -169,7 +169,7 @@ class MaskRCNN(nn.Module):
         )
         logits, deltas = self.box_head(self.regions.pool(maps, [each.regions for each in samples], BOX_SIDE))
         classes, boxes = box_head_losses(logits, deltas, samples, truth, weights=BOX_WEIGHTS, beta=self.conventions.beta)
-        return terms | {"classes": classes, "boxes": boxes}, samples
+        return terms | {"classes": classes, "boxes": boxes}, samples, deltas
 
     def find_masks(self, maps: list[Tensor], found: list[FoundBoxes]) -> Tensor | None:
         """The probabilities (n, 28, 28) of the masks of the objects of all images, if the network has masks."""

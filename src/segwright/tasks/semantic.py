@@ -21,6 +21,7 @@ from segwright.decoding.tta import mirrored
 from segwright.decoding.upsample_argmax import upsample_argmax
 from segwright.encoders import timm
 from segwright.layers.auxiliary import WithAuxiliary
+from segwright.layers.point_sampling import WithPoints, classes_at_points
 from segwright.losses import Loss
 from segwright.losses.cross_entropy import CrossEntropy
 from segwright.losses.dice import Dice
@@ -121,18 +122,29 @@ class Semantic:
     def loss(self, network: Any, batch: Batch, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
         """The terms of the criterion for the network's logits (B, K, *s) and class maps (B, *S); auxiliary heads add one.
 
+        So do points, whose term is cross-entropy, as in PointRend: they have no shape, which other losses count. Classes weigh
+        in it as in that of the criterion, where it has one.
+
         Raises:
             SettingError: the network has no auxiliary heads, and deep supervision is for them.
         """
         outputs, target = network(batch.image), batch.target
         if self.deep_supervision:
             return self._deep_terms(outputs, target)
+        if isinstance(outputs, WithPoints):
+            at_points = classes_at_points(target, outputs.points)
+            return {**self._terms(outputs.logits, target), "points": self._cross_entropy()(outputs.point_logits, at_points)}
         if not isinstance(outputs, WithAuxiliary):
             return self._terms(outputs, target)
         terms = dict(self._terms(outputs.logits, target))
         pairs = zip(outputs.auxiliary, outputs.weights, strict=True)
         first, *others = [weight * term for logits, weight in pairs for term in self._terms(logits, target).values()]
         return terms | {"auxiliary": sum(others, first)}
+
+    def _cross_entropy(self) -> CrossEntropy:
+        """The cross-entropy among the terms of the criterion, or a plain one."""
+        terms = self.criterion.terms if isinstance(self.criterion, WeightedSum) else (self.criterion,)
+        return next((term for term in terms if isinstance(term, CrossEntropy)), CrossEntropy())
 
     def _deep_terms(self, outputs: torch.Tensor | WithAuxiliary, target: torch.Tensor) -> dict[str, torch.Tensor]:
         """The terms under deep supervision, where "auxiliary" is one: all of them times weights of which the sum is 1.
