@@ -104,8 +104,8 @@ def rename(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in state_dict.items():
         if not (found := THEIRS.fullmatch(key)):
             raise FormatError(
-                f"the weights hold {key!r}, which no Darknet has; names like '_preconv.0.weight' or 'layers.0.1.conv1.0.weight' "
-                "are expected: check the file"
+                f"the weights hold {key!r}, which no Darknet has; names like '_preconv.0.weight' or 'layers.0.1.conv1.0.weight'"
+                " are expected: check the file"
             )
         stem, stage, place, conv, kind, name = found.groups()
         module = "stem" if stem else ".".join(["stages", stage, place, *([conv] if conv else [])])
