@@ -214,9 +214,7 @@ class Yolact(nn.Module):
         boxes = _taken(boxes, candidates)
         masks = torch.einsum("bmq,bqhw->bmhw", _taken(found.coefficients, candidates), found.prototypes)
         masks = masks.to(boxes.dtype).sigmoid()
-        cell = size / (torch.ones_like(size[:2]) * torch.stack([*map(torch.as_tensor, found.prototypes.shape[:1:-1])])).repeat(
-            2
-        )
+        cell = size / _sides(found.prototypes, size)
         if self.rescore is not None:
             cut = masks * crop_mask(boxes / cell, (masks.shape[2], masks.shape[3]))
             expected = self.rescore(cut.flatten(0, 1)[:, None]).unflatten(0, cut.shape[:2]).gather(2, ids[..., None])[..., 0]
