@@ -67,9 +67,10 @@ def test_what_each_prior_says_equals_the_authors(golden):
     with torch.no_grad():
         found, finest = network.predict(image)
         outputs = {
-            "priors": found.priors / SIDE,
+            "priors": torch.cat([found.priors[:, :2] + found.priors[:, 2:], 2 * (found.priors[:, 2:] - found.priors[:, :2])], 1)
+            / (2 * SIDE),  # theirs are centres and sides
             "proto": found.prototypes.permute(0, 2, 3, 1),
-            "loc": found.offsets,
+            "loc": found.deltas,
             "conf": found.logits,
             "mask": found.coefficients,
             "segm": network.semantic(finest),
@@ -183,7 +184,8 @@ def their_name(key):
 def test_by_hand_the_priors_of_the_coarsest_level():
     network = replace(SMALL, prior_sizes=(8, 16, 32, 64, 100), sizes_per_level=2).build()
     with torch.no_grad():
-        priors = network.predict(torch.zeros(1, 3, 128, 256))[0].priors
+        low, high = network.predict(torch.zeros(1, 3, 128, 256))[0].priors.split(2, dim=1)
+    priors = torch.cat([(low + high) / 2, high - low], dim=1)
     assert len(priors) == (16 * 32 + 8 * 16 + 4 * 8 + 2 * 4 + 1 * 2) * 6
     assert priors[-12:, :2].tolist() == [[64, 64]] * 6 + [[192, 64]] * 6
     root = 2**0.5
@@ -197,7 +199,7 @@ def test_by_hand_objects_of_the_heads_words():
     """Two priors of one object, one of another class, one that is of none; masks of the first prototype or its inverse."""
     network = replace(SMALL, max_objects=4, margin=0.25).build().eval()
     image = torch.zeros(1, 3, 64, 96)
-    priors = torch.tensor([[20.0, 20, 16, 16], [22.0, 20, 16, 16], [60.0, 30, 80, 20], [50.0, 50, 8, 8]])
+    priors = torch.tensor([[12.0, 12, 28, 28], [14.0, 12, 30, 28], [20.0, 20, 100, 40], [46.0, 46, 54, 54]])
     probs = torch.tensor([[0.1, 0.8, 0.06, 0.04], [0.3, 0.7, 0.0, 0.0], [0.05, 0.0, 0.0, 0.95], [0.97, 0.01, 0.01, 0.01]])
     coefficients = torch.zeros(1, 4, 32)
     coefficients[0, :, 0] = torch.tensor([1.0, 0.0, -1.0, 0.0])

@@ -12,8 +12,6 @@ from segwright.layers.object_truth import ObjectTruth
 from segwright.models._yolact_loss import (
     PriorPredictions,
     crop_mask,
-    decode_priors,
-    encode_priors,
     match_priors,
     yolact_losses,
 )
@@ -46,8 +44,8 @@ def random_truth(generator, *, objects, classes, side):
 
 
 def random_priors(generator, count, side):
-    centres = torch.rand(count, 2, generator=generator) * side
-    return torch.cat([centres, 3 + torch.rand(count, 2, generator=generator) * 8], dim=1)
+    low = torch.rand(count, 2, generator=generator) * side - 4
+    return torch.cat([low, low + 3 + torch.rand(count, 2, generator=generator) * 8], dim=1)
 
 
 def predictions(generator, priors, *, batch, classes, sides=(8, 8)):
@@ -62,13 +60,9 @@ def predictions(generator, priors, *, batch, classes, sides=(8, 8)):
     return PriorPredictions(*(each.requires_grad_() for each in found[:4]), priors)
 
 
-def corners(priors):
-    return torch.cat([priors[:, :2] - priors[:, 2:] / 2, priors[:, :2] + priors[:, 2:] / 2], dim=1)
-
-
 def matched_twin(priors, truth):
     """The largest overlap of all first, its object and its prior out of the race, until each object has one."""
-    overlaps = box_iou(truth.boxes, corners(priors))
+    overlaps = box_iou(truth.boxes, priors)
     most, objects = overlaps.max(0)
     for _ in range(len(truth.boxes)):
         number, prior = divmod(int(overlaps.argmax()), len(priors))
@@ -94,10 +88,16 @@ def losses_twin(found, semantic, truths):
         scale_y, scale_x = (small / large for small, large in zip(sides, truth.planes.shape[1:], strict=True))
         for n in here:
             x1, y1, x2, y2 = truth.boxes[objects[n]].tolist()
-            cx, cy, width, height = found.priors[n].tolist()
-            wanted = [(x1 + x2) / 2 - cx, (y1 + y2) / 2 - cy, math.log((x2 - x1) / width), math.log((y2 - y1) / height)]
+            left, top, right, bottom = found.priors[n].tolist()
+            width, height = right - left, bottom - top
+            wanted = [
+                (x1 + x2 - left - right) / 2,
+                (y1 + y2 - top - bottom) / 2,
+                math.log((x2 - x1) / width),
+                math.log((y2 - y1) / height),
+            ]
             wanted = torch.tensor(wanted) / torch.tensor([0.1 * width, 0.1 * height, 0.2, 0.2])
-            terms["box"] = terms["box"] + 1.5 * F.smooth_l1_loss(found.offsets[image, n], wanted, reduction="sum")
+            terms["box"] = terms["box"] + 1.5 * F.smooth_l1_loss(found.deltas[image, n], wanted, reduction="sum")
             probs = (found.coefficients[image, n, :, None, None] * found.prototypes[image]).sum(0).sigmoid()
             for y, x in product(range(sides[0]), range(sides[1])):
                 if x1 * scale_x - 1 <= x < x2 * scale_x + 1 and y1 * scale_y - 1 <= y < y2 * scale_y + 1:
@@ -114,17 +114,9 @@ def losses_twin(found, semantic, truths):
     return {name: term if name == "semantic" else term / positives for name, term in terms.items()}
 
 
-def test_by_hand_boxes_and_their_offsets():
-    priors = torch.tensor([[10.0, 20.0, 8.0, 4.0]])
-    offsets = torch.tensor([[[5.0, -10.0, 5 * math.log(2), 0.0]]])  # half a width right, a height up, twice as wide
-    torch.testing.assert_close(decode_priors(offsets, priors), torch.tensor([[[6.0, 14.0, 22.0, 18.0]]]))
-    torch.testing.assert_close(encode_priors(torch.tensor([[6.0, 14.0, 22.0, 18.0]]), priors), offsets[0])
-
-
 def test_by_hand_which_priors_are_of_an_object():
     truth = truth_of((slice(0, 8), slice(0, 8), 2), (slice(12, 14), slice(12, 14), 0))
-    boxes = torch.tensor([[0.0, 0, 8, 8], [0, 0, 8, 4], [0, 0, 8, 3.5], [0, 0, 8, 3], [10, 10, 16, 16]])
-    priors = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
+    priors = torch.tensor([[0.0, 0, 8, 8], [0, 0, 8, 4], [0, 0, 8, 3.5], [0, 0, 8, 3], [10, 10, 16, 16]])
     matched = match_priors(priors, truth)
     assert matched.classes.tolist() == [3, 3, -1, 0, 1]  # of 1, 1/2, 7/16 and 3/8; and the small one's best of 1/9
     assert matched.objects[[0, 1, 4]].tolist() == [0, 0, 1]
@@ -132,7 +124,7 @@ def test_by_hand_which_priors_are_of_an_object():
 
 def test_by_hand_two_objects_with_one_best_prior_have_one_each():
     truth = truth_of((slice(0, 8), slice(0, 8), 0), (slice(0, 8), slice(0, 7), 1))
-    priors = torch.tensor([[4.0, 4, 8, 8], [12.0, 12, 4, 4], [4.0, 2, 8, 4]])
+    priors = torch.tensor([[0.0, 0, 8, 8], [10.0, 10, 14, 14], [0.0, 0, 8, 4]])
     matched = match_priors(priors, truth)
     assert matched.classes.tolist() == [1, 0, 2] and matched.objects[[0, 2]].tolist() == [0, 1]
     assert match_priors(priors[:1], truth).classes.tolist() == [1]  # none is left for the second
@@ -141,7 +133,7 @@ def test_by_hand_two_objects_with_one_best_prior_have_one_each():
 def test_by_hand_priors_in_what_nobody_knows_are_not_background():
     truth = truth_of()
     truth.planes[0, :, :8] = -1
-    priors = torch.tensor([[4.0, 4, 6, 6], [12.0, 12, 6, 6], [8.0, 8, 4, 4], [-50.0, 0, 4, 4]])
+    priors = torch.tensor([[1.0, 1, 7, 7], [9.0, 9, 15, 15], [6.0, 6, 10, 10], [-50.0, 0, -46, 4]])
     assert match_priors(priors, truth).classes.tolist() == [-1, 0, 0, 0]  # wholly, not at all, half, and outside the image
 
 
@@ -184,16 +176,14 @@ def test_an_image_without_objects_learns_that_its_hardest_priors_are_background(
     torch.testing.assert_close(losses["class"], wrong.topk(3).values.sum())  # of each image 3, divided by 1
     assert losses["box"] == losses["mask"] == 0 and losses["semantic"].item() == pytest.approx(3 * math.log(2))
     sum(losses.values()).backward()
-    assert found.logits.grad.any() and all(
-        not each.grad.any() for each in (found.offsets, found.coefficients, found.prototypes)
-    )
+    assert found.logits.grad.any() and all(not each.grad.any() for each in (found.deltas, found.coefficients, found.prototypes))
 
 
 def test_what_nobody_knows_teaches_nothing():
     generator = torch.Generator().manual_seed(5)
     truth = truth_of((slice(0, 8), slice(0, 8), 0))
     truth.planes[0, :, 8:] = -1
-    priors = torch.tensor([[4.0, 4, 8, 8]] * 2)
+    priors = torch.tensor([[0.0, 0, 8, 8]] * 2)
     found = predictions(generator, priors, batch=1, classes=1, sides=(16, 16))
     semantic = torch.randn(1, 1, 16, 16, requires_grad=True)
     losses = yolact_losses(found, semantic, [truth], **SETTINGS)
@@ -204,7 +194,7 @@ def test_what_nobody_knows_teaches_nothing():
 
 def test_a_mask_of_one_pixel_counts_as_one_cell():
     generator = torch.Generator().manual_seed(6)
-    found = predictions(generator, torch.tensor([[5.5, 5.5, 4, 4], [12.0, 12, 4, 4]]), batch=1, classes=1, sides=(4, 4))
+    found = predictions(generator, torch.tensor([[3.5, 3.5, 7.5, 7.5], [10.0, 10, 14, 14]]), batch=1, classes=1, sides=(4, 4))
     losses = yolact_losses(found, torch.zeros(1, 1, 4, 4), [truth_of((slice(5, 6), slice(5, 6), 0))], **SETTINGS)
     probs = (found.coefficients[0, 0, :, None, None] * found.prototypes[0]).sum(0).sigmoid()
     cells = probs[1:3, 1:3]  # those that begin from 0.25 on to before 2.5; none has half of its area
@@ -213,7 +203,7 @@ def test_a_mask_of_one_pixel_counts_as_one_cell():
 
 def test_masks_beyond_the_limit_are_drawn_from_the_generator_and_stand_for_the_others():
     truth = truth_of((slice(0, 16), slice(0, 16), 0))
-    priors = torch.tensor([[8.0, 8, 16, 16]] * 12 + [[8.0, 8, 2, 2]])
+    priors = torch.tensor([[0.0, 0, 16, 16]] * 12 + [[7.0, 7, 9, 9]])
     found = predictions(torch.Generator().manual_seed(7), priors, batch=1, classes=1)
     semantic = torch.zeros(1, 1, 4, 4)
 
@@ -235,7 +225,7 @@ def test_rescoring_learns_the_overlap_of_large_masks():
             return masks.new_tensor([[0.0, 0.25]]).expand(len(masks), 2)
 
     truth = truth_of((slice(0, 8), slice(0, 8), 1), (slice(12, 14), slice(12, 14), 1))  # 64 and 4 cells
-    priors = torch.tensor([[4.0, 4, 8, 8], [13.0, 13, 2, 2], [8.0, 12, 2, 2]])
+    priors = torch.tensor([[0.0, 0, 8, 8], [12.0, 12, 14, 14], [7.0, 11, 9, 13]])
     found = predictions(torch.Generator().manual_seed(8), priors, batch=1, classes=2, sides=(16, 16))
     with torch.no_grad():
         found.coefficients[:] = 1.0

@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from segwright.core.segmentation import VOID
+from segwright.layers.box_coding import encode_boxes
 from segwright.layers.object_truth import ObjectTruth
 
 NEUTRAL, BACKGROUND = -1, 0  # classes of priors; k + 1 is that of objects of class k
 IS_OBJECT, IS_BACKGROUND = 0.5, 0.4  # overlap of a prior with an object from which, and below which, it is so
 UNKNOWN = 0.7  # share of a prior in pixels that nobody knows above which it does not count as background
 NEGATIVES = 3  # hard priors of the background for each of an object
-VARIANCES = (0.1, 0.1, 0.2, 0.2)  # of x, y, log width and log height, all by the prior's sides: SSD's units of the offsets
-MOST_GROWTH = 4.135  # log(1000 / 16), as in Mask R-CNN: no box is 62 times its prior, but a network at its start may say so
+BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the deltas of boxes: SSD's variances of 0.1 and 0.2
 BOX_WEIGHT, MASK_WEIGHT, RESCORE_WEIGHT = 1.5, 6.125, 25.0  # beside 1 of the classes and of the semantic term
 HALF = 0.5  # of a cell, or of what is sure
 LEAST_AREA = 25  # cells of the prototypes that a mask has before its overlap is learned
@@ -38,11 +38,11 @@ AT_ONCE = 64  # objects whose overlaps with all priors are taken together: 20 00
 class PriorPredictions(NamedTuple):
     """What YOLACT's heads say of each prior, and the prototypes.
 
-    `offsets` (B, N, 4) in units of VARIANCES, `logits` (B, N, K + 1) with the background first, `coefficients` (B, N, Q) from
-    -1 to 1, `prototypes` (B, Q, h, w) from 0 up, and `priors` (N, 4), centre x, y, width and height in pixels.
+    `deltas` (B, N, 4), times BOX_WEIGHTS, `logits` (B, N, K + 1) with the background first, `coefficients` (B, N, Q) from -1 to
+    1, `prototypes` (B, Q, h, w) from 0 up, and `priors` (N, 4), (x1, y1, x2, y2) in pixels.
     """
 
-    offsets: Tensor
+    deltas: Tensor
     logits: Tensor
     coefficients: Tensor
     prototypes: Tensor
@@ -56,41 +56,24 @@ class Matched(NamedTuple):
     objects: Tensor
 
 
-def decode_priors(offsets: Tensor, priors: Tensor) -> Tensor:
-    """Boxes (B, N, 4), (x1, y1, x2, y2), that offsets (B, N, 4) from priors (N, 4) mean."""
-    scaled = offsets * offsets.new_tensor(VARIANCES)
-    centres = priors[:, :2] + scaled[..., :2] * priors[:, 2:]
-    halves = priors[:, 2:] * scaled[..., 2:].clamp(max=MOST_GROWTH).exp() / 2
-    return torch.cat([centres - halves, centres + halves], dim=-1)
-
-
-def encode_priors(boxes: Tensor, priors: Tensor) -> Tensor:
-    """Offsets (N, 4) from priors (N, 4) that mean these boxes (N, 4)."""
-    sides = boxes[:, 2:] - boxes[:, :2]
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    scaled = torch.cat([(centres - priors[:, :2]) / priors[:, 2:], (sides / priors[:, 2:]).log()], dim=1)
-    return scaled / scaled.new_tensor(VARIANCES)
-
-
 @torch.no_grad()
 def match_priors(priors: Tensor, truth: ObjectTruth) -> Matched:
-    """The objects of one image that priors (N, 4), centre and sides, stand for.
+    """The objects of one image that priors (N, 4), (x1, y1, x2, y2), stand for.
 
     Each is that of its object of most overlap, if that is enough; and each object has the prior that it overlaps most, the
     object with the most overlap choosing first.
     """
     classes, objects = (torch.zeros(len(priors), dtype=torch.int64, device=priors.device) for _ in range(2))
-    corners = torch.cat([priors[:, :2] - priors[:, 2:] / 2, priors[:, :2] + priors[:, 2:] / 2], dim=1)
     if len(truth.boxes):
         parts = truth.boxes.to(priors.dtype).split(AT_ONCE)
-        overlaps = torch.cat([box_iou(part, corners) for part in parts])  # (O, N)
+        overlaps = torch.cat([box_iou(part, priors) for part in parts])  # (O, N)
         most, objects = overlaps.max(0)
         for number, prior in _best_priors(overlaps):
             most[prior], objects[prior] = 2.0, number  # above any overlap
         classes = truth.class_ids[objects] + 1
         classes[most < IS_OBJECT] = NEUTRAL
         classes[most < IS_BACKGROUND] = BACKGROUND
-    classes[(classes == BACKGROUND) & (_unknown_share(corners, truth.planes) > UNKNOWN)] = NEUTRAL
+    classes[(classes == BACKGROUND) & (_unknown_share(priors, truth.planes) > UNKNOWN)] = NEUTRAL
     return Matched(classes, objects)
 
 
@@ -196,12 +179,12 @@ def _class_loss(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def _box_loss(found: PriorPredictions, truths: Sequence[ObjectTruth], matches: Sequence[Matched]) -> Tensor:
-    """Smooth L1 of the offsets of the priors with objects."""
-    loss = found.offsets[:, :0].float().sum()
-    for offsets, truth, (classes, objects) in zip(found.offsets, truths, matches, strict=True):
+    """Smooth L1 of the deltas of the priors with objects."""
+    loss = found.deltas[:, :0].float().sum()
+    for deltas, truth, (classes, objects) in zip(found.deltas, truths, matches, strict=True):
         is_object = classes > 0
-        wanted = encode_priors(truth.boxes[objects[is_object]].float(), found.priors[is_object].float())
-        loss = loss + F.smooth_l1_loss(offsets[is_object].float(), wanted, reduction="sum")
+        wanted = encode_boxes(truth.boxes[objects[is_object]].float(), found.priors[is_object].float(), BOX_WEIGHTS)
+        loss = loss + F.smooth_l1_loss(deltas[is_object].float(), wanted, reduction="sum")
     return loss
 
 

@@ -38,11 +38,12 @@ from segwright.core.errors import FormatError, SettingError, ShapeError
 from segwright.core.lookup import Kind
 from segwright.core.weights import Intake, Weights
 from segwright.encoders import Encoder, darknet, resnet, timm
+from segwright.layers.box_coding import decode_boxes
 from segwright.layers.detections import Detections
 from segwright.layers.fast_nms import fast_nms
 from segwright.layers.image_check import check_image
 from segwright.layers.object_truth import ObjectTruth
-from segwright.models._yolact_loss import PriorPredictions, crop_mask, decode_priors, yolact_losses
+from segwright.models._yolact_loss import BOX_WEIGHTS, PriorPredictions, crop_mask, yolact_losses
 
 TASK = "instance"
 FROM_ENCODER = 3  # maps of strides 8, 16 and 32
@@ -102,8 +103,8 @@ class Config:
 class Yolact(nn.Module):
     """Image (B, C, H, W) to `Detections` of up to M objects, or to the terms of its loss where their truth is given.
 
-    The sides must be multiples of `divisors`. Masks lie over the whole image, at a quarter of its sides. `predict` takes any
-    size.
+    The sides must be multiples of `divisors`; what lies beyond the planes of a truth is padding. Masks lie over the whole
+    image, at a quarter of its sides. `predict` takes any size.
     """
 
     def __init__(self, config: Config) -> None:
@@ -151,9 +152,9 @@ class Yolact(nn.Module):
         levels = self.pyramid(self.encoder(image)[-FROM_ENCODER:])
         prototypes = self.prototypes(levels[0])
         heads = [self.head(level) for level in levels]
-        offsets, logits, coefficients = (torch.cat(each, dim=1) for each in zip(*heads, strict=True))
+        deltas, logits, coefficients = (torch.cat(each, dim=1) for each in zip(*heads, strict=True))
         priors = torch.cat([self._priors(image, level, size) for level, size in zip(levels, self._sizes(), strict=True)])
-        return PriorPredictions(offsets, logits, coefficients, prototypes, priors), levels[0]
+        return PriorPredictions(deltas, logits, coefficients, prototypes, priors), levels[0]
 
     def _sizes(self) -> list[list[tuple[float, float]]]:
         """Width and height in pixels of the priors of a place, level by level."""
@@ -168,21 +169,20 @@ class Yolact(nn.Module):
         ]
 
     def _priors(self, image: Tensor, level: Tensor, sizes: list[tuple[float, float]]) -> Tensor:
-        """Centre and sides in pixels of a level's priors, (h * w * len(sizes), 4), spread evenly over the image."""
+        """The priors of a level, (h * w * len(sizes), 4), in pixels; their centres are spread evenly over the image."""
         dtype = torch.promote_types(image.dtype, torch.float32)
         y, x = (
             (torch.arange(level.shape[axis], dtype=dtype, device=image.device) + 0.5) * (image.shape[axis] / level.shape[axis])
             for axis in (2, 3)
         )
         centres = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)  # (h, w, 2)
-        sides = torch.tensor(sizes, dtype=dtype, device=image.device)  # (A, 2)
-        places = centres[:, :, None] + torch.zeros_like(sides)  # (h, w, A, 2)
-        return torch.cat([places, sides + torch.zeros_like(places)], dim=-1).flatten(0, 2)
+        halves = torch.tensor(sizes, dtype=dtype, device=image.device) / 2  # (A, 2)
+        return torch.cat([centres[:, :, None] - halves, centres[:, :, None] + halves], dim=-1).flatten(0, 2)
 
     def _detections(self, found: PriorPredictions, image: Tensor) -> Detections:
         """The surest objects of each image; where a network is traced, by operations whose shapes no image decides."""
         exact = torch.promote_types(image.dtype, torch.float32)
-        boxes = decode_priors(found.offsets.to(exact), found.priors)
+        boxes = decode_boxes(found.deltas.to(exact), found.priors, BOX_WEIGHTS)
         scores = found.logits.to(exact).softmax(2)[..., 1:].mT  # (B, K, N)
         scores = torch.where(scores.amax(1, keepdim=True) > SURE, scores, 0.0)
         size = _sides(image, boxes)
@@ -283,7 +283,7 @@ def _prototypes(width: int) -> nn.Sequential:
 
 
 class _Head(nn.Module):
-    """Map (B, width, h, w) to offsets (B, h*w*A, 4), logits (B, h*w*A, K + 1) and coefficients (B, h*w*A, Q) of its priors."""
+    """Map (B, width, h, w) to deltas (B, h*w*A, 4), logits (B, h*w*A, K + 1) and coefficients (B, h*w*A, Q) of its priors."""
 
     def __init__(self, width: int, num_classes: int, priors: int) -> None:
         super().__init__()
@@ -296,8 +296,8 @@ class _Head(nn.Module):
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = F.relu(self.shared(level))
         each = ((self.box(x), 4), (self.classify(x), self.num_classes + 1), (self.coefficients(x), PROTOTYPES))
-        offsets, logits, coefficients = (y.permute(0, 2, 3, 1).reshape(len(y), -1, values) for y, values in each)
-        return offsets, logits, coefficients.tanh()
+        deltas, logits, coefficients = (y.permute(0, 2, 3, 1).reshape(len(y), -1, values) for y, values in each)
+        return deltas, logits, coefficients.tanh()
 
 
 class _Rescore(nn.Sequential):
