@@ -49,7 +49,8 @@ class _Dice(Function):
         with torch.autocast(features.device.type, enabled=False):
             for first in range(0, len(kernels), step):
                 part = slice(first, first + step)
-                masks = (truth.of(objects[part]) & known).to(dtype)
+                some, which = objects[part].unique(return_inverse=True)  # several kernels are for one object
+                masks = (truth.of(some) & known).to(dtype)[which]
                 loss, slope = _dice_and_slope((kernels[part] @ features).to(dtype).sigmoid_().mul_(known), masks)
                 total += loss
                 if any(ctx.needs_input_grad[:2]):
