@@ -45,11 +45,21 @@ def test_dice_by_hand():
 @pytest.mark.parametrize("at_once", [1, 50, 2**22])
 def test_equals_its_slow_twin_however_many_at_once(at_once, monkeypatch):
     monkeypatch.setattr(module, "AT_ONCE", at_once)
+    monkeypatch.setattr(module, "LEAK", 0)
     kernels, features, *others = case()
     loss, wanted = dynamic_dice(kernels, features, *others), slow_twin(kernels, features, *others)
     torch.testing.assert_close(loss, wanted)
     for ours, theirs in zip(*(torch.autograd.grad(3 * each, (kernels, features)) for each in (loss, wanted)), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_a_mask_that_came_out_empty_is_pulled_back_to_its_object_alone():
+    kernels, features, *others = case()
+    objects, truth = others
+    features = torch.full_like(features, 20.0).requires_grad_()
+    dynamic_dice(torch.full_like(kernels, -1.0), features, *others).backward()
+    wanted = truth.of(objects).any(dim=0) & truth.known()
+    assert ((features.grad.flatten(1).abs() > 1e-6).all(dim=0) == wanted).all()
 
 
 def test_without_kernels_the_loss_is_0_and_so_are_gradients():

@@ -16,6 +16,7 @@ from segwright.layers.grid_targets import SampledMasks
 
 AT_ONCE = 2**22  # values of masks, 16 MB
 SMOOTH = 1e-3  # of a cell: keeps 0 / 0 from occurring and changes nothing else
+LEAK = 0.01  # the least slope of a sigmoid, 0.25 in its middle: a mask that came out empty is still pulled back to its object
 
 
 def dynamic_masks(kernels: Tensor, features: Tensor) -> Tensor:
@@ -27,7 +28,8 @@ def dynamic_dice(kernels: Tensor, features: Tensor, objects: Tensor, truth: Samp
     """The sum of 1 - 2 |p t| / (|p^2| + |t^2|) over the masks p of kernels (n, E) on a map (E, h, w), at least float32.
 
     `objects` int64 (n,) say which of the true masks t each is to be. Void cells count nowhere. Source: Milletari et al. 2016,
-    arXiv 1606.04797, with squares below, as SOLO has it.
+    arXiv 1606.04797, with squares below, as SOLO has it. Its gradient is lost where a sigmoid is flat: a kernel whose mask is
+    empty would never learn another. So a hundredth of it is kept there.
     """
     return _Dice.apply(kernels, features.flatten(1), objects, truth)
 
@@ -47,7 +49,8 @@ class _Dice(Function):
         with torch.autocast(features.device.type, enabled=False):
             for first in range(0, len(kernels), step):
                 part = slice(first, first + step)
-                masks = (truth.of(objects[part]) & known).to(dtype)
+                some, which = objects[part].unique(return_inverse=True)  # several kernels are for one object
+                masks = (truth.of(some) & known).to(dtype)[which]
                 loss, slope = _dice_and_slope((kernels[part] @ features).to(dtype).sigmoid_().mul_(known), masks)
                 total += loss
                 if any(ctx.needs_input_grad[:2]):
@@ -65,7 +68,10 @@ class _Dice(Function):
 
 
 def _dice_and_slope(probs: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of the losses of probabilities for masks of 1 and 0, both (n, h * w), and its slope at each logit (n, h * w)."""
+    """The sum of the losses of probabilities for masks of 1 and 0, both (n, h * w), and its slope at each logit (n, h * w).
+
+    The slope of the sigmoid is taken for at least `LEAK`.
+    """
     overlap, sizes = (probs * masks).sum(dim=1), probs.square().sum(dim=1) + masks.sum(dim=1) + SMOOTH
     slope = (4 * overlap / sizes.square())[:, None] * probs - (2 / sizes)[:, None] * masks
-    return (1 - 2 * overlap / sizes).sum(), slope.mul_(probs).mul_(1 - probs)
+    return (1 - 2 * overlap / sizes).sum(), slope.mul_((probs * (1 - probs)).clamp_(min=LEAK))

@@ -106,7 +106,10 @@ class SampledMasks(NamedTuple):
         A cell belongs to an object that has at least two of its four samples. This is what bilinear interpolation says, at a
         half or more. An object that this leaves without a cell has the one of its mass centre.
         """
-        votes = (self.samples[None] == (objects + 1)[:, None, None]).sum(dim=1, dtype=torch.uint8)
+        ids = (objects + 1).to(self.samples.dtype)[:, None]
+        votes = torch.zeros(len(objects), self.samples.shape[1], dtype=torch.uint8, device=ids.device)
+        for sample in self.samples:  # one after the other takes a third of the time of all at once
+            votes += (sample == ids).view(torch.uint8)
         masks = votes >= MIDDLE
         places = self.places[objects][:, None]
         return masks.scatter(1, places, masks.gather(1, places) | ~masks.any(dim=1, keepdim=True))

@@ -13,8 +13,9 @@ def boxes_of_masks(masks: Tensor, stride: int) -> Tensor:
     a row, column or edge of the grid's lines does; `stride` is even. A mask without such a pixel has any box.
     """
     height, width = (stride * side for side in masks.shape[1:])
+    upright = masks.transpose(1, 2)
     left, right = _start(masks, stride), width - _start(masks.flip(2), stride)
-    top, bottom = _start(masks.mT, stride), height - _start(masks.mT.flip(2), stride)
+    top, bottom = _start(upright, stride), height - _start(upright.flip(2), stride)
     return torch.stack([left, top, right, bottom], dim=1).float()
 
 

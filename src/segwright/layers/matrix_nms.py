@@ -54,6 +54,6 @@ def _overlaps(masks: Tensor) -> Tensor:
     """Intersections over unions float32 (N, N) of masks bool (N, n); half precision cannot count so far."""
     with torch.autocast("cpu" if masks.is_meta else masks.device.type, enabled=False):
         pixels = masks.to(EXACT)
-        shared = pixels @ pixels.mT
+        shared = pixels @ pixels.T
     areas = pixels.sum(dim=1)
     return shared / (areas[:, None] + areas[None] - shared).clamp(min=1)

@@ -15,9 +15,10 @@ The presets `_caffe` are AdelaiDet's, on ResNets that stride in the first convol
 green, red; `rename` turns the first convolution round. The others are those of SOLO's own files, on torchvision's ResNets. The
 light ones are for images whose shorter side is 448. `solov2_small` is ours, for small images and minutes on a CPU.
 
-Deviations: the 500 surest cells are taken before their masks are looked at, not after. A cell finds one object, as the paper
-says, where the authors' train it for all that claim it. Objects smaller than a cell of stride 4 are learned as one cell, and
-void is not learned at all. The light variant with deformable convolutions is left out.
+Deviations: masks are made for the 500 surest cells of an image alone. Where several objects claim a cell, it finds one of
+them (layers/grid_targets.py). Objects smaller than a cell of stride 4 are learned as one cell, and void is not learned at all.
+Where the sigmoid is flat, a hundredth of Dice's gradient is kept, or masks that come out empty early in training stay so
+(layers/dynamic_masks.py). The light variant with deformable convolutions is left out.
 
 The authors' code and weights are for non-commercial use alone. Nothing of the code is used here.
 
@@ -134,7 +135,7 @@ class SOLOv2(nn.Module):
         if truth is not None:
             _check_truth(truth, image)
             return self._losses(_joined(logits), _joined(kernels), features, truth)
-        probs = _joined([_peaks(level.float().sigmoid()) for level in logits])
+        probs = _joined([point_nms(level.float().sigmoid()) for level in logits])
         found = [self._found(*each) for each in zip(probs, _joined(kernels), features, strict=True)]
         return Detections(*map(torch.stack, zip(*found, strict=True)))
 
@@ -228,10 +229,10 @@ def _with_coordinates(level: Tensor) -> Tensor:
 
 def _joined(grids: list[Tensor]) -> Tensor:
     """Values (B, C, S, S) of grids as those of all cells (B, G, C)."""
-    return torch.cat([grid.flatten(2) for grid in grids], dim=2).mT
+    return torch.cat([grid.flatten(2) for grid in grids], dim=2).transpose(1, 2)
 
 
-def _peaks(probs: Tensor) -> Tensor:
+def point_nms(probs: Tensor) -> Tensor:
     """Probabilities (B, K, S, S) with 0 where a neighbour above, to the left or between both is larger: NMS of points."""
     highest = F.max_pool2d(probs, 2, stride=1, padding=1)[:, :, :-1, :-1]
     return probs * (highest == probs)
