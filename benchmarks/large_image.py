@@ -192,7 +192,7 @@ def measure(size: int, options: argparse.Namespace) -> None:
         predictor = load(options.model)
     predictor = replace(predictor, flips=tuple(options.flips) or predictor.flips, min_score=options.min_score)
     sample = Sample.of("cells", np.repeat(image[None], options.channels, axis=0))
-    predictor(Sample.of("small", sample.image[:, :64, :64]))  # kernels are loaded
+    predictor(Sample.of("small", sample.image[:, :64, : 2 * options.tile]))  # kernels are loaded, those for tiles too
     oracle.seconds, oracle.calls = 0.0, 0
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
     before, start = memory("VmRSS"), time.perf_counter()

@@ -17,9 +17,9 @@ SAME = 0.5  # of the pixels that either has: more are shared by no other of its 
 def average_detections(views: Sequence[ImageDetections], shape: tuple[int, ...]) -> ImageDetections:
     """The objects of V views of one image (H, W), mirrored back, the surest first; a single view is returned as it is.
 
-    Objects of two views are the same if they have one class and share more than half of the pixels that either has. Their boxes,
-    regions and masks are averaged over the views that show them, and their scores over all views, as each could have shown them:
-    what one of two does not show keeps half of its score. Objects without pixels are left out.
+    Objects of two views are the same if they have one class and share more than half of the pixels that either has. Their
+    boxes, regions and masks are averaged over the views that show them, and their scores over all views, as each could have
+    shown them: what one of two does not show keeps half of its score. Objects without pixels are left out.
     """
     if len(views) == 1:
         return views[0]

@@ -33,7 +33,7 @@ def decode_detections(run: Run, view: View, *, whole_pixels: bool = False) -> Se
 
     A view that is larger than a tile is seen in tiles that overlap by a quarter, and their objects are put together (`stitch`).
     Where the run flips images, what the mirror images of a tile show is averaged (`average_detections`). Objects below its
-    `min_score` are left out, after that and before tiles are compared. With `whole_pixels` masks are pasted as torchvision does.
+    `min_score` are left out, after that and before tiles are compared. With `whole_pixels` masks are pasted as in torchvision.
 
     Raises:
         ShapeError: the network gives no `Detections`, or other classes than it should, or the image has other axes.
@@ -68,7 +68,8 @@ def _asked(run: Run, view: View, corners: list[tuple[int, int]], tile: tuple[int
     step = max(1, run.at_once // len(subsets))
     for group in (corners[n : n + step] for n in range(0, len(corners), step)):
         tiles = [pad(view.image[:, y : y + tile[0], x : x + tile[1]], tile) for y, x in group]
-        outputs = run(np.stack([np.flip(part, subset) for part in tiles for subset in subsets]))
+        images = [np.flip(part, subset) for part in tiles for subset in subsets]
+        outputs = run(images[0][None] if len(images) == 1 else np.stack(images))
         views = [
             ImageDetections.of(outputs, number, len(run.classes)).mirrored(subset, tile)
             for number, subset in enumerate(subsets * len(group))

@@ -90,28 +90,29 @@ def overlaps(masks: MaskRuns, extents: np.ndarray, some: range, others: range, w
     """The pairs of objects whose extents meet in a window, int64 (E, 5).
 
     Columns are the number of one among `some`, of one among `others`, and the pixels of the window that are in both, in the
-    first and in the second. The `window` is (top, left, bottom, right), the last two outside. `extents` int64 (N, 4) are those of
-    the masks, or wider ones, which find pairs that are only close.
+    first and in the second. The `window` is (top, left, bottom, right), the last two outside. `extents` int64 (N, 4) are those
+    of the masks, or wider ones, which find pairs that are only close.
     """
-    return _overlaps(masks.runs, masks.starts, extents, (some.start, some.stop), (others.start, others.stop), window)
+    limits = np.array([some.start, some.stop, others.start, others.stop])
+    return _overlaps(masks.runs, masks.starts, extents, limits, np.array(window))
 
 
 @njit(cache=True, nogil=True)
-def _overlaps(runs, starts, extents, some, others, window):
-    """See `overlaps`; ranges are their limits."""
+def _overlaps(runs, starts, extents, limits, window):
+    """See `overlaps`; `limits` int64 (4,) are those of both ranges."""
     found, count = np.empty((64, 5), np.int64), 0
-    near = np.empty(others[1] - others[0], np.int64)  # of the others, those in the window
+    near = np.empty(limits[3] - limits[2], np.int64)  # of the others, those in the window
     size = 0
-    for b in range(others[0], others[1]):
+    for b in range(limits[2], limits[3]):
         if _do_meet(extents[b], window):
             near[size] = b
             size += 1
-    for a in range(some[0], some[1]):
+    for a in range(limits[0], limits[1]):
         if not _do_meet(extents[a], window):
             continue
         for k in range(size):
             b = near[k]
-            if not _do_meet(extents[a], (extents[b, 0], extents[b, 1], extents[b, 2], extents[b, 3])):
+            if not _do_meet(extents[a], extents[b]):
                 continue
             one, other = runs[starts[a] : starts[a + 1]], runs[starts[b] : starts[b + 1]]
             if count == len(found):

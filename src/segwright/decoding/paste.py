@@ -1,8 +1,8 @@
 """Masks as networks say them, at the pixels of an image: as runs of pixels, and in planes, never as an array (N, H, W).
 
-Between four values of a mask probabilities are bilinear. Along a row of pixels, from one column of values to the next, they rise
-or fall in a straight line, which passes the threshold once at most. That place is computed, and what lies on one side of it is a
-run: the work grows with the values of the masks and the rows of pixels, not with all pixels.
+Between four values of a mask probabilities are bilinear. Along a row of pixels, from one column of values to the next, they
+rise or fall in a straight line, which passes the threshold once at most. That place is computed, and what lies on one side of
+it is a run: the work grows with the values of the masks and the rows of pixels, not with all pixels.
 
 Axes: N objects, R runs of pixels, h, w sides of masks, H, W sides of the image.
 """
@@ -21,10 +21,10 @@ RUNS_PER_OBJECT = 64  # room to begin with; it doubles where it does not suffice
 def paste(boxes: np.ndarray, masks: np.ndarray, regions: np.ndarray, is_whole: np.ndarray, shape: tuple[int, ...]) -> MaskRuns:
     """The pixels (H, W) whose centres lie in the boxes (N, 4) and have a probability of a half at least.
 
-    Masks (N, h, w) are spread evenly over regions (N, 4). Boxes and regions are (x1, y1, x2, y2) in pixels; a centre on the left
-    or top edge lies inside, on the right or bottom edge outside. Beyond a region all is 0, so that probabilities fade over the
-    outer half of the outermost values, as in detectron2. Where `is_whole` (N,), the region is all that the network saw: there is
-    nothing to fade to, and the outermost values reach on. Masks without values (N, 0, 0) fill their boxes.
+    Masks (N, h, w) are spread evenly over regions (N, 4). Boxes and regions are (x1, y1, x2, y2) in pixels; a centre on the
+    left or top edge lies inside, on the right or bottom edge outside. Beyond a region all is 0, so that probabilities fade over
+    the outer half of the outermost values, as in detectron2. Where `is_whole` (N,), the region is all that the network saw:
+    there is nothing to fade to, and the outermost values reach on. Masks without values (N, 0, 0) fill their boxes.
 
     Raises:
         ShapeError: the numbers of boxes, masks and regions differ.

@@ -172,7 +172,7 @@ class _Links:
         for one, other, in_one in ((0, 1, 3), (1, 0, 4)):
             part, whole = pairs[:, one], pairs[:, other]
             is_same = 2 * pairs[:, 2] > pairs[:, 3] + pairs[:, 4] - pairs[:, 2]
-            is_covered = is_cut[part] & (pairs[:, 2] >= COVERED * pairs[:, in_one])
+            is_covered = is_cut[part] & (pairs[:, 2] >= np.maximum(COVERED * pairs[:, in_one], 1))
             is_within = is_cut[part] & ((extents[part] - reach[whole]) * [1, 1, -1, -1] >= 0).all(axis=1)
             for lists, chosen in ((links.same, is_same), (links.covering, is_covered), (links.reaching, is_within)):
                 for i, j in zip(part[chosen].tolist(), whole[chosen].tolist(), strict=True):

@@ -94,8 +94,8 @@ def predict(
     own size, with the classes' colours if `palette`. For a TIFF it is KEY.tif with the same place on the map, for a volume a
     volume of the same kind on the same grid, for a DICOM series KEY.dcm, a DICOM-SEG (without colours, these two). `overlay`
     adds pictures for people, KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice. `flips` replaces those of the
-    model, `values`, `crf` and `min_score` are as in `Predictor`. Masks of an earlier run are replaced, images and the masks of a
-    data set (images/ and masks/ side by side) never.
+    model, `values`, `crf` and `min_score` are as in `Predictor`. Masks of an earlier run are replaced, images and the masks of
+    a data set (images/ and masks/ side by side) never.
 
     With `format`, such as "coco", `out` becomes a data set of that format with images and predictions, which `open_dataset`
     reads. It does so by itself where the model finds objects, which a map of classes would lose: COCO (panoptic where there is
