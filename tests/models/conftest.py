@@ -21,8 +21,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from segwright.layers.auxiliary import WithAuxiliary
+from segwright.layers.box_detection import FoundBoxes
+from segwright.layers.object_truth import ObjectTruth
+from segwright.layers.region_proposals import AnchorScores
 
 GOLDEN = Path(__file__).parent.parent / "golden"
+MEAN = torch.tensor([123.675, 116.28, 103.53])  # of ImageNet; red, green, blue
 AUXILIARY = 0.4  # what the second head of torchvision's networks counts in comparisons, as it does in ours
 MANIFESTS = Path(__file__).parents[3] / "shared" / "parity" / "manifests"
 
@@ -86,7 +90,7 @@ class Golden:
         """
         facts = self.meta["outputs"][depth]
         assert list(ours.shape) == facts["shape"], (depth, ours.shape)
-        limits = self.meta["tolerance"][depth]
+        limits = {"rtol": 0, **self.meta["tolerance"][depth]}
         if ours.dtype == torch.float64:
             limits = {"atol": 2 * facts["f32_vs_f64_maxdiff"], "rtol": 1e-7}
         wanted = self.arrays.get(f"out/{depth}")
@@ -125,6 +129,73 @@ def manifest():
         }
 
     return read
+
+
+class Objects:
+    """What networks that find objects are given and asked, beside the authors' files."""
+
+    @staticmethod
+    def truth(file: Golden, number: int) -> ObjectTruth:
+        """The objects of one of detectron2's images, each in a plane of its own."""
+        boxes, class_ids, masks = (file.input(f"gt_{name}{number}") for name in ("boxes", "classes", "masks"))
+        return Objects.in_planes(boxes, class_ids, masks)
+
+    @staticmethod
+    def batch(file: Golden) -> tuple[Tensor, list[tuple[int, int]]]:
+        """detectron2's two images, which are blue, green, red, as a batch that is padded after the mean is off; their sides."""
+        images = [file.input(f"image{number}").flip(0).float() for number in (0, 1)]
+        sides = [(image.shape[1], image.shape[2]) for image in images]
+        padded = [max(side[axis] for side in sides) for axis in (0, 1)]
+        batch = torch.zeros(2, 3, *(-(-side // 32) * 32 for side in padded))
+        for place, image in zip(batch, images, strict=True):
+            place[:, : image.shape[1], : image.shape[2]] = image - MEAN[:, None, None]
+        return batch, sides
+
+    @staticmethod
+    def check_found(file: Golden, found: list[FoundBoxes], masks: Tensor, sides: list[tuple[int, int]]) -> None:
+        """See that objects equal detectron2's, whose masks are pasted into images of other sides: a tenth of them are held."""
+        each_mask = masks.split([len(each.boxes) for each in found])
+        for number, (each, probs, inside, outside) in enumerate(
+            zip(found, each_mask, sides, file.config["outputs"], strict=True)
+        ):
+            boxes = each.boxes * torch.tensor([outside[1] / inside[1], outside[0] / inside[0]] * 2)
+            file.check(f"det{number}.boxes", boxes)
+            file.check(f"det{number}.scores", each.scores)
+            file.check(f"det{number}.classes", each.class_ids)
+            pasted = Objects.pasted(probs, boxes, outside) >= 0.5
+            file.check(f"det{number}.mask_area", pasted.sum((1, 2)))
+            wanted, stride = file.arrays[f"out/det{number}.masks@sample"], file.meta["outputs"][f"det{number}.masks"]["stride"]
+            wrong = pasted.flatten()[::stride] != wanted.bool()
+            assert wrong.float().mean() <= file.meta["tolerance"][f"det{number}.masks"]["max_mismatch_fraction"]
+
+    @staticmethod
+    def pasted(probs: Tensor, boxes: Tensor, sides: tuple[int, int]) -> Tensor:
+        """The probabilities (N, 28, 28) in their boxes of an image of some sides, sampled at its pixels' centres (N, H, W)."""
+        x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
+        y = ((torch.arange(sides[0]) + 0.5) - y1) / (y2 - y1) * 2 - 1
+        x = ((torch.arange(sides[1]) + 0.5) - x1) / (x2 - x1) * 2 - 1
+        grid = torch.stack([x[:, None, :].expand(-1, y.shape[1], -1), y[:, :, None].expand(-1, -1, x.shape[1])], dim=-1)
+        return F.grid_sample(probs[:, None], grid, align_corners=False)[:, 0]
+
+    @staticmethod
+    def in_planes(boxes: Tensor, class_ids: Tensor, masks: Tensor) -> ObjectTruth:
+        """Objects with masks (N, H, W), each in a plane of its own."""
+        numbers = torch.arange(1, len(masks) + 1)[:, None, None]
+        return ObjectTruth(boxes, class_ids, (masks.bool() * numbers).int())
+
+    @staticmethod
+    def check_scores(file: Golden, names: tuple[str, str], scores: list[AnchorScores], maps: list[Tensor]) -> None:
+        """See that what is said of the anchors of each map equals the authors', in their layout."""
+        for number, ((objectness, deltas), level) in enumerate(zip(scores, maps, strict=True)):
+            grid = (*level.shape[2:], -1)
+            file.check(f"{names[0]}{number}", objectness.unflatten(1, grid).permute(0, 3, 1, 2))
+            file.check(f"{names[1]}{number}", deltas.unflatten(1, grid).flatten(3).permute(0, 3, 1, 2))
+
+
+@pytest.fixture
+def objects() -> type[Objects]:
+    """How networks that find objects are held beside the authors'."""
+    return Objects
 
 
 class Peers:

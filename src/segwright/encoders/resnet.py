@@ -46,6 +46,7 @@ class Config:
     stem: Literal["7x7", "3x3"] = "7x7"
     stem_width: int = 64
     stride_on: Literal["1x1", "3x3"] = "3x3"  # of a bottleneck
+    norm_eps: float = 1e-5  # added to variances; torchvision's first networks for objects were trained with 0
 
     def __post_init__(self) -> None:
         if min(self.depths) < 1:
@@ -86,6 +87,9 @@ class ResNet(nn.Module):
             channels.append(before)
             strides.append(stride)
         self.channels, self.strides = tuple(channels), tuple(strides)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = config.norm_eps
         self.apply(_initialise)
 
     def forward(self, image: Tensor) -> list[Tensor]:

@@ -69,7 +69,6 @@ class TimmEncoder(nn.Module):
         self.options = {"output_stride": config.output_stride} if config.output_stride < STRIDES[-1] else {}
         self.strides, self.channels, self.levels, self.is_channels_last = _probe(config, in_channels, self.options)
         self.network = _create(config.name, in_channels, out_indices=self.levels, **self.options)
-        self.has_batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in self.network.modules())
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The maps, the finest first.
@@ -78,7 +77,8 @@ class TimmEncoder(nn.Module):
             ShapeError: in training, batch normalisation would have one value per channel, which has no spread.
         """
         height, width = image.shape[2:]
-        if self.training and self.has_batch_norm and len(image) == 1 and max(height, width) <= self.strides[-1]:
+        is_one_value = self.training and len(image) == 1 and max(height, width) <= self.strides[-1]
+        if is_one_value and any(isinstance(module, nn.BatchNorm2d) and module.training for module in self.network.modules()):
             raise ShapeError(
                 f"one image of {height} x {width} leaves {self.name} one value per channel, and it normalises by their spread; "
                 f"train with larger crops, such as --set training.crop=[{2 * height},{2 * width}], or with two at a time"

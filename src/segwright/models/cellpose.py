@@ -75,6 +75,8 @@ class Cellpose(nn.Module):
     there are several. They have the size of the image, or of a whole fraction of it, as the trunk's logits.
     """
 
+    OUTPUT = "flows"
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config

@@ -17,7 +17,7 @@ from segwright.core.lookup import find
 from segwright.data.fingerprint import Fingerprint
 from segwright.data.splits import Fold, Splits, open_splits, remembered
 from segwright.data.value_range import ValueRange
-from segwright.models import preset
+from segwright.models import preset, task_of
 from segwright.optimisers import adamw
 from segwright.planning.budget import Budget, Cost, step_cost
 from segwright.planning.class_weight_rules import with_class_weights
@@ -28,7 +28,7 @@ from segwright.planning.start import Start, Wish, found_start, named_start, with
 from segwright.planning.survey import Survey
 from segwright.plans.kinds import class_of
 from segwright.plans.plan import Data, Inference, Init, Plan, Precision, Training
-from segwright.tasks import DEFAULT
+from segwright.tasks import task_for
 from segwright.training.dataloader import CropDataset
 
 PASSES = 12  # times that each training pixel is seen, from scratch: with fewer, a cheaper network has learnt more by then
@@ -81,11 +81,11 @@ def plan(
     """A plan for the data in `data`, made by looking at them and by timing real steps on this machine.
 
     `task` is a file of tasks/, or a user's own module; `model` a network by the name that `list_models` gives; without them
-    both are chosen. `init` names the weights to start from, as `Init` says, `new_head` leaves out their head, which is for
-    other classes; without it, trained weights are taken that lie on this machine, or none where it is "scratch". `online`
-    lets weights be fetched, `own_modules` a run that is named import modules outside segwright. `fold` (i, n) validates on
-    piece i of n. `settings` such as "training.seed=1" replace what the planner chose; a loss's `class_weights` may be the name
-    of a rule there, "root", "inverse_frequency" or "median_frequency".
+    both are chosen, the task by what the data hold. `init` names the weights to start from, as `Init` says, `new_head` leaves
+    out their head, which is for other classes; without it, trained weights are taken that lie on this machine, or none where it
+    is "scratch". `online` lets weights be fetched, `own_modules` a run that is named import modules outside segwright. `fold`
+    (i, n) validates on piece i of n. `settings` such as "training.seed=1" replace what the planner chose; a loss's
+    `class_weights` may be the name of a rule there, "root", "inverse_frequency" or "median_frequency".
 
     Raises:
         UsageError: the data cannot be used; the message says why.
@@ -119,7 +119,7 @@ def planned(
 
     check_utf8(data)  # the plan names the data
     splits = splits or remembered(open_splits(data, val, fold=fold))
-    task_class = class_of(find("segwright.tasks", task or DEFAULT))
+    task_class = class_of(find("segwright.tasks", task or (task_of(preset(model)) if model else task_for(splits.train))))
     train_set, val_set = (task_class().dataset(part) for part in (splits.train, splits.val))
     survey = Survey.of(train_set, val_set)
     settings = with_class_weights(settings, survey.found)

@@ -9,19 +9,24 @@ import torch
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError
-from segwright.data.fingerprint import Fingerprint
+from segwright.data.fingerprint import Fingerprint, has_up
 from segwright.data.objects_alone import objects_alone
+from segwright.decoding.detections import decode_detections, detections_agree
 from segwright.decoding.flows import decode_flows, flows_agree
 from segwright.decoding.run import Outputs, Run
 from segwright.layers.object_truth import ObjectTruth
-from segwright.models import cellpose, unet
+from segwright.models import cellpose, check_task, mask_rcnn, unet
 from segwright.tasks import Batch
 from segwright.transforms.prepare import View
 
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """Networks that find objects: from an image and its `ObjectTruth`s they give the terms of their loss, else `Detections`."""
+    """Networks that find objects: from images and their `ObjectTruth`s they give the terms of their loss.
+
+    Without a truth they give `Detections`, or flow fields (one map, as `models/cellpose.py` says), whose kind a network states
+    by its OUTPUT.
+    """
 
     score: ClassVar[str] = "AP"
     metrics: ClassVar[tuple[str, ...]] = ("average_precision", "instance_accuracy")
@@ -32,8 +37,10 @@ class Instance:
         return cls(), {}
 
     def candidates(self, found: Fingerprint, *, from_scratch: bool) -> list[Any]:
-        """Flow fields."""
-        return [cellpose.Config(trunk=unet.Config(width=width, max_width=512)) for width in (16, 32)]
+        """Flow fields where images have no up, as of cells; else Mask R-CNN."""
+        if not has_up(found):
+            return [cellpose.Config(trunk=unet.Config(width=width, max_width=512)) for width in (16, 32)]
+        return [mask_rcnn.PRESETS["mask_rcnn_small"]]
 
     def fitted(self, network: Any, channels: int, classes: Classes) -> Any:
         """The config with as many channels in, and with these classes, of which none is the background.
@@ -41,6 +48,7 @@ class Instance:
         Raises:
             SettingError: the network is for another task.
         """
+        check_task(network, "instance")
         return replace(network, in_channels=channels, num_classes=len(classes))
 
     def dataset(self, data: Dataset) -> Dataset:
@@ -58,8 +66,8 @@ class Instance:
             raise UsageError(f"sample {crop.key!r} has no truth to learn from; add its objects, or take it out of the data set")
         if len(truth.shape) != 2:
             raise UsageError(
-                f"sample {crop.key!r} is a volume {truth.shape}, and the networks that find objects see images; learn the class "
-                "of each voxel with --task semantic"
+                f"sample {crop.key!r} is a volume {truth.shape}, and networks that find objects see images; learn the class of "
+                "each voxel with --task semantic"
             )
         is_seen = truth.areas() > 0
         number = np.concatenate([[-1, 0], np.cumsum(is_seen)]).astype(np.int32)  # of void, nothing, the objects
@@ -81,8 +89,9 @@ class Instance:
 
     def decode(self, run: Run, view: View) -> Segmentation:
         """The objects on the original grid; those that tiles cut are put together."""
-        return decode_flows(run, view)
+        return decode_flows(run, view) if run.output == "flows" else decode_detections(run, view)
 
     def agreement(self, outputs: Outputs, reference: Outputs, shape: tuple[int, ...]) -> float:
         """The part of the pixels of the images that get the same class, or no object."""
-        return flows_agree(outputs, reference, shape)
+        agree = flows_agree if len(outputs) == 1 else detections_agree  # flows are one map, detections several arrays
+        return agree(outputs, reference, shape)
