@@ -134,6 +134,26 @@ def test_ends_that_lie_close_together_are_one_object_and_others_are_two():
     assert decoded(maps).planes[0].tolist() == [[1, 0, 1, 0, 0, 2, 2, 0, 0]]
 
 
+def test_a_fragment_joins_the_larger_object_that_it_touches_and_one_alone_stays():
+    objects = np.zeros((12, 12), np.int32)
+    objects[1:5, 1:6], objects[8, 8] = 1, 2
+    maps = maps_of(objects)
+    maps[:2, 1, 1:4] = 0  # pixels that go nowhere, far enough from the middle to be another object
+    maps[:2, 4, 5] = 0
+    assert decoded(maps).planes[0].tolist() == objects.tolist()
+    maps[:2] = 0  # the larger one is one that stays, as its ends touch
+    assert decoded(maps).planes[0].tolist() == objects.tolist()
+
+
+def test_a_fragment_between_two_objects_is_shared_layer_by_layer():
+    objects = np.array([[1] * 16 + [2] * 3 + [3] * 16], np.int32)
+    flows._absorb(objects, np.array([16, 3, 16]))
+    assert objects.tolist() == [[1] * 18 + [3] * 17]  # of two at once, that to the left
+    small = np.array([[1] * 14 + [2] * 3], np.int32)
+    flows._absorb(small, np.array([14, 3]))
+    assert small.tolist() == [[1] * 14 + [2] * 3]  # none is larger
+
+
 def test_flows_that_lead_out_of_the_image_end_at_its_border():
     maps = np.zeros((3, 3, 8), np.float32)
     maps[1], maps[2] = -5, SURE
@@ -250,7 +270,11 @@ def test_of_each_pixel_bytes_are_kept_and_no_maps_at_full_size():
     objects = disks(side, 7.0, 16)
     maps = maps_of(objects[:tile, :tile])
     image = np.zeros((1, side, side), np.float32)
-    run = Run(engine=lambda images: (maps[None],), classes=ONE, divisors=(1, 1), tile=(tile, tile))
+
+    def engine(images: np.ndarray):
+        return (np.ascontiguousarray(maps[None, :, : images.shape[2], : images.shape[3]]),)
+
+    run = Run(engine=engine, classes=ONE, divisors=(1, 1), tile=(tile, tile))
     view = View(image, (side, side), Grid((side, side)))
     decode_flows(run, View(image[:, :96, :96], (96, 96), Grid((96, 96))))  # the kernels are compiled
     tracemalloc.start()

@@ -5,7 +5,8 @@ middles of objects, and ends that lie close together are the middle of one. Flow
 where tiles overlap, so that an object across a seam needs nothing more; what is kept of a pixel are bytes.
 
 Source: Stringer et al. 2021, doi 10.1038/s41592-020-01018-x. Deviations: a pixel stops where it gets no further and not after
-200 steps, and ends that touch or nearly do are joined, in place of peaks of a histogram.
+200 steps; ends that touch or nearly do are joined, in place of peaks of a histogram; objects below 15 pixels are dropped there,
+and here become part of the larger one that they touch, or stay where they touch none.
 
 Axes: F = 3 or 3 + K maps, K classes, N objects, H, W sides of the image.
 """
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from segwright.core import Segmentation
+from segwright.core import Segmentation, segment_kernels
 from segwright.core.errors import ShapeError
 from segwright.decoding.run import Outputs, Run
 from segwright.decoding.sliding_window import tiled_maps
@@ -27,6 +28,7 @@ from segwright.transforms.prepare import View
 FINE = 100  # steps of the whole numbers that flows are kept in, per pixel: as fine as networks in bfloat16 say them
 LEAST = 128  # of the 255 that probabilities are kept in: half and more, rounded
 NEAR = 2  # pixels between ends that are one middle: small objects, 5 pixels wide, have middles that far apart and more
+FRAGMENT = 15  # pixels: what is smaller and touches what is not, is a part of it that stopped early; the authors drop such
 STEPS = 400  # along a flow at most, enough for objects of 800 pixels; most pixels stop much earlier
 STILL = 0.1  # pixels in two steps: who gets no further than that, to and fro around a middle too, is there
 DIFFERENT = 0.1  # pixels in a step: flows of two engines that differ by more do not agree
@@ -125,7 +127,10 @@ def _followed(field: _Field) -> tuple[np.ndarray, int]:
     in_threads(lambda first, stop: _follow(field.flows, field.probs, first, stop, ends), H, H * W)
     middles = np.zeros((H, W), np.int32)
     count = _join(ends, middles)
-    return ends.astype(np.int32, copy=False), count
+    objects, areas = ends.astype(np.int32, copy=False), np.zeros(count, np.int64)
+    segment_kernels.areas(objects.reshape(1, -1), areas)
+    _absorb(objects, areas)
+    return objects, _renumber(objects, np.zeros(count + 1, np.int32))
 
 
 @njit(cache=True, nogil=True)
@@ -203,6 +208,57 @@ def _mark(middles, place, number, queue):
                     queue[waiting] = i * W + j
                     waiting += 1
     return queue
+
+
+@njit(cache=True, nogil=True)
+def _absorb(objects, areas):
+    """Give the pixels of fragments in a map (H, W) the numbers of larger objects that these touch, from the border inwards.
+
+    The object i + 1 has areas[i] pixels.
+    """
+    H, W = objects.shape
+    queue = np.empty(areas[areas < FRAGMENT].sum(), np.int64)
+    numbers = np.empty(len(queue), np.int32)
+    count, done = 0, 0
+    for y in range(H):
+        for x in range(W):
+            if objects[y, x] and areas[objects[y, x] - 1] < FRAGMENT:
+                for i, j in _beside(y, x, H, W):
+                    if objects[i, j] and areas[objects[i, j] - 1] >= FRAGMENT:
+                        queue[count], numbers[count] = y * W + x, objects[i, j]
+                        count += 1
+                        break
+    for n in range(count):
+        objects[queue[n] // W, queue[n] % W] = numbers[n]
+    while done < count:
+        y, x = queue[done] // W, queue[done] % W
+        done += 1
+        for i, j in _beside(y, x, H, W):
+            if objects[i, j] and areas[objects[i, j] - 1] < FRAGMENT:
+                objects[i, j] = objects[y, x]
+                queue[count] = i * W + j
+                count += 1
+
+
+@njit(cache=True, nogil=True)
+def _beside(y, x, H, W):
+    """The pixels above, left, right and below of one in an image; at the border that one itself stands for what is beyond."""
+    return ((max(y - 1, 0), x), (y, max(x - 1, 0)), (y, min(x + 1, W - 1)), (min(y + 1, H - 1), x))
+
+
+@njit(cache=True, nogil=True)
+def _renumber(objects, new):
+    """Number the objects of a map (H, W) by their first pixels, and return how many these are; `new` int32 (N + 1,) is 0."""
+    count = 0
+    for y in range(objects.shape[0]):
+        for x in range(objects.shape[1]):
+            number = objects[y, x]
+            if number:
+                if new[number] == 0:
+                    count += 1
+                    new[number] = count
+                objects[y, x] = new[number]
+    return count
 
 
 def _described(field: _Field, objects: np.ndarray, count: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
