@@ -79,7 +79,7 @@ def measure(kind: str, turns: int) -> None:
 
 
 def peak(kind: str, side: str) -> str:
-    """What the work of a side takes at most beside what the process holds once it is prepared, in MB; "-" where nobody tells."""
+    """What the work of a side takes at most beside what the process holds then, in MB; "-" where nobody tells."""
     work, status = prepared(kind, side), Path("/proc/self/status")
     if not status.exists():
         return "-"
