@@ -217,3 +217,15 @@ def test_holes_change_neither_the_type_nor_the_statistics():
     assert other.dtypes == {"uint8": 4} and other.void_fraction > 0.1
     assert np.allclose([c.mean for c in other.intensity], [c.mean for c in whole.intensity], rtol=0.02)
     assert abs(other.mean_shift - whole.mean_shift) < 0.05
+
+
+def test_sizes_at_another_scale():
+    masks = np.zeros((1, 8, 12), bool)
+    masks[0, 2:6, 3:11] = True
+    truth = Segmentation.instances(masks, [0])
+    found = fingerprint(dataset([Sample.of("a", np.zeros((1, 8, 12), np.float32), truth)]))
+    half = found.at_scale(0.5)
+    assert (found.size_median, half.size_median) == ((8, 12), (4, 6))
+    assert (found.objects[0].area_median, half.objects[0].area_median) == (32, 8)
+    assert (found.objects[0].extent_5th, half.objects[0].extent_5th) == (4, 2)
+    assert half.class_fractions == found.class_fractions and half.objects[0].count == 1

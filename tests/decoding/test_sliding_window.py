@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segwright.core.errors import ShapeError
-from segwright.decoding.sliding_window import OVERLAP, Axis, bands, smallest_tile, tiled_labels, tiled_probs
+from segwright.decoding.sliding_window import OVERLAP, Axis, bands, smallest_tile, tiled_labels, tiled_maps, tiled_probs
 from segwright.decoding.upsample_argmax import upsample_argmax
 
 
@@ -163,6 +163,21 @@ def test_no_array_of_all_classes_exists_at_full_size():
     band, one_tile = 4 * classes * (tile + 1) * width, 4 * classes * tile * 64
     assert peak < band + 3 * one_tile + 2 * height * width
     assert peak < 0.3 * 4 * classes * height * width
+
+
+@pytest.mark.parametrize("tile", [(48, 64), (24, 32), (16, 64)])
+def test_maps_come_in_rows_that_make_up_the_whole(tile):
+    image, sizes = noise(3, 48, 64), ((90, 121), (45.0, 60.5))
+    run = each(lambda crop: pooled(blurred(crop), 4))
+    parts, done = [], 0
+    for first, maps in tiled_maps(image, run, tile, *sizes):
+        assert first == done and maps.dtype == np.float32
+        parts.append(maps)
+        done += maps.shape[1]
+    assert len(parts) == len(Axis.over(12, tile[0] // 4).starts)
+    maps = np.concatenate(parts, axis=1)
+    probs = np.exp(maps) / np.exp(maps).sum(axis=0)
+    np.testing.assert_allclose(probs, tiled_probs(image, run, tile, *sizes), atol=1e-6)
 
 
 # By its messages

@@ -20,6 +20,19 @@ def test_the_mean_over_one_mirror_image():
     assert mirrored(edges, (-1,))(image)[0, 0].tolist() == ((there + back) / 2).tolist()
 
 
+def test_ways_along_a_mirrored_axis_turn_round():
+    """The difference to the next pixel is such a way: it keeps its sign, where the mean over mirrors without signs is lost."""
+
+    def slope(images: np.ndarray) -> np.ndarray:
+        return np.stack([np.gradient(images[:, 0], axis=axis) for axis in (-2, -1)], axis=1)
+
+    image = np.random.default_rng(0).standard_normal((1, 1, 4, 5), dtype=np.float32)
+    for axes in ((-1,), (-2,), (-2, -1)):
+        found = mirrored(slope, axes, turned={-2: 0, -1: 1})(image)
+        np.testing.assert_allclose(found, slope(image), atol=1e-6)
+    assert np.abs(mirrored(slope, (-1,))(image)[:, 1]).max() < 1e-6
+
+
 @pytest.mark.parametrize(("axes", "runs"), [((-1,), 2), ((-2, -1), 4), ((-3, -2, -1), 8)])
 def test_all_subsets_of_the_axes_are_run_once(axes, runs):
     seen = []

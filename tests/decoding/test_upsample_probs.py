@@ -3,8 +3,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segwright.decoding.upsample_argmax import upsample_argmax
-from segwright.decoding.upsample_probs import upsample_probs
+from segwright.decoding.upsample_argmax import places, upsample_argmax
+from segwright.decoding.upsample_probs import interpolated, upsample_probs
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -34,6 +34,15 @@ def test_equals_interpolation_and_softmax(small, large):
     mode = "bilinear" if len(small) == 2 else "trilinear"
     wanted = F.interpolate(torch.from_numpy(logits)[None], size=large, mode=mode, align_corners=False)[0].softmax(dim=0)
     assert upsample_probs(logits, large) == pytest.approx(wanted.numpy(), abs=1e-6)
+
+
+@pytest.mark.parametrize(("small", "large"), [((5, 7), (20, 21)), ((6, 9), (4, 9)), ((3, 4, 5), (6, 4, 10))])
+def test_maps_are_interpolated_as_torch_does(small, large):
+    maps = noise(2, *small)
+    mode = "bilinear" if len(small) == 2 else "trilinear"
+    wanted = F.interpolate(torch.from_numpy(maps)[None], size=large, mode=mode, align_corners=False)[0]
+    where = [places(size, count, (0.0, count)) for size, count in zip(large, small, strict=True)]
+    assert interpolated(maps, where) == pytest.approx(wanted.numpy(), abs=1e-6)
 
 
 # By a law

@@ -7,6 +7,7 @@ import torch
 
 from segwright.core.errors import FormatError, SettingError
 from segwright.encoders import resnet
+from segwright.layers.deformable_conv import DeformableConv
 
 TINY = resnet.Config(block="basic", depths=(1, 1, 2, 3))
 
@@ -105,6 +106,23 @@ def test_dilation_and_multi_grid_follow_the_settings():
     assert (strided.conv1.stride, strided.conv2.stride) == ((2, 2), (1, 1))
 
 
+@pytest.mark.parametrize(("every", "places"), [(1, [3, 4, 6, 3]), (3, [1, 2, 2, 1]), (None, [0, 0, 0, 0])])
+def test_each_so_manieth_bottleneck_is_deformable_and_starts_as_half_its_convolution(every, places):
+    with torch.device("meta"):
+        network = resnet.Config(deformable_every=every).build()
+    for number, wanted in zip((2, 3, 4), places[1:], strict=True):
+        blocks = [isinstance(block.conv2, DeformableConv) for block in network.get_submodule(f"layer{number}")]
+        assert sum(blocks) == wanted and (not every or blocks == [place % every == 0 for place in range(len(blocks))])
+    assert not any(isinstance(block.conv2, DeformableConv) for block in network.layer1)
+    torch.manual_seed(0)
+    small = resnet.Config(depths=(1, 1, 1, 1), deformable_every=every).build()
+    names = small.state_dict().keys()
+    assert resnet.rename(small.state_dict()).keys() == names and ("layer4.0.conv2.offset_mask.bias" in names) == bool(every)
+    if every:
+        assert not any(tensor.any() for name, tensor in small.state_dict().items() if "offset_mask" in name)
+        assert 0.01 < small.layer4[0].conv2.weight.std() < 0.03  # He's, of 4608 outputs: 0.021
+
+
 def test_stages_can_be_left_out_and_other_channels_taken():
     encoder = replace(TINY, stages=2).build(in_channels=5)
     assert [level.shape for level in encoder(torch.randn(2, 5, 32, 64))] == [(2, 64, 16, 32), (2, 64, 8, 16), (2, 128, 4, 8)]
@@ -116,6 +134,10 @@ def test_refuses_what_cannot_be_meant():
         replace(TINY, multi_grid=(1, 2))
     with pytest.raises(SettingError, match="each stage needs a block"):
         replace(TINY, depths=(1, 1, 0, 1))
+    with pytest.raises(SettingError, match="deformable_every is 1 and the blocks are of kind 'basic'"):
+        replace(TINY, deformable_every=1)
+    with pytest.raises(SettingError, match="deformable_every is 0 and the blocks"):
+        resnet.Config(deformable_every=0)
     with pytest.raises(FormatError, match="hold 'layer5.0.conv1.weight', which no ResNet has"):
         resnet.rename({"layer5.0.conv1.weight": torch.zeros(1)})
     resnet.rename({"fc.weight": torch.zeros(1), "conv1.weight": torch.zeros(1)})

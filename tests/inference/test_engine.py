@@ -103,6 +103,20 @@ def test_the_network_stays_as_it_is(name):
     assert network.layers[0].weight.is_contiguous() and next(network.parameters()).requires_grad
 
 
+def test_the_ends_of_a_network_stay_in_float32():
+    torch.manual_seed(0)
+    deep = nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1) for _ in range(10)]).eval()
+    seen: dict[int, torch.dtype] = {}
+    halves = TorchEngine(deep, bfloat16=True, float32_ends=True)
+    for number, layer in enumerate(halves.network):
+        layer.register_forward_hook(lambda _, __, out, number=number: seen.update({number: out.dtype}))
+    found = halves(EXAMPLE)[0]
+    assert [number for number, dtype in seen.items() if dtype == torch.float32] == [0, 1, 2, 3, 4, 8, 9]
+    assert all("forward" not in vars(layer) for layer in deep)  # the caller's network stays as it is
+    exact, half = eager(deep, EXAMPLE), TorchEngine(deep, bfloat16=True)(EXAMPLE)[0]
+    assert np.abs(found - exact).mean() < np.abs(half - exact).mean()
+
+
 def test_openvino_takes_one_shape_after_the_other():
     network = Net().eval()
     run = OpenVINOEngine(network)

@@ -1,4 +1,6 @@
+import json
 import logging
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -11,6 +13,8 @@ from torch import nn
 from segwright.codecs.volume_file import read_volume, write_volume
 from segwright.core import Classes, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError, UsageError
+from segwright.decoding.detections import decode_detections
+from segwright.decoding.run import Outputs, Run
 from segwright.formats import mask_folder, open_dataset, readers, tiff
 from segwright.inference import predict_files
 from segwright.inference.engine import AutoEngine, TorchEngine
@@ -18,7 +22,7 @@ from segwright.inference.predict_files import predict
 from segwright.inference.predictor import Predictor
 from segwright.tasks.semantic import Semantic
 from segwright.transforms.normalise import Normalise
-from segwright.transforms.prepare import Preprocess
+from segwright.transforms.prepare import Preprocess, View
 
 CLASSES = Classes.of(["dark", "bright"], colors=[(10, 20, 30), (200, 100, 0)])
 
@@ -393,3 +397,82 @@ def test_no_image_is_told(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FormatError, match="holds no image"):
         predict(predictor(), tmp_path / "empty", tmp_path / "masks")
+
+
+# Objects
+
+
+@dataclass(frozen=True)
+class FindObjects:
+    """The part of a task of finding objects that a predictor asks for."""
+
+    def decode(self, run: Run, view: View) -> Segmentation:
+        return decode_detections(run, view)
+
+
+def components(images: np.ndarray) -> Outputs:
+    """Each bright component of one image as an object, as sure as it is bright, with a mask of all pixels."""
+    [image] = images[:, 0]
+    count, numbers, stats, _ = cv2.connectedComponentsWithStats((image > 0).astype(np.uint8))
+    left, top, width, height = stats[1:, :4].T.astype(np.float32)
+    boxes = np.stack([left, top, left + width, top + height], axis=1)
+    scores = np.array([image[numbers == number].max() / 255 for number in range(1, count)], np.float32)
+    masks = (numbers == np.arange(1, count)[:, None, None]).astype(np.float32)
+    regions = np.tile(np.float32([0, 0, *image.shape[::-1]]), (count - 1, 1))
+    order = np.argsort(-scores, kind="stable")
+    return tuple(part[order][None] for part in (boxes, scores, np.zeros(count - 1, int), masks, regions))
+
+
+def finder(channels: int = 1, **changes) -> Predictor:
+    preprocess = Preprocess(channels=channels, normalise=Normalise(mean=(0.0,) * channels, std=(1.0,) * channels))
+    settings = {"task": FindObjects(), "classes": Classes.of(["cell"], is_thing=[True]), "preprocess": preprocess}
+    return Predictor(network=Bright(), engine=components, **(settings | changes))
+
+
+def annotations(out) -> dict:
+    [file] = out.rglob("*.json")
+    return json.loads(file.read_text())
+
+
+def test_objects_become_coco_with_ids_scores_boxes_areas_and_outlines(tmp_path):
+    picture = np.zeros((20, 30), np.uint8)
+    picture[2:8, 3:12] = 240
+    picture[10:18, 3:6] = picture[15:18, 3:20] = 200  # the shape of an L
+    picture[0:4, 25:30] = 100
+    Image.fromarray(picture).save(tmp_path / "cells.png")
+    predict(finder(), tmp_path / "cells.png", tmp_path / "out")
+    found = annotations(tmp_path / "out")["annotations"]
+    assert [each["bbox"] for each in found] == [[3, 2, 9, 6], [3, 10, 17, 8]] and [each["area"] for each in found] == [54, 66]
+    assert [each["score"] for each in found] == pytest.approx([240 / 255, 200 / 255], abs=1e-4)
+    assert len({each["id"] for each in found}) == 2 and all(each["segmentation"] for each in found)
+    [sample] = open_dataset(tmp_path / "out")
+    assert np.array_equal(sample.truth.mask(1), picture == 200) and sample.truth.instance_ids.all()
+    predict(finder(), tmp_path / "cells.png", tmp_path / "all", min_score=0)
+    assert len(annotations(tmp_path / "all")["annotations"]) == 3
+    assert len(finder()(picture[None])) == 3  # evaluation ranks all
+
+
+def test_images_without_objects_and_with_tiny_ones_at_the_border(tmp_path):
+    (tmp_path / "in").mkdir()
+    tiny = np.zeros((20, 30), np.uint8)
+    tiny[0, 0] = tiny[19, 29] = tiny[5:9, 29] = tiny[0, 10:20] = 255
+    for name, picture in (("a", np.zeros((20, 30), np.uint8)), ("b", tiny), ("c", np.full((20, 30), 255, np.uint8))):
+        Image.fromarray(picture).save(tmp_path / "in" / f"{name}.png")
+    predict(finder(), tmp_path / "in", tmp_path / "out", format="coco")
+    none, few, one = open_dataset(tmp_path / "out")
+    assert len(none.truth) == 0 and np.array_equal(few.truth.planes[0] > 0, tiny > 0) and len(few.truth) == 4
+    assert sorted(few.truth.areas().tolist()) == [1, 1, 4, 10] and one.truth.areas().tolist() == [600]
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_a_thousand_objects_in_images_of_any_channels(tmp_path, channels):
+    picture = np.zeros((100, 160), np.uint8)
+    picture[1::4, 1::4] = picture[2::4, 1::4] = 255
+    stack = np.stack([picture] * channels)
+    tifffile.imwrite(tmp_path / "in.tif", stack[0] if channels == 1 else stack, photometric="minisblack")
+    model = finder(channels, tile=(64, 64))
+    predict(model, tmp_path / "in.tif", tmp_path / "out")
+    found = annotations(tmp_path / "out")["annotations"]
+    assert len(found) == 1000 and {each["area"] for each in found} == {2}
+    [sample] = open_dataset(tmp_path / "out")
+    assert np.array_equal(sample.truth.planes[0] > 0, picture > 0)

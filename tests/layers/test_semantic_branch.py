@@ -33,6 +33,12 @@ def test_equals_its_slow_twin(strides, doublings, align_corners):
     torch.testing.assert_close(branch(maps), wanted, rtol=1e-10, atol=1e-10)
 
 
+def test_the_deepest_map_may_have_channels_more():
+    branch = SemanticBranch((4, 8, 16), 5, 32, align_corners=False, extra=2)
+    assert [level[0][0].in_channels for level in branch.levels] == [5, 5, 7]
+    assert branch([torch.randn(1, count, 64 // 2**n, 32 // 2**n) for n, count in enumerate((5, 5, 7))]).shape == (1, 32, 64, 32)
+
+
 def test_by_hand_the_shifts_of_the_norms_add_up():
     """Convolutions of zeros leave the norms nothing but their shift: here 2, from each of two levels."""
     branch = SemanticBranch((4, 8), 1, 32, align_corners=False)

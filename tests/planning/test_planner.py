@@ -55,8 +55,11 @@ def test_the_fastest_precision_is_taken_with_its_timings_as_reason(data, costs):
 
 def test_class_weights_named_by_a_rule_are_numbers_in_the_plan(data, costs):
     named = [f"task.criterion.{setting}" for setting in ("kind=cross_entropy", "class_weights=inverse_frequency")]
-    weights = plan(data, budget=Budget(minutes=1, device="cpu"), settings=named).task.criterion.class_weights
+    facts = {"budget": Budget(minutes=1, device="cpu"), "settings": named}
+    weights = plan(data, task="semantic", **facts).task.criterion.class_weights
     assert len(weights) > 1 and len(set(weights)) > 1 and all(weight > 0 for weight in weights)
+    with pytest.raises(SettingError, match="there is no setting 'task.criterion'; the task instance has none"):
+        plan(data, **facts)  # cells, which are objects
 
 
 def test_more_minutes_make_more_steps_or_a_larger_network(data, costs):
@@ -107,7 +110,7 @@ def test_a_network_that_a_machine_cannot_hold_is_told_before_it_is_tried(data, m
 def test_settings_that_make_a_network_too_large_are_told_before_it_is_tried(data, costs):
     settings = ["model.width=2048", "model.max_width=65536"]
     with pytest.raises(UsageError, match=r"unet has .* billion parameters.* plan again with a smaller network"):
-        plan(data, budget=Budget(minutes=1, memory_gb=4, device="cpu"), settings=settings)
+        plan(data, task="semantic", budget=Budget(minutes=1, memory_gb=4, device="cpu"), settings=settings)
     assert all(made.model.width < 2048 for made in costs)
 
 
@@ -150,7 +153,7 @@ def test_a_network_by_name_and_settings_by_hand(data, costs):
 
 
 def test_each_choice_has_a_reason_and_the_text_reads_back(data, costs):
-    made = plan(data, budget=Budget(minutes=1, device="cpu"))
+    made = plan(data, task="semantic", budget=Budget(minutes=1, device="cpu"))
     parts = ("model", "sampler", "task.criterion", "data.preprocess.scale", "data.preprocess.channels")
     for path in (*parts, "training.steps", "training.batch_size", "augmentation.geometric.flip_axes"):
         assert made.reasons[path]

@@ -89,7 +89,7 @@ def planned_variants(tmp_path_factory):
         val=None,
         fold=None,
         budget=Budget(minutes=0.05, device="cpu"),
-        task=None,
+        task="semantic",
         model=None,
         wish=Wish(),
         settings=["training.batch_size=2"],

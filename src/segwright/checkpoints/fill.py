@@ -12,7 +12,7 @@ from segwright.checkpoints.recognise import COUNTER, recognised, shapes
 from segwright.core.errors import FormatError, SettingError
 
 SHOWN = 3  # tensors named in an error: enough to see the pattern
-WHOLE, ENCODER = "", "encoder."  # what the names of the tensors begin with that a file fills
+WHOLE = ""  # what the names of the tensors begin with that a file of the whole network fills
 
 Tensors = Mapping[str, Tensor]
 
@@ -71,8 +71,8 @@ def fill(network: nn.Module, tensors: Tensors, *, source: str, new_head: bool = 
     if others and not new_head:
         raise _other_classes(source, others, fit, own)
     said += _started_anew(others, fit, own)
-    if fit.part == ENCODER:
-        said.append(f"the encoder alone is in the file; random: {_listed([n for n in own if not n.startswith(ENCODER)])}")
+    if fit.part != WHOLE:
+        said.append(f"the encoder alone is in the file; random: {_listed([n for n in own if not n.startswith(fit.part)])}")
     with torch.no_grad():
         for name, tensor in taken.items():
             own[name].copy_(tensor)
@@ -170,10 +170,16 @@ def _layouts(network: nn.Module) -> list[tuple[str, Callable[[Tensors], Tensors]
     config: Any = getattr(network, "config", None)
     layouts: list[tuple[str, Callable[[Tensors], Tensors]]] = [(WHOLE, dict)]
     layouts += [(WHOLE, renames) for renames in _renames(config)]
-    encoder = getattr(config, "encoder", None)
-    if encoder is not None and isinstance(getattr(network, "encoder", None), nn.Module):
-        layouts += [(ENCODER, dict), *((ENCODER, renames) for renames in _renames(encoder))]
+    encoder, part = getattr(config, "encoder", None), encoder_part(network)
+    if encoder is not None and part is not None:
+        layouts += [(part, dict), *((part, renames) for renames in _renames(encoder))]
     return layouts
+
+
+def encoder_part(network: nn.Module) -> str | None:
+    """What the names of the tensors of a network's encoder begin with, such as "encoder."; None where it has no encoder."""
+    encoder = getattr(network, "encoder", None)
+    return next((f"{name}." for name, module in network.named_modules() if module is encoder), None)
 
 
 def _renames(config: Any) -> list[Callable[[Tensors], Tensors]]:

@@ -25,6 +25,7 @@ def run(
             "--crf", help="Draw borders to the edges of RGB and grey images, after a semantic model, by a dense CRF: slower."
         ),
     ] = False,
+    min_score: Annotated[float, typer.Option(help="Leave out objects that the model is less sure of, from 0 to 1.")] = 0.5,
     format: Annotated[
         str | None,
         typer.Option(help="Write a data set of this format, such as coco, not masks; a wrong name is answered with all."),
@@ -56,6 +57,7 @@ def run(
             flips=(-1,) if flips else None,
             values=values,
             crf=DenseCRF() if crf else None,
+            min_score=min_score,
             format=format,
             weights=weights,
             online=online,

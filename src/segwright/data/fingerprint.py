@@ -6,7 +6,7 @@ Axes: C channels, K classes, N segments, O objects, P planes, M pixels, *S spati
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numba import njit
@@ -88,6 +88,22 @@ class Fingerprint:
     class_centres: tuple[tuple[float, ...], ...]
     objects: tuple[ObjectSizes, ...]
     has_instances: bool
+
+    def at_scale(self, scale: float) -> "Fingerprint":
+        """As it would be of images with `scale` times as many pixels along each axis, as far as sizes go."""
+        objects = [
+            replace(
+                sizes,
+                area_median=sizes.area_median * scale**self.axes,
+                area_5th=sizes.area_5th * scale**self.axes,
+                extent_median=sizes.extent_median * scale,
+                extent_5th=sizes.extent_5th * scale,
+            )
+            for sizes in self.objects
+        ]
+        names = ("size_min", "size_median", "size_max", "size_common")
+        sides = {name: tuple(max(1, round(side * scale)) for side in getattr(self, name)) for name in names}
+        return replace(self, objects=tuple(objects), **sides)
 
 
 @dataclass(frozen=True, eq=False)

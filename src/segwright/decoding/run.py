@@ -20,7 +20,7 @@ class Run:
     """How a network may be asked: in tiles of at most `tile` (None: never in tiles), `at_once` of them in a batch.
 
     Sides must be multiples of `divisors`, one per axis. `flip_axes`, counted from the end, are those over whose mirror images
-    outputs are averaged. `classes` are what it was trained for.
+    outputs are averaged. `classes` are what it was trained for. Objects with scores below `min_score` are not wanted.
     """
 
     engine: Engine
@@ -29,8 +29,14 @@ class Run:
     tile: tuple[int, ...] | None = None
     flip_axes: tuple[int, ...] = ()
     at_once: int = 1
+    output: str = ""
+    min_score: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.min_score <= 1:
+            raise SettingError(
+                f"min_score is {self.min_score:g}; scores go from 0 to 1: give 0.5 for objects that are likely there"
+            )
         if len({*self.flip_axes}) != len(self.flip_axes) or any(axis not in (-1, -2, -3) for axis in self.flip_axes):
             raise SettingError(
                 f"flip_axes is {self.flip_axes}; count axes from the end, each once: -1 columns, -2 rows, -3 slices"

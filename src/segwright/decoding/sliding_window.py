@@ -17,7 +17,7 @@ from numba import njit
 
 from segwright.core.errors import ShapeError
 from segwright.decoding.upsample_argmax import Span, fill_labels, label_dtype, places, upsample_argmax
-from segwright.decoding.upsample_probs import upsample_probs
+from segwright.decoding.upsample_probs import interpolated, upsample_probs
 
 Ask = Callable[[np.ndarray], np.ndarray]  # images float32 (B, C, *T) to logits (B, K, *t)
 
@@ -83,15 +83,11 @@ def tiled_labels(
     if tile == whole:
         logits = ask(image[None])[0]
         return upsample_argmax(logits, shape, _spans(covered, whole, logits.shape[1:]))
-    out, where, done = np.empty(0, np.uint8), [np.empty(0)], 0
-    for band in bands(image, ask, tile, at_once):
-        if not done:
-            out = np.empty(shape, label_dtype(len(band.logits)))
-            ends = _spans(covered, whole, band.total)
-            where = [places(size, count, span) for size, count, span in zip(shape, band.total, ends, strict=True)]
-        last = len(out) if band.stop == band.total[0] else int(np.searchsorted(where[0], band.stop - 1))
-        fill_labels(band.logits, [where[0][done:last] - band.first, *where[1:]], out[done:last])
-        done = last
+    out = np.empty(0, np.uint8)
+    for logits, first, where in _parts(image, ask, tile, shape, covered, at_once):
+        if not first:
+            out = np.empty(shape, label_dtype(len(logits)))
+        fill_labels(logits, where, out[first : first + len(where[0])])
     return out
 
 
@@ -114,6 +110,44 @@ def tiled_probs(
             logits[:, done : band.stop] = band.logits[:, done - band.first : band.stop - band.first]
             done = band.stop
     return upsample_probs(logits, shape, _spans(covered, whole, logits.shape[1:]))
+
+
+def tiled_maps(
+    image: np.ndarray, ask: Ask, tile: tuple[int, ...], shape: tuple[int, ...], covered: tuple[float, ...], at_once: int = 1
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Maps float32 (C, n, ...) of rows of the size `shape`, and the first of these rows, from the top to the bottom.
+
+    All else is as in `tiled_labels`: maps are blended where tiles overlap, and interpolated. No array (C, *S) exists unless
+    whoever asks keeps one.
+
+    Raises:
+        ShapeError: the network's stride does not divide the tile.
+    """
+    for maps, first, where in _parts(image, ask, tile, shape, covered, at_once):
+        yield first, interpolated(maps, where)
+
+
+def _parts(
+    image: np.ndarray, ask: Ask, tile: tuple[int, ...], shape: tuple[int, ...], covered: tuple[float, ...], at_once: int
+) -> Iterator[tuple[np.ndarray, int, list[np.ndarray]]]:
+    """Final logits (K, *s), the first row of the size `shape` that they give, and the places in them of these rows, per axis.
+
+    The logits are valid until the next are asked for. Where they are few rows, they may give none of `shape`.
+    """
+    whole = image.shape[1:]
+    if tile == whole:
+        logits = ask(image[None])[0]
+        spans = _spans(covered, whole, logits.shape[1:])
+        yield logits, 0, [places(*each) for each in zip(shape, logits.shape[1:], spans, strict=True)]
+        return
+    where, done = [np.empty(0)], 0
+    for band in bands(image, ask, tile, at_once):
+        if band.first < 0:  # the first band, before which there is no row
+            spans = _spans(covered, whole, band.total)
+            where = [places(*each) for each in zip(shape, band.total, spans, strict=True)]
+        last = len(where[0]) if band.stop == band.total[0] else int(np.searchsorted(where[0], band.stop - 1))
+        yield band.logits, done, [where[0][done:last] - band.first, *where[1:]]
+        done = last
 
 
 def _spans(covered: tuple[float, ...], pixels: tuple[int, ...], logits: tuple[int, ...]) -> tuple[Span, ...]:

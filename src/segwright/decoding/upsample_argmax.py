@@ -60,20 +60,25 @@ def fill_labels(logits: np.ndarray, where: list[np.ndarray], out: np.ndarray) ->
     """Write the labels of the pixels at the places `where` of logits (K, *s), one array per axis, into `out` (*S)."""
     low = [np.floor(place).astype(np.int64) for place in where]
     weight = [(place - corner).astype(np.float32) for place, corner in zip(where, low, strict=True)]
-    cores = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # those that this process may use
-    count = max(1, min(len(out), cores, out.size // BAND_PIXELS))
-    cuts = np.linspace(0, len(out), count + 1).astype(int)
     rest = [array for pair in zip(low[1:], weight[1:], strict=True) for array in pair]
     kernel: Callable[..., None] = _fill_planes if out.ndim == 3 else _fill_rows
+    in_threads(
+        lambda first, stop: kernel(logits, low[0][first:stop], weight[0][first:stop], *rest, out[first:stop]),
+        len(out),
+        out.size,
+    )
 
-    def run(first: int, stop: int) -> None:
-        kernel(logits, low[0][first:stop], weight[0][first:stop], *rest, out[first:stop])
 
+def in_threads(work: Callable[[int, int], None], rows: int, pixels: int) -> None:
+    """Do `work(first, stop)` for so many rows, which are so many pixels: in bands in threads where they are many."""
+    cores = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # those that this process may use
+    count = max(1, min(rows, cores, pixels // BAND_PIXELS))
     if count == 1:
-        run(0, len(out))
+        work(0, rows)
         return
+    cuts = np.linspace(0, rows, count + 1).astype(int)
     with ThreadPoolExecutor(count) as pool:  # the kernels hold no lock; numba's own threads may not be used from two threads
-        list(pool.map(run, cuts[:-1], cuts[1:]))
+        list(pool.map(work, cuts[:-1], cuts[1:]))
 
 
 @njit(cache=True, nogil=True)

@@ -12,16 +12,25 @@ def upsample_probs(logits: np.ndarray, shape: tuple[int, ...], spans: tuple[Span
     K images of float32.
     """
     spans = spans or tuple((0.0, float(size)) for size in logits.shape[1:])
-    probs = np.empty((len(logits), *shape), np.float32)
-    for k, values in enumerate(logits):
-        for axis, (size, count, span) in enumerate(zip(shape, logits.shape[1:], spans, strict=True)):
-            place = places(size, count, span)
-            low = np.floor(place).astype(np.int64)
-            weight = (place - low).astype(np.float32).reshape(-1, *[1] * (len(shape) - axis - 1))
-            first, second = (values.take(np.minimum(low + step, count - 1), axis=axis) for step in (0, 1))
-            values = first + weight * (second - first)
-        probs[k] = values
+    where = [places(size, count, span) for size, count, span in zip(shape, logits.shape[1:], spans, strict=True)]
+    probs = interpolated(logits, where)
     probs -= probs.max(axis=0)
     np.exp(probs, out=probs)
     probs /= probs.sum(axis=0)
     return probs
+
+
+def interpolated(maps: np.ndarray, where: list[np.ndarray]) -> np.ndarray:
+    """Maps float32 (C, *S) at the places `where` of maps (C, *s), one array per axis, as `places` gives them."""
+    result = np.empty((len(maps), *map(len, where)), np.float32)
+    for c, values in enumerate(maps):
+        for axis, place in enumerate(where):
+            low = np.floor(place).astype(np.int64)
+            weight = (place - low).astype(np.float32).reshape(-1, *[1] * (len(where) - axis - 1))
+            first = values.take(low, axis=axis)
+            if weight.any():
+                second = values.take(np.minimum(low + 1, values.shape[axis] - 1), axis=axis)
+                first = first + weight * (second - first)
+            values = first
+        result[c] = values
+    return result

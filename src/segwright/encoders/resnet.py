@@ -5,7 +5,8 @@ stride keep their size and dilate their convolutions instead (DeepLab, arXiv 170
 
 What differs between the published forms, and is a setting here: the stem (one 7x7 convolution, or three of 3x3), the
 convolution of a bottleneck that strides (the 3x3 in torchvision's, called v1.5; the first 1x1 in the paper, in Caffe's files
-and in detectron2's), and how dilation begins. Parameters have the names of torchvision's files (a stem of three: timm's).
+and in detectron2's), how dilation begins, and whether some 3x3 convolutions are deformable, as in YOLACT++ (arXiv 1912.06218).
+Parameters have the names of torchvision's files (a stem of three: timm's).
 
 torchvision's code is BSD; the licence of its weights is not stated. Nothing of either is used here.
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from segwright.core.errors import FormatError, SettingError
 from segwright.core.weights import Weights
 from segwright.encoders import STRIDES
+from segwright.layers.deformable_conv import DeformableConv
 
 WIDTHS = (64, 128, 256, 512)  # of the 3x3 convolutions of the stages
 EXPANSION = {"basic": 1, "bottleneck": 4}  # of these in what a block puts out
@@ -34,7 +36,8 @@ class Config:
 
     `stages` leaves out the last ones. `dilate_first` says whether the block that opens a dilated stage has the dilation of its
     stage already, as in detectron2 and smp, or still that of the stage before, as in torchvision. `multi_grid` multiplies the
-    dilations of the blocks of the last stage.
+    dilations of the blocks of the last stage. `deformable_every` makes the 3x3 convolution of each so-manieth bottleneck of the
+    last three stages deformable, from the first one on.
     """
 
     block: Literal["basic", "bottleneck"] = "bottleneck"
@@ -46,6 +49,7 @@ class Config:
     stem: Literal["7x7", "3x3"] = "7x7"
     stem_width: int = 64
     stride_on: Literal["1x1", "3x3"] = "3x3"  # of a bottleneck
+    deformable_every: int | None = None
     norm_eps: float = 1e-5  # added to variances; torchvision's first networks for objects were trained with 0
 
     def __post_init__(self) -> None:
@@ -55,6 +59,11 @@ class Config:
             raise SettingError(
                 f"multi_grid is {list(self.multi_grid)}; give one factor for each of the {self.depths[-1]} blocks of the last "
                 "stage, or none"
+            )
+        if self.deformable_every is not None and (self.deformable_every < 1 or self.block == "basic"):
+            raise SettingError(
+                f"deformable_every is {self.deformable_every} and the blocks are of kind {self.block!r}; deformable "
+                "convolutions are in every n-th bottleneck: give n of 1 or more and block='bottleneck', or leave it out"
             )
 
     def build(self, in_channels: int = 3) -> "ResNet":
@@ -120,7 +129,8 @@ def _stage(config: Config, index: int, before: int, stride: int, dilations: list
     blocks: list[nn.Module] = []
     for number, dilation in enumerate(dilations):
         inner = (before if number == 0 else after, width, stride if number == 0 else 1, dilation)
-        blocks.append(_Basic(*inner) if config.block == "basic" else _Bottleneck(*inner, config.stride_on))
+        is_deformable = config.deformable_every is not None and index > 0 and number % config.deformable_every == 0
+        blocks.append(_Basic(*inner) if config.block == "basic" else _Bottleneck(*inner, config.stride_on, is_deformable))
     return nn.Sequential(*blocks)
 
 
@@ -144,13 +154,16 @@ class _Basic(nn.Module):
 class _Bottleneck(nn.Module):
     """1x1 to a quarter of the channels, 3x3, and 1x1 back, beside a shortcut."""
 
-    def __init__(self, before: int, width: int, stride: int, dilation: int, stride_on: str) -> None:
+    def __init__(self, before: int, width: int, stride: int, dilation: int, stride_on: str, is_deformable: bool) -> None:
         super().__init__()
         after = width * EXPANSION["bottleneck"]
         first, second = (stride, 1) if stride_on == "1x1" else (1, stride)
         self.conv1 = nn.Conv2d(before, width, 1, stride=first, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride=second, padding=dilation, dilation=dilation, bias=False)
+        if is_deformable:
+            self.conv2: nn.Module = DeformableConv(width, width, stride=second, dilation=dilation)
+        else:
+            self.conv2 = nn.Conv2d(width, width, 3, stride=second, padding=dilation, dilation=dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, after, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(after)
@@ -174,6 +187,8 @@ def _initialise(module: nn.Module) -> None:
     """He's normal weights by what a convolution puts out, which keep gradients from growing or vanishing."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, DeformableConv):  # behind its own parts
+        module.leave_taps_in_place()
 
 
 PRESETS = {
@@ -208,7 +223,7 @@ WEIGHTS = {  # torchvision's; v2 are trained longer, with stronger augmentation
 
 CLASSIFIER = ("fc.weight", "fc.bias")  # of ImageNet files; not used here
 OURS = re.compile(
-    r"(conv1(\.\d)?|bn1|layer[1-4]\.\d+\.((conv|bn)[1-3]|downsample\.[01]))"
+    r"(conv1(\.\d)?|bn1|layer[1-4]\.\d+\.((conv|bn)[1-3]|conv2\.offset_mask|downsample\.[01]))"
     r"\.(weight|bias|running_mean|running_var|num_batches_tracked)"
 )
 DETECTRON2_STEMS = {  # one convolution, or three

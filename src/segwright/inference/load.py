@@ -19,10 +19,9 @@ from segwright.data.value_range import EIGHT_BIT, ValueRange
 from segwright.formats import ade20k, cityscapes, voc
 from segwright.inference.engine import TorchEngine
 from segwright.inference.predictor import Predictor
-from segwright.models import preset, published
+from segwright.models import preset, published, task_of
 from segwright.plans.kinds import class_of
 from segwright.plans.plan import Plan
-from segwright.tasks import DEFAULT
 from segwright.transforms.normalise import Normalise
 from segwright.transforms.prepare import Preprocess
 
@@ -101,7 +100,7 @@ def _published_predictor(name: str, given: NamedWeights) -> Predictor:
         )
     return Predictor(
         network=network,
-        task=class_of(find("segwright.tasks", DEFAULT))(),
+        task=class_of(find("segwright.tasks", task_of(config)))(),
         classes=_classes(given, config.num_classes),
         preprocess=Preprocess(normalise=Normalise(mean=intake.mean, std=intake.std)),
         tile=(WHOLE_UP_TO,) * axes,

@@ -41,6 +41,7 @@ from segwright.inference.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
+LIKELY = 0.5  # score of objects that are written unless another is asked for: people see what is likelier there than not
 AHEAD = 2  # images decoded before they are needed, and results that wait to be written: enough to keep three threads busy
 LISTS = (".json", ".yaml", ".yml", ".xml")  # files that name the images of a data set
 SHOWN = 10  # images named in a message; the log names all
@@ -79,6 +80,7 @@ def predict(
     flips: tuple[int, ...] | None = None,
     values: tuple[float, float] | None = None,
     crf: DenseCRF | None = None,
+    min_score: float = LIKELY,
     format: str | None = None,
     weights: str | Path | None = None,
     online: bool = False,
@@ -92,8 +94,8 @@ def predict(
     own size, with the classes' colours if `palette`. For a TIFF it is KEY.tif with the same place on the map, for a volume a
     volume of the same kind on the same grid, for a DICOM series KEY.dcm, a DICOM-SEG (without colours, these two). `overlay`
     adds pictures for people, KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice. `flips` replaces those of the
-    model, `values` and `crf` are as in `Predictor`. Masks of an earlier run are replaced, images and the masks of a data set
-    (images/ and masks/ side by side) never.
+    model, `values`, `crf` and `min_score` are as in `Predictor`. Masks of an earlier run are replaced, images and the masks of
+    a data set (images/ and masks/ side by side) never.
 
     With `format`, such as "coco", `out` becomes a data set of that format with images and predictions, which `open_dataset`
     reads. It does so by itself where the model finds objects, which a map of classes would lose: COCO (panoptic where there is
@@ -113,7 +115,7 @@ def predict(
         writer(format)  # raises for a wrong name
     path = model if isinstance(model, (str, Path)) else None
     opened = model if path is None else load(path, weights=weights, online=online, own_modules=own_modules)
-    predictor = _changed(opened, flips=flips, values=values, crf=crf)
+    predictor = _changed(opened, flips=flips, values=values, crf=crf, min_score=min_score)
     if palette:
         _check_palette(len(predictor.classes), format)
     jobs = _planned(places, out, None if predictor.tile is None else (None,) * len(predictor.tile))
@@ -124,6 +126,7 @@ def predict(
         written, format = _write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette)
     if format is not None:
         source = run_name(path, places, predictor.flips, values, crf, weights)
+        source += "" if min_score == LIKELY else f", with scores from {min_score:g}"
         written = _write_format(format, jobs, predictor, out, failed, source, overlay=overlay)
     if failed:
         rest = f"the others are in {out}" if written else "nothing was written"

@@ -40,6 +40,8 @@ class Predictor:
 
     `crf` redraws what a semantic model says by the colours of the image, RGB or grey, which count from 0 to 255: from `values`
     if there are any, else from 0 to what is full in the image's type, or from the lowest to the highest value.
+
+    Objects with scores below `min_score` are left out. Evaluation, which ranks them, takes all.
     """
 
     network: nn.Module
@@ -52,6 +54,7 @@ class Predictor:
     trained_on: ValueRange | None = None
     values: tuple[float, float] | None = None
     crf: DenseCRF | None = None
+    min_score: float = 0.0
     told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -70,6 +73,8 @@ class Predictor:
             tile=self.tile,
             flip_axes=self.flips,
             at_once=AT_ONCE[getattr(self.engine, "device", "cpu")],
+            output=getattr(self.network, "OUTPUT", ""),
+            min_score=self.min_score,
         )
 
     def __call__(self, image: Sample | np.ndarray) -> Segmentation:

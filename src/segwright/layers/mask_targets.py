@@ -31,7 +31,7 @@ def mask_targets(
         columns, column_weights = _axis(x1, x2, planes.shape[2], side, is_aligned=is_aligned, samples=samples)
         pieces = planes[:, rows[:, :, None], columns[:, None, :]]  # (P, r, h, w)
         masks = (pieces == objects[index].to(planes.dtype)[:, None, None] + 1).any(0)
-        with torch.autocast(regions.device.type, enabled=False):  # shares of 1 in 256 are none
+        with torch.autocast(regions.device.type, enabled=False):  # shares of cells need more than 8 bits
             targets[index] = row_weights @ masks.to(regions.dtype) @ column_weights.mT
     return targets
 

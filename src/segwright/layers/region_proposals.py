@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from segwright.layers.box_coding import clip_boxes, decode_boxes, encode_boxes
 from segwright.layers.box_matching import match_boxes
 from segwright.layers.box_sampling import sample_boxes
+from segwright.layers.object_truth import ObjectTruth
 from segwright.layers.suppression import padded, suppress, where
+from segwright.layers.void_boxes import unclear_in_void
 
 WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # of deltas
 OVERLAP = 0.7  # (IoU) above which the less sure of two proposals of a map is dropped
@@ -96,7 +98,7 @@ def _proposals(boxes: Tensor, sure: Tensor, sides: tuple[int, int], levels: Tens
 def proposal_losses(
     scores: Sequence[AnchorScores],
     anchors: Sequence[Tensor],
-    objects: Sequence[Tensor],
+    truth: Sequence[ObjectTruth],
     generator: torch.Generator | None,
     *,
     count: int,
@@ -104,6 +106,8 @@ def proposal_losses(
     divides_by_count: bool,
 ) -> dict[str, Tensor]:
     """How far a head is from the boxes (N, 4) of the objects of each image: `objectness` and `proposals`, scalars.
+
+    Anchors in void are left out.
 
     `count` anchors of an image are looked at, half of them with an object where there are as many: is there one (binary
     cross-entropy), and where (smooth L1, which is linear from `beta` on). Both are divided by the number of anchors looked at,
@@ -113,9 +117,10 @@ def proposal_losses(
     deltas = torch.cat([each.deltas for each in scores], dim=1)
     places = torch.cat(list(anchors))
     logits, labels, moves, wanted = [], [], [], []
-    for image, boxes in enumerate(objects):
-        boxes = boxes.to(places)
+    for image, (objects, _, planes) in enumerate(truth):
+        boxes = objects.to(places)
         matches = match_boxes(places, boxes, low=NEGATIVE, high=POSITIVE, keeps_best=True)
+        matches = unclear_in_void(matches, places, planes)
         positives, negatives = sample_boxes(matches, count, POSITIVE_SHARE, generator)
         logits.append(objectness[image][torch.cat([positives, negatives])])
         labels.append(

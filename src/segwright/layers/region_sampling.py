@@ -14,6 +14,7 @@ from segwright.layers.box_coding import encode_boxes
 from segwright.layers.box_matching import match_boxes
 from segwright.layers.box_sampling import sample_boxes
 from segwright.layers.object_truth import ObjectTruth
+from segwright.layers.void_boxes import unclear_in_void
 
 POSITIVE_SHARE = 0.25  # of the regions that are looked at, at most, as in all published forms
 
@@ -45,7 +46,7 @@ def sample_regions(
 ) -> list[RegionSample]:
     """Up to `count` regions of each image: of its proposals (m, 4), and of the boxes of its objects themselves.
 
-    A region has the object whose box it overlaps most, if by as much as `overlap` (IoU).
+    A region has the object whose box it overlaps most, if by as much as `overlap` (IoU). Regions in void are left out.
     """
     samples = []
     for found, (boxes, class_ids, planes) in zip(proposals, truth, strict=True):
@@ -54,6 +55,7 @@ def sample_regions(
             height, width = planes.shape[1:]
             regions = found.new_tensor([[0, 0, width, height]])
         matches = match_boxes(regions, boxes.to(found), low=overlap, high=overlap, keeps_best=False)
+        matches = unclear_in_void(matches, regions, planes)
         chosen = sample_boxes(matches, count, POSITIVE_SHARE, generator)
         samples.append(_sample(regions, matches, *chosen, class_ids, num_classes))
     return samples

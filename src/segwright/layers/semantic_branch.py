@@ -34,16 +34,18 @@ class SemanticBranch(nn.Module):
 
     Each map is convolved and doubled until it has the size of the finest, and all are summed; `width` must be a multiple of 32.
     All levels double for the last time from the same size, and doubling commutes with the sum: so they are summed before it.
+    The deepest map has `extra` channels more than the others, which SOLOv2 tells the places of its pixels in.
     """
 
-    def __init__(self, strides: tuple[int, ...], before: int, width: int, *, align_corners: bool) -> None:
+    def __init__(self, strides: tuple[int, ...], before: int, width: int, *, align_corners: bool, extra: int = 0) -> None:
         super().__init__()
         self.align_corners = align_corners
         doublings = [round(log2(stride // strides[0])) for stride in strides]
         self.is_coarse = [count > 0 for count in doublings]
+        widths = [before] * (len(strides) - 1) + [before + extra]
         self.levels = nn.ModuleList(
-            nn.ModuleList(_ConvGroupNormRelu(width if number else before, width) for number in range(max(count, 1)))
-            for count in doublings
+            nn.ModuleList(ConvGroupNormRelu(width if number else first, width) for number in range(max(count, 1)))
+            for count, first in zip(doublings, widths, strict=True)
         )
 
     def forward(self, maps: list[Tensor]) -> Tensor:
@@ -63,11 +65,11 @@ class SemanticBranch(nn.Module):
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=self.align_corners)
 
 
-class _ConvGroupNormRelu(nn.Sequential):
-    """Map (B, before, h, w) to (B, after, h, w) by a 3x3 convolution; parts 0, 1 and 2."""
+class ConvGroupNormRelu(nn.Sequential):
+    """Map (B, before, h, w) to (B, after, h, w), `after` a multiple of 32; parts 0, 1 and 2."""
 
-    def __init__(self, before: int, after: int) -> None:
-        convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
+    def __init__(self, before: int, after: int, kernel: int = 3) -> None:
+        convolution = nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False)
         super().__init__(convolution, nn.GroupNorm(GROUPS, after), nn.ReLU(inplace=True))
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")  # as detectron2
 

@@ -1,18 +1,21 @@
 """One file per architecture. Each offers Config, PRESETS and, where the authors published weights, WEIGHTS and rename.
 
+A file whose networks are for another task than semantic segmentation says so by TASK.
+
 `preset("segformer_b0")` is the Config of a published variant, `published()` all published weights by name, and `list_models()`
 a table of them all.
 """
 
+import sys
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from segwright.core.errors import UnknownNameError
+from segwright.core.errors import SettingError, UnknownNameError
 from segwright.core.lookup import did_you_mean, find, names
 from segwright.core.weights import Weights
 
-__all__ = ["Row", "list_models", "preset", "published"]
+__all__ = ["Row", "check_task", "list_models", "preset", "published", "task_of"]
 
 SIDES = {2: (512, 512), 3: (128, 128, 128)}  # of the image that operations are counted for, by its axes
 
@@ -51,6 +54,25 @@ def preset(name: str) -> Any:
     if name not in known:
         raise UnknownNameError(f"there is no model '{name}'{did_you_mean(name, list(known))}; known are {', '.join(known)}")
     return known[name]
+
+
+def task_of(config: Any) -> str:
+    """The task that a network is for, by the name of its file in tasks/, which its own file says: TASK, or "semantic"."""
+    return getattr(sys.modules[type(config).__module__], "TASK", "semantic")
+
+
+def check_task(config: Any, task: str) -> None:
+    """See that a network is for a task.
+
+    Raises:
+        SettingError: it is for another.
+    """
+    if task_of(config) != task:
+        name, wanted = type(config).__module__.rpartition(".")[2], task_of(config)
+        raise SettingError(
+            f"{name} is a network for {wanted} segmentation, and the task is {task}; train it with --task {wanted} (in a plan, "
+            f'kind = "{wanted}" under [task]), or leave --model out to have one chosen for {task} segmentation'
+        )
 
 
 def published() -> dict[str, Weights]:

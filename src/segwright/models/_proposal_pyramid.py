@@ -169,9 +169,9 @@ class ProposalPyramid(nn.Module):
         count: int,
     ) -> dict[str, Tensor]:
         """How far it is from the objects of each image, as `proposal_losses` says, for `count` anchors of an image."""
-        rule, boxes = self.conventions, [each.boxes for each in truth]
+        rule = self.conventions
         return proposal_losses(
-            scores, self.anchors(maps), boxes, generator, count=count, beta=rule.beta, divides_by_count=rule.divides_by_count
+            scores, self.anchors(maps), truth, generator, count=count, beta=rule.beta, divides_by_count=rule.divides_by_count
         )
 
 

@@ -51,6 +51,7 @@ from segwright.models._proposal_pyramid import (
     rename_proposal_pyramid,
 )
 
+TASK = "instance"
 OVERLAP = 0.5  # (IoU) with an object from which a region has it
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of deltas, in all published forms
 MASK_DEPTH = 4  # convolutions of the mask branch, in all published forms

@@ -4,7 +4,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from segwright.core.lookup import find
 from segwright.data.fingerprint import Fingerprint
 from segwright.data.splits import Fold, Splits, open_splits, remembered
 from segwright.data.value_range import ValueRange
-from segwright.models import preset
+from segwright.models import preset, task_of
 from segwright.optimisers import adamw
 from segwright.planning.budget import Budget, Cost, step_cost
 from segwright.planning.class_weight_rules import with_class_weights
@@ -28,7 +28,7 @@ from segwright.planning.start import Start, Wish, found_start, named_start, with
 from segwright.planning.survey import Survey
 from segwright.plans.kinds import class_of
 from segwright.plans.plan import Data, Inference, Init, Plan, Precision, Training
-from segwright.tasks import DEFAULT
+from segwright.tasks import task_for
 from segwright.training.dataloader import CropDataset
 
 PASSES = 12  # times that each training pixel is seen, from scratch: with fewer, a cheaper network has learnt more by then
@@ -46,6 +46,8 @@ BATCH = {"cpu": 4, "cuda": 16}  # larger ones save a CPU no time, and cost it st
 LEARNING_RATE = 2e-3  # high for AdamW, since runs from scratch are short
 NORMALISE = "data.preprocess.normalise"
 TILE_CROPS = 2  # sides of a crop that inference looks at in one go: fewer seams, and no gradients to keep in memory
+
+Candidates = Callable[[float], Sequence[Any]]  # the networks to choose from at a scale
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +83,11 @@ def plan(
     """A plan for the data in `data`, made by looking at them and by timing real steps on this machine.
 
     `task` is a file of tasks/, or a user's own module; `model` a network by the name that `list_models` gives; without them
-    both are chosen. `init` names the weights to start from, as `Init` says, `new_head` leaves out their head, which is for
-    other classes; without it, trained weights are taken that lie on this machine, or none where it is "scratch". `online`
-    lets weights be fetched, `own_modules` a run that is named import modules outside segwright. `fold` (i, n) validates on
-    piece i of n. `settings` such as "training.seed=1" replace what the planner chose; a loss's `class_weights` may be the name
-    of a rule there, "root", "inverse_frequency" or "median_frequency".
+    both are chosen, the task by what the data hold. `init` names the weights to start from, as `Init` says, `new_head` leaves
+    out their head, which is for other classes; without it, trained weights are taken that lie on this machine, or none where it
+    is "scratch". `online` lets weights be fetched, `own_modules` a run that is named import modules outside segwright. `fold`
+    (i, n) validates on piece i of n. `settings` such as "training.seed=1" replace what the planner chose; a loss's
+    `class_weights` may be the name of a rule there, "root", "inverse_frequency" or "median_frequency".
 
     Raises:
         UsageError: the data cannot be used; the message says why.
@@ -119,7 +121,7 @@ def planned(
 
     check_utf8(data)  # the plan names the data
     splits = splits or remembered(open_splits(data, val, fold=fold))
-    task_class = class_of(find("segwright.tasks", task or DEFAULT))
+    task_class = class_of(find("segwright.tasks", task or (task_of(preset(model)) if model else task_for(splits.train))))
     train_set, val_set = (task_class().dataset(part) for part in (splits.train, splits.val))
     survey = Survey.of(train_set, val_set)
     settings = with_class_weights(settings, survey.found)
@@ -131,12 +133,17 @@ def planned(
     elif named is not None and named.network is not None:
         known = [named.network]
     else:
-        known = draft.task.candidates(survey.found, from_scratch=wish.is_scratch)
-    candidates = [draft.task.fitted(network, channels, train_set.classes) for network in known]
+        known = ()
+
+    def candidates(scale: float) -> list[Any]:
+        seen = survey.found.at_scale(scale)
+        networks = known or draft.task.candidates(seen, from_scratch=wish.is_scratch)
+        return [draft.task.fitted(network, channels, train_set.classes) for network in networks]
+
     if named is not None:
-        named.check(draft.task.fitted(known[0], channels, train_set.classes), wish)
+        named.check(candidates(1.0)[0], wish)
     trial = Trial(survey.found, train_set, wish, named)
-    draft = trial.with_network(draft, candidates[0], 1.0)
+    draft = trial.with_network(draft, candidates(1.0)[0], 1.0)
     draft = trial.fastest_precision(draft, PRECISION_SHARE * seconds, budget.memory_bytes)
     survey.check(draft.with_settings(settings).data.preprocess.channels, CHECK_SHARE * seconds)
     chosen, cost = trial.choose(draft, candidates, left(), budget.memory_bytes)
@@ -359,17 +366,17 @@ class Trial:
         reason = {"training.precision": f"timed on this machine: {timings}"}
         return replace(draft, training=training, reasons=draft.reasons | reason)
 
-    def choose(self, draft: Plan, candidates: Sequence[Any], seconds: float, memory: int) -> tuple[Plan, Cost]:
+    def choose(self, draft: Plan, candidates: Candidates, seconds: float, memory: int) -> tuple[Plan, Cost]:
         """The largest scale, then the largest network, that still see each training pixel often enough; with the cost a step.
 
-        The scale comes first: what is shrunk away no network brings back.
+        The scale comes first: what is shrunk away no network brings back. `candidates` are the networks for a scale.
         """
         scale = 1.0
-        best = self._option(draft, candidates[0], scale, seconds, memory)
+        best = self._option(draft, candidates(scale)[0], scale, seconds, memory)
         while not best.learns and scale / 2 * min(self.found.size_median) >= SMALLEST_SIDE:
             scale /= 2
-            best = self._option(draft, candidates[0], scale, seconds, memory)
-        for network in candidates[1:]:
+            best = self._option(draft, candidates(scale)[0], scale, seconds, memory)
+        for network in candidates(scale)[1:]:
             larger = self._option(draft, network, scale, seconds, memory)
             if not larger.learns:
                 break

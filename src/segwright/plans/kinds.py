@@ -53,7 +53,8 @@ def build(cls: type, table: dict[str, Any], path: str, *, own_modules: bool) -> 
     for name, content in table.items():
         where = f"{path}.{name}".lstrip(".")
         if name not in known:
-            raise SettingError(f"there is no setting '{where}'{did_you_mean(name, known)}; known are {', '.join(known)}")
+            others = f"known are {', '.join(known)}" if known else f"the {path} {cls.__module__.rpartition('.')[2]} has none"
+            raise SettingError(f"there is no setting '{where}'{did_you_mean(name, known)}; {others}")
         if name in kinds and isinstance(content, dict):
             values[name] = _build_kind(content, where, kinds[name], own_modules=own_modules)
         elif name in kinds and isinstance(content, list):

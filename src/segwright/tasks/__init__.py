@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
+from segwright.core.classes import background_of
+from segwright.core.errors import SegwrightError
 from segwright.data.fingerprint import Fingerprint
 from segwright.decoding.run import Outputs, Run
 from segwright.transforms.prepare import View
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 
-DEFAULT = "semantic"  # unless a person names another
+DEFAULT = "semantic"  # unless a person names another, or the data or the network ask for one
+LOOKED_AT = 8  # samples that tell what data are of, evenly spread: some images may hold no object
 
 
 class Batch(NamedTuple):
@@ -91,3 +94,20 @@ class WeighsClasses(Protocol):
 
     def charges(self, crops: Sequence[Sample], num_classes: int) -> np.ndarray:
         """By how much the loss of a batch of crops grows if a class is missed and all else is right, float64 (K,)."""
+
+
+def task_for(data: Dataset) -> str:
+    """The task that a data set asks for: "instance" where images hold nothing but objects on a background, else the default.
+
+    Some samples tell. Those that cannot be read tell nothing here: whoever uses them names them.
+    """
+    masks, found, background = data.without_images(), [], background_of(data.classes)
+    for key in masks.keys[:: -(-len(masks) // LOOKED_AT) or 1]:
+        try:
+            truth = masks.load(key).truth
+        except SegwrightError:
+            continue
+        if truth is not None and len(truth.shape) == 2:
+            found.append(np.where(truth.class_ids == background, -1, truth.instance_ids))
+    numbers = np.concatenate([np.empty(0, int), *found])
+    return "instance" if (numbers > 0).any() and not (numbers == 0).any() else DEFAULT

@@ -26,7 +26,7 @@ from segwright.losses import Loss
 from segwright.losses.cross_entropy import CrossEntropy
 from segwright.losses.dice import Dice
 from segwright.losses.weighted_sum import WeightedSum
-from segwright.models import encoder_unet, segformer, unet
+from segwright.models import check_task, encoder_unet, segformer, unet
 from segwright.tasks import Batch
 from segwright.transforms.prepare import View
 
@@ -92,7 +92,12 @@ class Semantic:
         return [unet.Config(max_width=512, width=width) for width in UNET_WIDTHS[2]]
 
     def fitted(self, network: Any, channels: int, classes: Classes) -> Any:
-        """The config with as many channels in, and a class of logits for each class."""
+        """The config with as many channels in, and a class of logits for each class.
+
+        Raises:
+            SettingError: the network is for another task.
+        """
+        check_task(network, "semantic")
         return replace(network, in_channels=channels, num_classes=len(classes))
 
     def dataset(self, data: Dataset) -> Dataset:

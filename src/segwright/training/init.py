@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from segwright.checkpoints.fill import ENCODER, by_channels, fill
+from segwright.checkpoints.fill import by_channels, encoder_part, fill
 from segwright.checkpoints.named_weights import named_weights
 from segwright.core.errors import UsageError
 from segwright.encoders import timm
@@ -42,6 +42,6 @@ def _from_timm(network: nn.Module, *, online: bool) -> list[str]:
         )
     said = fill(network, timm.fetch(encoder, online=online), source=f"timm's {encoder.name}")
     if encoder.in_channels != RGB:
-        first = [name for name in by_channels(network) if name.startswith(ENCODER)]
+        first = [name for name in by_channels(network) if name.startswith(str(encoder_part(network)))]
         said.insert(0, f"adapted: {', '.join(first)} ({RGB} -> {encoder.in_channels} channels)")
     return said

@@ -1,0 +1,43 @@
+"""Data sets of objects alone: what is left, what becomes void, and who is refused. Axes: P planes, H, W."""
+
+import numpy as np
+import pytest
+
+from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
+from segwright.core.errors import UsageError
+from segwright.data.objects_alone import objects_alone
+
+CLASSES = Classes(("sky", "car", "cat"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)), (False, True, True))
+
+
+def dataset(truth: Segmentation | None, classes: Classes = CLASSES) -> Dataset:
+    shape = truth.shape if truth is not None else (2, 5)
+    return Dataset("here", classes, ("a",), lambda key: Sample.of(key, np.zeros((1, *shape), np.uint8), truth))
+
+
+def test_objects_stay_stuff_is_nothing_and_a_thing_without_number_is_void():
+    segment_map = np.array([[1, 1, 2, 3, 4], [VOID, 0, 2, 3, 4]], np.int32)
+    truth = Segmentation.panoptic(segment_map, [0, 2, 1, 2], [0, 7, 0, 9], classes=CLASSES)
+    data = objects_alone(dataset(truth))
+    assert data.classes.names == ("car", "cat") and all(data.classes.is_thing)
+    found = data[0].truth
+    assert found.planes.tolist() == [[[0, 0, 1, VOID, 2], [VOID, 0, 1, VOID, 2]]]
+    assert found.class_ids.tolist() == [1, 1] and found.instance_ids.tolist() == [7, 9]
+
+
+def test_objects_that_overlap_keep_their_planes():
+    masks = np.zeros((2, 3, 3), bool)
+    masks[0, :2], masks[1, 1:] = True, True
+    truth = Segmentation.instances(masks, [1, 2], classes=CLASSES)
+    found = objects_alone(dataset(truth))[0].truth
+    assert (found.masks() == masks).all() and found.class_ids.tolist() == [0, 1]
+
+
+def test_a_sample_without_truth_stays_as_it_is():
+    assert objects_alone(dataset(None))[0].truth is None
+
+
+def test_data_without_things_are_refused_with_what_to_do():
+    stuff = Classes(("sky", "road"), ((0, 0, 0), (1, 1, 1)), (False, False))
+    with pytest.raises(UsageError, match=r"here has no class of things.*sky, road.*--task semantic"):
+        objects_alone(dataset(None, stuff))
