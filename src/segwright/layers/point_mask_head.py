@@ -63,6 +63,8 @@ class PointMaskHead(nn.Module):
         grid = cell_centres(SAMPLED_SIDE, regions[0])
         x = _features(fine, regions, [grid.expand(len(each), -1, -1) for each in regions])
         x = x.unflatten(2, (SAMPLED_SIDE, SAMPLED_SIDE))  # (R, E, 14, 14)
+        if fine.is_contiguous(memory_format=torch.channels_last):  # as the convolutions want it then
+            x = channels_together(x)
         if self.narrow is not None:
             x = self.narrow(x).relu()
         x = self.halve(x).relu().flatten(1)
