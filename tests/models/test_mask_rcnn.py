@@ -19,7 +19,9 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d, masks_to_boxes
 
-from segwright.encoders import resnet
+from segwright.core.errors import FormatError
+from segwright.encoders import resnet, timm
+from segwright.layers.object_truth import ObjectTruth
 from segwright.models import mask_rcnn
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # torchvision's, for values of 0 to 1
@@ -257,3 +259,88 @@ def test_finds_what_torchvision_finds(peers):
         torch.testing.assert_close(each.scores, theirs_found["scores"])
         assert torch.equal(each.class_ids + 1, theirs_found["labels"])
         torch.testing.assert_close(paste_masks_in_image(mask[:, None], each.boxes, (50, 75)), theirs_found["masks"])
+
+
+@pytest.mark.parametrize("key", ["roi_heads.box_head.fc9.weight", "roi_heads.keypoint_head.0.weight", "other"])
+def test_rename_refuses_strangers(key):
+    with pytest.raises(FormatError, match=f"hold '{key}', which no such network has"):
+        mask_rcnn.rename({key: torch.zeros(1)})
+
+
+def test_torchvisions_class_of_nothing_is_the_last_here():
+    names = ("box_predictor.cls_score", "box_predictor.bbox_pred", "mask_predictor.mask_fcn_logits")
+    given = {f"roi_heads.{name}.bias": torch.arange(12.0 if "bbox" in name else 3.0) for name in names}
+    ours = mask_rcnn.rename(given | {"rpn.head.conv.bias": torch.zeros(1)})
+    assert ours["box_head.classify.bias"].tolist() == [1, 2, 0]
+    assert ours["box_head.deltas.bias"].tolist() == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert ours["mask_head.classes.bias"].tolist() == [1, 2]
+
+
+def test_weights_belong_to_presets():
+    for weights in mask_rcnn.WEIGHTS.values():
+        assert weights.preset in mask_rcnn.PRESETS and not weights.is_permissive
+        assert weights.num_classes == mask_rcnn.PRESETS[weights.preset].num_classes
+
+
+SMALL = replace(
+    mask_rcnn.PRESETS["mask_rcnn_small"],
+    num_classes=2,
+    encoder=resnet.Config(block="basic", depths=(1, 1, 1, 1)),
+    pyramid_width=16,
+)
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_learns_from_objects_of_one_pixel_at_borders_and_of_many(objects, channels):
+    torch.manual_seed(0)
+    network = replace(SMALL, in_channels=channels, encoder=timm.Config(name="regnetx_002")).build().train()
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(96), indexing="ij")
+    pixel, corner = (y == 5) & (x == 7), (y >= 60) & (x >= 90)
+    boxes = torch.tensor([[7.0, 5, 8, 6], [90, 60, 96, 64]])
+    few = objects.in_planes(boxes, torch.tensor([0, 1]), torch.stack([pixel, corner]))
+    numbers = (y // 2 * 48 + x // 2 + 1).int()  # 1536 objects of 2 x 2
+    corners = torch.stack([numbers.new_tensor(range(1536)) % 48, numbers.new_tensor(range(1536)) // 48], dim=1) * 2.0
+    many = ObjectTruth(torch.cat([corners, corners + 2], dim=1), torch.zeros(1536, dtype=torch.int64), numbers[None])
+    terms = network(torch.randn(2, channels, 64, 96), [few, many], torch.Generator().manual_seed(0))
+    sum(terms.values()).backward()
+    assert all(term.isfinite() and term > 0 for term in terms.values())
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters())
+
+
+def test_nothing_is_found_where_nothing_is_proposed():
+    network = SMALL.build().eval()
+    with torch.no_grad():
+        maps = network.regions(torch.randn(1, 3, 64, 64))
+        found = network.find_boxes(maps, [(0, 0)])  # all lies outside
+        masks = network.find_masks(maps, found)
+    assert len(found[0].boxes) == 0 and masks.shape == (0, 28, 28)
+
+
+def test_learns_what_it_sees(objects):
+    """A bright square on noise: after some steps it is the surest object, in its place, and its mask fills its box."""
+    torch.manual_seed(0)
+    network = (
+        replace(SMALL, num_classes=1, anchor_sizes=(8, 16, 32), proposals_in_training=50, sampled_regions=32).build().train()
+    )
+    generator = torch.Generator().manual_seed(0)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
+
+    def drawn():
+        left, top = torch.randint(4, 36, (2,), generator=generator).tolist()
+        mask = torch.zeros(1, 64, 64, dtype=torch.bool)
+        mask[0, top : top + 20, left : left + 24] = True
+        box = torch.tensor([[left, top, left + 24.0, top + 20]])
+        return torch.randn(3, 64, 64, generator=generator) * 0.1 + mask, objects.in_planes(box, torch.tensor([0]), mask)
+
+    for _ in range(30):
+        images, truth = zip(*[drawn() for _ in range(2)], strict=True)
+        loss = sum(network(torch.stack(images), truth, generator).values())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    image, truth = drawn()
+    with torch.no_grad():
+        found = network.eval()(image[None])
+    assert found.scores[0, 0] > 0.3 > 2 * found.scores[0, 5]
+    assert (found.boxes[0, 0] - truth.boxes[0]).abs().max() < 6
+    assert found.masks[0, 0, 7:21, 7:21].mean() > 0.5
