@@ -183,7 +183,7 @@ class Yolact(nn.Module):
         """The surest objects of each image; where a network is traced, by operations whose shapes no image decides."""
         exact = torch.promote_types(image.dtype, torch.float32)
         boxes = decode_boxes(found.deltas.to(exact), found.priors, BOX_WEIGHTS)
-        scores = found.logits.to(exact).softmax(2)[..., 1:].mT  # (B, K, N)
+        scores = found.logits.to(exact).softmax(2)[..., 1:].transpose(1, 2)  # (B, K, N)
         scores = torch.where(scores.amax(1, keepdim=True) > SURE, scores, 0.0)
         size = _sides(image, boxes)
         if torch.jit.is_tracing() or image.is_meta:
@@ -228,7 +228,7 @@ class Yolact(nn.Module):
         return Detections(
             F.pad(grown, (0, 0, 0, free)),
             F.pad(scores, (0, free)),
-            F.pad(ids, (0, free)),
+            F.pad(torch.where(is_filled[..., 0], ids, 0), (0, free)),
             F.pad(torch.where(is_filled[..., None], masks, 0.0), (0, 0, 0, 0, 0, free)),
             torch.cat([torch.zeros_like(size[:2]), size[:2]]).expand(len(scores), places, 4),
         )
