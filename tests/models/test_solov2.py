@@ -203,6 +203,20 @@ def test_gradients_reach_every_parameter_with_objects_and_are_there_without():
     assert losses["mask"] == 0 and losses["class"] > 0
 
 
+def test_half_precision_learns_and_says_nearly_the_same(network):
+    image, planes = torch.randn(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.int32)
+    planes[0, 10:40, 10:40] = 1
+    other, truth = sure(network), [truth_of(planes, [1])]
+    with torch.autocast("cpu", torch.bfloat16):
+        losses, found = other(image, truth), other(image)
+    sum(losses.values()).backward()
+    for name, loss in other(image, truth).items():
+        assert losses[name].dtype == torch.float32 and losses[name].item() == pytest.approx(loss.item(), rel=0.05)
+    assert found.masks.dtype == torch.float32 and found.scores[0, 0].item() == pytest.approx(
+        other(image).scores[0, 0].item(), abs=0.1
+    )
+
+
 def test_void_costs_nothing(network):
     image, planes = torch.randn(1, 3, 64, 64), torch.full((1, 64, 64), -1, dtype=torch.int32)
     losses = network(image, [truth_of(planes, [])])
