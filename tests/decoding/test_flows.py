@@ -102,15 +102,27 @@ def test_an_object_of_one_pixel(shape):
     assert decoded(maps_of(objects)).planes[0].tolist() == objects.tolist()
 
 
-def test_the_score_is_the_probability_times_the_length_of_the_flows():
+def test_the_score_is_the_root_of_the_probability_times_the_length_of_the_flows():
     objects = np.array([[1, 1, 1]], np.int32)
     maps = maps_of(objects)
-    assert decoded(maps).scores == pytest.approx([2 / 3], abs=0.01)  # the middle goes nowhere
+    assert decoded(maps).scores == pytest.approx([(2 / 3) ** 0.5], abs=0.01)  # the middle goes nowhere
     maps[2] = np.log(3)  # 0.75
     maps[1] *= 0.5
-    assert decoded(maps).scores == pytest.approx([0.75 * 1 / 3], abs=0.01)
+    assert decoded(maps).scores == pytest.approx([(0.75 * 1 / 3) ** 0.5], abs=0.01)
     maps[1] *= 4  # longer than a step is as good as a step
-    assert decoded(maps).scores == pytest.approx([0.75 * 2 / 3], abs=0.01)
+    assert decoded(maps).scores == pytest.approx([(0.75 * 2 / 3) ** 0.5], abs=0.01)
+
+
+def test_objects_below_a_score_are_left_out_and_the_others_numbered_anew():
+    objects = np.array([[1, 1, 1, 0, 0, 2, 2, 2, 0, 0, 3, 3, 3]], np.int32)
+    maps = maps_of(objects, np.array([0, 0, 1]))
+    maps[2, 0, :3] = 0.1
+    everything, likely = decoded(maps, TWO), decoded(maps, TWO, min_score=0.7)
+    assert len(everything) == 3
+    assert likely.planes[0].tolist() == [[0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 2, 2, 2]]
+    assert likely.class_ids.tolist() == [0, 1] and likely.instance_ids.tolist() == [1, 2]
+    assert likely.scores.tolist() == everything.scores[1:].tolist()
+    assert len(decoded(maps, TWO, min_score=1.0)) == 0
 
 
 def test_half_a_probability_is_an_object_and_less_is_none():
@@ -147,10 +159,10 @@ def test_a_fragment_joins_the_larger_object_that_it_touches_and_one_alone_stays(
 
 def test_a_fragment_between_two_objects_is_shared_layer_by_layer():
     objects = np.array([[1] * 16 + [2] * 3 + [3] * 16], np.int32)
-    flows._absorb(objects, np.array([16, 3, 16]))
+    flows.absorb_fragments(objects, np.array([16, 3, 16]))
     assert objects.tolist() == [[1] * 18 + [3] * 17]  # of two at once, that to the left
     small = np.array([[1] * 14 + [2] * 3], np.int32)
-    flows._absorb(small, np.array([14, 3]))
+    flows.absorb_fragments(small, np.array([14, 3]))
     assert small.tolist() == [[1] * 14 + [2] * 3]  # none is larger
 
 
@@ -181,14 +193,14 @@ def test_pixels_end_where_plain_steps_lead(seed):
             before = at
             at = np.clip(at + map_coordinates(field[0], at[:, None], order=1) * [1, 0]
                          + map_coordinates(field[1], at[:, None], order=1) * [0, 1], 0, 39)  # fmt: skip
-        ours = flows._end_of(np.rint(maps[:2] * 20).astype(np.int8), np.float32(place[0]), np.float32(place[1]))
+        ours = flows.end_of_flow(np.rint(maps[:2] * 20).astype(np.int8), np.float32(place[0]), np.float32(place[1]))
         assert np.abs(np.array(ours) - (at + before) / 2).max() < 0.5, place
 
 
 def test_bytes_are_rounded_to_the_nearest():
     maps = np.random.default_rng(0).normal(0, 4, (3, 20, 30)).astype(np.float32)
     kept, probs = np.empty((2, 20, 30), np.int8), np.empty((20, 30), np.uint8)
-    flows._keep(maps, kept, probs)
+    flows.keep_bytes(maps, kept, probs)
     np.testing.assert_allclose(kept, np.clip(maps[:2] * 20, -127, 127), atol=0.501)
     np.testing.assert_allclose(probs, 255 / (1 + np.exp(-maps[2])), atol=0.501)
     assert ((probs >= 128) == (maps[2] >= 0)).all()

@@ -45,10 +45,12 @@ class _Field:
 
 
 def decode_flows(run: Run, view: View) -> Segmentation:
-    """The objects on the original grid, in the order of their first pixels.
+    """The objects on the original grid, in the order of their first pixels, but for those with scores below `run.min_score`.
 
-    An object's class is that of most of its pixels, its score the mean probability that they are of an object, times the mean
-    length of their flows, times the share of them that have the class.
+    An object's class is that of most of its pixels. Its score is the root of the mean probability that they are of an object
+    times the mean length of their flows, times the share of them that have the class. Where the network does not know the way,
+    flows are short: of nuclei after 60 steps, probabilities alone ranked to an AP of 0.32, with the lengths 0.39. The root
+    brings objects that are likelier there than not to 0.5. Objects of one pixel have no flows, and the score 0.
 
     Raises:
         ShapeError: the network gives other maps than flows for the classes, or the image other axes.
@@ -56,7 +58,14 @@ def decode_flows(run: Run, view: View) -> Segmentation:
     field = _field_of(run, view)
     objects, count = _followed(field)
     class_ids, scores = _described(field, objects, count, len(run.classes))
-    return Segmentation(objects[None], class_ids, np.arange(1, count + 1, dtype=np.int32), scores, run.classes)
+    is_kept = scores >= run.min_score
+    if not is_kept.all():
+        number = np.concatenate([[0, 0], np.where(is_kept, np.cumsum(is_kept), 0)]).astype(
+            np.int32
+        )  # of void, nothing, objects
+        segment_kernels.look_up(objects.reshape(-1), number, objects.reshape(-1))
+    numbers = np.arange(1, is_kept.sum() + 1, dtype=np.int32)
+    return Segmentation(objects[None], class_ids[is_kept], numbers, scores[is_kept], run.classes)
 
 
 def flows_agree(outputs: Outputs, reference: Outputs, shape: tuple[int, ...]) -> float:
@@ -99,14 +108,14 @@ def _field_of(run: Run, view: View) -> _Field:
     )
     for first, maps in tiled_maps(view.padded(padded).image, mean, tile, shape, view.covered, run.at_once):
         rows = slice(first, first + maps.shape[1])
-        _keep(maps, field.flows[:, rows], field.probs[rows])
+        keep_bytes(maps, field.flows[:, rows], field.probs[rows])
         if count > 1:
             field.classes[rows] = maps[3:].argmax(axis=0)
     return field
 
 
 @njit(cache=True, nogil=True)
-def _keep(maps, flows, probs):
+def keep_bytes(maps, flows, probs):
     """Write maps (F, h, W) as bytes into `flows` (2, h, W) and `probs` (h, W)."""
     _, h, W = maps.shape
     for axis in range(2):
@@ -129,7 +138,7 @@ def _followed(field: _Field) -> tuple[np.ndarray, int]:
     count = _join(ends, middles)
     objects, areas = ends.astype(np.int32, copy=False), np.zeros(count, np.int64)
     segment_kernels.areas(objects.reshape(1, -1), areas)
-    _absorb(objects, areas)
+    absorb_fragments(objects, areas)
     return objects, _renumber(objects, np.zeros(count + 1, np.int32))
 
 
@@ -141,12 +150,12 @@ def _follow(flows, probs, first, stop, ends):
         for x in range(W):
             ends[y, x] = -1
             if probs[y, x] >= LEAST:
-                row, column = _end_of(flows, np.float32(y), np.float32(x))
+                row, column = end_of_flow(flows, np.float32(y), np.float32(x))
                 ends[y, x] = np.int64(round(row)) * W + np.int64(round(column))
 
 
 @njit(cache=True, nogil=True)
-def _end_of(flows, row, column):
+def end_of_flow(flows, row, column):
     """The place to which the flows (2, H, W) lead from a place, pixel centres being whole numbers."""
     _, H, W = flows.shape
     before_row, before_column = row, column  # one step before
@@ -211,7 +220,7 @@ def _mark(middles, place, number, queue):
 
 
 @njit(cache=True, nogil=True)
-def _absorb(objects, areas):
+def absorb_fragments(objects, areas):
     """Give the pixels of fragments in a map (H, W) the numbers of larger objects that these touch, from the border inwards.
 
     The object i + 1 has areas[i] pixels.
@@ -266,7 +275,7 @@ def _described(field: _Field, objects: np.ndarray, count: int, num_classes: int)
     areas, chances, lengths = np.zeros(count), np.zeros(count), np.zeros(count)
     votes = np.zeros((count, num_classes if num_classes > 1 else 0), np.int64)
     _measure(objects, field.flows, field.probs, field.classes, areas, chances, lengths, votes)
-    scores = chances / (255 * areas) * (lengths / areas)
+    scores = np.sqrt(chances / (255 * areas) * (lengths / areas))
     if num_classes == 1:
         return np.zeros(count, np.int32), scores.astype(np.float32)
     return votes.argmax(axis=1).astype(np.int32), (scores * votes.max(axis=1, initial=0) / areas).astype(np.float32)
