@@ -116,7 +116,7 @@ def found_again(found: Detections, wanted: Detections) -> float:
         is_same &= (found.scores - wanted.scores[:, place, None]).abs() < 1e-3
         is_same &= ((found.boxes - wanted.boxes[:, place, None]).abs() < 0.1).all(-1)
         again += bool(is_same.any())
-    return again / max(count, 1)
+    return again / count if count else float(not (found.scores > 0).any())
 
 
 def all_logits(outputs: Tensor | WithAuxiliary | WithPoints) -> list[Tensor]:

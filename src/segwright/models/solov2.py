@@ -106,8 +106,6 @@ class Config:
 class SOLOv2(nn.Module):
     """Image (B, C, H, W) to detections, or with the truth to losses; the sides must be multiples of `divisors`."""
 
-    least_area: Tensor
-
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
@@ -122,8 +120,6 @@ class SOLOv2(nn.Module):
         self.class_head = _Head(config.pyramid_width, config.head_width, config.head_depth, config.num_classes)
         self.kernel_head = _Head(config.pyramid_width + COORDINATES, config.head_width, config.head_depth, config.kernel_width)
         nn.init.constant_(self.class_head.last.get_parameter("bias"), -log(1 / PRIOR - 1))
-        least = [torch.full((side**2,), area) for side, area in zip(config.grids, config.least_areas, strict=True)]
-        self.register_buffer("least_area", torch.cat(least), persistent=False)  # (G,)
 
     def forward(
         self, image: Tensor, truth: Sequence[ObjectTruth] | None = None, generator: torch.Generator | None = None
@@ -143,7 +139,7 @@ class SOLOv2(nn.Module):
     def _features(self, levels: list[Tensor]) -> Tensor:
         """What all kernels work on, (B, E, H/4, W/4), from the maps of the pyramid, the finest first."""
         *finer, deepest = levels
-        return self.join(self.branch([*finer, _with_coordinates(deepest)]))
+        return self.join(self.branch([*finer, _beside(deepest, _coordinates(deepest))]))
 
     def _cells(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Logits (B, K, S, S) and kernels (B, E, S, S) of each grid of S x S cells, from the maps of the pyramid.
@@ -156,9 +152,10 @@ class SOLOv2(nn.Module):
         deepest = F.interpolate(levels[-1][:, :, ::2, ::2], size=levels[-1].shape[2:], mode="bilinear", align_corners=False)
         logits, kernels = [], []
         for level, side in zip([finest, *others, deepest], self.config.grids, strict=True):
-            level = F.interpolate(_with_coordinates(level), size=(side, side), mode="bilinear", align_corners=False)
-            logits.append(self.class_head(level[:, :-COORDINATES]))
-            kernels.append(self.kernel_head(level))
+            places = _coordinates(level)
+            grid, places = (F.interpolate(x, (side, side), mode="bilinear", align_corners=False) for x in (level, places))
+            logits.append(self.class_head(grid))
+            kernels.append(self.kernel_head(_beside(grid, places)))
         return logits, kernels
 
     def _losses(self, logits: Tensor, kernels: Tensor, features: Tensor, truth: Sequence[ObjectTruth]) -> dict[str, Tensor]:
@@ -191,9 +188,11 @@ class SOLOv2(nn.Module):
         cells, class_ids = torch.div(index, probs.shape[1], rounding_mode="floor"), index % probs.shape[1]
         masks = dynamic_masks(kernels[cells], features).float().sigmoid()  # (candidates, H/4, W/4)
         is_inside = (masks > HALF).flatten(1)
+        levels = zip(self.config.grids, self.config.least_areas, strict=True)
+        least = torch.cat([torch.full((side**2,), area, device=probs.device) for side, area in levels])  # (G,)
         area = is_inside.sum(dim=1)
         sureness = (masks.flatten(1) * is_inside).sum(dim=1) / area.clamp(min=1)
-        scores = scores * sureness * ((area > self.least_area[cells]) & (scores > LEAST_SCORE))
+        scores = scores * sureness * ((area > least[cells]) & (scores > LEAST_SCORE))
         scores, order = scores.topk(len(scores))
         scores = matrix_nms(is_inside[order], scores, class_ids[order])
         scores, best = (scores * (scores >= LEAST_LEFT)).topk(min(self.config.max_objects, len(scores)))
@@ -221,11 +220,18 @@ class _Head(nn.Module):
         return self.last(self.tower(x))
 
 
-def _with_coordinates(level: Tensor) -> Tensor:
-    """A map (B, C, h, w) with the places x and y of its pixels behind its channels, from -1 to 1 between the outermost."""
+def _coordinates(level: Tensor) -> Tensor:
+    """The places x and y of the pixels of a map (B, C, h, w), (B, 2, h, w), from -1 to 1 between the outermost."""
     B, _, h, w = level.shape
     x, y = (torch.linspace(-1, 1, side, dtype=level.dtype, device=level.device) for side in (w, h))
-    return torch.cat([level, x.expand(B, 1, h, w), y[:, None].expand(B, 1, h, w)], dim=1)
+    return torch.stack([x.expand(h, w), y[:, None].expand(h, w)]).expand(B, -1, -1, -1)
+
+
+def _beside(level: Tensor, places: Tensor) -> Tensor:
+    """A map (B, C, h, w) with the places of its pixels behind its channels, in its own layout, which joining may lose."""
+    is_last = level.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if is_last else torch.contiguous_format
+    return torch.cat([level, places], dim=1).contiguous(memory_format=layout)
 
 
 def _joined(grids: list[Tensor]) -> Tensor:
