@@ -393,6 +393,5 @@ def test_rename_refuses_strangers(key):
 def test_no_published_weights_are_taken_by_themselves():
     for weights in solov2.WEIGHTS.values():
         assert not weights.is_permissive and weights.licence == "non-commercial"
-        is_caffe = weights.preset.endswith("_caffe")
-        assert weights.intake.std == ((1, 1, 1) if is_caffe else pytest.approx((58.395, 57.12, 57.375)))
+        assert weights.intake.std == pytest.approx((58.395, 57.12, 57.375))
         assert weights.intake.mean == pytest.approx(tuple(MEAN.tolist()))

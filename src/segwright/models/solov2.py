@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from segwright.core.errors import FormatError, SettingError, ShapeError
 from segwright.core.lookup import Kind
-from segwright.core.weights import Intake, Weights
+from segwright.core.weights import Weights
 from segwright.encoders import STRIDES, Encoder, resnet
 from segwright.layers.detections import Detections
 from segwright.layers.dynamic_masks import dynamic_dice, dynamic_masks
@@ -297,56 +297,32 @@ PRESETS = {
 }
 
 AUTHORS = "hf://xinlongwang/SOLO"
-COPIES = "hf://ZjuCv/AdelaiDet"  # put up by others, of the size that AdelaiDet's have
 WEIGHTS = {
     f"{preset}_coco": Weights(
         preset=preset,
-        address=f"{folder}/{file}_3x.pth",
+        address=f"{AUTHORS}/{file}_3x.pth",
         sha256=digits,
         licence="non-commercial",
         trained_on="MS COCO train2017",
         classes=80,
-        intake=intake,
     )
-    for folder, intake, files in (
+    for preset, file, digits in (
+        ("solov2_resnet50", "SOLOv2_R50", "659975203266ca2d00167790796fde961d09930c01124377d3ee3a8be3a3a660"),
+        ("solov2_resnet101", "SOLOv2_R101", "7126c25eee6575ef405fc689b46510493b4dc991ebf758a12645109ed906c55f"),
         (
-            AUTHORS,
-            Intake(),
-            (
-                ("solov2_resnet50", "SOLOv2_R50", "659975203266ca2d00167790796fde961d09930c01124377d3ee3a8be3a3a660"),
-                ("solov2_resnet101", "SOLOv2_R101", "7126c25eee6575ef405fc689b46510493b4dc991ebf758a12645109ed906c55f"),
-                (
-                    "solov2_light_448_resnet18",
-                    "SOLOv2_LIGHT_448_R18",
-                    "4f89669be79143566e02bdc51428fc10c83a3974a53326fcae1cf7e336dc6997",
-                ),
-                (
-                    "solov2_light_448_resnet34",
-                    "SOLOv2_LIGHT_448_R34",
-                    "9243f7b9e64e4ae0a77517fed392a7f170ab3e5cad7028caa7b062c34d87d3c5",
-                ),
-                ("solov2_light_448_resnet50", "SOLOv2_LIGHT_448_R50", None),
-            ),
+            "solov2_light_448_resnet18",
+            "SOLOv2_LIGHT_448_R18",
+            "4f89669be79143566e02bdc51428fc10c83a3974a53326fcae1cf7e336dc6997",
         ),
         (
-            COPIES,
-            Intake(std=(1.0, 1.0, 1.0)),  # the mean of ImageNet alone is taken off
-            (
-                (
-                    "solov2_resnet50_caffe",
-                    "SOLOv2_R50",
-                    "361eb419f4398c7d7ef1292c007b767746c01a277a3b5393de84f05cdacf1d05",
-                ),
-                (
-                    "solov2_resnet101_caffe",
-                    "SOLOv2_R101",
-                    "689b8ce6dd82b3a1a2f8f146266e88e8e807bffaf5def04d2fd886b4a8f71aa9",
-                ),
-            ),
+            "solov2_light_448_resnet34",
+            "SOLOv2_LIGHT_448_R34",
+            "9243f7b9e64e4ae0a77517fed392a7f170ab3e5cad7028caa7b062c34d87d3c5",
         ),
+        ("solov2_light_448_resnet50", "SOLOv2_LIGHT_448_R50", None),
     )
-    for preset, file, digits in files
 }
+
 
 UNUSED = ("pixel_mean", "pixel_std")  # how images are normalised
 ENCODERS = ("backbone.bottom_up.", "backbone.")  # of AdelaiDet's files, and of SOLO's
