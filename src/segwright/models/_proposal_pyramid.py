@@ -202,8 +202,8 @@ def rename_proposal_pyramid(state_dict: dict[str, Tensor]) -> tuple[dict[str, Te
         if key.startswith(ENCODERS):
             name = key.split(".", maxsplit=2)[2]
             encoder[name] = tensor.flip(1) if name == STEM else tensor
-        elif name := _name_in_pyramid(module, has_norms=has_norms):
-            ours[f"{name}.{kind}"] = tensor
+        elif place := _name_in_pyramid(module, has_norms=has_norms):
+            ours[f"{place}.{kind}"] = tensor
         elif not key.startswith(UNUSED):
             others[key] = tensor
     return {f"encoder.{name}": tensor for name, tensor in resnet.rename(encoder).items()} | ours, others
