@@ -3,7 +3,8 @@
 from math import gcd
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 HeadNorm = Literal["none", "group", "batch"]
 EncoderNorm = Literal["batch", "frozen", "group"]
@@ -13,8 +14,20 @@ GROUPS = 32  # of group norms, in all published networks (Wu and He 2018, arXiv 
 def head_norm(kind: HeadNorm, channels: int) -> nn.Module:
     """The normalisation of so many channels; where there are no 32 groups of equal size, as many as there can be."""
     if kind == "group":
-        return nn.GroupNorm(gcd(GROUPS, channels), channels)
+        return _GroupNorm(gcd(GROUPS, channels), channels)
     return nn.BatchNorm2d(channels) if kind == "batch" else nn.Identity()
+
+
+class _GroupNorm(nn.GroupNorm):
+    """A group norm that is traced as sums: OpenVINO 2026.4 dies of its own operation for it inside residual blocks."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_tracing():
+            return super().forward(x)
+        groups = x.reshape(x.shape[0], self.num_groups, -1)
+        groups = groups - groups.mean(2, keepdim=True)
+        groups = groups * (groups.square().mean(2, keepdim=True) + self.eps).rsqrt()
+        return groups.reshape(x.shape) * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 def use_group_norms(network: nn.Module) -> None:

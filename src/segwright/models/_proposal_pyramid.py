@@ -31,7 +31,7 @@ CANDIDATES, CANDIDATES_IN_TRAINING = 1000, 2000  # anchors of a map that may bec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conventions:
+class _Conventions:
     """What implementations do in different ways. None of it is a setting of its own: weights were trained with all of it.
 
     With `has_rounded_anchors`, strides too are whole: sides of the batch by those of a map. `cut` cuts out features of regions,
@@ -49,19 +49,19 @@ class Conventions:
 
 
 ConventionName = Literal["segwright", "detectron2", "torchvision", "roi_pool"]
-CONVENTIONS: dict[ConventionName, Conventions] = {
-    "segwright": Conventions(),
-    "detectron2": Conventions(
+CONVENTIONS: dict[ConventionName, _Conventions] = {
+    "segwright": _Conventions(),
+    "detectron2": _Conventions(
         cut=partial(roi_align_cut, is_aligned=True, samples=None), divides_by_count=True, has_binary_masks=True
     ),
-    "torchvision": Conventions(
+    "torchvision": _Conventions(
         has_rounded_anchors=True,
         cut=partial(roi_align_cut, is_aligned=False, samples=2),
         adds_to_level=True,
         beta=1 / 9,
         has_aligned_masks=False,
     ),
-    "roi_pool": Conventions(cut=roi_pool_cut),  # as before Mask R-CNN, to be compared with
+    "roi_pool": _Conventions(cut=roi_pool_cut),  # as before Mask R-CNN, to be compared with
 }
 
 
@@ -98,7 +98,7 @@ class ProposalPyramid(nn.Module):
         depth: int,
         norm: HeadNorm,
         encoder_norm: EncoderNorm,
-        conventions: Conventions,
+        conventions: _Conventions,
     ) -> None:
         super().__init__()
         self.encoder, self.conventions = encoder, conventions
@@ -202,8 +202,8 @@ def rename_proposal_pyramid(state_dict: dict[str, Tensor]) -> tuple[dict[str, Te
         if key.startswith(ENCODERS):
             name = key.split(".", maxsplit=2)[2]
             encoder[name] = tensor.flip(1) if name == STEM else tensor
-        elif name := _name_in_pyramid(module, has_norms=has_norms):
-            ours[f"{name}.{kind}"] = tensor
+        elif place := _name_in_pyramid(module, has_norms=has_norms):
+            ours[f"{place}.{kind}"] = tensor
         elif not key.startswith(UNUSED):
             others[key] = tensor
     return {f"encoder.{name}": tensor for name, tensor in resnet.rename(encoder).items()} | ours, others

@@ -4,7 +4,7 @@ On the maps of an encoder's pyramid (arXiv 1612.03144), a small network proposes
 features are cut out without rounding (RoIAlign); one head tells their class and moves their box, another draws the mask of an
 object in its box: a mask for each class, so that classes do not compete for pixels. Without masks it is Faster R-CNN.
 
-Presets of torchvision and detectron2 keep what their weights were trained with (`Conventions`). What is best today is the
+Presets of torchvision and detectron2 keep what their weights were trained with (`conventions`). What is best today is the
 default here: aligned regions, group norms (arXiv 1803.08494), which do not need many images at a time, a box head of four
 convolutions. The paper's table 2c puts what RoIAlign is worth over RoIPool at 3 points of mask AP on COCO (conventions
 "roi_pool").
