@@ -7,8 +7,9 @@ The oracle is given the numbers of the cells as its image. In each tile it says 
 28 x 28 probabilities for what the tile shows of each cell, both off by some percent, and less sure of parts than of wholes.
 
 A cell that the border of a tile cuts is whole if one object has most of its own pixels there, no other has, and both share half
-of the pixels that either has. Memory is the most that the process holds while it predicts, beyond what it held before (network,
-libraries, truth), and the image. Each size runs in a process of its own. Axes: H, W of the image, h, w of a tile, N cells.
+of the pixels that either has. Memory is the most that the process holds while it predicts, beyond what it held before
+(network, libraries, truth), and the image. Seconds are those of the processor, on all its threads together. Each size runs in a
+process of its own. Axes: H, W of the image, h, w of a tile, N cells.
 """
 
 import argparse
@@ -52,9 +53,9 @@ class Oracle:
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         """Boxes, scores, class ids, masks and regions."""
-        start = time.perf_counter()
+        start = time.process_time()
         answers = [self.answer(np.rint(image[0]).astype(np.int32)) for image in images]
-        self.seconds += time.perf_counter() - start
+        self.seconds += time.process_time() - start
         self.calls += len(images)
         return tuple(np.stack(part) for part in zip(*answers, strict=True))
 
@@ -195,9 +196,9 @@ def measure(size: int, options: argparse.Namespace) -> None:
     predictor(Sample.of("small", sample.image[:, :64, : 2 * options.tile]))  # kernels are loaded, those for tiles too
     oracle.seconds, oracle.calls = 0.0, 0
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
-    before, start = memory("VmRSS"), time.perf_counter()
+    before, start = memory("VmRSS"), time.process_time()
     found = predictor(sample)
-    seconds, most = time.perf_counter() - start, memory("VmHWM") - before + sample.image.nbytes / MIB
+    seconds, most = time.process_time() - start, memory("VmHWM") - before + sample.image.nbytes / MIB
     tile, padded = predictor.run(2).sizes(predictor.preprocess.shape_of(sample.grid, ""))
     starts = [Axis.over(side, part).starts for side, part in zip(padded, tile, strict=True)]
     ratio = size / predictor.preprocess.shape_of(sample.grid, "")[0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segwright.core import Segmentation
-from segwright.decoding.mask_runs import MaskRuns, overlaps, union
+from segwright.decoding.mask_runs import MaskRuns, mask_overlaps, union_of_runs
 
 
 def runs_of(mask: np.ndarray) -> np.ndarray:
@@ -59,22 +59,22 @@ def test_an_object_goes_into_the_first_plane_where_it_is_free():
 
 def test_a_union():
     parts = [np.array([[0, 2, 4], [1, 0, 2]], np.int32), np.array([[0, 4, 5], [0, 8, 9], [3, 0, 1]], np.int32)]
-    assert union(parts).tolist() == [[0, 2, 5], [0, 8, 9], [1, 0, 2], [3, 0, 1]]
-    assert union(parts).dtype == np.int32
+    assert union_of_runs(parts).tolist() == [[0, 2, 5], [0, 8, 9], [1, 0, 2], [3, 0, 1]]
+    assert union_of_runs(parts).dtype == np.int32
 
 
 def test_what_two_objects_have_of_a_window():
     masks = MaskRuns.of([np.array([[0, 0, 4], [1, 0, 4]], np.int32), np.array([[1, 2, 8], [5, 0, 2]], np.int32)])
-    pairs = overlaps(masks, masks.extents(), range(1), range(1, 2), (0, 1, 6, 6))
+    pairs = mask_overlaps(masks, masks.extents(), range(1), range(1, 2), (0, 1, 6, 6))
     assert pairs.tolist() == [[0, 1, 2, 6, 5]]
-    assert overlaps(masks, masks.extents(), range(1), range(1, 2), (2, 0, 6, 6)).tolist() == []
+    assert mask_overlaps(masks, masks.extents(), range(1), range(1, 2), (2, 0, 6, 6)).tolist() == []
 
 
 def test_wider_extents_find_pairs_that_are_close():
     masks = MaskRuns.of([np.array([[0, 0, 2]], np.int32), np.array([[0, 3, 4]], np.int32)])
-    assert len(overlaps(masks, masks.extents(), range(1), range(1, 2), (0, 0, 9, 9))) == 0
+    assert len(mask_overlaps(masks, masks.extents(), range(1), range(1, 2), (0, 0, 9, 9))) == 0
     wider = masks.extents() + [-1, -1, 1, 1]
-    assert overlaps(masks, wider, range(1), range(1, 2), (0, 0, 9, 9)).tolist() == [[0, 1, 0, 2, 1]]
+    assert mask_overlaps(masks, wider, range(1), range(1, 2), (0, 0, 9, 9)).tolist() == [[0, 1, 0, 2, 1]]
 
 
 # By slow twins
@@ -98,7 +98,7 @@ def test_all_overlaps():
         for j in range(25, 60)
         if (inside[i] & inside[j]).any()
     ]
-    found = overlaps(runs, runs.extents(), range(25), range(25, 60), window)
+    found = mask_overlaps(runs, runs.extents(), range(25), range(25, 60), window)
     assert len(found) > 64  # more than there is room for at first
     assert found[found[:, 2] > 0].tolist() == [list(map(int, pair)) for pair in expected]
 
@@ -106,7 +106,7 @@ def test_all_overlaps():
 def test_all_unions():
     masks = random_masks(1)
     for one, other in zip(masks[:10], masks[10:], strict=True):
-        assert np.array_equal(union([runs_of(one), runs_of(other)]), runs_of(one | other))
+        assert np.array_equal(union_of_runs([runs_of(one), runs_of(other)]), runs_of(one | other))
 
 
 # By a law

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from segwright.decoding.image_detections import ImageDetections
-from segwright.decoding.mask_runs import MaskRuns, overlaps
+from segwright.decoding.mask_runs import MaskRuns, mask_overlaps
 from segwright.decoding.paste import paste_detections
 
 SAME = 0.5  # of the pixels that either has: more are shared by no other of its view, but for objects that overlap
@@ -29,7 +29,7 @@ def average_detections(views: Sequence[ImageDetections], shape: tuple[int, ...])
     for view in views[1:]:
         found, theirs = paste_detections(view, shape, shape)
         both, size = MaskRuns.joined([pixels, theirs]), len(pixels)
-        pairs = overlaps(both, both.extents(), range(size), range(size, len(both)), (0, 0, shape[0], shape[1]))
+        pairs = mask_overlaps(both, both.extents(), range(size), range(size, len(both)), (0, 0, shape[0], shape[1]))
         mine, others = _best_pairs(pairs, np.concatenate([total.class_ids, found.class_ids]))
         is_new = np.ones(len(theirs), bool)
         is_new[others - size] = False
@@ -53,7 +53,7 @@ def _sums(found: ImageDetections) -> tuple[np.ndarray, ...]:
 
 
 def _best_pairs(pairs: np.ndarray, class_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of pairs int64 (E, 5), as of `overlaps`, those that are the same, the most alike first, and each object once."""
+    """Of pairs int64 (E, 5), as of `mask_overlaps`, those that are the same, the most alike first, and each object once."""
     one, other, shared, in_one, in_other = pairs.T
     alike = shared / (in_one + in_other - shared)
     mine, theirs = dict[int, int](), dict[int, int]()

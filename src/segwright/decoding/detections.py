@@ -14,7 +14,7 @@ from segwright.core.classes import MAX_CLASSES
 from segwright.core.errors import ShapeError
 from segwright.decoding.average_detections import average_detections
 from segwright.decoding.image_detections import ImageDetections
-from segwright.decoding.mask_runs import MaskRuns, overlaps
+from segwright.decoding.mask_runs import MaskRuns, mask_overlaps
 from segwright.decoding.paste import paste_detections
 from segwright.decoding.run import Outputs, Run
 from segwright.decoding.sliding_window import Axis
@@ -112,7 +112,7 @@ def detections_agree(outputs: Outputs, reference: Outputs, shape: tuple[int, ...
 def _partners(both: FoundObjects, first: int, shape: tuple[int, ...]) -> dict[int, int]:
     """For each object that has one, its partner: those before number `first` have one behind it, and the other way round."""
     masks, alike, partners = both.masks, dict[int, float](), dict[int, int]()
-    pairs = overlaps(masks, masks.extents(), range(first), range(first, len(masks)), (0, 0, shape[0], shape[1]))
+    pairs = mask_overlaps(masks, masks.extents(), range(first), range(first, len(masks)), (0, 0, shape[0], shape[1]))
     for i, j, shared, one, other in pairs.tolist():
         share = shared / (one + other - shared)
         if share > SAME and both.class_ids[i] == both.class_ids[j]:

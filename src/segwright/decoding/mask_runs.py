@@ -75,7 +75,7 @@ class MaskRuns:
         return planes
 
 
-def union(objects: Sequence[np.ndarray]) -> np.ndarray:
+def union_of_runs(objects: Sequence[np.ndarray]) -> np.ndarray:
     """The runs int32 (r, 3) of all pixels of some objects, each of runs of its own."""
     runs = np.concatenate(objects).astype(np.int64)
     first, stop = runs[:, 0] * ROW + runs[:, 1], runs[:, 0] * ROW + runs[:, 2]
@@ -86,7 +86,9 @@ def union(objects: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack([first[begins] // ROW, first[begins] % ROW, stop[ends] % ROW], axis=1).astype(np.int32)
 
 
-def overlaps(masks: MaskRuns, extents: np.ndarray, some: range, others: range, window: tuple[int, int, int, int]) -> np.ndarray:
+def mask_overlaps(
+    masks: MaskRuns, extents: np.ndarray, some: range, others: range, window: tuple[int, int, int, int]
+) -> np.ndarray:
     """The pairs of objects whose extents meet in a window, int64 (E, 5).
 
     Columns are the number of one among `some`, of one among `others`, and the pixels of the window that are in both, in the
@@ -99,7 +101,7 @@ def overlaps(masks: MaskRuns, extents: np.ndarray, some: range, others: range, w
 
 @njit(cache=True, nogil=True)
 def _overlaps(runs, starts, extents, limits, window):
-    """See `overlaps`; `limits` int64 (4,) are those of both ranges."""
+    """See `mask_overlaps`; `limits` int64 (4,) are those of both ranges."""
     found, count = np.empty((64, 5), np.int64), 0
     near = np.empty(limits[3] - limits[2], np.int64)  # of the others, those in the window
     size = 0

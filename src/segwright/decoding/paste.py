@@ -18,7 +18,9 @@ THRESHOLD = 0.5  # probability from which on a pixel belongs to an object
 RUNS_PER_OBJECT = 64  # room to begin with; it doubles where it does not suffice
 
 
-def paste(boxes: np.ndarray, masks: np.ndarray, regions: np.ndarray, is_whole: np.ndarray, shape: tuple[int, ...]) -> MaskRuns:
+def paste_masks(
+    boxes: np.ndarray, masks: np.ndarray, regions: np.ndarray, is_whole: np.ndarray, shape: tuple[int, ...]
+) -> MaskRuns:
     """The pixels (H, W) whose centres lie in the boxes (N, 4) and have a probability of a half at least.
 
     Masks (N, h, w) are spread evenly over regions (N, 4). Boxes and regions are (x1, y1, x2, y2) in pixels; a centre on the
@@ -63,7 +65,7 @@ def paste_detections(
     is_whole = (found.regions == [0, 0, *seen[::-1]]).all(axis=1)
     if whole_pixels:
         boxes, regions = on_whole_pixels(boxes, found.masks.shape[-1])
-    pixels = paste(boxes, found.masks, regions, is_whole, shape)
+    pixels = paste_masks(boxes, found.masks, regions, is_whole, shape)
     has_any = np.diff(pixels.starts) > 0
     if has_any.all():
         return found, pixels
@@ -71,7 +73,7 @@ def paste_detections(
 
 
 def on_whole_pixels(boxes: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes and regions (N, 4) with which `paste` does what torchvision does with these boxes and masks of `side` values.
+    """Boxes and regions (N, 4) with which `paste_masks` does what torchvision does with these boxes and masks of `side` values.
 
     There a mask gets a frame of zeros, the box grows with it, is cut to whole numbers, and holds its last row and column.
     """
@@ -88,7 +90,7 @@ def on_whole_pixels(boxes: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarra
 
 @njit(cache=True, nogil=True)
 def _found(boxes, masks, regions, is_whole, height, width):
-    """The runs int32 (R, 3) of all objects, and where those of each start, int64 (N + 1,); see `paste`."""
+    """The runs int32 (R, 3) of all objects, and where those of each start, int64 (N + 1,); see `paste_masks`."""
     N, h, w = masks.shape
     starts = np.zeros(N + 1, np.int64)
     runs, count = np.empty((RUNS_PER_OBJECT * max(N, 1), 3), np.int32), 0

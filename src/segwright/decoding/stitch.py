@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segwright.decoding.mask_runs import MaskRuns, overlaps, union
+from segwright.decoding.mask_runs import MaskRuns, mask_overlaps, union_of_runs
 
 COVERED = 0.5  # of a cut object: where another has most of it, it is no object of its own
 NEAR = 2.0  # pixels of what the network sees: that close to a border nobody knows whether an object ends there
@@ -114,14 +114,14 @@ def stitched(grid: TileGrid, seen: Sequence[FoundObjects]) -> FoundObjects:
     extents, firsts = found.masks.extents(), np.cumsum([0, *counts])
     numbers = [range(first, stop) for first, stop in pairwise(firsts)]
     reach = _grown(extents, grid.near, REACH_SHARE)
-    pairs = [overlaps(found.masks, reach, numbers[t], numbers[u], grid.window(t, u)) for t, u in grid.pairs]
+    pairs = [mask_overlaps(found.masks, reach, numbers[t], numbers[u], grid.window(t, u)) for t, u in grid.pairs]
     edge = _Edge.of(grid, np.repeat(np.arange(len(seen)), counts), extents)
     links = _Links.of(np.concatenate([np.empty((0, 5), np.int64), *pairs]), found.class_ids, edge.is_cut, extents, reach)
     order = [int(number) for number in np.argsort(-found.scores, kind="stable")]
     groups = _whole(order, links, edge, found.scores) + _unions(order, links, edge, found.scores)
     groups.sort(key=lambda group: -group.score)
     masks = [
-        found.masks[group.members[0]] if len(group.members) == 1 else union([found.masks[i] for i in group.members])
+        found.masks[group.members[0]] if len(group.members) == 1 else union_of_runs([found.masks[i] for i in group.members])
         for group in groups
     ]
     return FoundObjects(
@@ -166,7 +166,7 @@ class _Links:
     def of(
         cls, pairs: np.ndarray, class_ids: np.ndarray, is_cut: np.ndarray, extents: np.ndarray, reach: np.ndarray
     ) -> "_Links":
-        """The links among pairs int64 (E, 5), as of `overlaps`; `extents` and `reach` (N, 4) are boxes of the objects."""
+        """The links among pairs int64 (E, 5), as of `mask_overlaps`; `extents` and `reach` (N, 4) are boxes of the objects."""
         links = cls(defaultdict(list), defaultdict(list), defaultdict(list))
         pairs = pairs[class_ids[pairs[:, 0]] == class_ids[pairs[:, 1]]]
         for one, other, in_one in ((0, 1, 3), (1, 0, 4)):

@@ -120,13 +120,11 @@ def predict(
         _check_palette(len(predictor.classes), format)
     jobs = _planned(places, out, None if predictor.tile is None else (None,) * len(predictor.tile))
     failed, written = dict[Path, str](), list[Path]()
-    if format is None:
-        format, _ = stopped(out) or (None, None)
+    format = format or (stopped(out) or (None,))[0]
     if format is None:
         written, format = _write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette)
     if format is not None:
-        source = run_name(path, places, predictor.flips, values, crf, weights)
-        source += "" if min_score == LIKELY else f", with scores from {min_score:g}"
+        source = run_name(path, places, predictor.flips, values, crf, weights, "" if min_score == LIKELY else f"{min_score:g}")
         written = _write_format(format, jobs, predictor, out, failed, source, overlay=overlay)
     if failed:
         rest = f"the others are in {out}" if written else "nothing was written"

@@ -146,8 +146,12 @@ def run_name(
     values: tuple[float, float] | None,
     crf: DenseCRF | None = None,
     weights: str | Path | None = None,
+    min_score: str = "",
 ) -> str:
-    """What a run is known by when it goes on after it was stopped: what is predicted how from which images."""
+    """What a run is known by when it goes on after it was stopped: what is predicted how from which images.
+
+    `min_score` is the least score of objects where it is not the usual one.
+    """
     by = "a model"
     if model is not None:
         file = Path(model) / "model.safetensors" if Path(model).is_dir() else Path(model)
@@ -155,5 +159,6 @@ def run_name(
         by = f"{known}, mirrored over {list(flips)}"
         by += f", values from {values[0]:g} to {values[1]:g}" if values else ""
         by += f", redrawn by {crf}" if crf else ""
+        by += f", with scores from {min_score}" if min_score else ""
     first = os.path.abspath(images[0])  # noqa: PTH100
     return f"what {by} finds in {first}" + (f" and {len(images) - 1} more" if len(images) > 1 else "")
