@@ -22,11 +22,11 @@ RANGES = ("", " small", " medium", " large")
 def cases() -> Iterator[Case]:
     """Sets of many classes and of one, from run lengths; smaller ones from dense masks."""
     sets = {
-        "80 classes, 500 images, 25 000 detections": (many_classes, 500, COCO, {"faster-coco-eval": 2}),
-        "nuclei, 40 images, 4 860 detections": (nuclei, 40, MANY, {"faster-coco-eval": 1.5}),
+        "80 classes, 500 images, 25 000 detections": (many_classes, 500, COCO, {"faster-coco-eval": 2, "hotcoco": 1.2}),
+        "nuclei, 40 images, 4 860 detections": (nuclei, 40, MANY, {"faster-coco-eval": 1.5, "hotcoco": 1.2}),
     }
     if REAL.is_dir():
-        sets["real nuclei, 40 images"] = (real_nuclei, 40, MANY, {"faster-coco-eval": 1.5})
+        sets["real nuclei, 40 images"] = (real_nuclei, 40, MANY, {"faster-coco-eval": 1.5, "hotcoco": 1.2})
     for name, (make, images, limits, targets) in sets.items():
         yield Case(
             group="average_precision",
@@ -38,6 +38,7 @@ def cases() -> Iterator[Case]:
             sides={
                 "segwright": Side(run=partial(ours, limits), prepare=copied),
                 "faster-coco-eval": Side(run=partial(with_faster, limits), prepare=copied, needs=("faster_coco_eval",)),
+                "hotcoco": Side(run=partial(with_hotcoco, limits), prepare=copied, needs=("hotcoco",)),
                 **(
                     {} if make is real_nuclei else {"pycocotools": pycocotools_side(limits)}
                 ),  # as slow as on the synthetic ones
@@ -139,6 +140,22 @@ def with_faster(limits: tuple[int, ...], data: dict) -> dict[str, float]:
     evaluation.evaluate()
     evaluation.accumulate()
     return summary(evaluation.eval, limits, data["truth"])
+
+
+def with_hotcoco(limits: tuple[int, ...], data: dict) -> dict[str, float]:
+    """hotcoco, in Rust, from lists in memory: the 12 scores alone. It takes as many threads as there are cores."""
+    from hotcoco import COCO as Coco
+    from hotcoco import COCOeval
+
+    truth = Coco(data["truth"])
+    evaluation = COCOeval(truth, truth.load_res(data["results"]), "segm")
+    evaluation.params.max_dets = list(limits)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    ranges = [f"{score}{name}" for score in ("AP", "AR") for name in RANGES[1:]]
+    names = ["AP", "AP50", "AP75", *ranges[:3], *(f"AR@{limit}" for limit in limits), *ranges[3:]]
+    return {name: float("nan") if value < 0 else float(value) for name, value in zip(names, evaluation.stats, strict=True)}
 
 
 def summary(found: dict, limits: tuple[int, ...], truth: dict) -> dict[str, float]:

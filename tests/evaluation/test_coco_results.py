@@ -164,6 +164,21 @@ def test_masks_of_images_add_up():
     np.testing.assert_allclose([values[1] for values in whole.values()], official(repeated, again), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("form", ["text", "polygon"])
+def test_turns_change_nothing(monkeypatch, form):
+    truth, results = random_files(5, form=form)
+    truth["images"] = [{**image, "id": n} for image, n in zip(truth["images"], (8, 11, 7, 12, 5, 9, 6, 10), strict=True)]
+    truth["images"] += [{"id": n, "height": 3, "width": 3} for n in (1, 2, 40)]  # without objects
+    whole = coco_results(truth, results)
+    for together in (1, 20):
+        monkeypatch.setattr("segwright.evaluation.coco_results.TOGETHER", together)
+        parts = coco_results(truth, results)
+        assert len(parts.states) == len(parts.keys) == 11
+        for one, other in zip(whole.states, parts.states, strict=True):
+            for name, values in vars(one.images[0]).items():
+                np.testing.assert_array_equal(getattr(other.images[0], name), values)
+
+
 def test_an_annotation_may_have_id_0():
     truth, results = random_files(15)
     expected = coco_results(truth, results).scores()

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from segwright.core.errors import ShapeError
+from segwright.core.errors import ShapeError, UsageError
 from segwright.losses import _softmax
 from segwright.losses._softmax import shared_softmax
 
@@ -57,16 +57,46 @@ def test_large_images_keep_their_digits():
 # By law
 
 
-def test_no_second_tensor_of_the_size_of_the_logits_is_kept(case):
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_no_second_tensor_of_the_size_of_the_logits_is_kept(case, dtype):
     logits, target = case()
-    given = logits.requires_grad_()
+    given = logits.to(dtype).requires_grad_()
     found = shared_softmax(given, target, counts=True)
     function = found.log_probs.grad_fn
-    assert [each.shape for each in function.saved_tensors] == [logits.shape, target.shape, target.shape]
+    first, *others = (each.shape for each in function.saved_tensors)
+    assert first == logits.shape and set(others) == {target.shape}
     kept = function.saved_tensors[0].data_ptr()
     del function
     found.log_probs.sum().backward()
-    assert given.grad.data_ptr() == kept  # the gradient lies where the log-softmax was
+    assert given.grad.data_ptr() == kept  # the gradient lies where the softmax was
+
+
+LAYOUTS = {
+    "planes": lambda x: x,
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "a part of others": lambda x: torch.cat([x, x, x], dim=3)[..., 6:12],
+    "some of the classes": lambda x: torch.cat([x, x], dim=1)[:, :4],
+    "one for all samples": lambda x: x[:1].expand_as(x),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_kernels_equal_plain_torch(case, monkeypatch, layout, dtype):
+    monkeypatch.setattr(_softmax, "CPU_SLICE", 40)
+    logits, target = case()
+    given = LAYOUTS[layout](logits.to(dtype))
+    before, pulls, results = given.clone(), [torch.randn(2, 4) for _ in range(3)], []
+    for x in (given.detach(), given.double().detach()):
+        x.requires_grad_()
+        found = shared_softmax(x, target, counts=True, log_prob_sums=True)
+        parts = found.counts.overlap, found.counts.predicted, found.log_prob_sums
+        value = (found.log_probs * target).sum() + sum((a * b).sum() for a, b in zip(pulls, parts, strict=True))
+        slopes = [torch.autograd.grad(value, x, retain_graph=again)[0].double() for again in (True, False)]
+        results.append([each.double() for each in (value, found.known, found.counts.true, *slopes)])
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-2}
+    torch.testing.assert_close(*results, **tolerance)
+    assert torch.equal(given, before)
 
 
 def test_autocast_changes_nothing(case):
@@ -86,7 +116,8 @@ def test_autocast_changes_nothing(case):
 def test_shapes_and_classes_that_do_not_fit():
     with pytest.raises(ShapeError, match="upsample the logits first"):
         shared_softmax(torch.zeros(1, 2, 3, 3), torch.zeros(1, 6, 6, dtype=torch.int64))
-    with pytest.raises(RuntimeError, match="out of bounds"):
-        shared_softmax(torch.zeros(1, 2, 3, 3), torch.full((1, 3, 3), 2))
-    with pytest.raises(RuntimeError, match="out of bounds"):
-        shared_softmax(torch.zeros(1, 2, 3, 3), torch.full((1, 3, 3), -2))
+    for wrong in (2, -2):
+        with pytest.raises(UsageError, match=f"holds {wrong}, and the logits have 2 classes"):
+            shared_softmax(torch.zeros(1, 2, 3, 3), torch.full((1, 3, 3), wrong))
+        with pytest.raises(RuntimeError, match="out of bounds"):
+            shared_softmax(torch.zeros(1, 2, 3, 3).double(), torch.full((1, 3, 3), wrong))

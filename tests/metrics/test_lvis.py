@@ -12,7 +12,7 @@ def test_by_hand():
     """A cat and a dog are there, the cat is found; a yak is neither there nor wrong to find."""
     truth = Objects(np.array([0, 1]), np.array([50, 50]))
     detections = Objects(np.array([0, 2]), np.array([50, 50]), np.array([0.9, 0.8]), is_excused=np.array([False, True]))
-    state = Matches((match(detections, truth, (np.array([0]), np.array([0]), np.array([1.0])), (0.5,) * 10, 300),))
+    state = match(detections, truth, (np.array([0]), np.array([0]), np.array([1.0])), (0.5,) * 10, 300)
     metric = FederatedAveragePrecision(CLASSES, frequencies=("r", "f", "f"))
     scores = metric.score(state)
     assert list(scores) == [*metric.SCORES, "AP/cat", "AP/dog", "AP/yak"]

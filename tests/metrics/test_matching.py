@@ -46,7 +46,7 @@ def test_equals_the_slow_twin(seed, count, objects, most):
     detections = Objects(np.zeros(count, int), generator.choice(areas, count), generator.integers(0, 4, count) / 4)
     truth = Objects(np.zeros(objects, int), generator.choice(areas, objects), is_crowd=generator.random(objects) < 0.3)
     row, column = np.nonzero(overlap)
-    found = match(detections, truth, (row, column, overlap[row, column]), THRESHOLDS, most)
+    (found,) = match(detections, truth, (row, column, overlap[row, column]), THRESHOLDS, most).images
     order, fates = slow(detections, truth, overlap, most)
     assert found.scores.tolist() == detections.scores[order].tolist() and found.ranks.tolist() == list(range(len(order)))
     for a, (low, high) in enumerate(AREA_RANGES):
@@ -58,23 +58,53 @@ def test_equals_the_slow_twin(seed, count, objects, most):
 
 def test_ranks_are_of_one_class():
     scores = np.array([0.1, 0.9, 0.5, 0.5, 0.2])
-    found = match(
+    (found,) = match(
         Objects(np.array([1, 0, 1, 1, 0]), np.ones(5), scores), Objects(np.zeros(0), np.zeros(0)), NO_PAIRS, (0.5,), 2
-    )
+    ).images
     assert found.class_ids.tolist() == [0, 0, 1, 1] and found.scores.tolist() == [0.9, 0.2, 0.5, 0.5]
     assert found.ranks.tolist() == [0, 1, 0, 1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), min_size=1, max_size=5))
+def test_images_matched_together_are_as_alone(seed, counts):
+    generator = np.random.default_rng(seed)
+    parts, starts, true_starts = [], [0], [0]
+    for count, objects in counts:
+        found = Objects(generator.integers(0, 3, count), 2000.0 * generator.random(count), generator.integers(0, 4, count) / 4)
+        true = Objects(generator.integers(0, 3, objects), 2000.0 * generator.random(objects))
+        overlap = generator.random((count, objects)) * (found.class_ids[:, None] == true.class_ids)
+        row, column = np.nonzero(overlap > 0.4)
+        parts.append((found, true, (row, column, overlap[row, column])))
+        starts.append(starts[-1] + count)
+        true_starts.append(true_starts[-1] + objects)
+    joined = [
+        Objects(
+            *(np.concatenate([getattr(part[side], name) for part in parts]) for name in ("class_ids", "areas")),
+            scores=None if side else np.concatenate([part[0].scores for part in parts]),
+            starts=np.array(ends),
+        )
+        for side, ends in ((0, starts), (1, true_starts))
+    ]
+    places = zip(parts, starts, true_starts, strict=False)
+    pairs = [np.concatenate(each) for each in zip(*((p[2][0] + a, p[2][1] + b, p[2][2]) for p, a, b in places), strict=True)]
+    together = match(*joined, tuple(pairs), THRESHOLDS, 3).images
+    alone = [match(*part, THRESHOLDS, 3).images[0] for part in parts]
+    for one, other in zip(together, alone, strict=True):
+        for name in vars(one):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 def test_what_is_excused_is_not_wrong():
     detections = Objects(np.zeros(2, int), np.ones(2), np.array([0.9, 0.8]), is_excused=np.array([True, True]))
     truth = Objects(np.zeros(1, int), np.ones(1))
-    found = match(detections, truth, (np.array([1]), np.array([0]), np.array([0.9])), (0.5,), 100)
+    (found,) = match(detections, truth, (np.array([1]), np.array([0]), np.array([0.9])), (0.5,), 100).images
     assert found.counted[0].tolist() == found.correct[0].tolist() == [0, 1]
 
 
 def test_an_area_may_lie_in_two_ranges():
     truth = Objects(np.zeros(3, int), np.array([32**2, 96**2, 5]), is_crowd=np.array([False, False, True]))
-    found = match(Objects(np.zeros(0, int), np.zeros(0), np.zeros(0)), truth, NO_PAIRS, (0.5,), 100)
+    (found,) = match(Objects(np.zeros(0, int), np.zeros(0), np.zeros(0)), truth, NO_PAIRS, (0.5,), 100).images
     assert found.true_ranges.tolist() == [0b0111, 0b1101, 0]
 
 

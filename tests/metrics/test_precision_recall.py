@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segwright.core.errors import UsageError
-from segwright.metrics.precision_recall import RECALLS, average_precision_of
+from segwright.metrics.matching import ImageMatches, Matches
+from segwright.metrics.precision_recall import RECALLS, average_precision_of, curves
 
 
 def slow(scores, is_correct, objects):
@@ -39,6 +40,22 @@ def test_recalls_are_reached_as_by_division(objects):
     for found in range(1, objects + 1):
         expected = np.searchsorted(RECALLS, found / objects, side="right") / len(RECALLS)
         assert average_precision_of(np.arange(found), np.ones(found, bool), objects) == pytest.approx(expected, abs=1e-15)
+
+
+def test_one_sum_is_as_in_a_block_of_several():
+    generator, images = np.random.default_rng(0), []
+    for detections in (0, 30, 1, 50):
+        correct = generator.integers(0, 8, (4, detections)).astype(np.uint64)
+        counted = np.where(generator.random((4, detections)) < 0.7, correct | 4, 0).astype(np.uint64)
+        classes, true = np.sort(generator.integers(0, 3, detections)), generator.integers(0, 4, 40)
+        ranks = np.arange(detections) - np.searchsorted(classes, classes)
+        scores, ranges = generator.integers(0, 9, detections) / 8, generator.integers(0, 16, 40).astype(np.uint8)
+        images.append(ImageMatches(classes, scores, ranks, correct & counted, counted, true, ranges))
+    (one,) = curves(Matches(tuple(images)), 5, 3, (1, 10))
+    (two,) = curves(Matches(tuple(images), np.ones((2, 4), np.int64)), 5, 3, (1, 10))
+    assert np.isnan(one.precision[4]).all() and one.precision[:3].min() > 0
+    np.testing.assert_array_equal(np.repeat(one.precision, 2, axis=-1), two.precision)
+    np.testing.assert_array_equal(np.repeat(one.recall, 2, axis=-1), two.recall)
 
 
 def test_the_recalls_are_those_of_coco():

@@ -6,7 +6,9 @@ Axes: E entries, D entries of one image, (H, W) rows and columns.
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from numbers import Real
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -57,6 +59,11 @@ class Entries:
     def of_image(self, index: int) -> np.ndarray:
         """Positions int64 (D,) of the entries of an image, in the order of the file."""
         return self.order[self.starts[index] : self.starts[index + 1]]
+
+    def of_images(self, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same for the images from first to before end, one after another, and where each begins, int64 (N + 1,)."""
+        starts = self.starts[first : end + 1]
+        return self.order[starts[0] : starts[-1]], starts - starts[0]
 
 
 class Content(NamedTuple):
@@ -154,7 +161,7 @@ def looked_up(given: Sequence[Any], known: Sequence[Any]) -> np.ndarray:
     """The places int64 (E,) of values among the known, -1 for others."""
     index_of: dict[Hashable, int] = {name: index for index, name in enumerate(known)}
     try:
-        return np.array([index_of.get(each, -1) for each in given], np.int64)
+        return np.fromiter(map(index_of.get, given, repeat(-1)), np.int64, len(given))
     except TypeError:  # a list or so, which cannot be an id
         return np.array([index_of.get(each, -1) if isinstance(each, Hashable) else -1 for each in given], np.int64)
 
@@ -166,7 +173,7 @@ def column(entries: Sequence[Mapping[str, Any]], name: str, place: str) -> list[
         FormatError: one does not have it.
     """
     try:
-        return [entry[name] for entry in entries]
+        return [*map(itemgetter(name), entries)]
     except (KeyError, TypeError, IndexError):
         lacks = next(n for n, entry in enumerate(entries) if not isinstance(entry, Mapping) or name not in entry)
         raise FormatError(f"{place}[{lacks}] has no {name!r}; {AGAIN}") from None
@@ -201,30 +208,31 @@ def boxes_of(entries: Sequence[Mapping[str, Any]], place: str) -> np.ndarray:
     """
     values = column(entries, "bbox", place)
     try:
-        boxes = np.array(values, np.float64).reshape(len(values), 4)
+        has_four = {*map(len, values)} <= {4}
+        boxes = np.fromiter(chain.from_iterable(values), np.float64, 4 * len(values)).reshape(-1, 4)
     except (TypeError, ValueError):
-        boxes = np.full((1, 4), np.nan)
-    if not np.isfinite(boxes).all():
+        has_four = False
+    if not has_four or not np.isfinite(boxes).all():
         wrong = next(n for n, value in enumerate(values) if not _is_box(value))
         raise FormatError(f"{place}[{wrong}]: bbox is {values[wrong]!r}, left, top, width and height are needed; {AGAIN}")
     return boxes
 
 
-def runs_of(entries: Entries, positions: np.ndarray, shape: tuple[int, int]) -> Runs:
-    """The runs of the masks of entries of one image (H, W).
+def runs_of(entries: Entries, positions: np.ndarray, starts: np.ndarray, shapes: Sequence[tuple[int, int]]) -> Runs:
+    """The runs of the masks of entries of N images (H, W) with these shapes, whose positions begin at `starts` (N + 1,).
 
     Raises:
         FormatError: one has no segmentation, or it is damaged or of another size.
     """
     try:
-        given = [entries.entries[p]["segmentation"] for p in positions]
-        texts = [each["counts"] for each in given]
-        sizes = [each["size"] for each in given]
-        if all(isinstance(text, str | bytes) for text in texts) and all(tuple(size) == shape for size in sizes):
-            return Runs.of_texts(texts, shape)
+        given = [*map(itemgetter("segmentation"), map(entries.entries.__getitem__, positions.tolist()))]
+        wanted = [*chain.from_iterable(map(repeat, map(list, shapes), np.diff(starts).tolist()))]
+        if [*map(itemgetter("size"), given)] == wanted:  # without a new object for each, which would wake the collector
+            return Runs.of_images([*map(itemgetter("counts"), given)], starts, shapes)
     except (KeyError, TypeError, IndexError, FormatError):
         pass  # other forms, or damaged: slower, but messages with a place
-    return Runs.of_counts([_counts(entries, int(p), shape) for p in positions], shape)
+    each_image = zip(np.split(positions, starts[1:-1]), shapes, strict=True)
+    return Runs.joined([Runs.of_counts([_counts(entries, p, shape) for p in own.tolist()], shape) for own, shape in each_image])
 
 
 def _counts(entries: Entries, position: int, shape: tuple[int, int]) -> np.ndarray:

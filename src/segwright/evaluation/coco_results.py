@@ -21,7 +21,9 @@ Source: Gupta et al. 2019, "LVIS: A Dataset for Large Vocabulary Instance Segmen
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,8 @@ from segwright.metrics.box_average_precision import BoxAveragePrecision
 from segwright.metrics.lvis import FREQUENCIES, LIMIT, FederatedAveragePrecision
 from segwright.metrics.matching import Matches, Objects
 
+THREADS = 2  # half of a turn with masks is Python's work, which goes in one thread at a time
+TOGETHER = 8192  # results and annotations: their runs take some MB, and each turn some hundred microseconds of its own
 Truth = Path | str | Mapping[str, Any] | Content
 Results = Path | str | Sequence[Mapping[str, Any]] | Content
 
@@ -84,12 +88,17 @@ def coco_results(
     data = _Data.of(truth, results, is_box=is_box)
     kind: Any = BoxAveragePrecision if is_box else AveragePrecision
     metric = kind(data.classes, iou_thresholds=tuple(iou_thresholds), max_detections=tuple(max_detections))
-    states = []
-    for index in range(len(data.images.ids)):
-        columns = data.annotations.of_image(index)
-        is_crowd = np.array([bool(data.annotations.entries[c].get("iscrowd")) for c in columns], bool)
-        states.append(data.count(metric, index, _Image(data.detections.of_image(index), columns, is_crowd)))
-    return CocoResults(data.classes, data.images.keys, metric, tuple(states))
+    is_crowd = np.array([bool(each.get("iscrowd")) for each in data.annotations.entries], bool)
+
+    def turn(ends: tuple[int, int]) -> Matches:
+        rows, starts = data.detections.of_images(*ends)
+        columns, true_starts = data.annotations.of_images(*ends)
+        return data.count(metric, _Chosen(range(*ends), rows, starts, columns, true_starts, is_crowd=is_crowd[columns]))
+
+    with ThreadPoolExecutor(1 if is_box else THREADS) as pool:  # kernels hold no lock
+        found = [*pool.map(turn, pairwise(data.ends_of_turns()))]
+    states = tuple(Matches((image,)) for matches in found for image in matches.images)
+    return CocoResults(data.classes, data.images.keys, metric, states)
 
 
 def lvis_results(truth: Truth, results: Results, *, is_box: bool = False) -> CocoResults:
@@ -121,7 +130,9 @@ def lvis_results(truth: Truth, results: Results, *, is_box: bool = False) -> Coc
         class_ids = data.detections.class_ids[rows]
         is_known = np.isin(class_ids, [*data.annotations.class_ids[columns], *absent[position]])
         rows, is_excused = rows[is_known], np.isin(class_ids[is_known], partly[position])
-        states.append(data.count(matcher, index, _Image(rows, columns, is_ignored=is_ignored, is_excused=is_excused)))
+        ends, true_ends = np.array([0, len(rows)]), np.array([0, len(columns)])
+        chosen = _Chosen(range(index, index + 1), rows, ends, columns, true_ends, is_ignored=is_ignored, is_excused=is_excused)
+        states.append(data.count(matcher, chosen))
     metric = FederatedAveragePrecision(data.classes, frequencies=frequencies)
     return CocoResults(data.classes, data.images.keys, metric, tuple(states))
 
@@ -168,43 +179,59 @@ class _Data:
             true_boxes,
         )
 
-    def count(self, metric: Any, index: int, image: "_Image") -> Matches:
-        """The matches of the image with this index."""
-        shape = self.images.shapes[index]
+    def ends_of_turns(self) -> list[int]:
+        """The first image of each turn, and the end: images counted together, so that what each turn costs is shared by many
+        entries. Boxes are paired image by image."""
+        if self.true_boxes is not None:
+            return [*range(len(self.images.ids) + 1)]
+        before = self.detections.starts + self.annotations.starts
+        turns = np.searchsorted(before, np.arange(0, before[-1], TOGETHER))
+        return np.unique([0, *turns, len(self.images.ids)]).tolist()
+
+    def count(self, metric: Any, chosen: "_Chosen") -> Matches:
+        """The matches of each of the chosen images."""
+        shapes = [self.images.shapes[index] for index in chosen.images]
         if self.true_boxes is None:
-            runs = runs_of(self.detections, image.rows, shape)
-            true_runs = runs_of(self.annotations, image.columns, shape)
-            detections, truth = self._objects(image, runs.areas, true_runs.areas)
+            runs = runs_of(self.detections, chosen.rows, chosen.starts, shapes)
+            true_runs = runs_of(self.annotations, chosen.columns, chosen.true_starts, shapes)
+            detections, truth = self._objects(chosen, runs.areas, true_runs.areas)
             return metric.count_runs(runs, detections, true_runs, truth)
         if self.boxes is None:
-            runs = runs_of(self.detections, image.rows, shape)
-            boxes, areas = runs.boxes_xywh(shape[0]), runs.areas
+            runs = runs_of(self.detections, chosen.rows, chosen.starts, shapes)
+            boxes, areas = runs.boxes_xywh(shapes[0][0]), runs.areas
         else:
-            boxes = areas = self.boxes[image.rows]
-        true_boxes = self.true_boxes[image.columns]
-        detections, truth = self._objects(image, areas, true_boxes[:, 2] * true_boxes[:, 3])
+            boxes = areas = self.boxes[chosen.rows]
+        true_boxes = self.true_boxes[chosen.columns]
+        detections, truth = self._objects(chosen, areas, true_boxes[:, 2] * true_boxes[:, 3])
         return metric.count_boxes(boxes, detections, true_boxes, truth)
 
-    def _objects(self, image: "_Image", areas: np.ndarray, true_areas: np.ndarray) -> tuple[Objects, Objects]:
+    def _objects(self, chosen: "_Chosen", areas: np.ndarray, true_areas: np.ndarray) -> tuple[Objects, Objects]:
         """Detections and true objects, with these areas where the files do not say them."""
-        areas = areas if self.areas is None else self.areas[image.rows]
-        is_excused = image.is_excused if image.is_excused is None else image.is_excused | (areas == 0)  # LVIS leaves these out
-        given = self.true_areas[image.columns]
+        rows, columns = chosen.rows, chosen.columns
+        areas = areas if self.areas is None else self.areas[rows]
+        is_excused = chosen.is_excused
+        is_excused = is_excused if is_excused is None else is_excused | (areas == 0)  # LVIS leaves these out
+        given = self.true_areas[columns]
         true_areas = np.where(np.isnan(given), true_areas, given)
-        if image.is_ignored is not None:
-            true_areas = np.where(image.is_ignored, np.nan, true_areas)  # in no range
+        if chosen.is_ignored is not None:
+            true_areas = np.where(chosen.is_ignored, np.nan, true_areas)  # in no range
+        class_ids, true_class_ids = self.detections.class_ids[rows], self.annotations.class_ids[columns]
         return (
-            Objects(self.detections.class_ids[image.rows], areas, scores=self.scores[image.rows], is_excused=is_excused),
-            Objects(self.annotations.class_ids[image.columns], true_areas, is_crowd=image.is_crowd),
+            Objects(class_ids, areas, scores=self.scores[rows], is_excused=is_excused, starts=chosen.starts),
+            Objects(true_class_ids, true_areas, is_crowd=chosen.is_crowd, starts=chosen.true_starts),
         )
 
 
 @dataclass(frozen=True, eq=False)
-class _Image:
-    """Positions of the results int64 (D,) and annotations int64 (G,) of an image, and what is special about them, bool each."""
+class _Chosen:
+    """Images counted together: positions of their results int64 (D,) and annotations int64 (G,), one image after another, where
+    each image begins, int64 (N + 1,), and what is special about them, bool each."""
 
+    images: range
     rows: np.ndarray
+    starts: np.ndarray
     columns: np.ndarray
+    true_starts: np.ndarray
     is_crowd: np.ndarray | None = None
     is_ignored: np.ndarray | None = None
     is_excused: np.ndarray | None = None

@@ -5,7 +5,8 @@ of its log-probability, and o and s the gradients of each overlap and predicted 
 
     p_k (s_k - m) + [k = t] (p_t o_t + l)    where    m = sum_j p_j s_j + p_t o_t + l,
 
-so the log-softmax is all that is kept, and the gradient is written over it, in slices that a core's cache holds.
+so the log-softmax is all that is kept, and the gradient is written over it, in slices that a core's cache holds. On a
+processor, kernels of our own keep the softmax in its place; torch's own steps are for GPUs and for float64.
 Axes: B batch, K classes, *S spatial axes, R rows (the first of them) of a slice, W the last of them.
 """
 
@@ -20,6 +21,7 @@ from torch.autograd import Function
 from segwright.core import VOID
 from segwright.core.errors import UsageError
 from segwright.losses import check_shapes
+from segwright.losses._softmax_kernels import pull_planes, softmax_of_planes
 
 CPU_SLICE = 2**18  # numbers: a megabyte of float32, so that a slice and what is made of it stay in a core's second cache
 GPU_SLICE = 2**25  # a GPU wants few large steps; what is made of one takes 128 MB
@@ -78,7 +80,8 @@ def shared_softmax(logits: Tensor, target: Tensor, *, counts: bool = False, log_
         ShapeError: the two do not belong together.
     """
     check_shapes(logits, target)
-    known, log_probs, overlap, predicted, true, sums = _Softmax.apply(logits, target, counts, log_prob_sums)
+    softmax: Any = _KernelSoftmax if logits.device.type == "cpu" and logits.dtype != torch.float64 else _Softmax
+    known, log_probs, overlap, predicted, true, sums = softmax.apply(logits, target, counts, log_prob_sums)
     return SharedSoftmax(target, known, log_probs, SoftCounts(overlap, predicted, true), sums)
 
 
@@ -159,13 +162,62 @@ def _log_softmax(logits: Tensor) -> Tensor:
     return kept
 
 
+class _KernelSoftmax(Function):
+    """What `_Softmax` does, on a processor and in float32. The softmax is kept, 0 where void: no exponential is taken twice."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, with_counts: bool, with_sums: bool) -> tuple[Tensor, ...]:
+        B, K = logits.shape[:2]
+        kept = torch.empty_like(logits, dtype=torch.float32)  # (B, K, *S)
+        log_probs = kept.new_empty(target.shape)
+        target = target.contiguous()
+        sums = torch.zeros(4, B, K, dtype=torch.float64)
+        ctx.dtype, ctx.are_planes = logits.dtype, logits.dtype == torch.float32 and logits.is_contiguous()
+        for part in _pieces(kept, ctx.are_planes):
+            sample, _, rows = part
+            x = logits[part].detach().float().contiguous()  # (K, R, ..., W)
+            probs = kept[part] if ctx.are_planes else torch.empty_like(x)
+            pixels = target[sample, rows], log_probs[sample, rows]
+            sums[:, sample] += softmax_of_planes(x, probs, *pixels, counts=with_counts, log_prob_sums=with_sums)
+            if not ctx.are_planes:
+                kept[part] = probs
+        ctx.save_for_backward(kept, target)
+        overlap, predicted, true, log_prob_sums = sums.float()
+        known = sums[2].sum(dim=1).float()
+        ctx.mark_non_differentiable(known, true)
+        ctx.set_materialize_grads(False)
+        return known, log_probs, overlap, predicted, true, log_prob_sums
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        kept, target = ctx.saved_tensors
+        _, of_log_probs, of_overlap, of_predicted, _, of_sums = gradients
+        gradient = gradient_over(kept, ctx.dtype)
+        for part in _pieces(kept, ctx.are_planes):
+            sample, _, rows = part
+            probs = kept[part].contiguous()  # (K, R, ..., W)
+            pulled = gradient[part] if ctx.are_planes else torch.empty_like(probs)
+            pulls = [None if each is None else each[sample] for each in (of_overlap, of_predicted, of_sums)]
+            of_own = None if of_log_probs is None else of_log_probs[sample, rows]
+            pull_planes(probs, target[sample, rows], pulls, of_own, pulled)
+            if not ctx.are_planes:
+                gradient[part] = pulled
+        return gradient, None, None, None
+
+
+def _pieces(kept: Tensor, are_planes: bool) -> Iterator[Part]:
+    """Indices of what kernels work on at once: samples of (B, K, *S) that are planes, and slices, a copy of which is, else."""
+    whole = ((sample, slice(None), slice(None)) for sample in range(len(kept)))
+    return whole if are_planes else slices(kept, torch.get_num_threads())
+
+
 # What this and the sigmoid have in common
 
 
-def slices(logits: Tensor) -> Iterator[Part]:
-    """Indices of the slices (K, R, ...) of logits (B, K, *S) that are worked on at once."""
+def slices(logits: Tensor, cores: int = 1) -> Iterator[Part]:
+    """Indices of the slices (K, R, ...) of logits (B, K, *S) that are worked on at once, each by so many cores."""
     B, K, S, *rest = logits.shape
-    size = CPU_SLICE if logits.device.type == "cpu" else GPU_SLICE
+    size = CPU_SLICE * cores if logits.device.type == "cpu" else GPU_SLICE
     rows = max(1, size // max(1, K * torch.Size(rest).numel()))
     for sample in range(B):
         for start in range(0, S, rows):

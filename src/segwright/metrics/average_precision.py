@@ -57,17 +57,17 @@ class AveragePrecision:
         row, column, pixels = row[is_pair], column[is_pair], pixels[is_pair]
         alone = np.where(is_crowd[column], 0, objects.areas[column] - pixels)  # it does not matter how large a crowd is
         pairs = row, column, pixels / (detections.areas[row] + alone)
-        return Matches((match(detections, objects, pairs, self.iou_thresholds, self.max_detections[-1]),))
+        return match(detections, objects, pairs, self.iou_thresholds, self.max_detections[-1])
 
     def count_runs(self, runs: Runs, detections: Objects, true_runs: Runs, truth: Objects) -> Matches:
-        """The matches of one image from runs of pixels: of COCO's run lengths, or of masks bool (N, H, W) without planes.
+        """The matches of each image from runs of pixels: of COCO's run lengths, or of masks bool (N, H, W) without planes.
 
         Raises:
             ShapeError: prediction and truth differ in size.
             UsageError: a score is NaN.
         """
         pairs = overlapping(runs, detections, true_runs, truth, min(*self.iou_thresholds, NEARLY_ONE))
-        return Matches((match(detections, truth, pairs, self.iou_thresholds, self.max_detections[-1]),))
+        return match(detections, truth, pairs, self.iou_thresholds, self.max_detections[-1])
 
     def score(self, state: Matches) -> dict[str, np.ndarray]:
         """Scores from 0 to 1 by name, then "AP/name" of each class; NaN where there is no object."""

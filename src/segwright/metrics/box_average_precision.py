@@ -65,7 +65,7 @@ class BoxAveragePrecision:
             objects.class_ids,
             is_crowd,
         )
-        return Matches((match(detections, objects, pairs, self.iou_thresholds, self.max_detections[-1]),))
+        return match(detections, objects, pairs, self.iou_thresholds, self.max_detections[-1])
 
     def count_boxes(self, boxes_xywh: np.ndarray, detections: Objects, true_boxes_xywh: np.ndarray, truth: Objects) -> Matches:
         """The matches of one image from boxes float64 (D, 4) and (G, 4): left, top, width and height, as in COCO's files.
@@ -84,7 +84,7 @@ class BoxAveragePrecision:
             truth.class_ids,
             is_crowd,
         )
-        return Matches((match(detections, truth, pairs, self.iou_thresholds, self.max_detections[-1]),))
+        return match(detections, truth, pairs, self.iou_thresholds, self.max_detections[-1])
 
     def score(self, state: Matches) -> dict[str, np.ndarray]:
         """Scores from 0 to 1 by name, then "box AP/name" of each class; NaN where there is no object."""

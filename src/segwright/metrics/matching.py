@@ -14,6 +14,7 @@ Source: Lin et al. 2014, "Microsoft COCO", doi 10.1007/978-3-319-10602-1_48, and
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -78,7 +79,8 @@ class Objects:
     """Detections or true objects of one image: `class_ids` int (D,), `areas` float64 (D,) and
 
     `scores` float64 (D,) of detections; `is_crowd` bool (D,) of true objects. `is_excused` bool (D,) marks detections that are
-    not wrong when they match nothing, as their class was not drawn everywhere.
+    not wrong when they match nothing, as their class was not drawn everywhere. Of N images, one after another, `starts` int64
+    (N + 1,) says where each begins and the last ends.
     """
 
     class_ids: np.ndarray
@@ -86,6 +88,22 @@ class Objects:
     scores: np.ndarray | None = None
     is_crowd: np.ndarray | None = None
     is_excused: np.ndarray | None = None
+    starts: np.ndarray | None = None
+
+    @property
+    def image_ids(self) -> np.ndarray:
+        """The image of each, int64 (D,), counted from 0."""
+        if self.starts is None:
+            return np.zeros(len(self.class_ids), np.int64)
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+
+def groups_of(detections: Objects, truth: Objects) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers int64 (D,) and (G,) that are equal where image and class are, rising with the image, then with the class."""
+    class_ids = [np.asarray(each.class_ids, np.int64) for each in (detections, truth)]
+    step = 1 + max(int(ids.max(initial=0)) for ids in class_ids)
+    one, other = (each.image_ids * step + ids for each, ids in zip((detections, truth), class_ids, strict=True))
+    return one, other
 
 
 def check_rules(iou_thresholds: Sequence[float], max_detections: Sequence[int]) -> None:
@@ -108,8 +126,8 @@ def check_rules(iou_thresholds: Sequence[float], max_detections: Sequence[int]) 
         )
 
 
-def _ranked(class_ids: np.ndarray, scores: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """The detections of an image by class and then falling score, at most so many of a class, and their ranks, int64 each.
+def _ranked(groups: np.ndarray, scores: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """The detections by group and then falling score, at most so many of a group, and their ranks, int64 each.
 
     Raises:
         UsageError: a score is NaN.
@@ -119,9 +137,9 @@ def _ranked(class_ids: np.ndarray, scores: np.ndarray, most: int) -> tuple[np.nd
             f"the score of detection {int(np.isnan(scores).argmax())} is NaN, which has no rank; leave it out, or look for a "
             "division by zero or an overflow in the model"
         )
-    order = np.lexsort((-scores, class_ids))  # stable, as COCO's
-    classes = class_ids[order]
-    ranks = np.arange(len(order)) - np.searchsorted(classes, classes)
+    order = np.lexsort((-scores, groups))  # stable, as COCO's
+    groups = groups[order]
+    ranks = np.arange(len(order)) - np.searchsorted(groups, groups)
     is_kept = ranks < most
     return order[is_kept], ranks[is_kept]
 
@@ -132,8 +150,8 @@ def match(
     pairs: tuple[np.ndarray, np.ndarray, np.ndarray],
     iou_thresholds: Sequence[float],
     most: int,
-) -> ImageMatches:
-    """The matches of one image. `pairs` are detection, object and overlap (M,) each, of one class, in rising order of both.
+) -> Matches:
+    """The matches of each image. `pairs` are detection, object and overlap (M,) each, of one image and class, in rising order.
 
     The overlap is IoU, for a crowd the share of the detection that lies in it. Pairs not given do not overlap.
 
@@ -142,7 +160,7 @@ def match(
     """
     class_ids = np.asarray(detections.class_ids, np.int32)
     scores = np.asarray(detections.scores, np.float64)
-    order, ranks = _ranked(class_ids, scores, most)
+    order, ranks = _ranked(groups_of(detections, truth)[0], scores, most)
     detection, object_, overlap = pairs
     starts = np.searchsorted(detection, np.arange(len(class_ids) + 1))
     is_crowd = np.zeros(len(truth.class_ids), bool) if truth.is_crowd is None else truth.is_crowd
@@ -154,8 +172,18 @@ def match(
     counts = (true_areas >= AREA_RANGES[:, :1]) & (true_areas <= AREA_RANGES[:, 1:]) & ~is_crowd  # (A, G)
     correct, counted = _match(order, starts, object_, overlap, outside, counts, is_crowd, limits)
     ranges = (counts << np.arange(len(AREA_RANGES))[:, None]).sum(axis=0).astype(np.uint8)
-    true_class_ids = np.asarray(truth.class_ids, np.int32)
-    return ImageMatches(class_ids[order], scores[order], ranks.astype(np.int32), correct, counted, true_class_ids, ranges)
+    found = class_ids[order], scores[order], ranks.astype(np.int32), correct, counted
+    true = np.asarray(truth.class_ids, np.int32), ranges
+    if detections.starts is None or truth.starts is None:
+        return Matches((ImageMatches(*found, *true),))
+    starts = np.searchsorted(detections.image_ids[order], np.arange(len(detections.starts)))
+    spans = [[slice(*ends) for ends in pairwise(each.tolist())] for each in (starts, truth.starts)]
+    return Matches(
+        tuple(
+            ImageMatches(*(each[..., own] for each in found), *(each[theirs] for each in true))
+            for own, theirs in zip(*spans, strict=True)
+        )
+    )
 
 
 @njit(cache=True, nogil=True)

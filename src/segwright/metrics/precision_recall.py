@@ -125,13 +125,18 @@ class _Table:
         sums, images = weights.shape
         classes, ranges = len(self.class_starts) - 1, len(self.correct)
         columns = np.ascontiguousarray(weights.T, np.float64)
-        rows = np.zeros((images + 1, _whole_vectors(sums)), np.float32)  # the last is room for one round of equal scores
-        rows[:images, :sums] = columns
         objects = (self.objects @ columns).reshape(classes, ranges, sums)
         hits = (self.hits @ columns).reshape(classes, ranges, num_limits, sums).cumsum(axis=2)
+        recall = ratio(hits / num_thresholds, objects[:, :, None])
         precision = np.full((classes, ranges, num_thresholds, sums), np.nan)
+        if sums == 1 and (weights == 1).all():
+            ends = self.starts[self.class_starts]
+            _curves_of_all(ends, self.correct, self.counted, objects[..., 0], precision[..., 0])
+            return Curves(precision, recall)
+        rows = np.zeros((images + 1, _whole_vectors(sums)), np.float32)  # the last is room for one round of equal scores
+        rows[:images, :sums] = columns
         _curves(rows, (self.image_ids, self.starts, self.class_starts), self.correct, self.counted, objects, precision)
-        return Curves(precision, ratio(hits / num_thresholds, objects[:, :, None]))
+        return Curves(precision, recall)
 
 
 def _tallied(
@@ -144,6 +149,36 @@ def _tallied(
     return coo_array(
         (counts[a, d].astype(np.float64), (rows, image_ids[d])), shape=(classes * len(counts) * parts, images)
     ).tocsr()
+
+
+@njit(cache=True, nogil=True)
+def _curves_of_all(ends, correct, counted, objects, precision):
+    """Fill precision (K, A, T) where there are objects (K, A): `_curves` of one sum of each image once, without its lanes.
+
+    The detections of class k are ends[k] to ends[k + 1] - 1.
+    """
+    classes, ranges, thresholds = precision.shape
+    found, seen, best, areas, reached = np.zeros((5, thresholds))
+    for k in range(classes):
+        for a in range(ranges):
+            if not objects[k, a]:
+                continue
+            found[:], seen[:], best[:], areas[:] = 0, 0, 0, 0
+            for d in range(ends[k], ends[k + 1]):
+                for t in range(thresholds if counted[a, d] else 0):
+                    found[t] += correct[a, d] >> np.uint64(t) & np.uint64(1)
+                    seen[t] += counted[a, d] >> np.uint64(t) & np.uint64(1)
+            for t in range(thresholds):
+                reached[t] = _reached(found[t], objects[k, a])
+            for d in range(ends[k + 1] - 1, ends[k] - 1, -1):
+                for t in range(thresholds if counted[a, d] else 0):
+                    if correct[a, d] >> np.uint64(t) & np.uint64(1):
+                        best[t] = max(best[t], found[t] / seen[t])
+                        below = _reached(found[t] - 1, objects[k, a])
+                        areas[t] += best[t] * (reached[t] - below)
+                        found[t], reached[t] = found[t] - 1, below
+                    seen[t] -= counted[a, d] >> np.uint64(t) & np.uint64(1)
+            precision[k, a] = areas / 101
 
 
 @njit(cache=True, nogil=True)
@@ -175,8 +210,9 @@ def _start(numbers, seen, wanted, rows, runs, span, correct, counted, every):
     """Set the numbers to those after the last detection of a class; whether anything is right."""
     image_ids, starts = runs
     is_right = False
-    numbers[:] = 0
-    seen[:] = 0
+    for place in (FOUND, LESS, BEST, AREA, REACHED):
+        numbers[:, place : place + rows.shape[1]] = 0
+    seen[: rows.shape[1]] = 0
     for run in range(span[0], span[1]):
         for d in range(starts[run], starts[run + 1]):
             if counted[d]:

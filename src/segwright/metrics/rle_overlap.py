@@ -1,4 +1,4 @@
-"""Regions of one image as runs of pixels, and how much the regions of two lists overlap, without painting any.
+"""Regions of images as runs of pixels, and how much the regions of two lists overlap, without painting any.
 
 Axes: N regions, R runs, M pairs, (H, W) rows and columns.
 """
@@ -12,11 +12,12 @@ from numba import njit
 
 from segwright.codecs import rle
 from segwright.core.errors import FormatError, ShapeError
-from segwright.metrics.matching import Objects
+from segwright.metrics.matching import Objects, groups_of
 
 BLOCK = 32  # words of 8 pixels that are compared at once: a few instructions, and most of a mask is background
 ONES = np.uint64(0x0101010101010101)  # eight pixels inside
-MORE, FIRST_CHARACTER, MAX_BITS = rle.MORE, rle.FIRST_CHARACTER, 5 * rle.MAX_GROUPS
+NONE, ONE, FIVE, SIX, LOW_BITS, BELOW_64 = (np.uint64(n) for n in (0, 1, 5, 6, 31, 63))  # with signed ones they become floats
+FIRST = np.uint64(rle.FIRST_CHARACTER)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,14 +25,15 @@ class Runs:
     """N regions of an image; region n has the runs offsets[n] to offsets[n + 1], which begin at pixel `starts` and end before
     `ends`, uint32 (R,) each. `areas` int64 (N,) are the pixels of each.
 
-    Pixels are numbered along columns or along rows; two lists must agree, and `size` is the number of pixels of the image.
+    Pixels are numbered along columns or along rows; two lists must agree, and `size` is the number of pixels of the image, None
+    where the regions are of several.
     """
 
     starts: np.ndarray
     ends: np.ndarray
     offsets: np.ndarray
     areas: np.ndarray
-    size: int
+    size: int | None
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -43,17 +45,42 @@ class Runs:
         Raises:
             FormatError: a text is no run lengths, or they do not add up to H * W; it names the place in the list.
         """
-        size = shape[0] * shape[1]
-        blob = b"".join(text.encode("ascii", "replace") if isinstance(text, str) else text for text in texts)
+        return cls._read(texts, np.array([0, len(texts)]), [shape], shape[0] * shape[1])
+
+    @classmethod
+    def of_images(cls, texts: Sequence[str] | Sequence[bytes], starts: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> Self:
+        """The same for regions of N images with these shapes, where the regions of each image begin at `starts` (N + 1,).
+
+        Raises:
+            FormatError: as of one image.
+        """
+        return cls._read(texts, starts, shapes, None)
+
+    @classmethod
+    def _read(
+        cls, texts: Sequence[str] | Sequence[bytes], starts: np.ndarray, shapes: Sequence[tuple[int, ...]], size: int | None
+    ) -> Self:
         offsets = np.zeros(len(texts) + 1, np.int64)
-        np.cumsum([len(text) for text in texts], out=offsets[1:])
-        starts, ends, places, areas, wrong = _read_texts(np.frombuffer(blob, np.uint8), offsets, size)
+        np.cumsum([*map(len, texts)], out=offsets[1:])
+        images = np.repeat(np.arange(len(shapes)), np.diff(starts))
+        sizes = np.array(shapes, np.int64).prod(axis=1)[images]
+        starts, ends, places, areas, wrong = _read_texts(np.frombuffer(_joined(texts), np.uint8), offsets, sizes)
         if wrong >= 0:
             text = texts[wrong]
             text = text.decode("ascii", "replace") if isinstance(text, bytes) else text
-            rle.check(rle.from_text(text), shape, f"region {wrong}")
+            rle.check(rle.from_text(text), shapes[images[wrong]], f"region {wrong}")
             raise FormatError(f"region {wrong}: the run lengths are damaged; export them again")
         return cls(starts, ends, places, areas, size)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The regions of several images, one after another."""
+        none = np.zeros(0, np.uint32)
+        starts, ends = (np.concatenate([none, *(getattr(part, name) for part in parts)]) for name in ("starts", "ends"))
+        areas = np.concatenate([np.zeros(0, np.int64), *(part.areas for part in parts)])
+        offsets = np.zeros(len(areas) + 1, np.int64)
+        np.cumsum(np.concatenate([np.zeros(0, np.int64), *(np.diff(part.offsets) for part in parts)]), out=offsets[1:])
+        return cls(starts, ends, offsets, areas, None)
 
     @classmethod
     def of_counts(cls, counts: Sequence[np.ndarray], shape: tuple[int, ...]) -> Self:
@@ -97,40 +124,45 @@ class Runs:
 def overlapping(
     runs: Runs, detections: Objects, true_runs: Runs, truth: Objects, least: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Detection, object and overlap (M,) of the regions of one class that overlap by at least `least`, in rising order.
+    """Detection, object and overlap (M,) of the regions of one image and class that overlap by at least `least`, rising.
 
     The overlap is IoU, for a crowd the share of the detection that lies in it.
 
     Raises:
         ShapeError: the regions are of images of different sizes.
     """
-    if runs.size != true_runs.size:
+    if runs.size is not None and true_runs.size is not None and runs.size != true_runs.size:
         raise ShapeError(
             f"the detections are of an image of {runs.size:,} pixels and the truth of {true_runs.size:,}; "
             "predict at the size of the original image"
         )
     is_crowd = np.zeros(len(true_runs), bool) if truth.is_crowd is None else truth.is_crowd
+    groups, true_groups = groups_of(detections, truth)
+    order = np.argsort(true_groups, kind="stable")
+    places = [np.searchsorted(true_groups[order], groups, side) for side in ("left", "right")]
     return _overlapping(
-        (runs.starts, runs.ends, runs.offsets, runs.areas, np.asarray(detections.class_ids, np.int32)),
-        (true_runs.starts, true_runs.ends, true_runs.offsets, true_runs.areas, np.asarray(truth.class_ids, np.int32)),
+        (runs.starts, runs.ends, runs.offsets, runs.areas),
+        (true_runs.starts, true_runs.ends, true_runs.offsets, true_runs.areas),
+        (order, *places),
         is_crowd,
         least,
     )
 
 
 @njit(cache=True, nogil=True)
-def _overlapping(detections, truth, is_crowd, least):
-    starts, ends, offsets, areas, class_ids = detections
-    true_starts, true_ends, true_offsets, true_areas, true_class_ids = truth
+def _overlapping(detections, truth, group, is_crowd, least):
+    """The pairs; objects order[firsts[d]] to order[lasts[d] - 1] are those of the image and class of detection d."""
+    starts, ends, offsets, areas = detections
+    true_starts, true_ends, true_offsets, true_areas = truth
+    order, firsts, lasts = group
     rows, columns, overlaps = np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64, np.float64)
     found = 0
     for d in range(len(areas)):
         first, end = offsets[d], offsets[d + 1]
         if first == end:
             continue
-        for g in range(len(true_areas)):
-            if class_ids[d] != true_class_ids[g]:
-                continue
+        for place in range(firsts[d], lasts[d]):
+            g = order[place]
             other, other_end = true_offsets[g], true_offsets[g + 1]
             if other == other_end or starts[first] >= true_ends[other_end - 1] or true_starts[other] >= ends[end - 1]:
                 continue
@@ -188,46 +220,64 @@ def _longer(array):
     return longer
 
 
+def _joined(texts: Sequence[str] | Sequence[bytes]) -> bytes:
+    """All texts in one, a byte for each character."""
+    try:
+        return "".join(texts).encode("ascii", "replace")  # type: ignore[arg-type]  # text in most files
+    except TypeError:
+        return b"".join(text.encode("ascii", "replace") if isinstance(text, str) else text for text in texts)
+
+
 @njit(cache=True, nogil=True)
-def _read_texts(blob, offsets, size):
+def _read_texts(blob, offsets, sizes):
     """Starts, ends, offsets and areas of the runs that texts stand for, and the first text that is wrong, or -1."""
     count = len(offsets) - 1
     room = (len(blob) + count) // 2 + 1  # a count has one character or more, and a run is every other count
     starts, ends = np.empty(room, np.uint32), np.empty(room, np.uint32)
     places, areas = np.zeros(count + 1, np.int64), np.zeros(count, np.int64)
-    found = 0
+    counts, found = np.empty(np.diff(offsets).max() + 2 if count else 2, np.int64), 0
     for n in range(count):
-        place, end, position, index = offsets[n], offsets[n + 1], np.int64(0), 0
-        before, last = np.int64(0), np.int64(0)  # the counts two and one before
-        while place < end:
-            value, bits, has_more = np.int64(0), 0, True
-            while has_more:
-                if place == end or bits == MAX_BITS:
-                    return starts, ends, places, areas, n
-                group = np.int64(blob[place]) - FIRST_CHARACTER
-                if group < 0 or group > 63:
-                    return starts, ends, places, areas, n
-                has_more = group & MORE != 0
-                value |= (group & 31) << bits
-                bits += 5
-                place += 1
-            if value >> (bits - 1):  # the highest bit is the sign
-                value -= np.int64(1) << bits
-            if index > 2:
-                value += before
-            if value < 0 or position + value > size:
+        known = _read_counts(blob, offsets[n], offsets[n + 1], counts)
+        if known < 0:
+            return starts, ends, places, areas, n
+        counts[known] = 0  # pixels inside, where the last are outside
+        outside, inside, position = np.int64(0), np.int64(0), np.int64(0)
+        for index in range(0, known, 2):  # from the fourth on, a count is what it is more than the one two before
+            outside = counts[index] + (outside if index > 2 else 0)
+            inside = counts[index + 1] + (inside if 0 < index < known - 1 else 0)
+            if outside < 0 or inside < 0 or position + outside + inside > sizes[n]:
                 return starts, ends, places, areas, n
-            if index % 2 and value:
-                starts[found], ends[found] = position, position + value
+            position += outside
+            if inside:
+                starts[found], ends[found] = position, position + inside
                 found += 1
-                areas[n] += value
-            position += value
-            before, last = last, value
-            index += 1
-        if position != size:
+            position += inside
+            areas[n] += inside
+        if position != sizes[n]:
             return starts, ends, places, areas, n
         places[n + 1] = found
     return starts[:found], ends[:found], places, areas, -1
+
+
+@njit(cache=True, nogil=True)
+def _read_counts(blob, first, end, counts):
+    """How many numbers a text holds, which are written into `counts`; -1 where it is damaged.
+
+    Nothing branches: how many groups a number has, no processor foresees.
+    """
+    found, value, bits, wrong = NONE, NONE, NONE, NONE
+    for place in range(first, end):
+        group = np.uint64(blob[place]) - FIRST
+        value |= (group & LOW_BITS) << bits
+        bits += FIVE
+        wrong |= group >> SIX | bits >> SIX
+        bits &= BELOW_64
+        counts[found] = np.int64(value - (value >> (bits - ONE) << bits))  # the highest bit is the sign
+        goes_on = NONE - (group >> FIVE & ONE)  # all bits, or none
+        found += ONE + goes_on
+        value &= goes_on
+        bits &= goes_on
+    return np.int64(-1) if wrong or bits else np.int64(found)
 
 
 @njit(cache=True, nogil=True)
