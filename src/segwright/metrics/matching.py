@@ -98,7 +98,7 @@ class Objects:
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
 
-def groups_of(detections: Objects, truth: Objects) -> tuple[np.ndarray, np.ndarray]:
+def image_class_ids(detections: Objects, truth: Objects) -> tuple[np.ndarray, np.ndarray]:
     """Numbers int64 (D,) and (G,) that are equal where image and class are, rising with the image, then with the class."""
     class_ids = [np.asarray(each.class_ids, np.int64) for each in (detections, truth)]
     step = 1 + max(int(ids.max(initial=0)) for ids in class_ids)
@@ -160,7 +160,7 @@ def match(
     """
     class_ids = np.asarray(detections.class_ids, np.int32)
     scores = np.asarray(detections.scores, np.float64)
-    order, ranks = _ranked(groups_of(detections, truth)[0], scores, most)
+    order, ranks = _ranked(image_class_ids(detections, truth)[0], scores, most)
     detection, object_, overlap = pairs
     starts = np.searchsorted(detection, np.arange(len(class_ids) + 1))
     is_crowd = np.zeros(len(truth.class_ids), bool) if truth.is_crowd is None else truth.is_crowd

@@ -12,7 +12,7 @@ from numba import njit
 
 from segwright.codecs import rle
 from segwright.core.errors import FormatError, ShapeError
-from segwright.metrics.matching import Objects, groups_of
+from segwright.metrics.matching import Objects, image_class_ids
 
 BLOCK = 32  # words of 8 pixels that are compared at once: a few instructions, and most of a mask is background
 ONES = np.uint64(0x0101010101010101)  # eight pixels inside
@@ -137,7 +137,7 @@ def overlapping(
             "predict at the size of the original image"
         )
     is_crowd = np.zeros(len(true_runs), bool) if truth.is_crowd is None else truth.is_crowd
-    groups, true_groups = groups_of(detections, truth)
+    groups, true_groups = image_class_ids(detections, truth)
     order = np.argsort(true_groups, kind="stable")
     places = [np.searchsorted(true_groups[order], groups, side) for side in ("left", "right")]
     return _overlapping(
