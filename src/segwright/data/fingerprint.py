@@ -101,9 +101,11 @@ class Fingerprint:
             )
             for sizes in self.objects
         ]
-        names = ("size_min", "size_median", "size_max", "size_common")
-        sides = {name: tuple(max(1, round(side * scale)) for side in getattr(self, name)) for name in names}
-        return replace(self, objects=tuple(objects), **sides)
+        sizes = (self.size_min, self.size_median, self.size_max, self.size_common)
+        smallest, median, largest, common = (tuple(max(1, round(side * scale)) for side in each) for each in sizes)
+        return replace(
+            self, objects=tuple(objects), size_min=smallest, size_median=median, size_max=largest, size_common=common
+        )
 
 
 @dataclass(frozen=True, eq=False)

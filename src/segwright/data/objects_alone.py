@@ -23,8 +23,8 @@ def objects_alone(data: Dataset) -> Dataset:
             f"{', '.join(data.classes.names)}); learn the class of each pixel with --task semantic, or mark the classes that "
             "are things in the data set (see docs/formats.md)"
         )
-    names, colors = ([every[k] for k in things] for every in (data.classes.names, data.classes.colors))
-    classes = Classes(tuple(names), tuple(colors), (True,) * len(things))
+    names, colors = tuple(data.classes.names[k] for k in things), tuple(data.classes.colors[k] for k in things)
+    classes = Classes(names, colors, (True,) * len(things))
     return replace(data, classes=classes, load=_ObjectsAlone(data, classes, tuple(things)))
 
 

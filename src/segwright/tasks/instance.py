@@ -89,7 +89,7 @@ class Instance:
         return ObjectTruth(
             truth.boxes_xyxy()[is_seen],  # type: ignore[arg-type]  # tensors once they are a batch
             truth.class_ids[is_seen].astype(np.int64),  # type: ignore[arg-type]
-            number[truth.planes + 1],  # type: ignore[arg-type]
+            number[truth.planes + 1],
         )
 
     def collate(self, crops: Sequence[tuple[str, np.ndarray, ObjectTruth]]) -> Batch:
