@@ -320,3 +320,21 @@ def test_of_few_images_an_end_that_says_nothing_is_left_out_and_it_is_said(class
     assert "Where one end alone is given, so few images tell no more on the other side" in scores.conventions["intervals"]
     perfect = evaluate(lambda sample: truth, pairs)
     assert "Where one end" not in perfect.conventions["intervals"]
+
+
+def test_the_classes_of_objects_stay_where_no_score_needs_a_background():
+    cell = Classes(("cell",), ((1, 1, 1),), (True,))
+    masks = np.zeros((1, 4, 4), bool)
+    masks[0, :2, :2] = True
+    truth = Segmentation.instances(masks, [0], classes=cell)
+    one = Dataset("memory", cell, ("a",), lambda key: Sample.of(key, np.zeros((1, 4, 4)), truth))
+    seen = []
+
+    def predict(sample: Sample) -> Segmentation:
+        seen.append(sample.truth.classes.names)
+        return Segmentation.instances(masks, [0], classes=sample.truth.classes)
+
+    assert evaluate(predict, one, metrics=["AP50"]).values["AP50"] == 1
+    filled = Segmentation.semantic((~masks[0] * -1) + 1, Classes(("background", "cell"), ((0, 0, 0), (1, 1, 1)), (False, True)))
+    evaluate(lambda sample: seen.append(sample.truth.classes.names) or filled, one, metrics=["mIoU"])
+    assert seen == [("cell",), ("background", "cell")]

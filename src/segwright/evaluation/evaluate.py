@@ -14,7 +14,7 @@ from segwright.core import Dataset, Sample, Segmentation
 from segwright.core.errors import SettingError, UnknownNameError, UsageError, naming
 from segwright.data.background import with_background
 from segwright.data.missing import void_where_missing
-from segwright.evaluation.accumulate import Counted, Counter, Work, chosen, count, counts_videos
+from segwright.evaluation.accumulate import DENSE, Counted, Counter, Work, chosen, count, counts_videos
 from segwright.evaluation.ahead import ahead
 from segwright.evaluation.bootstrap import bootstrap, group_labels
 from segwright.evaluation.coco_entries import content_of
@@ -199,8 +199,12 @@ def count_predictions(
     _check_filled(dataset)
     dataset = void_where_missing(dataset)
     task = getattr(predict, "task", None)
-    dataset = task.dataset(dataset) if task is not None else with_background(dataset)
-    tally = Tally(Counter.of(chosen(metrics or (task.metrics if task is not None else ["confusion"])), dataset.classes))
+    wanted = chosen(metrics or (task.metrics if task is not None else ["confusion"]))
+    if task is not None:
+        dataset = task.dataset(dataset)
+    elif not wanted.keys().isdisjoint(DENSE):  # scores of objects need no class for what is none, which moves all others up
+        dataset = with_background(dataset)
+    tally = Tally(Counter.of(wanted, dataset.classes))
     of_videos = [name for name, metric in tally.counter.metrics.items() if counts_videos(metric)]
     if of_videos:
         raise UsageError(
