@@ -17,7 +17,7 @@ NAMES |= {f"boxes_{stage + 1}": f"box_reg_stage{stage}" for stage in range(3)}
 def test_equals_detectron2_at_every_depth(golden, objects):
     file = golden("d2_cascade_mask_rcnn_a")
     config = replace(
-        cascade_mask_rcnn.PRESETS["cascade_mask_rcnn_R_50_FPN"],
+        cascade_mask_rcnn.PRESETS["cascade_mask_rcnn_r_50_fpn"],
         num_classes=5,
         pyramid_width=64,
         box_width=96,
@@ -58,7 +58,7 @@ def test_equals_detectron2_at_every_depth(golden, objects):
 
 def test_the_published_file_fits(manifest):
     with torch.device("meta"):
-        network = cascade_mask_rcnn.PRESETS["cascade_mask_rcnn_R_50_FPN"].build()
+        network = cascade_mask_rcnn.PRESETS["cascade_mask_rcnn_r_50_fpn"].build()
     renamed = cascade_mask_rcnn.rename(manifest("d2_cascade_mask_rcnn_R_50_FPN_3x"))
     assert {k: v.shape for k, v in renamed.items()} == {k: v.shape for k, v in network.state_dict().items()}
 

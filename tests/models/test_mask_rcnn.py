@@ -98,7 +98,7 @@ def hidden_of(head, pooled):
 def test_equals_detectron2_at_every_depth(golden, objects):
     file = golden("d2_mask_rcnn_a")
     config = replace(
-        mask_rcnn.PRESETS["mask_rcnn_R_50_FPN"],
+        mask_rcnn.PRESETS["mask_rcnn_r_50_fpn"],
         anchor_sizes=(16, 32, 64, 96, 128),
         sampled_anchors=200_000,
         sampled_regions=20_000,
@@ -145,9 +145,9 @@ def test_equals_detectron2_at_every_depth(golden, objects):
         ("torchvision_fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn"),
         ("torchvision_fasterrcnn_resnet50_fpn_file", "fasterrcnn_resnet50_fpn"),
         ("torchvision_fasterrcnn_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn_v2"),
-        ("d2_mask_rcnn_R_50_FPN_3x", "mask_rcnn_R_50_FPN"),
-        ("d2_mask_rcnn_R_101_FPN_3x", "mask_rcnn_R_101_FPN"),
-        ("d2_faster_rcnn_R_50_FPN_3x", "faster_rcnn_R_50_FPN"),
+        ("d2_mask_rcnn_R_50_FPN_3x", "mask_rcnn_r_50_fpn"),
+        ("d2_mask_rcnn_R_101_FPN_3x", "mask_rcnn_r_101_fpn"),
+        ("d2_faster_rcnn_R_50_FPN_3x", "faster_rcnn_r_50_fpn"),
     ],
 )
 def test_the_published_files_fit(manifest, name, preset):

@@ -193,7 +193,7 @@ def _without_empty(regions: Sequence[Tensor]) -> list[Tensor]:
 
 PRESETS = {
     "cascade_mask_rcnn_resnet50": Config(),
-    "cascade_mask_rcnn_R_50_FPN": Config(
+    "cascade_mask_rcnn_r_50_fpn": Config(
         encoder=resnet.Config(stride_on="1x1"),
         encoder_norm="frozen",
         norm="none",
@@ -204,8 +204,8 @@ PRESETS = {
 }
 
 WEIGHTS = {
-    "cascade_mask_rcnn_R_50_FPN_coco": Weights(
-        preset="cascade_mask_rcnn_R_50_FPN",
+    "cascade_mask_rcnn_r_50_fpn_coco": Weights(
+        preset="cascade_mask_rcnn_r_50_fpn",
         address="https://dl.fbaipublicfiles.com/detectron2/Misc/cascade_mask_rcnn_R_50_FPN_3x/144998488/model_final_480dd8.pkl",
         licence="CC-BY-SA-3.0",
         trained_on="MS COCO train2017",

@@ -252,9 +252,9 @@ PRESETS = {
     "maskrcnn_resnet50_fpn_v2": _TORCHVISION_V2,
     "fasterrcnn_resnet50_fpn": replace(_TORCHVISION, has_masks=False),
     "fasterrcnn_resnet50_fpn_v2": replace(_TORCHVISION_V2, has_masks=False),
-    "mask_rcnn_R_50_FPN": _DETECTRON2,
-    "mask_rcnn_R_101_FPN": replace(_DETECTRON2, encoder=resnet.Config(depths=(3, 4, 23, 3), stride_on="1x1")),
-    "faster_rcnn_R_50_FPN": replace(_DETECTRON2, has_masks=False),
+    "mask_rcnn_r_50_fpn": _DETECTRON2,
+    "mask_rcnn_r_101_fpn": replace(_DETECTRON2, encoder=resnet.Config(depths=(3, 4, 23, 3), stride_on="1x1")),
+    "faster_rcnn_r_50_fpn": replace(_DETECTRON2, has_masks=False),
 }
 
 TORCHVISION, DETECTRON2 = "https://download.pytorch.org/models", "https://dl.fbaipublicfiles.com/detectron2"
@@ -278,7 +278,7 @@ WEIGHTS = {
 } | {
     f"{preset}_coco": Weights(
         preset=preset,
-        address=f"{DETECTRON2}/{folder}/{preset}_3x/{file}",
+        address=f"{DETECTRON2}/{folder}/{preset.replace('_r_', '_R_').replace('fpn', 'FPN')}_3x/{file}",
         licence="CC-BY-SA-3.0",
         trained_on="MS COCO train2017",
         classes=80,
@@ -287,18 +287,18 @@ WEIGHTS = {
     )
     for preset, folder, file, score in (
         (
-            "mask_rcnn_R_50_FPN",
+            "mask_rcnn_r_50_fpn",
             "COCO-InstanceSegmentation",
             "137849600/model_final_f10217.pkl",
             "41.0 box AP and 37.2 mask AP on COCO val2017",
         ),
         (
-            "mask_rcnn_R_101_FPN",
+            "mask_rcnn_r_101_fpn",
             "COCO-InstanceSegmentation",
             "138205316/model_final_a3ec72.pkl",
             "42.9 box AP and 38.6 mask AP on COCO val2017",
         ),
-        ("faster_rcnn_R_50_FPN", "COCO-Detection", "137849458/model_final_280758.pkl", "40.2 box AP on COCO val2017"),
+        ("faster_rcnn_r_50_fpn", "COCO-Detection", "137849458/model_final_280758.pkl", "40.2 box AP on COCO val2017"),
     )
 }
 
