@@ -117,6 +117,17 @@ def test_the_ends_of_a_network_stay_in_float32():
     assert np.abs(found - exact).mean() < np.abs(half - exact).mean()
 
 
+def test_openvino_gets_no_group_norms_of_its_own():
+    """Its operation for them may end the process inside a residual block."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(4, 8), nn.Conv2d(8, 2, 1)).eval()
+    nn.init.normal_(network[1].weight)
+    found = OpenVINOEngine(network)
+    assert np.allclose(found(EXAMPLE)[0], eager(network, EXAMPLE), atol=1e-5)
+    assert "GroupNormalization" not in {operation.get_type_name() for operation in found.model.get_ops()}
+    assert type(network[1]) is nn.GroupNorm  # the caller's stays as it is
+
+
 def test_openvino_takes_one_shape_after_the_other():
     network = Net().eval()
     run = OpenVINOEngine(network)

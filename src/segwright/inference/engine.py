@@ -25,6 +25,7 @@ from segwright.decoding.run import Engine, Outputs
 from segwright.inference.engine_cache import EngineCache
 from segwright.inference.quiet_openvino import quiet_openvino
 from segwright.layers.atrous_conv import AtrousConv
+from segwright.layers.norms import TracedGroupNorm
 
 log = logging.getLogger(__name__)
 
@@ -181,10 +182,13 @@ class OpenVINOEngine:
         if path is not None and path.exists():
             return self.core.read_model(path)
         in_training = any(module.training for module in self.network.modules())
-        network = copy.deepcopy(self.network).eval() if in_training or in_half else self.network
-        for module in network.modules() if in_half else ():
-            if isinstance(module, AtrousConv):
+        has_group_norms = any(type(module) is nn.GroupNorm for module in self.network.modules())
+        network = copy.deepcopy(self.network).eval() if in_training or in_half or has_group_norms else self.network
+        for module in network.modules():
+            if in_half and isinstance(module, AtrousConv):
                 module.in_half = True
+            if type(module) is nn.GroupNorm:
+                module.__class__ = TracedGroupNorm  # of torch's own, OpenVINO 2026.4 may die, and take the process along
         openvino = quiet_openvino()
         with _undisturbed(), torch.no_grad():
             model = openvino.convert_model(_Flat(network), example_input=torch.from_numpy(batch))

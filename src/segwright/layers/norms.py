@@ -14,11 +14,11 @@ GROUPS = 32  # of group norms, in all published networks (Wu and He 2018, arXiv 
 def head_norm(kind: HeadNorm, channels: int) -> nn.Module:
     """The normalisation of so many channels; where there are no 32 groups of equal size, as many as there can be."""
     if kind == "group":
-        return _GroupNorm(gcd(GROUPS, channels), channels)
+        return TracedGroupNorm(gcd(GROUPS, channels), channels)
     return nn.BatchNorm2d(channels) if kind == "batch" else nn.Identity()
 
 
-class _GroupNorm(nn.GroupNorm):
+class TracedGroupNorm(nn.GroupNorm):
     """A group norm that is traced as sums: OpenVINO 2026.4 dies of its own operation for it inside residual blocks."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segwright.core.errors import SettingError
-
-GROUPS = 32  # of its group norms, in all published networks
+from segwright.layers.norms import GROUPS, head_norm
 
 
 def check_widths(branch_width: int, **others: int) -> None:
@@ -70,7 +69,7 @@ class ConvGroupNormRelu(nn.Sequential):
 
     def __init__(self, before: int, after: int, kernel: int = 3) -> None:
         convolution = nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False)
-        super().__init__(convolution, nn.GroupNorm(GROUPS, after), nn.ReLU(inplace=True))
+        super().__init__(convolution, head_norm("group", after), nn.ReLU(inplace=True))
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")  # as detectron2
 
 

@@ -47,8 +47,9 @@ from segwright.layers.grid_targets import cells_of_objects, sampled_masks
 from segwright.layers.image_check import check_image
 from segwright.layers.mask_boxes import HALF, boxes_of_masks
 from segwright.layers.matrix_nms import matrix_nms
+from segwright.layers.norms import GROUPS
 from segwright.layers.object_truth import ObjectTruth
-from segwright.layers.semantic_branch import GROUPS, ConvGroupNormRelu, SemanticBranch, check_widths
+from segwright.layers.semantic_branch import ConvGroupNormRelu, SemanticBranch, check_widths
 from segwright.losses.sigmoid_focal import SigmoidFocal
 
 TASK = "instance"
