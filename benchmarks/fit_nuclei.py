@@ -37,7 +37,7 @@ PLAIN = ("watershed", "torchvision", "torchvision_trained")
 SMOOTH, APART = 1.0, 3  # pixels: of the Gaussian on the distances, and between peaks; both as tutorials have them
 BATCH = 2
 LEARNING_RATE, IMAGES_OF_RATE = 0.02, 16
-WARM_UP = 1000  # steps, as there; a tenth of the run where that is shorter
+WARM_UP, WARM_UP_SHARE = 1000, 0.1  # steps, as there, or a tenth of the run where that is shorter
 MILESTONES = (8 / 13, 11 / 13)  # of a run of 13 epochs
 MOST_OBJECTS = 300  # of an image; the default of 100 would lose some
 LITE = "tf_efficientnet_lite0"
@@ -236,7 +236,7 @@ def learn(network: Any, pairs: list[Any], minutes: float) -> None:
     optimiser = torch.optim.SGD(parameters, lr=peak, momentum=0.9, weight_decay=1e-4)
     start, step, seconds, queue = time.perf_counter(), 0, 60 * minutes, list[int]()
     while (progress := (time.perf_counter() - start) / seconds) < 1:
-        warm_up = min(1.0, (step + 1) / WARM_UP, 1.0) if progress < 0.1 else 1.0
+        warm_up = min(1.0, max((step + 1) / WARM_UP, progress / WARM_UP_SHARE))
         rate = peak * warm_up * 0.1 ** sum(progress >= milestone for milestone in MILESTONES)
         for group in optimiser.param_groups:
             group["lr"] = rate

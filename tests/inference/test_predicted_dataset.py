@@ -49,6 +49,7 @@ class Fake:
     flips: tuple = ()
     tile: tuple | None = None
     engine: object = None
+    min_score: float = 0.0
 
     def __call__(self, sample):
         self.seen.append(sample.key)

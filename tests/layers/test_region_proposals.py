@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from segwright.layers.object_truth import ObjectTruth
 from segwright.layers.region_proposals import AnchorScores, RegionProposalHead, proposal_losses, propose_regions
 
 ANCHORS = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30], [90, 90, 99, 99]])
@@ -43,9 +44,13 @@ def test_a_head_tells_of_each_cell_of_each_pixel():
         assert head([torch.zeros(2, 4, 2, 5)])[0].deltas.dtype == torch.float32
 
 
+def truth_of(boxes: torch.Tensor) -> ObjectTruth:
+    return ObjectTruth(boxes, torch.zeros(len(boxes), dtype=torch.int64), torch.zeros(1, 20, 20, dtype=torch.int32))
+
+
 def test_losses_by_hand():
     scores = scores_of(0, 0, 0, 0)
-    objects = [torch.tensor([[0.0, 0, 10, 10]])]
+    objects = [truth_of(torch.tensor([[0.0, 0, 10, 10]]))]
     terms = proposal_losses([scores], [ANCHORS], objects, None, count=4, beta=0.0, divides_by_count=False)
     # anchors 0 and 1 overlap the object by 1 and 0.9, the others by nothing; anchor 1 must grow by a tenth, from y = 4.5 to 5
     torch.testing.assert_close(terms["objectness"], torch.tensor(2.0).log())
@@ -59,7 +64,9 @@ def test_losses_by_hand():
 @pytest.mark.parametrize("count", [1, 4])
 def test_without_objects_all_anchors_learn_to_say_no(count):
     scores = AnchorScores(torch.zeros(1, 4, requires_grad=True), torch.zeros(1, 4, 4, requires_grad=True))
-    terms = proposal_losses([scores], [ANCHORS], [torch.zeros(0, 4)], None, count=count, beta=0.0, divides_by_count=False)
+    terms = proposal_losses(
+        [scores], [ANCHORS], [truth_of(torch.zeros(0, 4))], None, count=count, beta=0.0, divides_by_count=False
+    )
     sum(terms.values()).backward()
     assert terms["proposals"] == 0 and not scores.deltas.grad.any()
     assert (scores.objectness.grad > 0).sum() == count

@@ -129,7 +129,7 @@ def proposal_losses(
         moves.append(deltas[image, positives])
         wanted.append(encode_boxes(boxes[matches[positives]], places[positives], WEIGHTS))
     looked_at = torch.cat(logits)
-    total = count * len(objects) if divides_by_count else max(len(looked_at), 1)
+    total = count * len(truth) if divides_by_count else max(len(looked_at), 1)
     return {
         "objectness": F.binary_cross_entropy_with_logits(looked_at, torch.cat(labels), reduction="sum") / total,
         "proposals": F.smooth_l1_loss(torch.cat(moves), torch.cat(wanted), beta=beta, reduction="sum") / total,

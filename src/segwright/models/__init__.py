@@ -57,8 +57,8 @@ def preset(name: str) -> Any:
 
 
 def task_of(config: Any) -> str:
-    """The task that a network is for, by the name of its file in tasks/, which its own file says: TASK, or "semantic"."""
-    return getattr(sys.modules[type(config).__module__], "TASK", "semantic")
+    """The task that a network is for, by its Config or the class of it: what its own file says by TASK, or "semantic"."""
+    return getattr(sys.modules[config.__module__], "TASK", "semantic")
 
 
 def check_task(config: Any, task: str) -> None:

@@ -121,13 +121,13 @@ def planned(
 
     check_utf8(data)  # the plan names the data
     splits = splits or remembered(open_splits(data, val, fold=fold))
-    task_class = class_of(find("segwright.tasks", task or (task_of(preset(model)) if model else task_for(splits.train))))
+    named = named_start(wish)
+    task_class = class_of(find("segwright.tasks", task or _task_named(model, named, settings) or task_for(splits.train)))
     train_set, val_set = (task_class().dataset(part) for part in (splits.train, splits.val))
     survey = Survey.of(train_set, val_set)
     settings = with_class_weights(settings, survey.found)
     draft = drafted(Data(train=data, val=val, fold=fold), task_class, survey.found, train_set, budget)
     channels = draft.data.preprocess.channels
-    named = named_start(wish)
     if model is not None:
         known: Sequence[Any] = [preset(model)]
     elif named is not None and named.network is not None:
@@ -154,6 +154,16 @@ def planned(
     made, after = _scheduled(chosen, cost, trial, len(val_set), left(), on_top=on_top)
     made = _with_settings(made, settings, train_set) if settings else made
     return Planned(made, splits, ValueRange.of(survey.found), after, trial)
+
+
+def _task_named(model: str | None, named: Start | None, settings: Sequence[str]) -> str | None:
+    """The task of the network that a person names: by its kind among the settings, by a preset, or by its weights; else None."""
+    kinds = [setting.partition("=")[2] for setting in settings if setting.partition("=")[0].strip() == "model.kind"]
+    if kinds:
+        return task_of(find("segwright.models", kinds[-1].strip().strip("'\"")).Config)
+    if model is not None:
+        return task_of(preset(model))
+    return task_of(named.network) if named is not None and named.network is not None else None
 
 
 def varied(made: Planned, settings: Sequence[str], wish: Wish, budget: Budget) -> Plan:
