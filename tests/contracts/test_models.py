@@ -163,7 +163,7 @@ def test_gradients_reach_every_parameter_and_one_step_changes_them_all(model):
         may_rest = model in OF_OBJECTS and name.startswith("pyramid.")  # nothing pulls at a level on which no object falls
         assert parameter.grad is not None and (may_rest or parameter.grad.any()), f"no gradient reaches {name}"
         assert torch.isfinite(parameter).all(), name
-        assert not torch.equal(parameter, before[name]), name
+        assert may_rest or not torch.equal(parameter, before[name]), name
     assert torch.isfinite(loss_of(net, image))
 
 

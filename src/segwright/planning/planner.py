@@ -157,7 +157,7 @@ def planned(
 
 
 def _task_named(model: str | None, named: Start | None, settings: Sequence[str]) -> str | None:
-    """The task of the network that a person names: by its kind among the settings, by a preset, or by its weights; else None."""
+    """The task of the network that a person names: by its kind among the settings, a preset, or its weights; None without."""
     kinds = [setting.partition("=")[2] for setting in settings if setting.partition("=")[0].strip() == "model.kind"]
     if kinds:
         return task_of(find("segwright.models", kinds[-1].strip().strip("'\"")).Config)
