@@ -319,9 +319,9 @@ def test_nothing_is_found_where_nothing_is_proposed():
 def test_learns_what_it_sees(objects):
     """A bright square on noise: after some steps the loss has fallen, and the surest object holds the middle of the square."""
     torch.manual_seed(0)
-    network = (
-        replace(SMALL, num_classes=1, anchor_sizes=(8, 16, 32), proposals_in_training=50, sampled_regions=32).build().train()
-    )
+    few = {"proposals_in_training": 50, "sampled_regions": 32}
+    config = replace(SMALL, pyramid_width=64, num_classes=1, anchor_sizes=(8, 16, 32), **few)
+    network = config.build().train()
     generator = torch.Generator().manual_seed(0)
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
 
@@ -333,7 +333,7 @@ def test_learns_what_it_sees(objects):
         return torch.randn(3, 64, 64, generator=generator) * 0.1 + mask, objects.in_planes(box, torch.tensor([0]), mask)
 
     losses = []
-    for _ in range(30):
+    for _ in range(40):
         images, truth = zip(*[drawn() for _ in range(2)], strict=True)
         loss = sum(network(torch.stack(images), truth, generator).values())
         optimiser.zero_grad()
