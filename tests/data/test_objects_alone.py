@@ -1,11 +1,14 @@
 """Data sets of objects alone: what is left, what becomes void, and who is refused. Axes: P planes, H, W."""
 
+import json
+
 import numpy as np
 import pytest
 
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError
 from segwright.data.objects_alone import objects_alone
+from segwright.formats import mask_folder, open_dataset, synthetic
 
 CLASSES = Classes(("sky", "car", "cat"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)), (False, True, True))
 
@@ -39,5 +42,16 @@ def test_a_sample_without_truth_stays_as_it_is():
 
 def test_data_without_things_are_refused_with_what_to_do():
     stuff = Classes(("sky", "road"), ((0, 0, 0), (1, 1, 1)), (False, False))
-    with pytest.raises(UsageError, match=r"here has no class of things.*sky, road.*--task semantic"):
+    with pytest.raises(UsageError, match=r"here has no class of things.*sky, road.*--task semantic.*instances"):
         objects_alone(dataset(None, stuff))
+
+
+def test_the_remedy_makes_objects_of_maps_of_numbers(tmp_path):
+    mask_folder.write(tmp_path, synthetic.cells(2, shape=(32, 32), seed=1))
+    told = json.loads((tmp_path / "classes.json").read_text())
+    as_classes = {"classes": [f"number {number}" for number in range(99)], "masks": "classes"}
+    (tmp_path / "classes.json").write_text(json.dumps(as_classes))
+    with pytest.raises(UsageError, match='"masks": "instances"'):
+        objects_alone(open_dataset(tmp_path))
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": told["classes"]} | {"masks": "instances"}))
+    assert len(objects_alone(open_dataset(tmp_path))[0].truth)

@@ -20,8 +20,8 @@ def objects_alone(data: Dataset) -> Dataset:
     if not things:
         raise UsageError(
             f"{data.source} has no class of things, so that there are no objects to learn (its classes are "
-            f"{', '.join(data.classes.names)}); learn the class of each pixel with --task semantic, or mark the classes that "
-            "are things in the data set (see docs/formats.md)"
+            f"{', '.join(data.classes.names)}); learn the class of each pixel with --task semantic, or, where the masks do "
+            'number objects, say so in its classes.json: {"masks": "instances"}'
         )
     names, colors = tuple(data.classes.names[k] for k in things), tuple(data.classes.colors[k] for k in things)
     classes = Classes(names, colors, (True,) * len(things))
