@@ -318,7 +318,7 @@ def test_what_is_recorded_has_a_place_for_each_candidate_and_says_the_same(netwo
         for ours, theirs in zip(other(given), traced(given), strict=True):
             places = other(given).scores[0] > 0
             torch.testing.assert_close(ours[0][places], theirs[0][places])
-        assert torch.equal(other(given).scores, traced(given)[1])
+        torch.testing.assert_close(other(given).scores, traced(given)[1])  # group norms are traced as sums
     with torch.device("meta"):
         assert SMALL.build()(torch.empty(2, 3, 64, 64)).masks.shape == (2, 20, 16, 16)
 
