@@ -2,12 +2,19 @@
 #   make demo   the main job on the embedded data        make check   formatting, lint and types
 #   make test   check, then the tests                    make bench   the benchmarks (about an hour)
 #   make clean  remove .venv and caches                  make test-all   the tests that take minutes too
-# Another Python: make test PYTHON=python3.12
+# Another Python: make test PYTHON=python3.12        Tests in one process: make test PROCESSES=0
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest
+
+# A process for each core, with one thread, takes the next file of tests when it is through with one; up to four processes, as
+# each takes up to 3 GB. When one dies, or one of its tests takes half an hour, the run ends and names the test: a process in its
+# place would wait for ever.
+PROCESSES ?= logical
+SHARED := -n $(PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+LIMITED := -o faulthandler_timeout=1800 -o faulthandler_exit_on_timeout=true
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(SHARED) $(LIMITED)
 
 # $(call install,EXTRAS): the package with its tested versions, in place, so that edits take effect at once.
 define install
@@ -43,10 +50,10 @@ check: $(VENV)/installed-dev
 	@$(BIN)/mypy --no-error-summary
 
 test: check
-	@$(PYTEST) -q
+	@$(PYTEST)
 
 test-all: check
-	@$(PYTEST) -q -m "slow or not slow"
+	@$(PYTEST) -m "slow or not slow"
 
 bench: $(VENV)/installed-bench
 	@set -e; for file in benchmarks/*.py; do echo "== $$file" >&2; $(BIN)/python $$file; done

@@ -16,9 +16,9 @@ import argparse
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
+from process_memory import forget_peak, resident
 
 SCENE = 1024  # pixels of a side; many small scenes side by side are drawn in a time that grows with the area
 ENLARGED = 1.5  # times, so that 8192 x 8192 pixels hold about 20 000 cells, of 17 pixels radius
@@ -158,12 +158,6 @@ def whole_cells(planes: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np
     return np.bincount(cells[is_match], minlength=len(areas)), np.bincount(cells[is_alike], minlength=len(areas)) > 0
 
 
-def memory(what: str) -> float:
-    """MiB that this process holds (VmRSS), or held at most since it was asked to forget (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(what)).split()[1]) / 1024
-
-
 def measure(size: int, options: argparse.Namespace) -> None:
     """Print the row of one size."""
     from dataclasses import replace
@@ -195,10 +189,10 @@ def measure(size: int, options: argparse.Namespace) -> None:
     sample = Sample.of("cells", np.repeat(image[None], options.channels, axis=0))
     predictor(Sample.of("small", sample.image[:, :64, : 2 * options.tile]))  # kernels are loaded, those for tiles too
     oracle.seconds, oracle.calls = 0.0, 0
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
-    before, start = memory("VmRSS"), time.process_time()
+    forget_peak()
+    before, start = resident("VmRSS"), time.process_time()
     found = predictor(sample)
-    seconds, most = time.process_time() - start, memory("VmHWM") - before + sample.image.nbytes / MIB
+    seconds, most = time.process_time() - start, resident("VmHWM") - before + sample.image.nbytes / MIB
     tile, padded = predictor.run(2).sizes(predictor.preprocess.shape_of(sample.grid, ""))
     starts = [Axis.over(side, part).starts for side, part in zip(padded, tile, strict=True)]
     ratio = size / predictor.preprocess.shape_of(sample.grid, "")[0]

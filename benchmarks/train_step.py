@@ -22,8 +22,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
+
+from process_memory import STATUS, resident
 
 THREADS = 2  # the machine that the figures are for
 TURNS = 7  # each takes all sides once, after one turn that does not count
@@ -206,23 +207,16 @@ def peak_mb(case: Case, side: str, device: str) -> str:
     """What some steps took at most over what the process held before."""
     import torch
 
-    status = Path("/proc/self/status")
-    if device == "cpu" and not status.exists():
+    if device == "cpu" and not STATUS.exists():
         return "-"
     for warm in (side, "reference"):  # importing what the side needs is no matter of training
         prepared(replace(case, batch=2, side=64), warm, "cpu")
-    before = 0 if device == "cuda" else resident(status, "VmRSS")
+    before = 0 if device == "cuda" else resident("VmRSS")
     step = prepared(case, side, device)
     for _ in range(MEMORY_STEPS):
         step()
-    peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else resident(status, "VmHWM")
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else resident("VmHWM")
     return f"{peak - before:.0f}"
-
-
-def resident(status: Path, field: str) -> float:
-    """Memory of this process in MB, by a field of what Linux says of it."""
-    line = next(line for line in status.read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) / 1024  # KB
 
 
 if __name__ == "__main__":

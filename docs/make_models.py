@@ -1,5 +1,7 @@
 """Makes docs/models.md: the networks with their sizes and published weights, and what each learns in equal minutes.
 
+The sizes are counted anew, and kept in src/segwright/models/sizes.json, from which `segwright models` reads them.
+
 python docs/make_models.py                             the page, from what was measured before
 python docs/make_models.py --fit unet_tiny --minutes 10     fits a network first, and keeps the result
 python docs/make_models.py --fit all --minutes 10           the smallest of each file; those that are kept already are left out
@@ -19,9 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from segwright.core.lookup import find, names
 from segwright.core.weights import Weights
 from segwright.evaluation.scores import Scores
-from segwright.models import SIDES, Row, list_models, preset, published_encoders
+from segwright.models import SIDES, SIZES, Row, list_models, network_size, preset, published_encoders, tasks_of
 from segwright.plans.plan import Plan
 from segwright.training.run_dir import read_log
 
@@ -69,6 +72,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="fit those that are kept already too")
     parser.add_argument("--threads", type=int, default=THREADS, help="cores that a run may take, each run alone on them")
     arguments = parser.parse_args()
+    SIZES.write_text(sizes(), encoding="utf-8")
     rows = list_models()
     for name in smallest(rows) if ALL in arguments.fit else arguments.fit:
         run = name, arguments.minutes, machine(arguments.threads)
@@ -78,6 +82,15 @@ def main() -> None:
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(result) + "\n")
     OUT.write_text("\n".join(page(rows)) + "\n", encoding="utf-8")
+
+
+def sizes() -> str:
+    """The text of sizes.json: a line for each preset, in the order of the table of networks."""
+    known = {}
+    for file in names("segwright.models"):
+        known |= find("segwright.models", file).PRESETS
+    lines = [f"{json.dumps(name)}: {json.dumps(network_size(config))}" for name, config in known.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def page(rows: list[Row]) -> Iterator[str]:
@@ -102,10 +115,11 @@ def page(rows: list[Row]) -> Iterator[str]:
 
 
 def smallest(rows: list[Row]) -> list[str]:
-    """Of each file the network with the fewest parameters that takes images, not volumes."""
+    """Of each file the network for semantic segmentation with the fewest parameters that takes images, not volumes."""
     found: dict[str, Row] = {}
     for row in rows:
-        if len(row.sides) == 2 and (row.file not in found or row.parameters_m < found[row.file].parameters_m):
+        is_semantic = "semantic" in tasks_of(preset(row.name))
+        if is_semantic and len(row.sides) == 2 and (row.file not in found or row.parameters_m < found[row.file].parameters_m):
             found[row.file] = row
     return [row.name for row in found.values()]
 

@@ -16,7 +16,7 @@ START, END = "<!-- ways -->\n", "<!-- /ways -->\n"
 CHOSEN = {"tasks/semantic.py": "tasks/__init__.py", "models/unet.py": "models/__init__.py"}  # by a plan, among their like
 WAYS = {
     "`segwright fit`, from the command to the network": [
-        *("cli/fit.py", "workflow.py", "training/loop.py", "tasks/semantic.py", "models/unet.py"),
+        *("cli/fit.py", "workflow/__init__.py", "training/loop.py", "tasks/semantic.py", "models/unet.py"),
     ],
     "A sample in `fit`, from the file to the batch": [
         *("training/loop.py", "training/dataloader.py", "data/store.py", "transforms/prepare.py", "transforms/resize.py"),

@@ -9,7 +9,19 @@ import pytest
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 
+TESTS = Path(__file__).parent
+LONG = (TESTS, *(TESTS / folder for folder in ("contracts", "cli", "planning", "training", "workflow")))
 VOID_TAGS = {"meta", "img", "br", "hr", "link", "input"}  # have no end
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, those of contracts, of the whole and of what trains, so that no process waits for
+    one at the end.
+
+    All processes of pytest-xdist have to come to the same order; files stay whole, and tests in their order.
+    """
+    items.sort(key=lambda item: item.path.parent not in LONG)
 
 
 @pytest.fixture(scope="session")

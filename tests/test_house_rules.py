@@ -74,7 +74,7 @@ IMPORT_NAMES = {
     "scikit-image": "skimage",
     "simpleitk": "SimpleITK",
 }  # where they differ
-COMMANDS = {"mypy", "pytest", "ruff"}  # packages that the Makefile calls
+COMMANDS = {"mypy", "pytest", "pytest_xdist", "ruff"}  # packages that the Makefile calls
 ALONE = {"openvino": "inference/quiet_openvino.py"}  # packages that one file may import, since importing them sends something
 MAX_FUNCTION, WARN_FILE, MAX_FILE = 60, 400, 600  # lines
 
@@ -89,6 +89,11 @@ class Module:
     @cached_property
     def tree(self) -> ast.Module:
         return ast.parse(self.text, self.path)
+
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """Every node of the file, each before what lies in it."""
+        return list(ast.walk(self.tree))
 
     @property
     def part(self) -> str:
@@ -116,7 +121,7 @@ def package() -> list[Module]:
 def imported_parts(module: Module) -> Iterator[tuple[str, int]]:
     """Each part of the package that a module imports, at its top or inside a function, with the line."""
     package_path = ["segwright", *module.path.split("/")[:-1]]
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         targets: list[str] = []
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
@@ -141,6 +146,14 @@ def imported_parts(module: Module) -> Iterator[tuple[str, int]]:
 def called(node: ast.Call) -> str:
     """The last name of what is called: "find" for `find(...)` and for `core.find(...)`."""
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def chain(node: ast.AST) -> str:
+    """A name with its attributes as text, such as "sys.stdout"; "" for any other expression."""
+    if isinstance(node, ast.Attribute):
+        before = chain(node.value)
+        return f"{before}.{node.attr}" if before else ""
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def is_text(node: ast.AST) -> bool:
@@ -175,7 +188,7 @@ def heavy_core(modules: Sequence[Module]) -> list[str]:
             continue
         allowed = {*sys.stdlib_module_names, "segwright", "numpy", *(["numba"] if module.path == KERNELS_OF_CORE else [])}
         top = set(module.tree.body)
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or "segwright"] if isinstance(node, ast.ImportFrom) else []
             for name in (name.split(".")[0] for name in names):
@@ -197,7 +210,7 @@ def heavy_core(modules: Sequence[Module]) -> list[str]:
 
 def frozen_fields(module: Module) -> Iterator[tuple[ast.ClassDef, list[str]]]:
     """The frozen dataclasses of a module with the names of their fields."""
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.ClassDef) and any("frozen=True" in ast.unparse(item) for item in node.decorator_list):
             fields = [item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)]
             yield node, [item.target.id for item in fields if "ClassVar" not in ast.unparse(item.annotation)]
@@ -205,7 +218,7 @@ def frozen_fields(module: Module) -> Iterator[tuple[ast.ClassDef, list[str]]]:
 
 def read_names(module: Module) -> set[str]:
     """Attribute names that a module reads, as in `config.width` or `getattr(config, "width")`."""
-    nodes = list(ast.walk(module.tree))
+    nodes = module.nodes
     attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
     calls = [node for node in nodes if isinstance(node, ast.Call) and called(node) == "getattr" and len(node.args) > 1]
     return attributes | {node.args[1].value for node in calls if is_text(node.args[1])}
@@ -250,7 +263,7 @@ def untested(modules: Sequence[Module], has_test: Callable[[str], bool]) -> list
 
 
 def functions(module: Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return [node for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [node for node in module.nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
 def too_long(modules: Sequence[Module]) -> list[str]:
@@ -298,9 +311,9 @@ def prints(modules: Sequence[Module]) -> list[str]:
     """Calls of print, and writes to stdout, outside the command line."""
     found = []
     for module in modules:
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             is_print = isinstance(node, ast.Call) and called(node) in ("print", "pprint") and isinstance(node.func, ast.Name)
-            is_stdout = isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.stdout"
+            is_stdout = chain(node) == "sys.stdout"
             if module.part != "cli" and (is_print or is_stdout):
                 found.append(f"{module.path}:{node.lineno} prints; the library logs")
     return found
@@ -311,7 +324,7 @@ def asserts(modules: Sequence[Module]) -> list[str]:
     return [
         f"{module.path}:{node.lineno} asserts; raise an error of core/errors.py"
         for module in modules
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if isinstance(node, ast.Assert)
     ]
 
@@ -320,7 +333,7 @@ def undeclared(modules: Sequence[Module], declared: set[str]) -> list[str]:
     """Imports of packages that the installation does not bring along."""
     found = []
     for module in modules:
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
             for name in (name.split(".")[0] for name in names):
@@ -340,7 +353,7 @@ def declared_packages(*groups: str) -> set[str]:
 def unused(modules: Sequence[Module], declared: set[str]) -> list[str]:
     """Declared packages that no module imports, by a statement or by name."""
     imported = set()
-    for node in (node for module in modules for node in ast.walk(module.tree)):
+    for node in (node for module in modules for node in module.nodes):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -437,7 +450,7 @@ def referred(module: Module, known: set[str]) -> set[tuple[str, str]]:
     """(module, name) of what a file uses of modules: imported, an attribute of one, or in a text "segwright.core.grid.Grid"."""
     home = dotted_name(module).split(".")[: None if module.name == "__init__" else -1]
     used, aliases = set(), {}
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Import):
             aliases |= {alias.asname or alias.name: alias.name for alias in node.names if alias.name in known}
         elif isinstance(node, ast.ImportFrom):
@@ -448,11 +461,11 @@ def referred(module: Module, known: set[str]) -> set[tuple[str, str]]:
                 used.add((base, alias.name))
         elif is_text(node) and node.value.startswith("segwright."):
             used.add(tuple(node.value.rsplit(".", maxsplit=1)))
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.Attribute) and (base := aliases.get(ast.unparse(node.value))):
+    for node in module.nodes:
+        if isinstance(node, ast.Attribute) and (base := aliases.get(chain(node.value))):
             used.add((base, node.attr))
         elif isinstance(node, ast.Call) and called(node) in ("setattr", "getattr") and any(map(is_text, node.args[1:2])):
-            used.add((aliases.get(ast.unparse(node.args[0]), ""), node.args[1].value))
+            used.add((aliases.get(chain(node.args[0]), ""), node.args[1].value))
     return used
 
 
@@ -519,49 +532,60 @@ def readers() -> list[Module]:
     return [Module(f"../{path.relative_to(ROOT).as_posix()}", path.read_text(encoding="utf-8")) for path in paths]
 
 
-# The repository keeps the rules
+# The repository keeps the rules. Each of its files is read and parsed once for all of them.
+
+
+@pytest.fixture(scope="module")
+def house() -> list[Module]:
+    return package()
+
+
+@pytest.fixture(scope="module")
+def beside() -> list[Module]:
+    return readers()
+
 
 RULES = [imports_up, heavy_core, imported_elsewhere, unread_settings, too_long, undocumented, vague_names, prints, asserts]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_the_house_keeps(rule):
-    found = rule(package())
+def test_the_house_keeps(rule, house):
+    found = rule(house)
     assert not found, "\n" + "\n".join(found)
 
 
-def test_names_tell_what_is_used_elsewhere():
-    found = misleading_underscores(package(), readers())
+def test_names_tell_what_is_used_elsewhere(house, beside):
+    found = misleading_underscores(house, beside)
     assert not found, "\n" + "\n".join(found)
 
 
-def test_no_name_is_given_twice():
-    found = said_twice(package())
+def test_no_name_is_given_twice(house):
+    found = said_twice(house)
     assert not found, "\n" + "\n".join(found)
 
 
-def test_each_module_has_its_test():
-    found = untested(package(), lambda path: (ROOT / "tests" / path).is_file())
+def test_each_module_has_its_test(house):
+    found = untested(house, lambda path: (ROOT / "tests" / path).is_file())
     assert not found, "\n" + "\n".join(found)
-    gone = set(UNTESTED) - {module.path for module in package()}
+    gone = set(UNTESTED) - {module.path for module in house}
     assert not gone, f"UNTESTED names files that are gone: {gone}"
 
 
-def test_each_imported_package_is_declared():
-    found = undeclared(package(), declared_packages("dependencies", "geo", "medical"))
+def test_each_imported_package_is_declared(house):
+    found = undeclared(house, declared_packages("dependencies", "geo", "medical"))
     assert not found, "\n" + "\n".join(found)
 
 
-def test_each_declared_package_is_imported():
-    beside = {folder: [module for module in readers() if module.path.startswith(f"../{folder}")] for folder in BESIDE}
-    found = unused(package(), declared_packages("dependencies", "geo", "medical"))
-    found += unused(beside["tests"], declared_packages("dev") - COMMANDS)
-    found += unused(beside["benchmarks"], declared_packages("bench"))
+def test_each_declared_package_is_imported(house, beside):
+    folders = {folder: [module for module in beside if module.path.startswith(f"../{folder}")] for folder in BESIDE}
+    found = unused(house, declared_packages("dependencies", "geo", "medical"))
+    found += unused(folders["tests"], declared_packages("dev") - COMMANDS)
+    found += unused(folders["benchmarks"], declared_packages("bench"))
     assert not found, "\n" + "\n".join(found)
 
 
-def test_long_files_are_pointed_at():
-    for module in package():
+def test_long_files_are_pointed_at(house):
+    for module in house:
         if module.text.count("\n") > WARN_FILE:
             warnings.warn(f"{module.path} has more than {WARN_FILE} lines; does it hold two ideas?", stacklevel=1)
 

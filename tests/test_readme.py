@@ -1,4 +1,5 @@
-"""What the README shows works: its commands and snippets run here, from the first to the last, in one folder.
+"""What the README and docs/panoptic.md show works: their commands and snippets run here, from the first to the last, each page
+in one folder.
 
 Every block fenced as `sh`, `console` (lines after `$ `) or `python` runs, each Python block in a process of its own. A comment
 as the first line of a block changes that:
@@ -6,8 +7,8 @@ as the first line of a block changes that:
     # not run: REASON    for what a test cannot do, such as cloning
     # slow               only with `make test-all`, for a block that takes over a minute
 
-The folder holds `data/` with `images/` and `masks/`, `photos/` with images alone, and `photo.jpg`. A number of minutes that a
-block asks for becomes a few seconds.
+The folder of the README holds `data/` with `images/` and `masks/`, `photos/` with images alone, and `photo.jpg`; that of the
+other page is empty. A number of minutes that a block asks for becomes a second.
 """
 
 import os
@@ -21,10 +22,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-README = Path(__file__).parent.parent / "README.md"
+README, PANOPTIC = (Path(__file__).parent.parent / name for name in ("README.md", "docs/panoptic.md"))
 FENCE = re.compile(r"^```(?P<language>sh|console|python)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 MINUTES = re.compile(r"(\bminutes[= ])\d+(\.\d+)?")
-SHORT = "0.05"  # minutes instead of those in the README: enough for some steps of a small network
+SHORT = "0.02"  # minutes instead of those in the README: enough for some steps of a small network
 LIMIT = 600  # seconds after which a block has hung; a shared machine may be slow
 
 
@@ -94,18 +95,29 @@ def folder(tmp_path_factory):
     return place
 
 
-def cases() -> list:
-    """The blocks of the README as test cases, slow ones marked."""
+@pytest.fixture(scope="module")
+def empty_folder(tmp_path_factory):
+    """The folder that all blocks of a page run in which makes its own data."""
+    return tmp_path_factory.mktemp("page")
+
+
+def cases(page: Path) -> list:
+    """The blocks of a page as test cases, slow ones marked."""
     return [
         pytest.param(block, id=f"line {block.line}", marks=[pytest.mark.slow] if block.is_slow else [])
-        for block in blocks(README.read_text(encoding="utf-8"))
+        for block in blocks(page.read_text(encoding="utf-8"))
         if block.is_run
     ]
 
 
-@pytest.mark.parametrize("block", cases())
+@pytest.mark.parametrize("block", cases(README))
 def test_block_of_the_readme(block, folder):
     run(block, folder)
+
+
+@pytest.mark.parametrize("block", cases(PANOPTIC))
+def test_block_of_the_page_on_panoptic_data(block, empty_folder):
+    run(block, empty_folder)
 
 
 # The mechanism itself

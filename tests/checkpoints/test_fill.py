@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from segwright.checkpoints.fill import adapted, by_channels, by_classes, classes_in, fill
 from segwright.core.errors import FormatError, SettingError
 from segwright.encoders import mit, resnet
-from segwright.models import segformer, unet
+from segwright.models import panoptic_fpn, segformer, unet
 
 TINY = mit.Config(hidden_sizes=(4, 8, 12, 16), depths=(1, 1, 1, 1), num_heads=(1, 2, 3, 4))
 SMALL = segformer.Config(encoder=TINY, decoder_width=8, num_classes=5)
@@ -131,6 +131,24 @@ def test_a_head_of_its_own_arithmetic():
     assert classes_in(Boxes().build(), given, "a.pth") == 7
     with pytest.raises(SettingError, match=r"1.weight \(16 -> 8 classes\), 1.bias"):
         fill(Boxes().build(), given, source="a.pth")
+
+
+def test_heads_of_things_and_of_stuff_are_both_found():
+    """Starting from weights for other classes, which are other things and other stuff, leaves all else as it was trained."""
+    small = replace(panoptic_fpn.PRESETS["panoptic_fpn_small"], encoder=ON_RESNET.encoder, box_width=8)
+    config = replace(small, num_classes=6, things=(0, 1, 2))
+    network = built(replace(config, num_classes=5, things=(2,)))
+    heads = [f"detector.{name}" for name in ("box_head.classify", "box_head.deltas", "mask_head.classes")] + ["classify"]
+    heads = [f"{name}.{kind}" for name in heads for kind in ("weight", "bias")]
+    assert sorted(by_classes(network)) == sorted(heads)
+    given = weights(config)
+    assert classes_in(built(config), given, "a.pth") == 6
+    (said,) = fill(network, given, source="a.pth", new_head=True)
+    assert said.startswith("started anew: detector.box_head.classify.weight (4 -> 2 classes)")
+    for name, tensor in network.state_dict().items():
+        assert name in heads or torch.equal(tensor, given[name])
+    with pytest.raises(SettingError, match="a.pth is for other classes than this network: detector.box_head.classify.weight"):
+        fill(network, given, source="a.pth")
 
 
 # Heads for other classes

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from segwright.checkpoints.model_file import LAYOUT, ModelFile, read_facts, read_tensors, write_tensors
+from segwright.checkpoints.folds_folder import FoldsFolder
+from segwright.checkpoints.model_file import LAYOUT, ModelFile, model_file_of, read_facts, read_tensors, write_tensors
 from segwright.core import Classes
 from segwright.core.errors import FormatError, OutputError
 from segwright.data.value_range import ValueRange
@@ -102,3 +103,18 @@ def test_a_kill_in_the_middle_of_a_save_leaves_a_whole_file(tmp_path):
         os.kill(writer.pid, signal.SIGKILL)
     tensors, facts = read_tensors(path)
     assert (tensors["a"] == float(facts["number"])).all()
+
+
+def test_what_holds_no_model_yet_says_how_it_comes_to_one(tiny_plan, tmp_path):
+    run, folds, empty = (tmp_path / name for name in ("my run", "folds", "empty"))
+    for folder in (run, folds / "fold-0", empty):
+        folder.mkdir(parents=True)
+    assert model_file_of(empty) == model_file_of(empty / "model.safetensors") == empty / "model.safetensors"
+    (run / "state.safetensors").touch()
+    with pytest.raises(FormatError, match="my run is a run that was stopped .*: segwright train --resume '.*my run'$"):
+        model_file_of(run)
+    (run / "model.safetensors").touch()
+    assert model_file_of(run) == run / "model.safetensors"
+    FoldsFolder(folder=folds, plan=tiny_plan, count=2, minutes=1.0).write()
+    with pytest.raises(FormatError, match="holds a run for each of several folds; name one of them, such as .*fold-0"):
+        model_file_of(folds)

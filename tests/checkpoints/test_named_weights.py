@@ -51,7 +51,7 @@ def test_what_is_not_there_is_told(caches, run, tmp_path):
         named_weights("hf:me/net")
     with pytest.raises(UnknownNameError, match="there are no weights 'segformer_b0_ade', did you mean 'segformer_b0_ade20k'"):
         named_weights("segformer_b0_ade")
-    with pytest.raises(UnknownNameError, match="several weights; choose segformer_b0_ade20k or segformer_b0_cityscapes"):
+    with pytest.raises(UnknownNameError, match="its weights are segformer_b0_ade20k or segformer_b0_cityscapes; give one"):
         named_weights("segformer_b0")
     for name in ("nothing.pth", "nothing/here"):
         with pytest.raises(FormatError, match=f"cannot read {name}"):

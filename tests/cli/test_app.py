@@ -9,6 +9,7 @@ from typing import Annotated
 import pytest
 import typer
 
+from segwright import __version__
 from segwright.cli import app
 from segwright.core.errors import FormatError, TrainingError
 from segwright.core.lookup import names
@@ -19,6 +20,10 @@ def test_each_command_of_the_readme_is_there(segwright):
     assert code == 0
     for command in ("fit", "plan", "train", "predict", "evaluate", "inspect", "models", "demo"):
         assert command in out and command in names("segwright.cli")
+
+
+def test_the_version_is_shown(segwright):
+    assert segwright("--version") == (0, f"segwright {__version__}\n", "")
 
 
 @pytest.mark.parametrize(("error", "code"), [(FormatError("that file is broken; mend it"), 2), (TrainingError("lost"), 1)])
@@ -44,6 +49,20 @@ def test_want_of_memory_is_one_line(segwright, monkeypatch):
     )
 
 
+def test_want_of_a_place_for_compiled_loops_is_told_and_other_mistakes_are_shown(segwright, monkeypatch):
+    def broken(text):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(
+        app, "application", lambda: lambda: broken("cannot cache function 'f': no locator available for 'f.py'")
+    )
+    code, _, err = segwright("anything")
+    assert code == 1 and "export NUMBA_CACHE_DIR=FOLDER" in err
+    monkeypatch.setattr(app, "application", lambda: lambda: broken("a mistake"))
+    with pytest.raises(RuntimeError, match="a mistake"):
+        segwright("anything")
+
+
 def test_ctrl_c_names_the_way_back(segwright, monkeypatch):
     def interrupted(word: Annotated[str, typer.Argument()] = ""):
         raise KeyboardInterrupt
@@ -52,7 +71,11 @@ def test_ctrl_c_names_the_way_back(segwright, monkeypatch):
     through_typer.command()(interrupted)
     for application in (interrupted, through_typer):
         monkeypatch.setattr(app, "application", lambda chosen=application: chosen)
-        for command, way in (("fit", "segwright train --resume RUN"), ("convert", "the same command"), ("models", "stopped\n")):
+        for command, way in (
+            ("compare", "with --out and the folder"),
+            ("convert", "the same command"),
+            ("models", "stopped\n"),
+        ):
             code, _, err = segwright(command)
             assert code == 130 and way in err
 

@@ -51,6 +51,18 @@ def test_annotations_that_became_no_segment_are_told(tmp_path):
     assert json.loads(result.stdout)["left_out"] == {"outside the image": 1}
 
 
+def test_a_report_over_the_source_is_refused(tmp_path):
+    coco.write(
+        tmp_path / "coco",
+        [Sample.of("a", np.zeros((1, 4, 4), np.uint8), Segmentation.instances(np.ones((1, 4, 4), bool), [0]))],
+    )
+    path = tmp_path / "coco/annotations/instances.json"
+    before = path.read_bytes()
+    result = call(tmp_path / "coco", tmp_path / "new", "--to", "voc", "--report", path)
+    assert isinstance(result.exception, OutputError) and "instances.json is part of what is read" in str(result.exception)
+    assert path.read_bytes() == before and not (tmp_path / "new").exists()
+
+
 def test_a_report_in_the_target_is_refused(tmp_path):
     result = call(
         "synthetic:cells?count=2&shape=16x16", tmp_path / "new", "--to", "voc", "--report", tmp_path / "new" / "a.csv"

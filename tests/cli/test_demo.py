@@ -6,7 +6,7 @@ from segwright.cli import demo
 def test_it_ends_with_the_path_of_the_report(segwright, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "TRAIN_SCENES", 4)
     monkeypatch.setattr(demo, "VAL_SCENES", 2)
-    monkeypatch.setattr(demo, "MINUTES", 0.1)
+    monkeypatch.setattr(demo, "MINUTES", 0.05)
     code, out, err = segwright("demo", "--out", tmp_path / "demo")
     assert code == 0, err
     assert out.replace("\n", "").endswith(str(tmp_path / "demo" / "run" / "report.html"))

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from segwright.formats import mask_folder, synthetic
+from segwright.plans.plan import Plan
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def data(tmp_path):
 
 
 def test_a_folder_becomes_a_measured_model(segwright, data, tmp_path):
-    code, out, err = segwright("fit", data, "--minutes", "0.3", "--out", tmp_path / "run", "--model", "unet_small")
+    code, out, err = segwright("fit", data, "--minutes", "0.1", "--out", tmp_path / "run", "--model", "unet_small")
     assert code == 0, err
     assert "mIoU" in out and str(tmp_path / "run" / "report.html") in out.replace("\n", "")
     files = {path.name for path in (tmp_path / "run").iterdir()}
@@ -27,6 +28,20 @@ def test_a_folder_becomes_a_measured_model(segwright, data, tmp_path):
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert 0 < scores["values"]["mIoU"] <= 1
     assert len(scores["per_image"]) == 2
+
+
+def test_a_model_that_answers_clicks_is_shown_how_to_be_asked_and_that_works(segwright, tmp_path):
+    for part, count, seed in (("train", 4, 1), ("val", 1, 2)):
+        mask_folder.write(tmp_path / "data" / part, synthetic.cells(count, shape=(64, 96), seed=seed))
+    run, image = tmp_path / "run", next((tmp_path / "data" / "val" / "images").iterdir())
+    quick = ["--set", "training.steps=2", "--set", "training.validations=1"]
+    code, out, err = segwright("fit", tmp_path / "data", "--task", "promptable", "--minutes", "0.05", "--out", run, *quick)
+    assert code == 0, err
+    hint = out.splitlines()[-1].split()
+    assert hint == f"segment segwright segment IMAGE --model {run} --point x,y".split()
+    words = [str(image) if word == "IMAGE" else "20,20" if word == "x,y" else word for word in hint[2:]]
+    code, _, err = segwright(*words, "--out", found := tmp_path / "found.png")
+    assert code == 0 and found.exists(), err
 
 
 def png(path, array):
@@ -105,6 +120,21 @@ def test_bad_data_give_one_message_and_nothing_is_written(segwright, data, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+def test_damaged_samples_are_left_out_where_a_person_says_so_and_the_plan_names_them(segwright, data, tmp_path):
+    truncated(data)
+    broken = next((data / "train" / "images").iterdir()).stem
+    quick = ["--set", "training.steps=2", "--set", "training.validations=1", "--model", "unet_small"]
+    words = ["fit", data, "--minutes", "0.1", "--out", tmp_path / "run", *quick]
+    code, _, err = segwright(*words)
+    assert code == 2 and f"{broken}.png" in err
+    code, _, err = segwright(*words, "--skip-bad")
+    assert code == 0, err
+    plan = Plan.read(tmp_path / "run")
+    assert plan.data.skip == (f"train__{broken}",) and plan.training.steps == 2
+    code, _, err = segwright("train", tmp_path / "run" / "plan.toml", "--out", tmp_path / "again")
+    assert code == 0, err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -116,6 +146,11 @@ def test_bad_data_give_one_message_and_nothing_is_written(segwright, data, tmp_p
         (["--logger", "tensorbord"], "did you mean 'tensorboard'"),
         (["--fold", "1"], "such as --fold 0/5"),
         (["--fold", "5/5"], "fold 5 of 5 was asked for"),
+        (["--folds", "9"], "9 folds were asked for, of 8 samples"),
+        (["--folds", "0"], "0 folds were asked for, of 8 samples; ask for 2 to 8 folds"),
+        (["--new-head"], "none are given; name them with init"),
+        (["--set", "task.kind=instance"], "choose it with --task instance"),
+        (["--folds", "2", "--fold", "0/2"], "2 folds and a fold are given"),
         (["--task", "semantik"], "did you mean 'semantic'"),
         (["--task", "nobody.net"], "'nobody.net' cannot be imported"),
         (["--set", "data.preprocess.scale=0.5"], "setting 'data.preprocess.scale' is 0.5"),

@@ -75,7 +75,7 @@ def test_options_that_would_be_void_or_fail_late_are_refused(segwright, folders)
         (("--explain", "segwright", "monai", "--json"), "--explain prints a table of its own and leaves out --json"),
         (("--out", folders / "guess"), "guess is a folder; give the name of a file in it"),
         (("--out", folders / "s", "--per-image", folders / "s"), "s is given for several results; give each a file of its own"),
-        (("--out", folders / "truth" / "classes.json"), "classes.json is part of what is measured"),
+        (("--out", folders / "truth" / "classes.json"), "classes.json is part of what is read"),
         (("--html", folders / "truth" / "classes.json" / "e.html"), "classes.json is no folder to write into; choose another"),
         (("--metrics", "PQ", "--convention", "monai"), "--convention monai is for scores of pixels by class; add --metrics"),
         (("--metrics", "J&F", "--per-image", folders / "v.csv"), "none of these scores is of single images; leave it out"),

@@ -27,6 +27,18 @@ def test_masks_overlays_and_palettes(segwright, finished_run, tiny_plan, tmp_pat
     assert Image.open(tmp_path / "colours" / masks[0].name).mode == "P"
 
 
+def test_how_unsure_a_model_is_lies_beside_the_masks(segwright, finished_run, tiny_plan, tmp_path):
+    images = tiny_plan.data.train + "/val/images"
+    code, _, err = segwright("predict", finished_run, images, "--out", tmp_path / "masks", "--uncertainty")
+    assert code == 0, err
+    maps = sorted(tmp_path.glob("masks/*_uncertainty.tif"))
+    assert len(maps) == 2 and len(list((tmp_path / "masks").iterdir())) == 4
+    values = tifffile.imread(maps[0])
+    assert values.dtype == np.float32 and values.shape == (48, 64) and 0 <= values.min() < values.max() <= 1
+    code, _, err = segwright("predict", finished_run, images, "--out", tmp_path / "c", "--uncertainty", "--format", "coco")
+    assert code == 2 and "coco holds no maps of it; leave out one of the two" in err
+
+
 @pytest.fixture
 def eight_bit_run(tiny_plan, tmp_path):
     """A run on 8-bit images that normalises by fixed numbers."""

@@ -1,15 +1,23 @@
 """What a terminal shows goes to the right stream."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from segwright.cli.terminal import print_scores, print_table, training_progress, working, write_text
+from segwright.checkpoints.folds_folder import FoldsFolder
+from segwright.cli.terminal import print_scores, print_table, show_run, training_progress, working, write_text
 from segwright.core import Classes
 from segwright.core.errors import OutputError
 from segwright.evaluation.scores import Scores
+from segwright.models import cellpose, preset
+from segwright.tasks.instance import Instance
+from segwright.tasks.promptable import Promptable
+from segwright.training.run_dir import STATE_FILE, start_folder
 
 
 def test_progress_goes_to_stderr_and_tables_to_stdout(capsys):
-    with training_progress("a run") as watch:
+    with training_progress("a run", Path("run")) as watch:
         watch({"step": 1, "progress": 0.5, "loss": 1.25})
         watch({"step": 2, "event": "out of memory: the batch is now 2"})
         watch({"step": 2, "score": 0.5, "metric": "mIoU"})
@@ -22,7 +30,7 @@ def test_progress_goes_to_stderr_and_tables_to_stdout(capsys):
 
 
 def test_names_that_look_like_markup_are_shown_as_they_are(capsys):
-    with training_progress("fit [/]") as watch:
+    with training_progress("fit [/]", Path("run")) as watch:
         watch({"step": 1, "event": "an [/] event"})
     with working("inspect [red]"):
         pass
@@ -39,7 +47,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(capsys):
 @pytest.mark.parametrize(("rank", "is_shown"), [("0", True), ("1", False)])
 def test_of_several_processes_the_first_shows_its_progress(capsys, monkeypatch, rank, is_shown):
     monkeypatch.setenv("RANK", rank)
-    with training_progress("a run") as watch:
+    with training_progress("a run", Path("run")) as watch:
         watch({"step": 1, "progress": 0.5, "loss": 1.25})
     assert ("a run" in capsys.readouterr().err) == is_shown
 
@@ -69,3 +77,44 @@ def test_an_end_of_an_interval_that_is_not_known_is_not_shown(capsys):
         "recall 0.5000 0.5000 to 0.6250",
     ):
         assert row in rows
+
+
+SCORES = Scores(count=1, classes=Classes.of(["a"]), values={}, intervals={}, per_image={}, matrix=(), conventions={})
+
+
+def test_what_to_do_with_a_run_is_told_in_words_that_a_shell_takes(capsys, tiny_plan, tmp_path):
+    start_folder(tmp_path / "my run", tiny_plan)
+    show_run(tmp_path / "my run", SCORES)
+    *_, report, told = capsys.readouterr().out.splitlines()
+    assert report == f"report   {tmp_path / 'my run' / 'report.html'}"
+    assert told == f"predict  segwright predict '{tmp_path / 'my run'}' IMAGES"
+
+
+def test_folds_without_a_mean_are_asked_one_at_a_time(capsys, tiny_plan, tmp_path):
+    objects = replace(tiny_plan, task=Instance(), model=preset("mask_rcnn_small"))
+    clicks = replace(tiny_plan, task=Promptable(), model=preset("sam_nano"))
+    flows = replace(objects, model=cellpose.Config())
+    for name, plan, told in (
+        ("pixels", tiny_plan, "predict {}/pixels IMAGES"),
+        ("flows", flows, "predict {}/flows IMAGES"),
+        ("objects", objects, "predict {}/objects/fold-0 IMAGES"),
+        ("clicks", clicks, "segment IMAGE --model {}/clicks/fold-0 --point x,y"),
+    ):
+        folds = FoldsFolder(folder=tmp_path / name, plan=plan, count=2, minutes=1.0)
+        for run in folds.runs:
+            start_folder(run, plan)
+        folds.write()
+        show_run(folds.folder, SCORES)
+        assert capsys.readouterr().out.splitlines()[-1].endswith(f"segwright {told.format(tmp_path)}")
+
+
+def test_who_stops_a_run_is_told_how_it_goes_on(capsys, tiny_plan, tmp_path):
+    def stopped() -> str:
+        with pytest.raises(KeyboardInterrupt), training_progress("a run", tmp_path / "my run"):
+            raise KeyboardInterrupt
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert stopped() == f"nothing was saved in {tmp_path / 'my run'} yet, so that it cannot go on: begin anew"
+    start_folder(tmp_path / "my run", tiny_plan)
+    (tmp_path / "my run" / STATE_FILE).touch()
+    assert stopped().endswith(f"by: segwright train --resume '{tmp_path / 'my run'}'")

@@ -97,7 +97,7 @@ def test_a_class_more_is_named_and_planned_for(segwright, flat):
     (flat / "data" / "classes.json").write_text('["background", "cell", "bar"]')
     code, _, err = segwright("train", "--resume", "run")
     assert code == 2 and "the class 'bar' is new" in err and "plan for the new classes: segwright plan data --out" in err
-    words = ("--minutes", "0.1", "--model", "unet_small")
+    words = ("--minutes", "0.05", "--model", "unet_small")
     code, _, err = segwright("plan", "data", "--out", "plan.toml", *words)
     assert code == 0, err
     assert Plan.read(flat / "plan.toml").model.num_classes == 3
@@ -169,7 +169,7 @@ def test_wrong_words_are_named(segwright, finished_run, tmp_path):
         (("--resume", finished_run, "--set", "training.steps=1"), "--resume goes on with a run as it is"),
         (("--resume", finished_run, "--out", "there"), "--resume goes on with a run as it is"),
         ((tmp_path / "no.toml",), "cannot read the plan"),
-        (("--resume", tmp_path / "nowhere"), "cannot read the plan"),
+        (("--resume", tmp_path / "nowhere"), "nowhere holds no run; give the folder that segwright fit or train wrote"),
         ((finished_run, "--out", finished_run), "holds a run already"),
     ):
         code, _, err = segwright("train", *words)

@@ -77,8 +77,9 @@ def records(run: Path) -> list[dict]:
 
 
 def test_a_task_of_ones_own_goes_through_every_command(here, segwright):
-    out = segwright("fit", "data", "--task", "toybox.boxes", "--minutes", "0.3", "--out", "run", "--logger", "csv")
+    out = segwright("fit", "data", "--task", "toybox.boxes", "--minutes", "0.1", "--out", "run", "--logger", "csv")
     assert "AP50" in out and (here / "run" / "report.html").exists()
+    assert out.endswith("predict  segwright predict run IMAGES --own-modules\n")
     plan = (here / "run" / "plan.toml").read_text()
     assert '[task]\nkind = "toybox.boxes" # 8 objects were found' in plan and 'kind = "toybox.net"' in plan
     steps = [record for record in records(here / "run") if "loss" in record]
@@ -101,7 +102,8 @@ def test_a_task_of_ones_own_goes_through_every_command(here, segwright):
 def test_a_task_of_ones_own_goes_on_after_a_kill_to_the_bit(here, segwright):
     settings = ["training.steps=300", "training.validations=3"]
     words = [word for setting in settings for word in ("--set", setting)]
-    segwright("plan", "data", "--task", "toybox.boxes", "--minutes", "0.2", "--out", "plan.toml", *words)
+    told = segwright("plan", "data", "--task", "toybox.boxes", "--minutes", "0.1", "--out", "plan.toml", *words)
+    assert told.endswith("train  segwright train plan.toml --out RUN --own-modules\n")
     process = started(here, "train", "plan.toml", "--out", "killed", "--own-modules")
     while process.poll() is None and not (here / "killed" / "state.safetensors").exists():
         time.sleep(0.01)
@@ -144,7 +146,7 @@ def test_a_network_of_ones_own_goes_through_every_command(here, segwright):
     for part, count, seed in (("train", 6, 1), ("val", 2, 2)):
         mask_folder.write(here / "cells" / part, synthetic.cells(count, shape=(48, 64), seed=seed))
     settings = ["--set", "model.kind=mypkg.net", "--set", "model.width=6"]
-    segwright("fit", "cells", *settings, "--minutes", "0.2", "--out", "run")
+    segwright("fit", "cells", *settings, "--minutes", "0.1", "--out", "run")
     plan = (here / "run" / "plan.toml").read_text()
     assert 'kind = "mypkg.net"' in plan and "num_classes = 2" in plan and "width = 6" in plan and "in_channels = 1" in plan
     assert "mIoU" in segwright("evaluate", "run", "cells", "--own-modules")
@@ -152,10 +154,12 @@ def test_a_network_of_ones_own_goes_through_every_command(here, segwright):
     assert len(list((here / "predictions").glob("*.png"))) == 2
     segwright("train", "run/plan.toml", "--out", "again", "--own-modules", "--set", "training.steps=3")
     segwright("train", "--resume", "again", "--own-modules")
-    segwright("fit", "cells", *settings, "--minutes", "0.2", "--set", "init.weights=run", "--own-modules", "--out", "more")
+    segwright("fit", "cells", *settings, "--minutes", "0.1", "--set", "init.weights=run", "--own-modules", "--out", "more")
     assert records(here / "more")[0]["event"] == "weights from run, all of them"
     assert "could not be" not in segwright("plan", "cells", *settings, "--minutes", "0.1")
 
+    for words in (("train", "run/plan.toml", "--out", "run"), ("fit", "cells", "--out", "run")):
+        assert "segwright train --resume run --own-modules, or" in segwright(*words, "--own-modules", code=2)
     for words in (
         ("train", "run/plan.toml", "--out", "third"),
         ("train", "--resume", "again"),

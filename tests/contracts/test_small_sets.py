@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from segwright.core.errors import UsageError
@@ -20,7 +21,7 @@ from segwright.inference.engine import TorchEngine
 from segwright.inference.load import load
 from segwright.inference.predict_files import predict
 from segwright.models import unet
-from segwright.planning import planner
+from segwright.planning import trial
 from segwright.planning.budget import Budget, Cost
 from segwright.planning.planner import planned
 from segwright.planning.start import Wish
@@ -32,7 +33,7 @@ Pair = tuple[np.ndarray, np.ndarray]  # an image (H, W, C) or (H, W), and its ma
 
 @pytest.fixture(autouse=True)
 def foreseen(monkeypatch):
-    monkeypatch.setattr(planner, "step_cost", lambda plan, parts: Cost(seconds=0.1, memory_bytes=1000))
+    monkeypatch.setattr(trial, "step_cost", lambda plan, parts: Cost(seconds=0.1, memory_bytes=1000))
 
 
 def pair(height: int, width: int, seed: int) -> Pair:
@@ -46,6 +47,13 @@ def pair(height: int, width: int, seed: int) -> Pair:
 
 def alike(count: int) -> Iterator[Pair]:
     yield from (pair(40, 48, seed) for seed in range(count))
+
+
+def with_core(count: int) -> Iterator[Pair]:
+    """Blocks, 1, whose middle is a core, 2."""
+    for image, mask in alike(count):
+        mask[16:26, 18:28] *= 2
+        yield image, mask
 
 
 def mixed() -> Iterator[Pair]:
@@ -80,15 +88,54 @@ def write(root: Path, pairs: Iterable[Pair], classes: list[str]) -> None:
     (root / "classes.json").write_text(json.dumps(classes))
 
 
-def write_volumes(root: Path, depths: list[int]) -> None:
+def write_volumes(root: Path, depths: list[int], thicknesses_mm: tuple[float, ...] = (5.0,)) -> None:
+    """Volumes of so many slices, whose thicknesses take turns."""
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True)
     for number, depth in enumerate(depths):
         image, mask = pair(24, 32, number)
         for folder, plane in (("images", image[..., 0].astype(np.int16)), ("masks", mask)):
             volume = np.repeat(plane[..., None], depth, axis=2)
-            nib.save(nib.Nifti1Image(volume, np.diag([0.8, 0.8, 5, 1])), root / folder / f"v{number:02}.nii.gz")
+            affine = np.diag([0.8, 0.8, thicknesses_mm[number % len(thicknesses_mm)], 1])
+            nib.save(nib.Nifti1Image(volume, affine), root / folder / f"v{number:02}.nii.gz")
     (root / "classes.json").write_text(json.dumps(["ground", "block"]))
+
+
+def write_five_channels(root: Path) -> None:
+    """16-bit TIFF images of five channels."""
+    write(root, alike(6), ["ground", "block"])
+    for path in sorted((root / "images").iterdir()):
+        image = np.asarray(Image.open(path)).astype(np.uint16) * 257  # (H, W, 3)
+        channels = np.moveaxis(image[..., [0, 1, 2, 0, 1]], -1, 0)
+        tifffile.imwrite(path.with_suffix(".tif"), channels, photometric="minisblack", metadata={"axes": "CYX"})
+        path.unlink()
+
+
+def write_numbers_with_gaps(root: Path) -> None:
+    """Masks with the numbers 0, 7 and 200, each of which has a name."""
+    values = [0, 7, 200]
+    write(root, ((image, np.array(values, np.uint8)[mask]) for image, mask in with_core(6)), [])
+    (root / "classes.json").write_text(json.dumps({"classes": ["ground", "block", "core"], "values": values}))
+
+
+def write_unknown_pixels(root: Path) -> None:
+    """Masks with pixels of 255, which nobody knows."""
+    write(root, ((image, np.where(mask == 2, 255, mask).astype(np.uint8)) for image, mask in with_core(6)), [])
+    (root / "classes.json").write_text(json.dumps({"classes": ["ground", "block"], "ignore_index": 255}))
+
+
+def write_nested_regions(root: Path) -> None:
+    """A data set of nnU-Net whose regions overlap: the core is part of the block."""
+    write(root, with_core(6), [])
+    for folder, ours, ending in (("imagesTr", "images", "_0000.png"), ("labelsTr", "masks", ".png")):
+        (root / ours).rename(root / folder)
+        for path in sorted((root / folder).iterdir()):
+            path.rename(path.with_name(f"{path.stem}{ending}"))
+    (root / "classes.json").unlink()
+    labels = {"background": 0, "block": [1, 2], "core": [2]}
+    channels = {str(number): name for number, name in enumerate("RGB")}
+    content = {"channel_names": channels, "labels": labels, "regions_class_order": [1, 2], "file_ending": ".png"}
+    (root / "dataset.json").write_text(json.dumps(content))
 
 
 SETS = {
@@ -100,6 +147,17 @@ SETS = {
     "a class in the image held out": lambda root: write(root, class_in_one(7), ["ground", "block", "bar"]),
     "volumes of 1 to 7 slices": lambda root: write_volumes(root, [1, 2, 3, 4, 5, 6, 7, 7, 6, 5, 4, 1]),
     "volumes of a slice": lambda root: write_volumes(root, [1, 1, 1]),
+    "volumes of several thicknesses": lambda root: write_volumes(root, [4, 8, 8, 4, 8], (4.0, 2.0, 2.0)),
+    "16-bit images of five channels": write_five_channels,
+    "numbers with gaps": write_numbers_with_gaps,
+    "pixels that nobody knows": write_unknown_pixels,
+    "nested regions": write_nested_regions,
+}
+SIDES = {  # channels and classes of the network that learns from it
+    "16-bit images of five channels": (5, 2),
+    "numbers with gaps": (3, 3),
+    "pixels that nobody knows": (3, 2),
+    "nested regions": (3, 3),
 }
 
 
@@ -108,16 +166,21 @@ def test_a_set_becomes_a_model_that_measures_and_predicts(name, tmp_path):
     SETS[name](tmp_path / "data")
     made = planned(str(tmp_path / "data"), budget=Budget(minutes=0.05, device="cpu"), **NOTHING_ELSE)
     assert made.plan.training.steps >= 1
-    sides = {"in_channels": made.plan.data.preprocess.channels, "num_classes": made.plan.model.num_classes}
-    network = unet.Config(**sides, axes=len(made.plan.training.crop), width=4, depth=2, norm="instance")
+    if len(made.plan.training.crop) == 3:  # whose network and crop follow from their slices
+        network = replace(made.plan.model, features=(4,) * len(made.plan.model.features))
+        assert (made.plan.data.preprocess.spacing_mm is not None) == (name == "volumes of several thicknesses")
+    else:
+        sides = {"in_channels": made.plan.data.preprocess.channels, "num_classes": made.plan.model.num_classes}
+        network = unet.Config(**sides, axes=2, width=4, depth=2, norm="instance")
+    assert SIDES.get(name, (network.in_channels, network.num_classes)) == (network.in_channels, network.num_classes)
     plan = replace(made.plan, model=network, training=replace(made.plan.training, steps=2, validations=1))
     train(plan, tmp_path / "run", splits=made.splits, values=made.values)
     model = load(tmp_path / "run")
     model = replace(model, engine=TorchEngine(model.network))
     scores = evaluate(model, open_splits(tmp_path / "data").val)
-    assert scores.count >= 1 and 0 <= scores.values["pixel accuracy"] <= 1
-    images = sorted((tmp_path / "data" / "images").iterdir())
-    assert len(predict(model, tmp_path / "data" / "images", tmp_path / "masks")) == len(images)
+    assert scores.count >= 1 and 0 <= scores.values["mIoU"] <= 1
+    images = next((tmp_path / "data").glob("images*"))
+    assert len(predict(model, images, tmp_path / "masks")) == len(sorted(images.iterdir()))
 
 
 def one_image(root: Path) -> None:

@@ -20,7 +20,7 @@ def test_names_are_given_once():
     keys = [name for folder, file in FILES for name in getattr(find(folder, file), "WEIGHTS", {})]
     presets = [name for folder, file in FILES for name in getattr(find(folder, file), "PRESETS", {})]
     assert [name for name, count in Counter(keys + presets).items() if count > 1] == []
-    assert [name for name in keys if not re.fullmatch(r"[a-z0-9_]+", name) or name == "timm"] == []
+    assert [name for name in keys if not re.fullmatch(r"[a-z0-9_.]+", name) or name == "timm"] == []
 
 
 @pytest.mark.parametrize(("folder", "file", "name"), TABLES)

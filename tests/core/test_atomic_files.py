@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from segwright.core.atomic_files import lock, remove_unfinished, replace_file, replacing
+from segwright.core.atomic_files import lock, make_folder, remove_unfinished, replace_file, replacing
 from segwright.core.errors import OutputError
 
 
@@ -24,6 +24,16 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path):
 def test_a_name_of_many_bytes(tmp_path):
     replace_file(tmp_path / ("日" * 83 + ".png"), b"x")  # 253 bytes, of 255
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path):
+    make_folder(tmp_path / "deep" / "er")
+    make_folder(tmp_path / "deep" / "er")
+    assert not list((tmp_path / "deep" / "er").iterdir())
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError, match="file.* cannot be written .*; choose another folder with out"):
+            make_folder(folder)
 
 
 def test_what_killed_writers_left_is_removed(tmp_path):

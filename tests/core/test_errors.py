@@ -25,3 +25,5 @@ def test_bad_use_and_failure_are_told_apart():
 def test_an_error_keeps_its_type_when_it_learns_what_was_worked_on():
     with pytest.raises(errors.FormatError, match="sample 'a': it is damaged"), errors.naming("sample 'a'"):
         raise errors.FormatError("it is damaged")
+    with pytest.raises(errors.FormatError, match=r"^a.png is damaged$"), errors.naming("a.png"):
+        raise errors.FormatError("a.png is damaged")

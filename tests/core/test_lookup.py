@@ -17,6 +17,12 @@ def test_the_name_is_the_file_name():
     assert find("segwright.core", "grid").__name__ == "segwright.core.grid"
 
 
+def test_a_folder_is_read_once_and_each_list_is_ones_own(monkeypatch):
+    names("segwright.core").clear()
+    monkeypatch.setattr("segwright.core.lookup.iter_modules", None)
+    assert names("segwright.core") == CORE
+
+
 @pytest.mark.parametrize(
     ("module", "name"),
     [

@@ -113,7 +113,7 @@ def test_volumes_and_spacing():
     grid = Grid((4, 5, 6), spacing_mm=(2.0, 1.0, 0.5))
     sample = Sample("v", np.ones((1, 4, 5, 6), np.int16), grid, Segmentation.semantic(class_map, CLASSES))
     found = fingerprint(dataset([sample, replace(sample, key="w", grid=Grid((4, 5, 6)))]))
-    assert found.axes == 3 and found.spacing_mm == (2.0, 1.0, 0.5)
+    assert found.axes == 3 and found.spacing_mm == (2.0, 1.0, 0.5) and found.spacings_mm == ((2.0, 1.0, 0.5),)
     assert found.objects[1] == ObjectSizes(count=2, area_median=6, area_5th=6, extent_median=1, extent_5th=1)
 
 
@@ -229,3 +229,16 @@ def test_sizes_at_another_scale():
     assert (found.objects[0].area_median, half.objects[0].area_median) == (32, 8)
     assert (found.objects[0].extent_5th, half.objects[0].extent_5th) == (4, 2)
     assert half.class_fractions == found.class_fractions and half.objects[0].count == 1
+
+
+def test_sizes_at_another_spacing():
+    class_map = np.zeros((4, 6, 8), int)
+    class_map[1:3, 2:4, 2:6] = 1
+    grid = Grid((4, 6, 8), spacing_mm=(4.0, 1.0, 1.0))
+    found = fingerprint(
+        dataset([Sample("v", np.ones((1, 4, 6, 8), np.int16), grid, Segmentation.semantic(class_map, CLASSES))])
+    )
+    seen = found.at_spacing((2.0, 1.0, 2.0))
+    assert seen.size_median == (8, 6, 4) and seen.spacing_mm == (2.0, 1.0, 2.0) and seen.spacings_mm == found.spacings_mm
+    assert seen.objects[1].area_median == found.objects[1].area_median == 16  # twice as many slices, half as many columns
+    assert found.at_scale(0.5).spacing_mm == (8.0, 2.0, 2.0)

@@ -7,7 +7,7 @@ import pytest
 
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError
-from segwright.data.objects_alone import objects_alone
+from segwright.data.objects_alone import objects_alone, things_of
 from segwright.formats import mask_folder, open_dataset, synthetic
 
 CLASSES = Classes(("sky", "car", "cat"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)), (False, True, True))
@@ -55,3 +55,9 @@ def test_the_remedy_makes_objects_of_maps_of_numbers(tmp_path):
         objects_alone(open_dataset(tmp_path))
     (tmp_path / "classes.json").write_text(json.dumps({"classes": told["classes"]} | {"masks": "instances"}))
     assert len(objects_alone(open_dataset(tmp_path))[0].truth)
+
+
+def test_things_alone_keep_their_names_and_colours():
+    assert things_of(CLASSES).names == CLASSES.names[1:] and things_of(CLASSES).colors == CLASSES.colors[1:]
+    stuff = Classes.of(["a", "b"])
+    assert things_of(stuff) is stuff

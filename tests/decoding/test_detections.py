@@ -1,9 +1,8 @@
 """From what networks say of objects to segmentations. Axes: C channels, N objects, H, W sides of the image, h, w of a tile."""
 
-import importlib.util
 from functools import partial
-from pathlib import Path
 
+import large_image
 import numpy as np
 import pytest
 import torch
@@ -16,21 +15,11 @@ from segwright.decoding.run import Outputs, Run
 from segwright.decoding.sliding_window import Axis
 from segwright.transforms.prepare import View
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "large_image.py"
 TWO = Classes.of(["cell", "dust"], is_thing=[True, True])
 
 
 @pytest.fixture(scope="module")
-def large_image():
-    """The script with the oracle, which says what a good network would of the cells that a tile shows."""
-    spec = importlib.util.spec_from_file_location("large_image", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def scene(large_image):
+def scene():
     """Numbers of cells (600, 600)."""
     return large_image.draw(600)[1]
 
@@ -121,7 +110,7 @@ def test_objects_below_the_least_score_are_left_out():
 # Tiles
 
 
-def test_each_cell_comes_out_whole_and_once(large_image, scene):
+def test_each_cell_comes_out_whole_and_once(scene):
     """An oracle that errs by some percent, whose masks end at the border of their tile."""
     oracle = large_image.Oracle(np.bincount(scene.ravel()), places=60)
     run = run_of(oracle, divisors=(32, 32), tile=(192, 192), min_score=0.5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segwright.core import Segmentation
-from segwright.decoding.mask_runs import MaskRuns, mask_overlaps, union_of_runs
+from segwright.decoding.mask_runs import MaskRuns, mask_overlaps, surest_masks, union_of_runs
 
 
 def runs_of(mask: np.ndarray) -> np.ndarray:
@@ -120,3 +120,37 @@ def test_parts_joined_and_taken():
     order = np.array([3, 11, 0])
     assert np.array_equal(masks_of(joined.taken(order), masks.shape[1:]), masks[order])
     assert np.array_equal(joined.areas(), masks.sum(axis=(1, 2)))
+
+
+def test_runs_of_a_map_and_the_map_of_runs():
+    segment_map = np.array([[1, 1, 0, 2], [0, -1, 1, 1], [2, 2, 2, 2]], np.int32)
+    runs = MaskRuns.of_map(segment_map, 3)
+    assert [runs[n].tolist() for n in range(3)] == [[[0, 0, 2], [1, 2, 4]], [[0, 3, 4], [2, 0, 4]], []]
+    assert (runs.painted((3, 4)) == np.maximum(segment_map, 0)).all()
+    moved = MaskRuns.of_map(segment_map, 3, (10, 20))
+    assert moved[1].tolist() == [[10, 23, 24], [12, 20, 24]]
+
+
+def test_later_objects_are_painted_over_earlier_ones():
+    runs = MaskRuns.of([np.array([[0, 0, 3]], np.int32), np.array([[0, 2, 4]], np.int32)])
+    assert runs.painted((1, 5)).tolist() == [[1, 1, 2, 2, 0]]
+
+
+def test_the_surest_of_masks_that_are_alike_stays():
+    strip = [np.array([[0, 0, stop]], np.int32) for stop in (10, 8, 7, 0)] + [np.array([[1, 0, 10]], np.int32)]
+    masks = MaskRuns.of([part if part[0, 2] else part[:0] for part in strip])
+    assert surest_masks(masks, np.arange(5), 0.7).tolist() == [0, 2, 4]  # 8 of 10 go, 7 of 10 stay; an empty one goes
+    assert surest_masks(masks, np.array([4, 2, 3, 1, 0]), 0.7).tolist() == [4, 2, 0]
+
+
+def test_the_surest_equal_a_slow_twin():
+    masks = np.concatenate([random_masks(seed, 30) for seed in range(3)])
+    masks[30:60] = masks[:30] ^ (np.random.default_rng(9).random(masks[:30].shape) > 0.98)
+    order = np.random.default_rng(5).permutation(90)
+    kept: list[int] = []
+    for n in order:
+        ious = [(masks[n] & masks[k]).sum() / (masks[n] | masks[k]).sum() for k in kept]
+        if not any(iou > 0.6 for iou in ious):
+            kept.append(int(n))
+    found = surest_masks(MaskRuns.of([runs_of(mask) for mask in masks]), order, 0.6)
+    assert found.tolist() == kept and len(kept) < 85

@@ -1,12 +1,26 @@
 import tracemalloc
+from functools import reduce
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from segwright.core.errors import ShapeError
-from segwright.decoding.sliding_window import OVERLAP, Axis, bands, smallest_tile, tiled_labels, tiled_maps, tiled_probs
+from segwright.decoding.sliding_window import (
+    OVERLAP,
+    Axis,
+    bricks,
+    labels_at,
+    located,
+    smallest_tile,
+    sums_bytes,
+    tiled_label_rows,
+    tiled_labels,
+    tiled_maps,
+    tiled_probs,
+)
 from segwright.decoding.upsample_argmax import upsample_argmax
 
 
@@ -34,13 +48,17 @@ def each(run):
     return lambda images: np.stack([run(image) for image in images])
 
 
-def joined(image: np.ndarray, run, tile: tuple[int, ...], at_once: int = 1) -> np.ndarray:
-    """All final rows of the bands."""
-    rows, done = [], 0
-    for band in bands(image, each(run), tile, at_once):
-        rows.append(band.logits[:, done - band.first : band.stop - band.first].copy())
-        done = band.stop
-    return np.concatenate(rows, axis=1)
+def joined(image: np.ndarray, run, tile: tuple[int, ...], at_once: int = 1, over=Axis.over) -> np.ndarray:
+    """All new logits of the bricks, each of which is given once."""
+    whole = np.empty(0)
+    for brick in bricks(image, each(run), tile, at_once, over):
+        whole = whole if whole.size else np.full((len(brick.logits), *brick.total), np.nan, np.float32)
+        assert brick.logits.shape[1:] == tuple(stop - first for first, stop in zip(brick.first, brick.stop, strict=True))
+        new = tuple(slice(first + 1, stop) for first, stop in zip(brick.first, brick.stop, strict=True))
+        assert np.isnan(whole[:, *new]).all()
+        whole[:, *new] = brick.logits[:, *[slice(1, None)] * len(new)]
+    assert not np.isnan(whole).any()
+    return whole
 
 
 # By hand
@@ -78,6 +96,31 @@ def test_equals_weighted_sums_over_the_whole_image():
             weight[y : y + 8, x : x + 12] += np.outer(wy, wx)
     np.testing.assert_allclose(weight, 1, atol=1e-6)
     np.testing.assert_allclose(joined(image, blurred, tile), total, atol=1e-6)
+
+
+def summed(image: np.ndarray, run, tile: tuple[int, ...], over) -> np.ndarray:
+    """The weighted sum of all tiles in one array of the size of the image, which a network of stride 1 sees."""
+    axes, total = [over(side, part) for side, part in zip(image.shape[1:], tile, strict=True)], np.zeros(image.shape)
+    for number in np.ndindex(*(len(axis.starts) for axis in axes)):
+        part = tuple(slice(axis.starts[n], axis.starts[n] + side) for axis, n, side in zip(axes, number, tile, strict=True))
+        weights = [axis.weights[n] for axis, n in zip(axes, number, strict=True)]
+        total[:, *part] += run(image[:, *part]) * reduce(np.multiply.outer, weights)
+    return total
+
+
+@pytest.mark.parametrize("over", [Axis.over, Axis.gaussian])
+@pytest.mark.parametrize(
+    ("size", "tile"), [((9, 20, 13), (4, 8, 5)), ((7, 8, 30), (7, 3, 9)), ((23, 31), (6, 10)), ((6, 40), (6, 9))]
+)
+def test_bricks_are_cut_out_of_the_sum_and_begin_one_before(over, size, tile):
+    """Tiles tell their own corner, so that no two say the same of a logit."""
+    image = noise(3, *size)
+    whole = summed(image, lambda part: part - part[:, *[slice(0, 1)] * len(size)], tile, over)
+    for brick in bricks(image, each(lambda part: part - part[:, *[slice(0, 1)] * len(size)]), tile, 2, over):
+        begin = [max(first, 0) for first in brick.first]
+        wanted = whole[:, *(slice(at, stop) for at, stop in zip(begin, brick.stop, strict=True))]
+        found = brick.logits[:, *(slice(at - first, None) for at, first in zip(begin, brick.first, strict=True))]
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 # By a law
@@ -165,6 +208,28 @@ def test_no_array_of_all_classes_exists_at_full_size():
     assert peak < 0.3 * 4 * classes * height * width
 
 
+def test_a_volume_takes_what_is_said_before():
+    """What is kept of neighbours, the logits of a tile twice, as a brick is as large at most, labels, and two rows of tiles."""
+    size, tile, classes = (96, 80, 96), (32, 32, 32), 6
+    image, weights = noise(1, *size), noise(classes, 1, 1, 1)
+    tiled_labels(image[:, :40], each(lambda part: weights * part), tile, (40, *size[1:]), (40, *size[1:]))  # compiles
+    tracemalloc.start()
+    tiled_labels(image, lambda parts: weights * parts, tile, size, size)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.05 * (sums_bytes(size, tile, classes) + 2 * 4 * classes * 33**3 + image.size + 2 * 32 * 80 * 96)
+    assert peak < 4 * classes * image.size / 2
+
+
+@pytest.mark.parametrize("size", [(9, 20, 13), (23, 31)])
+def test_threads_give_the_same_to_the_bit(size, monkeypatch):
+    image, tile, run = noise(5, *size), tuple(side // 2 for side in size), np.sin
+    alone = joined(image, run, tile)
+    monkeypatch.setattr("segwright.decoding.upsample_argmax.BAND_PIXELS", 1)
+    monkeypatch.setattr("segwright.decoding.upsample_argmax.numba.config.NUMBA_NUM_THREADS", 3)
+    np.testing.assert_array_equal(joined(image, run, tile), alone)
+
+
 @pytest.mark.parametrize("tile", [(48, 64), (24, 32), (16, 64)])
 def test_maps_come_in_rows_that_make_up_the_whole(tile):
     image, sizes = noise(3, 48, 64), ((90, 121), (45.0, 60.5))
@@ -178,6 +243,30 @@ def test_maps_come_in_rows_that_make_up_the_whole(tile):
     maps = np.concatenate(parts, axis=1)
     probs = np.exp(maps) / np.exp(maps).sum(axis=0)
     np.testing.assert_allclose(probs, tiled_probs(image, run, tile, *sizes), atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "shape"), [((12, 16, 20), (12, 16, 20)), ((12, 16, 20), (25, 9, 31)), ((24, 40), (5, 7))])
+def test_rows_of_labels_make_up_the_whole(size, shape):
+    image, tile = noise(3, *size), tuple(side // 2 for side in size)
+    rows, done = [], 0
+    for first, labels in tiled_label_rows(image, each(np.sin), tile, shape, size):
+        assert first == done
+        rows.append(labels)
+        done += len(labels)
+    assert done == shape[0] and len(rows) > 1
+    np.testing.assert_array_equal(np.concatenate(rows), tiled_labels(image, each(np.sin), tile, shape, size))
+    np.testing.assert_array_equal(np.concatenate(rows), tiled_probs(image, each(np.sin), tile, shape, size).argmax(axis=0))
+
+
+def test_parts_decide_each_pixel_once_and_from_logits_of_their_own():
+    image, where = noise(2, 16, 24), [np.linspace(0, 15, 9), np.arange(24.0)]
+    counts, found = np.zeros((9, 24), int), np.zeros((9, 24), np.uint8)
+    for part in located(bricks(image, each(np.sin), (8, 8)), lambda total: where if total == (16, 24) else []):
+        counts[part.place] += 1
+        assert all(at.min() >= 0 and at.max() <= side - 1 for at, side in zip(part.where, part.logits.shape[1:], strict=True))
+        found[part.place] = labels_at(part.logits, part.where)
+    assert (counts == 1).all()
+    np.testing.assert_array_equal(found, labels_at(np.sin(image), where))
 
 
 # By its messages
@@ -195,3 +284,20 @@ def test_labels_are_the_highest_probabilities(tile):
     probs = tiled_probs(image, run, tile, *sizes)
     assert probs.shape == (3, 90, 121) and probs.sum(axis=0) == pytest.approx(1, abs=1e-5)
     assert (probs.argmax(axis=0) == tiled_labels(image, run, tile, *sizes)).mean() > 0.999
+
+
+def test_bells_of_tiles_are_those_of_nnunet():
+    """By a slow twin: its tiles lie half a tile apart at most, and weigh as a Gaussian of an eighth of a side."""
+    for size, tile in ((110, 64), (64, 64), (90, 20), (7, 3), (5, 1)):
+        axis = Axis.gaussian(size, tile)
+        count = int(np.ceil((size - tile) / (tile * 0.5))) + 1
+        step = (size - tile) / (count - 1) if count > 1 else 0
+        assert axis.starts.tolist() == [int(np.round(step * number)) for number in range(count)]
+        point = np.zeros(tile)
+        point[tile // 2] = 1
+        bell = gaussian_filter(point, tile / 8, mode="constant")
+        total = np.zeros(size)
+        for start in axis.starts:
+            total[start : start + tile] += bell
+        for start, weights in zip(axis.starts, axis.weights, strict=True):
+            assert weights == pytest.approx(bell / total[start : start + tile], rel=1e-4, abs=1e-6)

@@ -84,6 +84,24 @@ def test_mmsegmentations_stem_finds_its_place():
     assert renamed.keys() == ours.keys() and all(renamed[name] is tensor for name, tensor in ours.items())
 
 
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_equals_hugging_face_live(block, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="the live comparison needs transformers")
+    from safetensors.torch import load_file
+
+    widths = [64, 128, 256, 512] if block == "basic" else [256, 512, 1024, 2048]
+    names = [f"stage{number}" for number in (1, 2, 3, 4)]
+    config = transformers.ResNetConfig(hidden_sizes=widths, depths=[1, 2, 1, 1], layer_type=block, out_features=names)
+    theirs = randomised(transformers.ResNetBackbone(config), 2)
+    theirs.save_pretrained(tmp_path)
+    ours = resnet.Config(block=block, depths=(1, 2, 1, 1)).build()
+    ours.load_state_dict(resnet.rename(load_file(tmp_path / "model.safetensors")))
+    image = torch.randn(1, 3, 64, 32, dtype=torch.float64)
+    with torch.no_grad():
+        for mine, wanted in zip(ours.double().eval()(image)[1:], theirs(image).feature_maps, strict=True):
+            torch.testing.assert_close(mine, wanted, rtol=1e-10, atol=1e-10)
+
+
 def test_weights_are_those_that_torchvision_publishes():
     import torchvision
 
@@ -140,4 +158,6 @@ def test_refuses_what_cannot_be_meant():
         resnet.Config(deformable_every=0)
     with pytest.raises(FormatError, match="hold 'layer5.0.conv1.weight', which no ResNet has"):
         resnet.rename({"layer5.0.conv1.weight": torch.zeros(1)})
+    with pytest.raises(FormatError, match="hold 'encoder.stages.4.layers.0.shortcut.convolution.weight', which no ResNet has"):
+        resnet.rename({"encoder.stages.4.layers.0.shortcut.convolution.weight": torch.zeros(1)})
     resnet.rename({"fc.weight": torch.zeros(1), "conv1.weight": torch.zeros(1)})

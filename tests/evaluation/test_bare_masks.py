@@ -22,6 +22,8 @@ def save(folder, name, values, dtype=np.uint8):
 def test_numbers_are_the_classes_of_the_truth(tmp_path):
     save(tmp_path, "a.png", [[0, 1], [2, 255]])
     save(tmp_path, "a_overlay.png", [[9, 9], [9, 9]])
+    save(tmp_path, "a_uncertainty.tif", [[9, 9], [9, 9]])
+    save(tmp_path, "a_disagreement.tif", [[9, 9], [9, 9]])
     data = bare_masks(tmp_path, STREET)
     assert data.keys == ("a",) and data.classes.names == STREET.names
     assert data.load("a").truth.class_map().tolist() == [[0, 1], [2, -1]]

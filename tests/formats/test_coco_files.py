@@ -137,7 +137,7 @@ def test_classes_are_in_the_order_of_ids(tmp_path, caplog):
     classes = coco.read(tmp_path).classes
     assert classes.names == ("car", "car (5)", "sky") and classes.is_thing == (True, True, False)
     assert classes.colors[0] == (1, 2, 3) and "two categories are called 'car'" in caplog.text
-    assert [entry["isthing"] for entry in write_categories(classes)] == [1, 1, 0]
+    assert [entry["isthing"] for entry in write_categories(classes, [3, 5, 90])] == [1, 1, 0]
 
 
 def test_ids_may_be_text(tmp_path):

@@ -14,6 +14,7 @@ from segwright.conversion import compare_samples
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats import coco, coco_panoptic, open_dataset
+from segwright.formats.coco_ids import ids_of
 
 BOTH = Classes.of(["road", "car"], colors=[(1, 2, 3), (40, 50, 60)], is_thing=[False, True])
 CATEGORIES = [{"id": 7, "name": "sky", "isthing": 0}, {"id": 3, "name": "car", "isthing": 1, "color": [9, 8, 7]}]
@@ -77,6 +78,35 @@ def test_what_is_written(tmp_path):
         {"id": 2, "category_id": 2, "iscrowd": 0, "area": 2, "bbox": [1, 0, 2, 1], "instance_id": 4, "score": 0.5},
         {"id": 3, "category_id": 2, "iscrowd": 1, "area": 1, "bbox": [2, 1, 1, 1]},
     ]
+
+
+def test_stuff_of_one_class_is_one_entry_and_so_are_crowds(tmp_path):
+    truth = Segmentation.panoptic(
+        np.array([[1, 2, 3, 4, 5, 6]]), [0, 1, 0, 1, 1, 1], [0, 0, 0, 0, 2, 3], scores=[0.5, 1, 0.75, 1, 1, 1], classes=BOTH
+    )
+    coco_panoptic.write(tmp_path / "x", [sample_of("a", truth)])
+    (annotation,) = json.loads((tmp_path / "x" / "annotations" / "panoptic.json").read_text())["annotations"]
+    entries = [(each["id"], each["category_id"], each["iscrowd"], each["area"]) for each in annotation["segments_info"]]
+    assert entries == [(1, 1, 0, 2), (2, 2, 1, 2), (5, 2, 0, 1), (6, 2, 0, 1)]
+    assert annotation["segments_info"][0]["bbox"] == [0, 0, 3, 1] and annotation["segments_info"][0]["score"] == 0.75
+    colors = np.array(Image.open(tmp_path / "x" / "annotations" / "panoptic" / "a.png"))
+    assert colors[0, :, 0].tolist() == [1, 2, 1, 2, 5, 6]
+
+
+def test_numbers_as_in_another_file(tmp_path):
+    save(tmp_path / "given")
+    ids = ids_of(tmp_path / "given" / "annotations" / "panoptic_val2017.json")
+    classes = Classes.of(["tree", "car", "sky"], is_thing=[False, True, False])
+    truth = Segmentation.panoptic(np.array([[1, 2, 3]]), [0, 1, 2], [0, 1, 0], classes=classes)
+    coco_panoptic.write(tmp_path / "x", [sample_of(key, truth) for key in ("b", "a")], ids=ids)
+    content = json.loads((tmp_path / "x" / "annotations" / "panoptic.json").read_text())
+    assert [(image["id"], image["file_name"][0]) for image in content["images"]] == [(2, "b"), (1, "a")]
+    assert [annotation["image_id"] for annotation in content["annotations"]] == [2, 1]
+    assert {each["name"]: each["id"] for each in content["categories"]} == {"sky": 7, "car": 3, "tree": 8}
+    for annotation in content["annotations"]:
+        assert [each["category_id"] for each in annotation["segments_info"]] == [8, 3, 7]
+    back = coco_panoptic.read(tmp_path / "x").load("a")
+    assert compare_samples(sample_of("a", truth), back).iou == 1
 
 
 def test_segments_without_images_are_no_images(tmp_path):

@@ -4,7 +4,8 @@
 
 FOLDER holds checkouts that are not on PyPI, each under its name: panopticapi (github.com/cocodataset), davis2017-evaluation
 (davisvideochallenge), boundary-iou-api (bowenc0221) and deeplab2 (google-research). Their commits are in PEERS.
-davis2017 needs scikit-image, boundary-iou-api OpenCV and pycocotools. Maps are stored as rows of numbers.
+davis2017 needs scikit-image, boundary-iou-api OpenCV and pycocotools. Maps are stored as rows of numbers. Segwright, which must
+be installed, writes the files that panopticapi reads (`panoptic_files`).
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import importlib.util
 import io
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -37,7 +39,7 @@ def load(folder: Path, peer: str, file: str) -> ModuleType:
     """A module of a checkout, by its file; the checkout's root is where it looks for others."""
     sys.path.insert(0, str(folder / peer))
     spec = importlib.util.spec_from_file_location(Path(file).stem + "_of_peer", folder / peer / file)
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where its worker processes look for it
     spec.loader.exec_module(module)
     sys.path.pop(0)
     return module
@@ -170,6 +172,74 @@ def panoptic(folder: Path) -> None:
         stat = counted(peer, images)
         sets[kind] = {"images": images, "results": averages(stat)}
     write("panoptic_quality", "panopticapi", {"categories": list(CATEGORIES.values()), "sets": sets})
+
+
+def panoptic_files(folder: Path) -> None:
+    """PQ by panopticapi's own program on files that our writers made: of truths with stuff and crowds in several parts, and of
+    predictions whose classes stand in another order, and which are numbered as the truth is."""
+    peer = load(folder, "panopticapi", "panopticapi/evaluation.py")
+    generator, images = np.random.default_rng(7), []
+    for number in range(10):
+        truth, categories = random_panoptic(generator)
+        guess, own = perturbed(generator, truth, categories)
+        crowds = [segment for segment, category in categories.items() if category in THINGS and generator.random() < 0.3]
+        images.append(
+            {
+                "key": f"image_{number}",
+                "image_id": int(900 - 37 * number + generator.integers(9)),  # neither in the order of the keys nor without gaps
+                "truth": in_parts(generator, truth, categories, crowds),
+                "prediction": in_parts(generator, guess, own, ()),
+            }
+        )
+    category_ids = [int(each) for each in generator.permutation(90)[: len(CATEGORIES)] + 1]
+    content = {"category_ids": category_ids, "things": [k in THINGS for k in CATEGORIES], "images": images}
+    with tempfile.TemporaryDirectory() as place:
+        files = panoptic_file_pair(content, Path(place))
+        with contextlib.redirect_stdout(io.StringIO()):
+            results = peer.pq_compute(*map(str, files))
+    write("panoptic_files", "panopticapi", {**content, "results": results})
+
+
+def in_parts(generator: np.random.Generator, ids: np.ndarray, categories: dict, crowds: Sequence[int]) -> dict:
+    """A Segmentation of a map of ids, as lists: stuff and crowds in two segments, at random, things with numbers."""
+    segments, class_ids, numbers = np.full(SHAPE, -1), [], []
+    for number, (segment, category) in enumerate(categories.items(), start=1):
+        is_one = category in THINGS and segment not in crowds
+        part = np.zeros(SHAPE, int) if is_one else generator.integers(0, 2, SHAPE)
+        for each in (0, 1):
+            inside = (ids == segment) & (part == each)
+            if inside.any():
+                class_ids.append(category - 1)
+                numbers.append(number if is_one else 0)
+                segments[inside] = len(class_ids)
+    return {"segments": rows(segments), "class_ids": class_ids, "instance_ids": numbers}
+
+
+def panoptic_file_pair(content: dict, folder: Path) -> tuple[Path, Path]:
+    """The JSON files of truths and predictions, written by coco_panoptic, with the classes in two orders."""
+    from segwright.core import Classes, Sample, Segmentation
+    from segwright.formats import coco_panoptic
+    from segwright.formats.coco_ids import CocoIds, ids_of
+
+    names = [f"class_{k}" for k in range(len(content["things"]))]
+    classes = Classes.of(names, is_thing=content["things"])
+    turned = Classes.of(names[::-1], is_thing=content["things"][::-1])
+    images = {image["key"]: image for image in content["images"]}
+
+    def sample(key: str, side: str, classes: Classes) -> Sample:
+        given = images[key][side]
+        class_ids = [classes.names.index(names[k]) for k in given["class_ids"]]
+        truth = Segmentation.panoptic(np.array(given["segments"]), class_ids, given["instance_ids"], classes=classes)
+        return Sample.of(key, np.zeros((0, *truth.shape), np.uint8), truth)
+
+    ids = CocoIds(
+        {key: image["image_id"] for key, image in images.items()}, dict(zip(names, content["category_ids"], strict=True))
+    )
+    coco_panoptic.write(folder / "truth", [sample(key, "truth", classes) for key in images], ids=ids)
+    truth = folder / "truth" / "annotations" / "panoptic.json"
+    order = sorted(images, reverse=True)
+    coco_panoptic.write(folder / "found", [sample(key, "prediction", turned) for key in order], ids=ids_of(truth))
+    return truth, folder / "found" / "annotations" / "panoptic.json"
 
 
 # Videos
@@ -319,5 +389,5 @@ def boundary_iou(folder: Path) -> None:
 
 if __name__ == "__main__":
     checkouts = Path(sys.argv[1])
-    for make in (panoptic, video_panoptic, tracking, video_objects, boundary_iou):
+    for make in (panoptic, panoptic_files, video_panoptic, tracking, video_objects, boundary_iou):
         make(checkouts)

@@ -117,6 +117,17 @@ def test_the_ends_of_a_network_stay_in_float32():
     assert np.abs(found - exact).mean() < np.abs(half - exact).mean()
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_copy_of_a_network_holds_those_weights_alone_that_are_arranged_anew(ends):
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(2), nn.Linear(6, 4)).eval()
+    run = TorchEngine(network, channels_last=True, bfloat16=True, float32_ends=ends)
+    run(noise(1, 3, 4, 5))
+    own, theirs = network.state_dict(), run.network.state_dict()
+    assert {name for name in own if own[name].data_ptr() != theirs[name].data_ptr()} == {"0.weight"}
+    assert theirs["0.weight"].is_contiguous(memory_format=torch.channels_last) and own["0.weight"].is_contiguous()
+    assert all("forward" not in vars(layer) for layer in network)
+
+
 def test_openvino_gets_no_group_norms_of_its_own():
     """Its operation for them may end the process inside a residual block."""
     torch.manual_seed(0)
@@ -174,6 +185,16 @@ def test_the_fastest_is_picked_and_remembered(monkeypatch, caplog):
     fact = json.loads(json.dumps(EngineCache.of(network).recall()["1x3x16x24"]))
     assert fact["engine"] == "fast" and list(fact["found"]) == [PLAIN.name, "slow", "fast", "middle"]
     assert "engine for 1x3x16x24: fast (torch float32: 1" in caplog.text
+
+
+@pytest.mark.parametrize(("seconds", "chosen"), [(0.9, PLAIN.name), (0.81, PLAIN.name), (0.79, VINO.name)])
+def test_an_engine_that_is_hardly_faster_is_not_worth_its_memory(monkeypatch, seconds, chosen):
+    monkeypatch.setattr(engine, "candidates", lambda device: [EngineKind(VINO.name, lambda *_: Slow(0))])
+    monkeypatch.setattr(engine, "race", lambda engines, example: {PLAIN.name: 1.0, VINO.name: seconds})
+    network = Net().eval()
+    found = pick_engine(network, AGREE, EXAMPLE)
+    assert isinstance(found, TorchEngine) == (chosen == PLAIN.name)
+    assert EngineCache.of(network).recall()["1x3x16x24"]["engine"] == chosen
 
 
 def test_an_engine_with_other_labels_is_out(monkeypatch, caplog):

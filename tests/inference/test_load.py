@@ -6,12 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from segwright.checkpoints.folds_folder import FoldsFolder
 from segwright.checkpoints.model_file import ModelFile
+from segwright.checkpoints.named_weights import NamedWeights
 from segwright.core import Classes, Sample
 from segwright.core.errors import FormatError, SettingError, UnknownNameError, UsageError
+from segwright.core.weights import Weights
+from segwright.decoding.postprocess import Postprocess
+from segwright.encoders import resnet
 from segwright.formats import ade20k, cityscapes
+from segwright.inference import load as load_module
+from segwright.inference.engine import TorchEngine
 from segwright.inference.load import load, training_predictor
-from segwright.models import segformer, unet
+from segwright.models import panoptic_fpn, segformer, unet
+from segwright.tasks.panoptic import Panoptic
 
 
 @pytest.fixture
@@ -53,6 +61,65 @@ def test_a_file_may_name_a_module_of_ones_own_only_where_that_is_allowed(saved, 
     with pytest.raises(SettingError, match="which a file alone may not have imported; .*own_modules=True"):
         load(tmp_path)
     assert load(tmp_path, own_modules=True).network.state_dict().keys() == saved.state_dict().keys()
+
+
+# Folds
+
+
+def folds_of(tmp_path, plan, networks):
+    folds = FoldsFolder(folder=tmp_path / "folds", plan=plan, count=len(networks), minutes=1.0)
+    folds.write()
+    for run, network in zip(folds.runs, networks, strict=True):
+        run.mkdir()
+        ModelFile(network.state_dict(), plan, Classes.of(["a", "b"])).write(run / "model.safetensors")
+    return folds.folder
+
+
+def test_folds_open_as_one_model_at_the_temperature_of_their_plan(saved, tiny_plan, tmp_path):
+    torch.manual_seed(1)
+    other = tiny_plan.model.build().eval()
+    plan = replace(tiny_plan, inference=replace(tiny_plan.inference, temperature=2.0))
+    predictor = load(folds_of(tmp_path, plan, [saved, other]))
+    image = np.random.default_rng(0).integers(0, 255, (1, 48, 64), np.uint8)
+    with torch.no_grad():
+        view = torch.from_numpy(predictor.preprocess(Sample.of("", image)).image)[None]
+        expected = torch.stack([(network(view) / 2).softmax(dim=1)[0] for network in (saved, other)]).mean(dim=0)
+    exact = replace(predictor, engine=TorchEngine(predictor.network))
+    np.testing.assert_allclose(exact.probabilities(image), expected.numpy(), atol=1e-5)
+    assert (exact(image).class_map() == expected.argmax(dim=0).numpy()).mean() > 0.999
+
+
+def test_one_run_too_has_its_temperature(saved, tiny_plan, tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (1, 48, 64), np.uint8)
+    found = {}
+    for temperature in (1.0, 3.0):
+        plan = replace(tiny_plan, inference=replace(tiny_plan.inference, temperature=temperature))
+        ModelFile(saved.state_dict(), plan, Classes.of(["a", "b"])).write(tmp_path / "t.safetensors")
+        predictor = replace(load(tmp_path / "t.safetensors"), engine=TorchEngine(saved))
+        found[temperature] = predictor.probabilities(image), predictor(image).class_map()
+    softer = found[1.0][0] ** (1 / 3)
+    np.testing.assert_allclose(found[3.0][0], softer / softer.sum(axis=0), atol=1e-5)
+    assert (found[1.0][1] == found[3.0][1]).all()
+
+
+def test_rules_about_pieces_are_done_with_what_a_run_predicts(saved, tiny_plan, tmp_path):
+    torch.manual_seed(0)
+    torch.nn.init.normal_(saved.head.weight, std=2.0)  # so that noise becomes specks
+    image = np.random.default_rng(0).integers(0, 255, (1, 48, 64), np.uint8)
+    found = {}
+    for rule in (Postprocess(), Postprocess(min_pixels=(0, 40), largest=(1,))):
+        plan = replace(tiny_plan, inference=replace(tiny_plan.inference, postprocess=rule))
+        ModelFile(saved.state_dict(), plan, Classes.of(["background", "b"])).write(tmp_path / "p.safetensors")
+        found[rule] = replace(load(tmp_path / "p.safetensors"), engine=TorchEngine(saved))
+    plain, ruled = (predictor(image) for predictor in found.values())
+    assert (ruled.class_map() == rule(plain).class_map()).all() and (ruled.class_map() != plain.class_map()).any()
+    assert (found[rule].with_uncertainty(image)[0].class_map() == ruled.class_map()).all()
+
+
+def test_folds_whose_answers_have_no_mean_are_told(saved, tiny_plan, tmp_path):
+    folder = folds_of(tmp_path, replace(tiny_plan, task=Panoptic()), [saved, saved])
+    with pytest.raises(SettingError, match="of 2 folds for panoptic segmentation have no mean; open one of them, .*fold-0"):
+        load(folder)
 
 
 # Published networks
@@ -129,8 +196,56 @@ def test_names_that_are_no_run_are_told(cache):
             UsageError, match="is no run but the name of .*'segformer_b0' with weights .* 'segformer_b0_ade20k'"
         ):
             load(name)
+    with pytest.raises(UsageError, match="'unet_tiny' is no run but the name of a network; train it, .*--model unet_tiny$"):
+        load("unet_tiny")
+    with pytest.raises(FormatError, match="cannot read nowhere"):
+        load("nowhere")
     with pytest.raises(UsageError, match="segformer_b0_ade20k are not on this machine"):
         load("segformer_b0", weights="segformer_b0_ade20k")
     with pytest.raises(UnknownNameError, match="there is no model 'segformer_b9'"):
         torch.save(trained(150).state_dict(), cache / "segformer_b0_ade20k.bin")
         load("segformer_b9", weights="segformer_b0_ade20k")
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "count", "task", "first", "things"),
+    [
+        ("MS COCO train2017, panoptic", 133, "panoptic", "person", 80),
+        ("MS COCO train2017", 80, "instance", "person", 80),
+        ("ADE20K with its panoptic truth", 150, "panoptic", "wall", 100),
+        ("ADE20K, semantic", 150, "semantic", "wall", 0),
+        ("Cityscapes, fine annotations", 19, "semantic", "road", 8),
+        ("Mapillary Vistas", 65, "semantic", "class 0", 0),
+    ],
+)
+def test_what_weights_were_trained_on_tells_their_task_and_classes(trained_on, count, task, first, things, monkeypatch):
+    monkeypatch.setattr(load_module, "tasks_of", lambda config: ("panoptic", "instance", "semantic"))
+    facts = Weights(preset="a", address="a", licence="MIT", trained_on=trained_on, classes=count)
+    given, config = NamedWeights({}, "a", facts), segformer.Config(num_classes=count)
+    classes = load_module.classes_of_weights(given, config)
+    assert classes.names[0] == first and sum(classes.is_thing) == things
+    assert load_module.task_of_weights(given, config, classes) == task
+    assert load_module.task_of_weights(NamedWeights({}, "a", None, classes), config, classes) in (task, "panoptic")
+
+
+def test_a_published_network_knows_its_things_and_does_none_but_its_tasks(tmp_path):
+    network = panoptic_fpn.PRESETS["panoptic_fpn_small"]
+    torch.save(network.build().state_dict(), tmp_path / "a.pth")
+    predictor = load("panoptic_fpn_small", weights=tmp_path / "a.pth")
+    assert type(predictor.task).__name__ == "Panoptic" and sum(predictor.classes.is_thing) == len(network.things)
+    with pytest.raises(SettingError, match="is a panoptic_fpn, trained for panoptic segmentation, and cannot do semantic"):
+        load("panoptic_fpn_small", weights=tmp_path / "a.pth", task="semantic")
+
+
+def test_a_run_of_other_things_is_weights_too(tiny_plan, tmp_path):
+    """A network that treats things and stuff apart is built for those that the run was trained with."""
+    encoder = resnet.Config(block="basic", depths=(1, 1, 1, 1))
+    config = replace(panoptic_fpn.PRESETS["panoptic_fpn_small"], encoder=encoder, num_classes=3, things=(0, 2))
+    classes = Classes.of(["car", "street", "dog"], is_thing=[True, False, True])
+    ModelFile(config.build().state_dict(), replace(tiny_plan, model=config), classes).write(tmp_path / "model.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(panoptic_fpn.PRESETS, "panoptic_fpn_small", replace(config, num_classes=133, things=tuple(range(80))))
+        found = load("panoptic_fpn_small", weights=tmp_path)
+    assert found.classes == classes and found.network.config == config
+    image = np.random.default_rng(0).integers(0, 255, (3, 64, 96), np.uint8)
+    assert replace(found, engine=TorchEngine(found.network))(image).classes == classes

@@ -46,6 +46,7 @@ class Fake:
     answer: object
     seen: list = field(default_factory=list)
     classes: Classes = CLASSES
+    answers: Classes = CLASSES
     flips: tuple = ()
     tile: tuple | None = None
     engine: object = None
@@ -54,6 +55,9 @@ class Fake:
     def __call__(self, sample):
         self.seen.append(sample.key)
         return self.answer(sample.image)
+
+    def in_parts(self, axes):
+        return False
 
 
 def picture(seed):
@@ -102,6 +106,13 @@ def test_the_format_that_holds_a_segmentation():
     assert [chosen(tiff, answer, affine=np.eye(3)) for answer in answers] == [None, "geojson", "geojson", "geojson"]
     assert [chosen(tiff, answer) for answer in answers] == [None, "coco", "coco_panoptic", "coco"]
     assert [chosen(dicom, answer, (3, 9, 12)) for answer in answers] == [None] * 4
+
+
+@pytest.mark.parametrize(("name", "format"), [("road", "coco_panoptic"), ("Background", "coco")])
+def test_stuff_that_the_first_image_lacks_may_be_in_the_next(name, format):
+    classes = Classes.of([name, "car"], is_thing=[False, True])
+    cars = Segmentation.panoptic(np.array([[0, 1, 1]]), [1], [1], classes=classes)
+    assert format_for(Sample.of("a", np.zeros((1, 1, 3), np.uint8), cars), mask_folder) == format
 
 
 def test_objects_on_a_map_keep_their_place(tmp_path, caplog):
@@ -156,6 +167,28 @@ def test_pictures_of_a_data_set_lie_beside_it(photos, tmp_path):
     assert shown[5, 4, 0] > shown[5, 4, 2] + 50  # orange over whatever was there
     assert shown[2:8, 5].min() > shown[2:8, 4].min()  # a line where the second car begins
     assert open_dataset(tmp_path / "out").keys == tuple("01234")
+
+
+@pytest.mark.parametrize(("format", "name"), [("coco", "instances"), ("coco_panoptic", "panoptic")])
+def test_images_of_a_file_of_cocos_keep_its_numbers(photos, tmp_path, format, name):
+    named = [
+        {"id": 139 - number, "file_name": path.name, "height": 16, "width": 20}
+        for number, path in enumerate(sorted(photos.iterdir()))
+    ]
+    categories = [{"id": 200, "name": "road", "isthing": 0}, {"id": 3, "name": "car", "isthing": 1}]
+    empty = {"id": 1, "image_id": 139, "category_id": 3, "segmentation": [[1, 1, 5, 1, 5, 5]], "area": 8, "iscrowd": 0}
+    list_of_images = photos / "instances.json"
+    list_of_images.write_text(json.dumps({"images": named, "annotations": [empty], "categories": categories}))
+    predict(Fake(road_and_cars), list_of_images, tmp_path / "out", format=format)
+    content = json.loads((tmp_path / "out" / "annotations" / f"{name}.json").read_text())
+    assert [(image["id"], image["file_name"]) for image in content["images"]] == [(e["id"], e["file_name"]) for e in named]
+    assert {each["name"]: each["id"] for each in content["categories"]} == {"road": 200, "car": 3}
+    assert {each["image_id"] for each in content["annotations"]} == {139, 138, 137, 136, 135}
+    for annotation in content["annotations"]:
+        entries = annotation.get("segments_info", [annotation])
+        assert {entry["category_id"] for entry in entries} <= {200, 3}
+    [first, *_] = open_dataset(tmp_path / "out")
+    assert not compare_samples(Sample.of("0", first.image, road_and_cars(first.image)), first).reasons
 
 
 # By a law

@@ -302,6 +302,8 @@ def test_where_each_image_is_measured_or_nothing_is_known_no_scale_matters(caplo
 
 def test_values_that_say_nothing_are_refused():
     for changes, message in (
+        ({"min_score": 1.5}, "min_score is 1.5; scores lie between 0 and 1"),
+        ({"min_score": float("nan")}, "min_score is nan"),
         ({"trained_on": TRAINED, "values": (5, 5)}, "values are 5 and 5; give two different numbers"),
         ({"trained_on": TRAINED, "values": (0, float("nan"))}, "values are 0 and nan; give two"),
         ({"values": (0, 4095)}, "the model file, of an earlier version, does not say .*; leave them out"),
@@ -372,3 +374,30 @@ def test_a_crf_leaves_pixels_without_values_void():
 def test_a_crf_without_classes_or_colours_is_refused_with_a_remedy(changes, shape, what):
     with pytest.raises(SettingError, match=f"this is {what}; predict without it .leave out --crf; in Python crf=None"):
         predictor_of(Bright(), crf=DenseCRF(), **changes)(np.zeros(shape or (1, 8, 8), np.uint8))
+
+
+@pytest.mark.parametrize(("shape", "tile"), [((90, 130), (32, 64)), ((20, 30, 40), (16, 16, 32))])
+@pytest.mark.parametrize("preprocess", [AS_IT_IS, Preprocess(channels=1), replace(AS_IT_IS, scale=(0.5, 1.5))])
+def test_large_images_are_normalised_part_by_part(shape, tile, preprocess, monkeypatch):
+    if preprocess.scale is not None and len(shape) == 3:
+        preprocess = replace(preprocess, scale=(0.5, 1.5, 1.0))
+    image = np.random.default_rng(0).integers(0, 200, (1, *shape)).astype(np.uint8)
+    network = nn.Conv2d(1, 2, 3, padding=1) if len(shape) == 2 else nn.Conv3d(1, 2, 3, padding=1)
+    predictor = predictor_of(network.eval(), preprocess=preprocess, tile=tile)
+    whole = predictor(image)
+    monkeypatch.setattr("segwright.inference.predictor.LARGE", 0)
+    monkeypatch.setattr(Preprocess, "__call__", lambda *_: pytest.fail("all of it was normalised"))
+    found = predictor(image)
+    assert (found.planes == whole.planes).mean() > 0.9999
+    with pytest.raises(pytest.fail.Exception, match="all of it"):
+        replace(predictor, tile=None)(image)
+
+
+def test_parts_of_large_images_are_on_the_scale_of_training(monkeypatch):
+    image = square((40, 60), (5, 5), (20, 30))
+    predictor = predictor_of(Bright(), tile=(16, 16), trained_on=TRAINED)
+    whole = predictor(image)
+    monkeypatch.setattr("segwright.inference.predictor.LARGE", 0)
+    wide = predictor(image.astype(np.uint16) * 257)
+    assert (wide.planes == whole.planes).all()
+    assert (replace(predictor, values=(0, 400))(image.astype(np.int32) * 2).planes == whole.planes).mean() > 0.9

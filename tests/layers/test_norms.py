@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from segwright.encoders import resnet
-from segwright.layers.norms import freeze_batch_norms, head_norm, hold_batch_norms, use_group_norms
+from segwright.layers.norms import ChannelNorm, InstanceNorm, freeze_batch_norms, head_norm, hold_batch_norms, use_group_norms
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(256, 32), (24, 8), (80, 16), (3, 1)])
@@ -38,3 +38,37 @@ def test_frozen_norms_learn_nothing():
     assert changed and not any("bn" in name or "downsample.1" in name for name in changed)
     hold_batch_norms(network.train())
     assert not network.bn1.training and network.layer1.training
+
+
+@pytest.mark.parametrize(("axes", "layout"), [(2, torch.channels_last), (3, torch.channels_last_3d)])
+def test_instance_norms_equal_those_of_torch_and_keep_channels_innermost(axes, layout):
+    theirs = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[axes](5, affine=True).double()
+    theirs.weight.data.uniform_(0.5, 1.5)
+    theirs.bias.data.normal_()
+    ours = InstanceNorm(5).double()
+    ours.load_state_dict(theirs.state_dict())
+    maps = torch.randn(2, 5, *(3, 4, 6)[:axes], dtype=torch.float64)
+    torch.testing.assert_close(ours(maps), theirs(maps))
+    innermost = maps.contiguous(memory_format=layout)
+    for batch in (innermost, innermost[:1]):
+        given, same = batch.clone().requires_grad_(), batch.clone(memory_format=torch.contiguous_format).requires_grad_()
+        found, expected = ours(given), theirs(same)
+        assert found.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(found, expected)
+        weights = torch.randn_like(expected)
+        ours.zero_grad()
+        theirs.zero_grad()
+        (found * weights).sum().backward()
+        (expected * weights).sum().backward()
+        torch.testing.assert_close(given.grad, same.grad)
+        assert given.grad.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+        torch.testing.assert_close(ours.bias.grad, theirs.bias.grad)
+    with torch.inference_mode():
+        assert ours(innermost).is_contiguous(memory_format=layout)
+
+
+def test_channels_of_a_pixel_are_normalised_together():
+    x = torch.randn(2, 3, 4, 5)
+    norm = ChannelNorm(3, eps=1e-6)
+    torch.testing.assert_close(norm(x)[1, :, 2, 3], torch.nn.functional.layer_norm(x[1, :, 2, 3], (3,), eps=1e-6))

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 from collections import defaultdict
 from dataclasses import replace
@@ -5,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from segwright.core import Classes, Segmentation
 from segwright.core.errors import ShapeError, UsageError
+from segwright.evaluation.evaluate import measure
 from segwright.formats import coco_panoptic
 from segwright.metrics.accumulators import Sums
 from segwright.metrics.panoptic_quality import PanopticQuality, disjoint
@@ -168,6 +171,45 @@ def test_equals_panopticapi_on_photographs(shared_data):
     np.testing.assert_allclose(total.values, expected, rtol=0, atol=1e-12)
     for name, value in golden["scores"].items():
         assert metric.score(total)[name] == pytest.approx(value, abs=1e-12)
+
+
+def made_files(folder):
+    """The JSON files of truths and predictions that panopticapi's own program was run on, made once more."""
+    spec = importlib.util.spec_from_file_location("make_metrics", GOLDEN.with_name("make_metrics.py"))
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    golden = json.loads(GOLDEN.with_name("metrics_panoptic_files.json").read_text())
+    return golden, *maker.panoptic_file_pair(golden, folder)
+
+
+def test_panopticapi_on_our_files_equals_ours(tmp_path):
+    golden, truth, found = made_files(tmp_path)
+    for name_of_truth, name_of_found in ((truth, found), (tmp_path / "truth", tmp_path / "found")):
+        scores = measure(name_of_found, name_of_truth, metrics=["panoptic_quality"], resamples=0).values
+        for group, expected in zip(("", " things", " stuff"), ("All", "Things", "Stuff"), strict=True):
+            for title in ("PQ", "SQ", "RQ"):
+                assert scores[title + group] == pytest.approx(golden["results"][expected][title.lower()], abs=1e-12)
+        for k, number in enumerate(golden["category_ids"]):
+            assert scores[f"PQ/class_{k}"] == pytest.approx(golden["results"]["per_class"][str(number)]["pq"], abs=1e-12)
+
+
+def test_our_files_are_as_panopticapi_wants_them(tmp_path):
+    """Each image has a prediction under its number, and PNG and JSON name the same segments, of known categories."""
+    golden, *files = made_files(tmp_path)
+    truth, found = (json.loads(file.read_text()) for file in files)
+    assert {each["image_id"] for each in truth["annotations"]} == {each["image_id"] for each in golden["images"]}
+    assert {each["image_id"] for each in found["annotations"]} == {each["image_id"] for each in golden["images"]}
+    for content, file in ((truth, files[0]), (found, files[1])):
+        assert {each["id"] for each in content["categories"]} == {*golden["category_ids"]}
+        for annotation in content["annotations"]:
+            colors = np.array(Image.open(file.with_suffix("") / annotation["file_name"])).astype(int)
+            numbers, areas = np.unique(colors @ [1, 256, 65536], return_counts=True)
+            counted = {int(number): int(area) for number, area in zip(numbers, areas, strict=True) if number}
+            assert counted == {each["id"]: each["area"] for each in annotation["segments_info"]}
+            kinds = [(each["category_id"], each["iscrowd"]) for each in annotation["segments_info"]]
+            is_stuff = {each["id"] for each in content["categories"] if not each["isthing"]}
+            single = [kind for kind in kinds if kind[0] in is_stuff or kind[1]]
+            assert len({*single}) == len(single)  # stuff of one class is one segment, and so are its crowds
 
 
 # By a slow twin, written from the paper

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -56,19 +57,24 @@ def parts_of(plan) -> list:
 
 
 MEMORY = """
-import sys, torch
+import sys
+from dataclasses import replace
 from pathlib import Path
-from segwright.planning import budget
 from segwright.planning.budget import step_cost
 from segwright.data.splits import open_splits
 from segwright.plans.plan import Plan
 from segwright.training.dataloader import CropDataset
 plan = Plan.read(Path(sys.argv[1]))
-parts = CropDataset.of(open_splits(plan.data.train).train, plan).parts(range(8), int(sys.argv[2]))
-peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024  # ru_maxrss is inherited
-before = peak()
-cost = step_cost(plan, parts)
-print(peak() - before, cost.memory_bytes)
+data = open_splits(plan.data.train).train
+def parts(plan): return CropDataset.of(data, plan).parts(range(8), int(sys.argv[2]))
+def held(field): return int(Path("/proc/self/status").read_text().split(field)[1].split()[0]) * 1024
+small = replace(plan, training=replace(plan.training, crop=(32, 32)))
+step_cost(small, parts(small))  # what a first step loads and compiles is the program's, not the step's
+crops = parts(plan)
+Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+before = held("VmRSS:")
+cost = step_cost(plan, crops)
+print(held("VmHWM:") - before, cost.memory_bytes)
 """
 
 
@@ -85,7 +91,7 @@ def test_the_memory_that_is_told_is_what_a_fresh_process_takes(tiny_plan, tmp_pa
         check=True,
     )
     taken, told = map(int, result.stdout.split())
-    assert 0.5 * taken < told < 2 * taken, result.stdout
+    assert 0.8 * taken < told < 1.2 * taken, result.stdout
 
 
 def test_a_larger_batch_costs_more(tiny_plan):
@@ -96,14 +102,17 @@ def test_a_larger_batch_costs_more(tiny_plan):
     assert seconds(8) > 1.5 * seconds(1)
 
 
-def test_a_long_step_is_not_repeated(tiny_plan, monkeypatch):
+def test_what_a_first_step_compiles_is_no_part_of_the_cost_and_a_long_step_is_repeated_once(tiny_plan, monkeypatch):
     taken = []
-    monkeypatch.setattr(budget, "step", lambda learner, parts, number, rate: taken.append(number))
-    step_cost(tiny_plan, parts_of(tiny_plan))
-    assert taken == [0, 1, 2]
-    monkeypatch.setattr(budget, "LONG_STEP_S", -1.0)
-    step_cost(tiny_plan, parts_of(tiny_plan))
-    assert taken == [0, 1, 2, 0]
+
+    def slow_at_first(learner, parts, number, rate):
+        taken.append(number)
+        time.sleep(0.0 if number else 0.2)
+
+    monkeypatch.setattr(budget, "step", slow_at_first)
+    assert step_cost(tiny_plan, parts_of(tiny_plan)).seconds < 0.1 and taken == [0, 1, 2]
+    monkeypatch.setattr(budget, "LONG_STEP_S", 0.1)
+    assert step_cost(tiny_plan, parts_of(tiny_plan)).seconds < 0.1 and taken == [0, 1, 2, 0, 1]
 
 
 def test_a_step_that_runs_out_of_memory_costs_without_end(tiny_plan, monkeypatch):

@@ -10,9 +10,10 @@ from torch import nn
 
 from segwright.core.errors import UsageError
 from segwright.data.splits import open_splits
-from segwright.models import segformer, unet
+from segwright.models import nnunet, segformer, unet
 from segwright.planning.budget import step_cost
-from segwright.planning.memory import GB, check_fits, gigabytes, need, need_of_one, rounded_up, within
+from segwright.planning.memory import GB, check_fits, gigabytes, need, need_of_one, rounded_up, shortened, within
+from segwright.plans.plan import Inference
 from segwright.training.dataloader import CropDataset
 
 HUGE = unet.Config(in_channels=1, num_classes=2, width=1024, max_width=2**16, depth=6)  # that no machine would survive
@@ -92,6 +93,24 @@ def test_crops_that_are_taken_one_after_the_other_take_less(tiny_plan):
     assert within(plan, all_at_once) == plan
     assert within(plan, all_at_once - 1).training.accumulate == 2
     assert within(plan, one).training.accumulate == 6
+
+
+def test_crops_of_volumes_are_shortened_until_one_fits(tiny_plan):
+    network, usual, divisors = nnunet.Config(features=(4, 8, 8)), (64, 32, 32), (4, 4, 4)
+    training = replace(tiny_plan.training, crop=(64, 32, 32), batch_size=4)
+    plan = replace(tiny_plan, model=network, inference=Inference(), training=training)
+    enough = need_of_one(plan)
+    assert shortened(plan, usual, divisors, enough) == plan
+    half = shortened(plan, usual, divisors, enough // 2)
+    assert need_of_one(half) <= enough // 2 and not any(side % 4 for side in half.training.crop)
+    sides = [side / whole for side, whole in zip(half.training.crop, usual, strict=True)]
+    assert max(sides) - min(sides) <= 0.13 and min(sides) > 0.6  # each loses as much of what images have, up to one step
+    longer = (half.training.crop[0] + 4, *half.training.crop[1:])
+    assert need_of_one(with_training(half, crop=longer)) > 0.45 * enough  # and hardly more than it must
+    least = shortened(plan, usual, divisors, 1)
+    assert least.training.crop == (8, 8, 8)
+    with pytest.raises(UsageError, match="grant more with --memory-gb"):
+        within(least, 1)
 
 
 def test_a_network_that_looks_at_values_is_not_foreseen(tiny_plan):

@@ -10,7 +10,15 @@ from segwright.data.fingerprint import Fingerprint, fingerprint
 from segwright.data.samplers.foreground_patches import ForegroundPatches
 from segwright.data.samplers.repeat_factor import RepeatFactor
 from segwright.data.samplers.uniform import Uniform
-from segwright.planning.rules import augmentation_rules, crop_for, preprocess_rules, sampler_rules
+from segwright.planning.rules import (
+    augmentation_rules,
+    batch_for_volumes,
+    crop_for,
+    on_grid,
+    preprocess_rules,
+    sampler_rules,
+    spacing_rules,
+)
 
 
 def dataset(images, class_maps) -> Dataset:
@@ -97,3 +105,63 @@ def test_crops_are_nearly_the_image_in_multiples_of_the_divisors():
     assert crop_for(replace(found, size_median=(4000, 6000)), 1.0, (32, 32)) == (256, 256)  # no up: texture
     sky_over_road = replace(found, size_median=(4000, 6000), class_centres=((0.2, 0.5), (0.8, 0.5)))
     assert crop_for(sky_over_road, 1.0, (32, 32)) == (512, 512)
+
+
+# Volumes
+
+
+def volumes(*spacings: tuple[float, ...], shape=(20, 100, 120)) -> Fingerprint:
+    """The fingerprint of volumes of one shape at these spacings."""
+    median = tuple(np.median(spacings, axis=0).tolist())
+    sizes = dict.fromkeys(("size_min", "size_median", "size_max", "size_common"), shape)
+    facts = {"axes": 3, "looked_at": len(spacings), "spacing_mm": median, "spacings_mm": spacings}
+    return replace(looked_at(channels=1), **sizes, **facts)
+
+
+def test_volumes_of_several_spacings_come_to_the_median():
+    found = volumes((2.0, 1.0, 1.0), (2.0, 1.0, 1.0), (2.0, 0.5, 0.5))
+    assert spacing_rules(found) == (
+        (2.0, 1.0, 1.0),
+        {"data.preprocess.spacing_mm": "the median spacing; volumes differ up to 2 times"},
+    )
+    preprocess = preprocess_rules(found)[0]
+    assert preprocess.spacing_mm == (2.0, 1.0, 1.0)
+    finer = replace(found, spacing_mm=(1.0, 1.0, 2.0))
+    assert on_grid(finer, preprocess).size_median == (10, 100, 240)
+    assert on_grid(finer, replace(preprocess, spacing_mm=None)) == finer
+
+
+def test_few_thick_slices_come_to_the_thinner_ones():
+    spacings = [(10.0, 1.0, 1.0)] * 9 + [(5.0, 1.0, 1.0)] * 2
+    target, reasons = spacing_rules(volumes(*spacings, shape=(9, 200, 200)))
+    assert target == (5.0, 1.0, 1.0) and "whose few slices are thick" in reasons["data.preprocess.spacing_mm"]
+
+
+def test_volumes_of_one_spacing_stay_as_they_are():
+    target, reasons = spacing_rules(volumes((1.0, 1.0, 1.0), (1.0, 1.05, 1.0)))
+    assert target is None and reasons == {"data.preprocess.spacing_mm": "volumes differ by 5% at most, and stay as they are"}
+
+
+def test_volumes_that_do_not_know_their_spacing_keep_all_as_they_are():
+    target, reasons = spacing_rules(replace(volumes((2.0, 1.0, 1.0), (1.0, 1.0, 1.0)), looked_at=3))
+    assert target is None and reasons == {"data.preprocess.spacing_mm": "1 of 3 volumes do not know theirs"}
+    assert spacing_rules(replace(volumes((1.0, 1.0, 1.0)), spacings_mm=(), spacing_mm=None)) == (None, {})
+
+
+def test_images_have_no_target_spacing():
+    found = replace(looked_at(), spacing_mm=(1.0, 1.0), spacings_mm=((1.0, 1.0), (3.0, 3.0)))
+    assert spacing_rules(found) == (None, {}) and preprocess_rules(found)[0].spacing_mm is None
+
+
+def test_crops_of_large_volumes_have_equal_sides_in_mm():
+    assert crop_for(volumes((1.0, 1.0, 1.0), shape=(400, 400, 400)), 1.0, (8, 8, 8)) == (128, 128, 128)
+    depth, height, width = crop_for(volumes((4.0, 1.0, 1.0), shape=(400, 400, 400)), 1.0, (1, 1, 1))
+    assert height == width == pytest.approx(4 * depth, rel=0.02)
+    assert depth * height * width == pytest.approx(128**3, rel=0.02)
+    assert crop_for(volumes((1.0, 1.0, 1.0), shape=(35, 50, 36)), 1.0, (8, 8, 8)) == (32, 48, 32)
+    assert crop_for(volumes((1.0, 1.0, 1.0), shape=(400, 400, 400)), 0.25, (8, 8, 8)) == (88, 88, 88)
+
+
+@pytest.mark.parametrize(("crop", "batch"), [((128, 128, 128), 2), ((256, 128, 128), 2), ((96, 96, 96), 4), ((32, 48, 32), 4)])
+def test_batches_of_volumes(crop, batch):
+    assert batch_for_volumes(crop, 4) == batch

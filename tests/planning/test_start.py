@@ -7,7 +7,7 @@ import pytest
 
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core import Classes, Dataset, Sample, Segmentation
-from segwright.core.errors import SettingError
+from segwright.core.errors import SettingError, UsageError
 from segwright.core.weights import Intake
 from segwright.data.fingerprint import fingerprint
 from segwright.encoders import mit, resnet, timm
@@ -86,7 +86,7 @@ def test_a_run_that_is_named_brings_its_network_and_its_normalisation(tiny_plan,
     plan = replace(tiny_plan, data=replace(tiny_plan.data, preprocess=replace(tiny_plan.data.preprocess, normalise=normalise)))
     ModelFile(plan.model.build().state_dict(), plan, Classes.of(["a", "b"])).write(tmp_path / "model.safetensors")
     start = named_start(Wish(weights=str(tmp_path)))
-    assert start.network == plan.model and start.init == Init(weights=str(tmp_path))
+    assert start.network == plan.model and start.init == Init(weights=str(tmp_path)) and start.scale == 1
     started = with_start(tiny_plan, scene, start)
     assert started.data.preprocess.normalise == normalise
     other = replace(plan.model, num_classes=5)
@@ -94,6 +94,8 @@ def test_a_run_that_is_named_brings_its_network_and_its_normalisation(tiny_plan,
         start.check(other, Wish(weights=str(tmp_path)))
     anew = named_start(Wish(weights=str(tmp_path), new_head=True))
     anew.check(other, Wish(weights=str(tmp_path), new_head=True))
+    with pytest.raises(UsageError, match="none are given; name them with init"):
+        named_start(Wish(new_head=True))
     colour = replace(tiny_plan, data=replace(tiny_plan.data, preprocess=replace(tiny_plan.data.preprocess, channels=3)))
     assert with_start(colour, scene, start).data == colour.data  # one mean says nothing of three channels
 

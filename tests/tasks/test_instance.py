@@ -1,5 +1,7 @@
 """What a crop teaches of its objects, and which networks, decoders and data sets go with them. Axes: N objects, H, W."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,17 @@ def two_objects() -> Segmentation:
 
 def test_it_is_a_task():
     assert isinstance(Instance(), Task)
+
+
+def test_flow_fields_have_a_mean_and_lists_of_objects_none():
+    small = replace(cellpose.PRESETS["cellpose_tiny"], num_classes=1)
+    networks = [small.build().eval() for _ in range(2)]
+    both, image = Instance().averaged(networks), torch.zeros(1, networks[0].config.trunk.in_channels, 64, 64)
+    assert both.OUTPUT == "flows" and both.divisors == networks[0].divisors
+    with torch.no_grad():
+        torch.testing.assert_close(both(image), (networks[0](image) + networks[1](image)) / 2)
+    with pytest.raises(SettingError, match="Linear gives lists of objects, and those of 2 networks have no mean; open one"):
+        Instance().averaged([nn.Linear(1, 1), nn.Linear(1, 1)])
 
 
 def test_the_target_holds_boxes_classes_and_planes_of_what_is_seen():
@@ -119,6 +132,18 @@ def test_detections_and_flows_are_decoded_each_in_its_way():
     assert set(Instance().decode(run_of("flows", maps), view).class_ids.tolist()) <= {1}
     assert Instance().agreement((maps,), (maps,), SHAPE) == 1
     assert Instance().agreement(tuple(found), tuple(found), SHAPE) == 1
+
+
+def test_of_queries_the_things_alone_count():
+    classes = Classes.of(["sky", "car", "cat"], is_thing=[False, True, True])
+    class_logits, masks = np.zeros((1, 2, 4), np.float32), np.full((1, 2, 3, 4), -9, np.float32)
+    class_logits[0, 0, 0] = class_logits[0, 1, 2] = 9
+    masks[0, 0, 0] = masks[0, 1, 1] = 9
+    outputs = class_logits, masks
+    run = Run(engine=lambda images: outputs, classes=classes, divisors=(2, 2), output="queries", min_score=0.5)
+    objects = Instance().decode(run, Preprocess()(sample(two_objects())))
+    assert objects.class_ids.tolist() == [1] and objects.classes.names == ("car", "cat")
+    assert Instance().agreement(outputs, outputs, SHAPE) == 1
 
 
 def dataset(*truths: Segmentation | None, classes: Classes = CLASSES) -> Dataset:

@@ -15,10 +15,11 @@ from segwright.data.fingerprint import fingerprint
 from segwright.decoding.run import Run
 from segwright.encoders import timm
 from segwright.layers.auxiliary import WithAuxiliary
+from segwright.layers.ensemble import Ensemble, QueryEnsemble
 from segwright.losses.cross_entropy import CrossEntropy
 from segwright.losses.weighted_sum import WeightedSum
 from segwright.models import segformer, unet
-from segwright.tasks import Batch, Task, WeighsClasses
+from segwright.tasks import Averages, Batch, Task, TellsUncertainty, WeighsClasses
 from segwright.tasks.semantic import Semantic
 from segwright.transforms.normalise import Normalise
 from segwright.transforms.prepare import Preprocess
@@ -193,11 +194,41 @@ def test_a_class_that_was_never_seen_changes_nothing(found):
     assert all(np.isfinite(task.criterion.terms[0].class_weights))
 
 
+def test_a_person_is_told_that_regions_inside_others_become_holes(found, caplog):
+    Semantic.planned(replace(found, class_fractions=(0.7, 0.3)))
+    assert not caplog.records
+    Semantic.planned(replace(found, class_fractions=(0.7, 0.3), nothing_fraction=0.25))
+    assert "segments share 25.0 % of the pixels" in caplog.text and "which are to be added to them" in caplog.text
+
+
 def test_textures_get_full_resolution_and_scenes_get_context(found):
     scene = found_of(Classes.of(["a", "b"]), (np.arange(40)[:, None] > 18).astype(int) + np.zeros((1, 60), int))
     assert {type(network) for network in Semantic().candidates(found, from_scratch=True)} == {unet.Config}
     assert {type(network) for network in Semantic().candidates(scene, from_scratch=True)} == {segformer.Config}
-    assert {network.axes for network in Semantic().candidates(replace(found, axes=3), from_scratch=True)} == {3}
+
+
+def test_volumes_get_the_stages_of_nnunet():
+    classes = Classes.of(["a", "b"])
+    cube, thick, slice_ = (
+        found_of(classes, np.arange(np.prod(shape)).reshape(shape) % 2) for shape in ((35, 50, 36), (9, 48, 48), (1, 48, 48))
+    )
+    thick = replace(thick, spacing_mm=(5.0, 1.0, 1.0))
+    small, large = Semantic().candidates(cube, from_scratch=True)
+    assert small.features == (16, 32, 64, 128) and large.features == (32, 64, 128, 256)
+    assert small.strides == large.strides == ((2, 2, 2),) * 3 and small.kernels == ((3, 3, 3),) * 4
+    assert small.encoder_blocks == (1, 2, 2, 2) and small.decoder_blocks == (1, 1, 1)
+    network = Semantic().candidates(thick, from_scratch=False)[0]
+    assert network.strides[:2] == ((1, 2, 2),) * 2 and network.kernels[:2] == ((1, 3, 3),) * 2
+    network = Semantic().candidates(slice_, from_scratch=False)[0]
+    assert {stage[0] for stage in network.strides} == {1} and network.kernels[0] == (1, 3, 3)
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7), (1, 4, 6), (2, 30, 30)])
+def test_networks_for_small_volumes_can_be_built_and_asked(shape):
+    found = found_of(Classes.of(["a", "b"]), np.arange(np.prod(shape)).reshape(shape) % 2)
+    network = Semantic().candidates(found, from_scratch=True)[0].build().eval()
+    image = torch.zeros(1, 1, *(-(-side // step) * step for side, step in zip(shape, network.divisors, strict=True)))
+    assert network(image).shape[2:] == image.shape[2:]
 
 
 def test_encoders_whose_trained_weights_lie_here_are_taken(found, monkeypatch):
@@ -295,3 +326,40 @@ def test_against_a_collapse_classes_are_weighted_unless_they_are():
         Semantic().against_collapse((0.96, 0.04)) == settings
         and Semantic(criterion=weighted).against_collapse((0.96, 0.04)) == ()
     )
+
+
+def test_networks_of_queries_learn_a_segment_for_each_class():
+    seen = []
+
+    class Network:
+        OUTPUT = "queries"
+
+        def __call__(self, image, truth, generator):
+            seen.append(truth)
+            return {"classes": image.sum()}
+
+    maps = np.array([[[0, 0], [2, -1]], [[1, 1], [1, 1]]])
+    batch = Semantic().collate([(key, np.zeros((3, 2, 2), np.float32), each) for key, each in zip("ab", maps, strict=True)])
+    assert Semantic().loss(Network(), batch, torch.Generator()) == {"classes": 0}
+    assert [truth.class_ids.tolist() for truth in seen[0]] == [[0, 2], [1]]
+    assert seen[0][0].planes.tolist() == [[[1, 1], [2, -1]]]
+
+
+def test_queries_are_read_as_classes():
+    class_logits, masks = np.zeros((1, 2, 4), np.float32), np.full((1, 2, 2, 4), -9, np.float32)
+    class_logits[0, 0, 0] = class_logits[0, 1, 1] = 9
+    masks[0, 0, 0] = masks[0, 1, 1] = 9
+    outputs, classes = (class_logits, masks), Classes.of(["a", "b", "c"])
+    run = Run(engine=lambda images: outputs, classes=classes, divisors=(2, 2), output="queries")
+    view = Preprocess()(Sample.of("a", np.zeros((3, 2, 4), np.uint8)))
+    assert Semantic().decode(run, view).class_map().tolist() == [[0] * 4, [1] * 4]
+    assert Semantic().probabilities(run, view).argmax(axis=0).tolist() == [[0] * 4, [1] * 4]
+    assert Semantic().agreement(outputs, outputs, (2, 4)) == 1
+
+
+def test_networks_are_averaged_by_what_they_give():
+    dense, queries = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    dense.divisors, queries.divisors, queries.OUTPUT = (1, 1), (1, 1), "queries"
+    assert isinstance(Semantic(), Averages) and isinstance(Semantic(), TellsUncertainty)
+    assert isinstance(Semantic().averaged([dense] * 2, temperature=2.0), Ensemble)
+    assert isinstance(Semantic().averaged([queries] * 2), QueryEnsemble)

@@ -1,5 +1,8 @@
 """The best of the averaged weights is kept, whoever measured which sample."""
 
+import time
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -25,6 +28,34 @@ def test_what_is_due_is_done_once(checkpointer, tiny_plan):
         checkpointer.keep(learner, state, 0.5)
     assert [record["metric"] for record in read_log(checkpointer.run)] == ["mIoU"]
     assert (checkpointer.run / STATE_FILE).exists() and (checkpointer.run / MODEL_FILE).exists()
+
+
+def test_a_run_by_the_clock_learns_as_long_as_scoring_took_before_it_is_scored_anew(checkpointer, tiny_plan, monkeypatch):
+    learner, state, scored = Learner.new(tiny_plan, launch(tiny_plan.training)), State(accumulate=1), []
+    checkpointer = replace(
+        checkpointer, by_clock=True, plan=replace(tiny_plan, training=replace(tiny_plan.training, validations=100))
+    )
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    def validate(self, learner, state, progress):
+        nonlocal now
+        now += 10.0
+        scored.append(progress)
+
+    monkeypatch.setattr(Checkpointer, "validate", validate)
+    for progress in (0.1, 0.2, 0.3):  # scored until 10, so that it learns until 20
+        checkpointer.keep(learner, state, progress)
+        now += 1.0
+    assert scored == [0.1]
+    now = 21.0
+    checkpointer.keep(learner, state, 0.4)
+    checkpointer.keep(learner, state, 1.0)
+    assert scored == [0.1, 0.4, 1.0]
+    counted = replace(checkpointer, by_clock=False)
+    for progress in (0.5, 0.6):
+        counted.keep(learner, State(accumulate=1), progress)
+    assert scored == [0.1, 0.4, 1.0, 0.5, 0.6]
 
 
 def test_a_worse_score_leaves_the_model(checkpointer, tiny_plan):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from segwright.core.errors import SettingError
+from segwright.models import preset
 from segwright.tasks import Batch
 from segwright.training.learner import Learner, ema_decay, is_out_of_memory, launch
 from segwright.training.loop import step
@@ -47,6 +48,24 @@ def test_each_precision_and_layout_learns(tiny_plan, batch, precision, channels_
     learner = Learner.new(replace(tiny_plan, training=training), launch(training))
     losses = [step(learner, [batch], number, 1.0)["loss"] for number in range(8)]
     assert losses[-1] < losses[0]
+
+
+def test_a_network_that_asks_for_it_is_told_how_far_training_is(tiny_plan):
+    learner, told = Learner.new(tiny_plan, launch(tiny_plan.training)), []
+    learner.set_progress(0.25)  # that of the plan does not ask
+    learner.network.set_progress = told.append
+    learner.set_progress(0.5)
+    assert told == [0.5]
+
+
+def test_what_is_no_weight_is_copied_to_the_average():
+    """Mixed, blocks of EoMT would go on masking long after their time."""
+    network = preset("eomt_tiny").build()
+    learner = Learner(None, None, network, copy.deepcopy(network), None, None)
+    learner.set_progress(1.0)
+    assert learner.ema.is_masked.all()
+    learner.update_ema(0.99)
+    assert not learner.ema.is_masked.any()
 
 
 def test_a_missing_gpu_is_named(tiny_plan):

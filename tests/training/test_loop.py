@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,13 @@ def test_a_run_repeats_to_the_bit_and_another_seed_differs(tiny_plan, tmp_path):
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
+def test_a_network_is_told_how_far_training_is_before_each_step(tiny_plan, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(loop.Learner, "set_progress", lambda learner, progress: told.append(progress))
+    train(with_training(tiny_plan, steps=5), tmp_path / "run")
+    assert told == [0, 0.2, 0.4, 0.6, 0.8]
+
+
 def test_validations_are_evenly_spaced_and_the_last_is_at_the_end(tiny_plan, tmp_path):
     train(with_training(tiny_plan, steps=10, validations=3), tmp_path / "run")
     assert [record["step"] for record in read_log(tmp_path / "run") if "score" in record] == [4, 7, 10]
@@ -93,22 +102,25 @@ def test_killed_at_random_moments_it_ends_as_if_never_stopped(tiny_plan, tmp_pat
     """Five kills at random, with a save after every step, so that some hit the middle of a save."""
     plan_file = tmp_path / "plan.toml"
     plan_file.write_text(with_training(tiny_plan, steps=40).to_toml())
-    command = [sys.executable, "-c", TRAIN, str(plan_file)]
-    subprocess.run([*command, str(tmp_path / "whole"), "30"], check=True)
+    whole = started(plan_file, tmp_path / "whole", 30)
+    whole.join()
+    assert whole.exitcode == 0
     generator, run = random.Random(0), tmp_path / "killed"
     kills = 0
     for _ in range(60):
-        with subprocess.Popen([*command, str(run), "0"], stderr=subprocess.PIPE, text=True) as process:
-            while not (run / STATE_FILE).exists() and process.poll() is None:
-                time.sleep(0.01)
-            wait_for_work(run, process)
-            time.sleep(generator.uniform(0.0, 0.15))
-            if kills < 5 and process.poll() is None:
-                os.kill(process.pid, signal.SIGKILL)
-                kills += 1
-                continue
-            assert process.wait() == 0, process.stderr and process.stderr.read()
-            break
+        process = started(plan_file, run, 0)
+        while not (run / STATE_FILE).exists() and process.is_alive():
+            time.sleep(0.01)
+        wait_for_work(run, process)
+        time.sleep(generator.uniform(0.0, 0.15))
+        if kills < 5 and process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+            process.join()
+            continue
+        process.join()
+        assert process.exitcode == 0
+        break
     assert kills >= 3  # fewer would say little
     assert same(weights(tmp_path / "whole"), weights(run))
     assert same(read_tensors(tmp_path / "whole" / "model.safetensors")[0], read_tensors(run / "model.safetensors")[0])
@@ -116,10 +128,20 @@ def test_killed_at_random_moments_it_ends_as_if_never_stopped(tiny_plan, tmp_pat
     assert [(r["step"], r["loss"]) for r in whole] == [(r["step"], r["loss"]) for r in killed]
 
 
-def wait_for_work(run: Path, process: subprocess.Popen) -> None:
+def started(*words: object) -> BaseProcess:
+    """A process of its own that does what TRAIN says with some words, forked from one that has only imported what it needs."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["segwright.training.loop", "torch._dynamo"])
+    text = f"import sys\nsys.argv = {['', *map(str, words)]}\n{TRAIN}"
+    process = context.Process(target=exec, args=(text, {"__name__": "__main__"}))
+    process.start()
+    return process
+
+
+def wait_for_work(run: Path, process: BaseProcess) -> None:
     """Until a process that resumes has written something of its own."""
     start = (run / STATE_FILE).stat().st_mtime_ns if (run / STATE_FILE).exists() else 0
-    while process.poll() is None and (run / STATE_FILE).exists() and (run / STATE_FILE).stat().st_mtime_ns == start:
+    while process.is_alive() and (run / STATE_FILE).exists() and (run / STATE_FILE).stat().st_mtime_ns == start:
         time.sleep(0.01)
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from segwright.core.errors import SettingError, ShapeError
 from segwright.transforms.channels import match_channels
-from segwright.transforms.normalise import Normalise, channel_statistics
+from segwright.transforms.normalise import Normalise, channel_statistics, measured
 
 # By hand
 
@@ -87,3 +87,19 @@ def test_another_number_of_channels_is_refused_with_a_remedy_that_works():
     with pytest.raises(ShapeError, match="1 channels.*match_channels"):
         normalise(grey)
     assert normalise(match_channels(grey, 3)).shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize("cuts", [[], [3], [1, 2, 9]])
+def test_parts_are_measured_as_the_whole(cuts):
+    image = np.random.default_rng(0).normal(1000, 3, (3, 12, 7)).astype(np.float32)
+    image[0, 2:5, 1] = np.nan
+    image[1], image[2, 9:] = 5, np.nan  # a constant channel, and a part without any value
+    found = measured(np.split(image, cuts, axis=1))
+    np.testing.assert_allclose(found(image), Normalise()(image), atol=1e-4)
+    assert found.std[1] == 1
+
+
+def test_integers_are_measured_by_hand():
+    found = measured([np.array([[[1, 3]]], np.int16), np.array([[[5, 7], [5, 3]]], np.int16)])
+    assert found.mean == pytest.approx((4.0,))
+    assert found.std == pytest.approx(((22 / 6) ** 0.5,))  # squares 9, 1, 1, 9, 1, 1

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segwright.transforms.pad import pad
+from segwright.transforms.pad import pad, padded_indices
 
 # By hand
 
@@ -43,3 +43,11 @@ def test_undone_by_slicing(shape, more):
 def test_another_number_of_axes_is_refused():
     with pytest.raises(ValueError, match="shorter"):
         pad(np.zeros((1, 4, 4)), (4,))
+
+
+@given(side=st.integers(1, 9), more=st.integers(0, 12), data=st.data())
+def test_indices_are_those_of_the_padding(side, more, data):
+    start = data.draw(st.integers(0, side + more - 1))
+    stop = data.draw(st.integers(start + 1, side + more))
+    whole = pad(np.arange(side)[None], (side + more,))[0]
+    np.testing.assert_array_equal(padded_indices(start, stop, side, side + more), whole[start:stop])

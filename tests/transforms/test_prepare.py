@@ -142,3 +142,53 @@ def test_images_that_cannot_follow_are_refused_and_the_remedy_works():
         preprocess(sample_of((4, 4, 4), (1.0, 1.0, 1.0)))
     with pytest.raises(ShapeError, match="the image has 5 channels, 1 are needed"):
         Preprocess(channels=1, normalise=AS_IT_IS)(Sample.of("a", np.zeros((5, 4, 4), np.uint8)))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize(
+    "preprocess",
+    [
+        Preprocess(channels=3, normalise=Normalise(mean=(90.0,) * 3, std=(40.0,) * 3)),
+        Preprocess(channels=3, scale=(0.4, 1.7)),
+        Preprocess(channels=1, normalise=AS_IT_IS, scale=(2.0, 0.5)),
+        Preprocess(channels=1, spacing_mm=(3.0, 1.0)),
+    ],
+)
+def test_parts_of_a_view_are_cut_out_of_it(preprocess, dtype):
+    """All of it is never made; missing values and padding are those of the whole."""
+    image = np.random.default_rng(0).integers(0, 255, (1, 33, 21)).astype(dtype)
+    if dtype == "float32":
+        image[0, 4:9, 3:6] = np.nan
+    sample = Sample("a", image, Grid(image.shape[1:], (1.0, 1.0)))
+    whole = preprocess(sample)
+    parts = preprocess.in_parts(image, sample.grid, "a")
+    assert parts.covered == whole.covered and parts.source == whole.source and parts.ratio == whole.ratio
+    padded = tuple(side + 9 for side in whole.covered)
+    whole, parts = whole.padded(padded), parts.padded(padded)
+    assert parts.image.shape == whole.image.shape
+    height, width = padded
+    for rows, columns in (
+        (slice(0, height), slice(0, width)),
+        (slice(3, 8), slice(2, 5)),
+        (slice(height - 12, height), slice(1, 2)),
+    ):
+        found = parts.image[:, rows, columns]
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, whole.image[:, rows, columns], atol=2e-5)
+
+
+def test_statistics_of_an_image_in_parts_are_taken_in_bands(monkeypatch):
+    monkeypatch.setattr("segwright.transforms.prepare.MEASURED_AT_ONCE", 50)
+    sample, read = sample_of((20, 30)), []
+
+    class Pixels:
+        shape = sample.image.shape
+
+        def __getitem__(self, part):
+            read.append(part[1])
+            return sample.image[part]
+
+    parts = Preprocess(channels=1).in_parts(Pixels(), sample.grid, "a").padded((20, 30)).image
+    np.testing.assert_allclose(parts[:, 2:5, 3:9], Preprocess(channels=1)(sample).image[:, 2:5, 3:9], atol=1e-6)
+    parts[:, 0:5, 0:5]
+    assert len(read) == 22 and all(rows.stop - rows.start == 1 for rows in read[:20])  # measured once

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 
 from segwright.core import Grid, Sample, Segmentation
 from segwright.core.errors import SettingError
-from segwright.transforms.resize import resize, resize_grid, resize_image, resize_labels, scaled
+from segwright.transforms.resize import resize, resize_grid, resize_image, resize_labels, resize_part, scaled
 
 # By hand
 
@@ -101,3 +103,19 @@ def test_sizes_multiply_back():
 def test_impossible_scales_are_refused(scale):
     with pytest.raises(SettingError, match="above 0, such as 0.5"):
         scaled((5, 5), (1, scale))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_a_part_is_cut_out_of_the_whole_and_no_more_is_read(data):
+    old, new = (tuple(data.draw(st.integers(1, 20)) for _ in range(2)) for _ in range(2))
+    part = tuple(slice(start := data.draw(st.integers(0, side - 1)), data.draw(st.integers(start + 1, side))) for side in new)
+    image = np.random.default_rng(sum(old)).normal(size=(2, *old)).astype(np.float32)
+    image[:, np.random.default_rng(0).random(old) < data.draw(st.sampled_from([0, 0.2]))] = np.nan
+    read = []
+    found = resize_part(lambda window: read.append(window) or image[:, *window], old, new, part)
+    np.testing.assert_allclose(found, resize_image(image, new)[:, *part], rtol=1e-5, atol=1e-6)
+    for window, before, after, here in zip(*read, old, new, part, strict=True):
+        triangle = math.ceil(2 * max(before / after, 1)) + 1
+        assert 0 <= window.start < window.stop <= before
+        assert window.stop - window.start <= (here.stop - here.start - 1) * before / after + 1 + triangle  # 1: both ends round

@@ -80,8 +80,15 @@ def fill(network: nn.Module, tensors: Tensors, *, source: str, new_head: bool = 
 
 
 def by_classes(network: nn.Module) -> dict[str, int]:
-    """The tensors whose shapes the number of classes decides, and the axis along which it does."""
-    return _decided_by(network, "num_classes")
+    """The tensors whose shapes the number of classes decides, and the axis along which it does.
+
+    Where the config of a network names the classes that are `things`, their number counts too: their heads are others.
+    """
+    found = _decided_by(network, num_classes=1)
+    if hasattr(getattr(network, "config", None), "things"):
+        config: Any = network.config
+        found |= _decided_by(network, num_classes=1, things=(config.num_classes,))
+    return found
 
 
 def classes_in(network: nn.Module, tensors: Tensors, source: str) -> int:
@@ -96,7 +103,9 @@ def classes_in(network: nn.Module, tensors: Tensors, source: str) -> int:
     for name, axis in head.items():
         if name in fit.given and fit.given[name].ndim > axis:
             here = network.state_dict()[name].shape[axis]
-            each = twin[name][axis] - here  # what one more class adds
+            each = twin[name][axis] - here  # what one more class adds; to heads of things alone, nothing
+            if not each:
+                continue
             return config.num_classes + (fit.given[name].shape[axis] - here) // each
     return config.num_classes
 
@@ -116,15 +125,18 @@ def adapted(weight: Tensor, channels: int) -> Tensor:
 
 def by_channels(network: nn.Module) -> dict[str, int]:
     """The tensors whose shapes the number of channels of the image decides."""
-    return _decided_by(network, "in_channels")
+    return _decided_by(network, in_channels=1)
 
 
-def _decided_by(network: nn.Module, setting: str) -> dict[str, int]:
-    """The tensors whose shapes a setting decides, and the first axis along which it does; a second network is built for it."""
+def _decided_by(network: nn.Module, **more: Any) -> dict[str, int]:
+    """The tensors whose shapes settings decide, and the first axis along which they do.
+
+    A second network is built for it, with so much added to the settings; without these, there are none.
+    """
     config: Any = getattr(network, "config", None)
-    if not hasattr(config, setting):
+    if not all(hasattr(config, setting) for setting in more):
         return {}
-    twin = shapes(replace(config, **{setting: getattr(config, setting) + 1}))
+    twin = shapes(replace(config, **{setting: getattr(config, setting) + value for setting, value in more.items()}))
     found = {}
     for name, tensor in network.state_dict().items():
         other = twin.get(name, torch.Size())

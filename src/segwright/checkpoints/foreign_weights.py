@@ -31,9 +31,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         FormatError: the file is missing, cut short or something else, or holds more than weights.
     """
+    return unwrapped(read_content(path), path)
+
+
+def read_content(path: Path) -> Any:
+    """What a file of weights holds, envelopes and all; nothing in it is run.
+
+    Raises:
+        FormatError: the file is missing, cut short or something else, or names what may be a program.
+    """
     reader = reader_of(path)
     try:
-        content = reader(path)
+        return reader(path)
     except ForbiddenNameError as error:
         raise _refused(path, error.name) from error
     except Exception as error:  # a damaged file may end the reading in any way
@@ -43,7 +52,6 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise FormatError(
             f"{path} cannot be read ({first}); it is cut short, damaged or no file of weights: download or save it again"
         ) from error
-    return _unwrapped(content, path)
 
 
 def reader_of(path: Path) -> Callable[[Path], Any]:
@@ -102,7 +110,7 @@ def _read_pickle(path: Path) -> Any:
         return read_arrays(file)
 
 
-def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
+def unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
     """The tensors of a file, out of their envelopes.
 
     Raises:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from segwright.checkpoints.foreign_weights import read_state_dict, reader_of
-from segwright.checkpoints.model_file import LAYOUT, ModelFile, read_facts
+from segwright.checkpoints.model_file import LAYOUT, ModelFile, model_file_of, read_facts
 from segwright.checkpoints.published_files import HUB_NAME, hub_file, published_file
 from segwright.core import Classes
 from segwright.core.errors import UnknownNameError
@@ -16,7 +16,7 @@ from segwright.core.lookup import did_you_mean
 from segwright.core.weights import Weights
 from segwright.models import published
 
-MODEL_FILE = "model.safetensors"  # what a run calls its model, and the Hugging Face hub too
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pkl", ".ckpt")  # of files; names of networks have dots too
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +51,11 @@ def named_weights(name: str, *, online: bool = False, own_modules: bool = False)
     if name in known:
         path = published_file(name, known[name], online=online)
         return NamedWeights(read_state_dict(path), name, facts=known[name])
-    if Path(name).suffix or len(Path(name).parts) > 1:
-        reader_of(Path(name))  # raises, as there is no such file
     of_preset = [key for key, weights in known.items() if weights.preset == name]
     if of_preset:
-        raise UnknownNameError(f"'{name}' is a network, of which there are several weights; choose {' or '.join(of_preset)}")
+        raise UnknownNameError(f"'{name}' is a network, and its weights are {' or '.join(of_preset)}; give one of these names")
+    if Path(name).suffix.lower() in SUFFIXES or len(Path(name).parts) > 1:
+        reader_of(Path(name))  # raises, as there is no such file
     raise UnknownNameError(
         f"there are no weights '{name}'{did_you_mean(name, list(known))}; give a run's folder, a file, hf:OWNER/NAME, or a "
         "name that is listed by: segwright models"
@@ -64,7 +64,7 @@ def named_weights(name: str, *, online: bool = False, own_modules: bool = False)
 
 def _from_file(path: Path, *, own_modules: bool) -> NamedWeights:
     """The weights of a file, or of a run's folder."""
-    given, path = path, path / MODEL_FILE if path.is_dir() else path
+    given, path = path, model_file_of(path)
     if reader_of(path) is load_file and read_facts(path).get("layout") == LAYOUT:
         content = ModelFile.read(path, own_modules=own_modules)
         return NamedWeights(content.weights, str(given), classes=content.classes)

@@ -29,7 +29,9 @@ def run(
     fold: Annotated[str | None, typer.Option(help="0/5 holds out the first of five pieces of DATA, to validate on.")] = None,
     memory_gb: Annotated[float | None, typer.Option(help="Memory that training may take, all runs at a time together.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    task: Annotated[str | None, typer.Option(help="What to learn: semantic, or a module of yours, as package.module.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="What to learn: semantic, instance, panoptic, promptable, or a module, package.module.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="A network by name, for all variants; see: segwright models.")] = None,
     init: Annotated[str | None, typer.Option(help="Weights to start from, for all variants: a file, a run, a name.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to begin or to go on in; else runs/compare-NAME-1, -2, ...")] = None,

@@ -28,13 +28,15 @@ def run(
     from contextlib import ExitStack
     from dataclasses import asdict
 
-    from segwright.cli.terminal import counting, print_table
+    from segwright.cli.terminal import check_places, check_spared, counting, print_table
     from segwright.conversion import Change, convert
     from segwright.core.errors import OutputError
     from segwright.formats.drawn_shapes import told
 
     if report is not None and report.resolve().is_relative_to(target.resolve()):
         raise OutputError(f"the report {report} would lie in the data set {target}; give a place outside of it")
+    check_places(report)
+    check_spared([report], [source])
     lossy: list[Change] = []
     with ExitStack() as stack:
         table = csv.writer(stack.enter_context(_text(report))) if report is not None else None

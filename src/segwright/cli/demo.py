@@ -23,7 +23,7 @@ def run(out: Annotated[Path, typer.Option(help="Folder for data, run and predict
         raise OutputError(f"{out} exists already; remove it, or choose another folder with --out")
     for part, count, seed in (("train", TRAIN_SCENES, 1), ("val", VAL_SCENES, 2)):
         mask_folder.write(out / "data" / part, synthetic.streets(count, seed=seed))
-    with training_progress("demo") as watch:
+    with training_progress("demo", out / "run") as watch:
         scores = fit(str(out / "data"), budget=Budget(minutes=MINUTES), out=out / "run", watch=watch)
     predict(load(out / "run"), [out / "data" / "val" / "images"], out / "predictions", overlay=True)
     print_scores(scores)

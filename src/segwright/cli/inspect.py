@@ -24,11 +24,12 @@ def run(
     format: Annotated[str | None, typer.Option(help="The format, where it is not recognised.")] = None,
 ) -> None:
     """Count, measure and show a data set, and name what is wrong with it, with the evidence and the remedy."""
-    from segwright.cli.terminal import print_table, working
+    from segwright.cli.terminal import check_places, print_table, working
     from segwright.inspection.data_card import fact_rows, write_data_card
     from segwright.inspection.fixes import write_config as write
     from segwright.inspection.inspect import inspect
 
+    check_places(html)
     place = _place_of(sheet, is_asked=augmented)
     if settings and place is None:
         raise SettingError(f"--set {settings[0]} is for a sheet of crops; add --augmented, or leave it out")

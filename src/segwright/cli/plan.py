@@ -12,7 +12,9 @@ def run(
     minutes: Annotated[float, typer.Option(help="Time that training may take.")] = 10.0,
     memory_gb: Annotated[float | None, typer.Option(help="Memory that training may take.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    task: Annotated[str | None, typer.Option(help="What to learn: semantic, or a module of yours, as package.module.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="What to learn: semantic, instance, panoptic, promptable, or a module, package.module.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="A network by name; see: segwright models.")] = None,
     init: Annotated[
         str | None, typer.Option(help="Weights to start from: a file, a run, a name, or scratch; without it any that are here.")
@@ -22,6 +24,9 @@ def run(
     ] = False,
     fold: Annotated[str | None, typer.Option(help="0/5 holds out the first of five pieces of DATA, to validate on.")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; without it the plan is printed.")] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Read all of DATA first, and leave out what cannot be read; each is named.")
+    ] = False,
     settings: Annotated[list[str] | None, typer.Option("--set", help="path=value, replaces a setting of the plan.")] = None,
     online: Annotated[bool, typer.Option("--online", help="Fetch weights to start from that are not on this machine.")] = False,
     own_modules: Annotated[
@@ -29,10 +34,12 @@ def run(
     ] = False,
 ) -> None:
     """Look at the data, time a few real steps, and write a plan with the reason of each choice."""
-    from segwright.cli.terminal import parsed_fold, working, write_text
+    from segwright.cli.terminal import check_places, parsed_fold, working, write_text
     from segwright.planning.budget import Budget
     from segwright.planning.planner import plan
+    from segwright.plans.commands import command
 
+    check_places(out)
     with working(f"plan {data}"):
         budget = Budget(minutes=minutes, memory_gb=memory_gb, device=device)
         made = plan(
@@ -46,6 +53,7 @@ def run(
             new_head=new_head,
             online=online,
             own_modules=own_modules,
+            skip_bad=skip_bad,
             settings=settings or [],
         )
         text = made.to_toml()
@@ -54,4 +62,4 @@ def run(
     else:
         write_text(out, text)
         typer.echo(f"plan   {out}")
-        typer.echo(f"train  segwright train {out} --out RUN")
+        typer.echo(f"train  {command('train', out, '--out', 'RUN', plan=out)}")

@@ -5,6 +5,13 @@ from typing import Annotated
 
 import typer
 
+_VALUES = typer.Option(
+    help="Values in the images that stand for the darkest and brightest of training, where types do not tell."
+)
+_CRF = typer.Option(
+    "--crf", help="Draw borders to the edges of RGB and grey images, after a semantic model, by a dense CRF: slower."
+)
+
 
 def run(
     model: Annotated[str, typer.Argument(help="Folder of a run, or its model.safetensors; with --weights a network's name.")],
@@ -12,24 +19,19 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for the masks.")] = Path("predictions"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with the mask over the image.")] = False,
     palette: Annotated[bool, typer.Option("--palette", help="Masks with the colours of the classes (palette PNG).")] = False,
-    flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images: slower, a little better.")] = False,
-    values: Annotated[
-        tuple[float, float] | None,
-        typer.Option(
-            help="Values in the images that stand for the darkest and brightest of training, where types do not tell."
-        ),
-    ] = None,
-    crf: Annotated[
+    uncertainty: Annotated[
         bool,
-        typer.Option(
-            "--crf", help="Draw borders to the edges of RGB and grey images, after a semantic model, by a dense CRF: slower."
-        ),
+        typer.Option("--uncertainty", help="Also write how unsure the model is of each pixel, and how far folds disagree."),
     ] = False,
+    flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images: slower, a little better.")] = False,
+    values: Annotated[tuple[float, float] | None, _VALUES] = None,
+    crf: Annotated[bool, _CRF] = False,
     min_score: Annotated[float, typer.Option(help="Leave out objects that the model is less sure of, from 0 to 1.")] = 0.5,
     format: Annotated[
         str | None,
         typer.Option(help="Write a data set of this format, such as coco, not masks; a wrong name is answered with all."),
     ] = None,
+    task: Annotated[str | None, typer.Option(help="Of a network for several: semantic, instance or panoptic.")] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="Predict with a published network: a file of its weights, or their name (segwright models)."),
@@ -54,11 +56,13 @@ def run(
             out,
             overlay=overlay,
             palette=palette,
+            uncertainty=uncertainty,
             flips=(-1,) if flips else None,
             values=values,
             crf=DenseCRF() if crf else None,
             min_score=min_score,
             format=format,
+            task=task,
             weights=weights,
             online=online,
             own_modules=own_modules,

@@ -17,6 +17,7 @@ from segwright.core.errors import OutputError, SettingError
 
 if TYPE_CHECKING:  # loading the scores takes longer than `segwright --help` may
     from segwright.evaluation.scores import Scores
+    from segwright.plans.plan import Plan
 
 MOST_COLUMNS = 6  # of scores per class in one table: it fits a terminal of 80 letters
 
@@ -27,8 +28,22 @@ def is_first_process() -> bool:
 
 
 @contextmanager
-def training_progress(title: str) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar with time left, loss and score; it is fed with the records of a run's log."""
+def _telling_how_to_go_on(run: Path) -> Iterator[None]:
+    """A context that, when somebody stops it, says how its run goes on, if it can."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from segwright.plans.commands import command
+        from segwright.training.run_dir import is_saved
+
+        way = f"go on with {run} by: {command('train', '--resume', run, plan=run)}"
+        typer.echo(way if is_saved(run) else f"nothing was saved in {run} yet, so that it cannot go on: begin anew", err=True)
+        raise
+
+
+@contextmanager
+def training_progress(title: str, run: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar with time left, loss and score; it is fed with the records of the log of a run."""
     columns = (
         TextColumn("{task.description}", markup=False),  # names of files and classes may look like markup, [red] or [/]
         BarColumn(),
@@ -36,9 +51,10 @@ def training_progress(title: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[facts]}"),
+        TextColumn("{task.fields[facts]}", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not is_first_process()) as progress:
+    bars = Progress(*columns, console=Console(stderr=True), disable=not is_first_process())
+    with _telling_how_to_go_on(run), bars as progress:
         bar = progress.add_task(title, total=1.0, facts="")
         latest: dict[str, float] = {}
 
@@ -140,6 +156,47 @@ def show(scores: "Scores", out: Path | None, *, as_json: bool) -> None:
         print_scores(scores)
 
 
+def show_run(run: Path, scores: "Scores") -> None:
+    """Print the scores of a run that was just trained here, where its report lies, and how to go on with it."""
+    print_scores(scores)
+    typer.echo(f"report   {run / 'report.html'}")
+    typer.echo(_next(run))
+
+
+def _next(run: Path) -> str:
+    """What to do with a model just trained: ask it about images or, if it answers prompts, point at what is meant.
+
+    Folds whose answers have no mean cannot be asked together: the first of them is.
+    """
+    from segwright.checkpoints.folds_folder import fold_runs, is_folds_folder
+    from segwright.models import tasks_of
+    from segwright.plans.commands import command
+    from segwright.plans.plan import Plan
+
+    plan = Plan.read(run, own_modules=True)
+    model = fold_runs(run)[0] if is_folds_folder(run) and not _has_mean(plan) else run
+    if "promptable" in tasks_of(plan.model):
+        return f"segment  {command('segment', 'IMAGE', '--model', model, '--point', 'x,y', plan=run)}"
+    return f"predict  {command('predict', model, 'IMAGES', plan=run)}"
+
+
+def _has_mean(plan: "Plan") -> bool:
+    """Whether the answers of several networks of a plan, such as those of folds, have a mean."""
+    import torch
+
+    from segwright.tasks import Averages
+
+    if not isinstance(plan.task, Averages):
+        return False
+    with torch.device("meta"):
+        network = plan.model.build()
+    try:
+        plan.task.averaged([network])
+    except SettingError:
+        return False
+    return True
+
+
 def print_scores(scores: "Scores") -> None:
     """Scores with their 95 % intervals, a row per class that occurs, and the conventions that they follow."""
     means = [name for name in scores.values if "/" not in name]
@@ -184,7 +241,7 @@ def check_places(*places: Path | None) -> None:
     given = [place for place in places if place is not None]
     for place in given:
         if place.is_dir():
-            raise OutputError(f"{place} is a folder; give the name of a file in it, such as {place / 'scores'}")
+            raise OutputError(f"{place} is a folder; give the name of a file in it, or of another")
         above = next(folder for folder in place.absolute().parents if folder.exists())
         if not above.is_dir() or not os.access(above, os.W_OK):
             raise OutputError(f"{place} cannot be written, as {above} is no folder to write into; choose another place")
@@ -193,7 +250,7 @@ def check_places(*places: Path | None) -> None:
 
 
 def check_spared(places: Sequence[Path | None], inputs: Sequence[str]) -> None:
-    """Refuse places for results where they would replace what is measured: a file that was given, or one of a data set.
+    """Refuse places for results where they would replace what is read: a file that was given, or one of a data set.
 
     Raises:
         OutputError: a place is one; scores that an earlier run wrote there may be replaced.
@@ -204,7 +261,7 @@ def check_spared(places: Sequence[Path | None], inputs: Sequence[str]) -> None:
         for given in (Path(path) for path in inputs):
             is_own = place.suffix in (".csv", ".html") or "conventions" in top_keys(place)
             if place.resolve() == given.resolve() or (not is_own and given.resolve() in place.resolve().parents):
-                raise OutputError(f"{place} is part of what is measured, {given}; choose another place for the scores")
+                raise OutputError(f"{place} is part of what is read, {given}; choose another place")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -87,8 +87,9 @@ def one_ring(parts: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
 
 def signed_area(ring: np.ndarray) -> float:
     """The area inside a ring (V, 2), positive where it runs clockwise as seen on the screen."""
-    x, y = np.asarray(ring, np.float64).T
-    return float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y) / 2)
+    ring = np.asarray(ring, np.float64)
+    (x, y), (next_x, next_y) = ring.T, np.concatenate([ring[1:], ring[:1]]).T
+    return float(np.sum(x * next_y - next_x * y) / 2)
 
 
 def _flat(rings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import reduce
 from io import BytesIO
 from math import prod
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ FULL_RANGE = (0, 255, 128, 255, 128, 255)
 SCALE_ITEM = re.compile(r'<Item\b([^>]*\brole="(scale|offset)"[^>]*)>([^<]*)</Item>')
 SAMPLE_OF_ITEM = re.compile(r'\bsample="(\d+)"')
 
-# tifffile logs that it gives up on some spellings of nodata that GDAL writes; _nodata understands them
+# tifffile logs that it gives up on some spellings of nodata that GDAL writes; nodata_of understands them
 logging.getLogger("tifffile").addFilter(lambda record: "GDAL_NODATA" not in record.getMessage())
 
 
@@ -50,8 +51,8 @@ def decode_tiff(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
         FormatError: tag_table.py refuses a tag, the axes are not those of one image, or it would unpack to too many pixels.
     """
     with TiffFile(BytesIO(data)) as tiff:
-        _check_chain(tiff, data)
-        series, mask = _image_and_mask(tiff, path)
+        check_chain(tiff, data)
+        series, mask = image_and_mask(tiff, path)
         page = series.keyframe
         meaning = _photometric(page)
         _check(page, meaning, path)
@@ -60,8 +61,8 @@ def decode_tiff(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
             raise ValueError(f"{packed} bytes of pixels are announced, the whole file has {len(data)}")
         if page.compression != COMPRESSION.NONE and series.size // page.samplesperpixel > MAX_PIXELS:
             raise bomb(path, " x ".join(map(str, series.shape)), len(data))
-        _check_pages(series, path)
-        nodata = _nodata(page, path)
+        check_pages(series, path)
+        nodata = nodata_of(page, path)
         array = series.asarray()
         if array.shape != series.shape or not array.size:  # tifffile only logs that pixels are missing
             raise ValueError(f"{array.size} values are there, {series.size} are announced")
@@ -70,7 +71,7 @@ def decode_tiff(data: bytes, path: Path, axes: Axes = FLAT) -> StoredImage:
         values, alpha = _without_alpha(values, page)
         missing = [] if mask is None else [mask.keyframe.asarray()[None] == 0]
         if nodata is not None:
-            is_nodata = _equals(values, nodata)
+            is_nodata = equals_nodata(values, nodata)
             is_color = meaning in COLORS and values.dtype.kind == "u"  # where 0 is no value, pure red still is a colour
             missing.append(is_nodata.all(axis=0, keepdims=True) if is_color else is_nodata)
         if alpha is not None and _lies_on_map(page):
@@ -111,7 +112,7 @@ def told_axes(path: Path, shape: tuple[int, ...]) -> str | None:
     try:
         data = path.read_bytes()
         with TiffFile(BytesIO(data)) as tiff:
-            _check_chain(tiff, data)
+            check_chain(tiff, data)
             sides = [(letter, side) for letter, side in zip(tiff.series[0].axes, tiff.series[0].shape, strict=True)]
     except Exception:  # damaged files fail in any way; reading them says how
         return None
@@ -123,7 +124,7 @@ def told_axes(path: Path, shape: tuple[int, ...]) -> str | None:
     return None if told == letters else told
 
 
-def _check_chain(tiff: TiffFile, data: bytes) -> None:
+def check_chain(tiff: TiffFile, data: bytes | mmap) -> None:
     """Refuse a file whose pages lead back to one before: tifffile would follow them for ever."""
     layout, place, seen = tiff.tiff, tiff.pages.first.offset, set()
     while place:
@@ -137,7 +138,7 @@ def _check_chain(tiff: TiffFile, data: bytes) -> None:
             return
 
 
-def _image_and_mask(tiff: TiffFile, path: Path) -> tuple[TiffPageSeries, TiffPageSeries | None]:
+def image_and_mask(tiff: TiffFile, path: Path) -> tuple[TiffPageSeries, TiffPageSeries | None]:
     """The pages that are the image, and GDAL's page of a mask that is 0 where the image has no value, if there is one.
 
     Raises:
@@ -158,11 +159,11 @@ def _image_and_mask(tiff: TiffFile, path: Path) -> tuple[TiffPageSeries, TiffPag
     if masks[0].keyframe.shape != size:
         found = f"the page of its mask (NewSubfileType, tag 254, is 4) is {masks[0].keyframe.shape}, the image {size}"
         raise refused(path, "TIFF", "254 NewSubfileType = 4, of another size", found)
-    _check_pages(masks[0], path)
+    check_pages(masks[0], path)
     return image, masks[0]
 
 
-def _check_pages(series: TiffPageSeries, path: Path) -> None:
+def check_pages(series: TiffPageSeries, path: Path) -> None:
     """Refuse an image of which pages, or strips or tiles of one, are not in the file: tifffile would fill in zeros."""
     page, pages = series.keyframe, list(series.pages)
     if None in pages:
@@ -244,7 +245,7 @@ def _check_ycbcr(page: TiffPage, said: str, path: Path) -> None:
             raise refused(path, "TIFF", "529 YCbCrCoefficients, 532 ReferenceBlackWhite, unusual", found)
 
 
-def _nodata(page: TiffPage, path: Path) -> float | None:
+def nodata_of(page: TiffPage, path: Path) -> float | None:
     """The number that stands for missing values by GDAL's tag, an int where it is whole; None where there is no tag.
 
     The page is told, too, as tifffile fills it in where a file leaves out tiles, and does not understand all that GDAL writes.
@@ -266,7 +267,7 @@ def _nodata(page: TiffPage, path: Path) -> float | None:
     return number
 
 
-def _equals(values: np.ndarray, number: float) -> np.ndarray:
+def equals_nodata(values: np.ndarray, number: float) -> np.ndarray:
     """Where values are a number that was written as text, bool; GDAL too forgives the last digits of floats."""
     if np.isnan(number):
         return np.isnan(values)

@@ -49,6 +49,21 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             unfinished.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder with those above it, unless it is there, and see that files can be written into it.
+
+    Raises:
+        OutputError: that fails.
+    """
+    probe = folder / f".{uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder with out") from error
+
+
 def check_utf8(path: Path | str) -> None:
     """Refuse a name that no text file can hold, as of a folder that came from a computer with another encoding.
 

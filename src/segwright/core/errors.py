@@ -10,10 +10,12 @@ class SegwrightError(Exception):
 
 @contextmanager
 def naming(what: str) -> Iterator[None]:
-    """A context in which errors say what was worked on: a sample, a file."""
+    """A context in which errors say what was worked on: a sample, a file, unless they begin with it anyway."""
     try:
         yield
     except SegwrightError as error:
+        if str(error).startswith(what):
+            raise
         raise type(error)(f"{what}: {error}") from error
 
 

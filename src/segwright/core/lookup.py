@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
@@ -20,10 +21,15 @@ class Kind:
 def names(folder: str) -> list[str]:
     """Sorted names that a folder such as `segwright.models` offers; no module is imported but the folder itself.
 
-    A file whose name begins with an underscore is what the others share, and is not offered.
+    A file whose name begins with an underscore is what the others share, and is not offered. A folder is read once.
     """
+    return [*_offered(folder)]
+
+
+@cache
+def _offered(folder: str) -> tuple[str, ...]:
     found = (module.name for module in iter_modules(import_module(folder).__path__))
-    return sorted(name for name in found if not name.startswith("_"))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
 
 
 def find(folder: str, name: str) -> ModuleType:

@@ -7,8 +7,9 @@ import numpy as np
 
 from segwright.core.errors import ShapeError
 from segwright.core.grid import Grid
+from segwright.core.segment_overlay import overlay_segments
 from segwright.core.segmentation import Segmentation
-from segwright.core.visualise import as_rgb, html_picture, overlay
+from segwright.core.visualise import as_rgb, html_picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,4 @@ class Sample:
         if self.truth is None:
             return html_picture(as_rgb(self.image), Classes.of(["nothing"]), [])
         class_map = self.truth.class_map()
-        return html_picture(
-            overlay(self.image, class_map, self.truth.classes.palette), self.truth.classes, np.unique(class_map[class_map >= 0])
-        )
+        return html_picture(overlay_segments(self.image, self.truth), self.truth.classes, np.unique(class_map[class_map >= 0]))

@@ -4,6 +4,7 @@ Axes: C channels, K classes, N segments, O objects, P planes, M pixels, *S spati
 """
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -58,12 +59,13 @@ class Fingerprint:
 
     `count` samples exist, all else was measured on `looked_at` of them, `with_truth` of which have a truth. Sizes are *S in
     pixels: `size_median` is taken per axis, `size_common` is the most frequent one (the largest of equals), `size_count` how
-    many differ. `channels` and `dtypes` count the images of each kind. `spacing_mm` is the median per axis of the images that
-    know theirs. `mean_shift` is the spread (standard deviation) of the image means over the typical spread inside one image:
-    near 0 for images alike in brightness, above 1 where one fixed normalisation would leave images outside each other's
-    range. `class_fractions` are shares of the known pixels, `nothing_fraction` those known to hold no class, `void_fraction`
-    the share of all pixels that are void. `class_images` counts the images that hold a class. `class_centres` is the mean
-    place of each class's pixels per axis, from 0 (first) to 1 (last): far from 0.5 where the scene has an up.
+    many differ. `channels` and `dtypes` count the images of each kind. `spacings_mm` are those of the images that know theirs,
+    `spacing_mm` is the median of them per axis. `mean_shift` is the spread (standard deviation) of the image means over the
+    typical spread inside one image: near 0 for images alike in brightness, above 1 where one fixed normalisation would leave
+    images outside each other's range. `class_fractions` are shares of the known pixels, `nothing_fraction` those known to hold
+    no class, `void_fraction` the share of all pixels that are void. `class_images` counts the images that hold a class.
+    `class_centres` is the mean place of each class's pixels per axis, from 0 (first) to 1 (last): far from 0.5 where the scene
+    has an up. `is_thing` says which classes are things.
     """
 
     count: int
@@ -79,6 +81,7 @@ class Fingerprint:
     channels: dict[int, int]
     dtypes: dict[str, int]
     spacing_mm: tuple[float, ...] | None
+    spacings_mm: tuple[tuple[float, ...], ...]
     intensity: tuple[IntensityStatistics, ...]
     mean_shift: float
     class_fractions: tuple[float, ...]
@@ -88,23 +91,43 @@ class Fingerprint:
     class_centres: tuple[tuple[float, ...], ...]
     objects: tuple[ObjectSizes, ...]
     has_instances: bool
+    is_thing: tuple[bool, ...]
 
     def at_scale(self, scale: float) -> "Fingerprint":
         """As it would be of images with `scale` times as many pixels along each axis, as far as sizes go."""
+        return self._stretched((scale,) * self.axes)
+
+    def at_spacing(self, spacing_mm: tuple[float, ...]) -> "Fingerprint":
+        """As it would be of images whose pixels all have a size, where the usual size is known, as far as sizes go."""
+        known = self.spacing_mm or spacing_mm
+        return self._stretched(tuple(has / wants for has, wants in zip(known, spacing_mm, strict=True)))
+
+    def _stretched(self, factors: tuple[float, ...]) -> "Fingerprint":
+        """As it would be of images with a factor on the number of pixels along each axis; extents grow by its mean."""
+        area, extent = math.prod(factors), math.prod(factors) ** (1 / self.axes)
         objects = [
             replace(
                 sizes,
-                area_median=sizes.area_median * scale**self.axes,
-                area_5th=sizes.area_5th * scale**self.axes,
-                extent_median=sizes.extent_median * scale,
-                extent_5th=sizes.extent_5th * scale,
+                area_median=sizes.area_median * area,
+                area_5th=sizes.area_5th * area,
+                extent_median=sizes.extent_median * extent,
+                extent_5th=sizes.extent_5th * extent,
             )
             for sizes in self.objects
         ]
         sizes = (self.size_min, self.size_median, self.size_max, self.size_common)
-        smallest, median, largest, common = (tuple(max(1, round(side * scale)) for side in each) for each in sizes)
+        smallest, median, largest, common = (
+            tuple(max(1, round(side * factor)) for side, factor in zip(each, factors, strict=True)) for each in sizes
+        )
+        spacing = self.spacing_mm and tuple(step / factor for step, factor in zip(self.spacing_mm, factors, strict=True))
         return replace(
-            self, objects=tuple(objects), size_min=smallest, size_median=median, size_max=largest, size_common=common
+            self,
+            objects=tuple(objects),
+            size_min=smallest,
+            size_median=median,
+            size_max=largest,
+            size_common=common,
+            spacing_mm=spacing,
         )
 
 
@@ -200,6 +223,7 @@ def gathered(dataset: Dataset, looks: Sequence[SampleStatistics], keys: Sequence
         channels=dict(sorted(Counter(len(item.values) for item in looks).items())),
         dtypes=dict(Counter(item.dtype for item in looks).most_common()),
         spacing_mm=tuple(float(value) for value in np.median(spacings, axis=0)) if spacings else None,
+        spacings_mm=tuple(tuple(map(float, spacing)) for spacing in spacings),
         intensity=intensities([item.values for item in looks], dataset.source),
         mean_shift=_mean_shift(looks),
         class_fractions=tuple(float(value) for value in counts / max(known, 1)),
@@ -209,6 +233,7 @@ def gathered(dataset: Dataset, looks: Sequence[SampleStatistics], keys: Sequence
         class_centres=_mean_places(looks),
         objects=_object_sizes(np.concatenate([item.objects for item in looks]), len(dataset.classes)),
         has_instances=any(item.has_instances for item in looks),
+        is_thing=dataset.classes.is_thing,
     )
 
 

@@ -23,9 +23,16 @@ def objects_alone(data: Dataset) -> Dataset:
             f"{', '.join(data.classes.names)}); learn the class of each pixel with --task semantic, or, where the masks do "
             'number objects, say so in its classes.json: {"masks": "instances"}'
         )
-    names, colors = tuple(data.classes.names[k] for k in things), tuple(data.classes.colors[k] for k in things)
-    classes = Classes(names, colors, (True,) * len(things))
+    classes = things_of(data.classes)
     return replace(data, classes=classes, load=_ObjectsAlone(data, classes, tuple(things)))
+
+
+def things_of(classes: Classes) -> Classes:
+    """The things among some classes; all of them where none is one."""
+    things = [k for k, is_thing in enumerate(classes.is_thing) if is_thing]
+    if len(things) in (0, len(classes)):
+        return classes
+    return Classes(tuple(classes.names[k] for k in things), tuple(classes.colors[k] for k in things), (True,) * len(things))
 
 
 @dataclass(frozen=True, eq=False)

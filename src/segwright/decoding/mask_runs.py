@@ -37,6 +37,13 @@ class MaskRuns:
             np.concatenate([np.empty((0, 3), np.int32), *(part.runs for part in parts)]), np.cumsum(sizes, dtype=np.int64)
         )
 
+    @classmethod
+    def of_map(cls, segment_map: np.ndarray, count: int, first: tuple[int, int] = (0, 0)) -> "MaskRuns":
+        """The `count` objects of a map int32 (h, w), in which i + 1 marks object i, and whose first pixel is at `first`."""
+        runs, starts = _runs_of_map(segment_map, count)
+        runs += np.array([first[0], first[1], first[1]], np.int32)
+        return cls(runs, starts)
+
     def __len__(self) -> int:
         return len(self.starts) - 1
 
@@ -74,6 +81,12 @@ class MaskRuns:
         _write(self.runs, self.starts, places, planes)
         return planes
 
+    def painted(self, shape: tuple[int, ...]) -> np.ndarray:
+        """One map int32 (H, W), in which i + 1 marks object i; later objects cover earlier ones, and 0 marks what is left."""
+        plane = np.zeros((1, *shape), np.int32)
+        _write(self.runs, self.starts, np.zeros(len(self), np.int64), plane)
+        return plane[0]
+
 
 def union_of_runs(objects: Sequence[np.ndarray]) -> np.ndarray:
     """The runs int32 (r, 3) of all pixels of some objects, each of runs of its own."""
@@ -97,6 +110,45 @@ def mask_overlaps(
     """
     limits = np.array([some.start, some.stop, others.start, others.stop])
     return _overlaps(masks.runs, masks.starts, extents, limits, np.array(window))
+
+
+def surest_masks(masks: MaskRuns, order: np.ndarray, iou: float) -> np.ndarray:
+    """The numbers of the masks that stay, int64 (n,), in an `order` of all, the best first, in which each drops its like.
+
+    A mask goes where its overlap (IoU) with one that stays is above `iou`; a mask without a pixel goes.
+    """
+    areas = masks.areas()
+    order = np.asarray(order, np.int64)[areas[order] > 0]
+    extents = np.zeros((len(masks), 4), np.int64)
+    extents[order] = masks.taken(order).extents()
+    return _surest(masks.runs, masks.starts, extents, areas, order, iou)
+
+
+@njit(cache=True, nogil=True)
+def _surest(runs, starts, extents, areas, order, iou):
+    """See `surest_masks`. What areas and boxes alone tell is asked first: few pairs are compared run by run."""
+    kept, count = np.empty(len(order), np.int64), 0
+    window = np.empty(4, np.int64)
+    for n in order:
+        is_new = True
+        for k in range(count):
+            other = kept[k]
+            for side in range(2):
+                window[side] = max(extents[n, side], extents[other, side])
+                window[side + 2] = min(extents[n, side + 2], extents[other, side + 2])
+            box = max(window[2] - window[0], 0) * max(window[3] - window[1], 0)
+            both = areas[n] + areas[other]
+            most = min(min(areas[n], areas[other]), box)
+            if most <= iou * (both - most):
+                continue
+            shared = _shared(runs[starts[n] : starts[n + 1]], runs[starts[other] : starts[other + 1]], window)
+            if shared > iou * (both - shared):
+                is_new = False
+                break
+        if is_new:
+            kept[count] = n
+            count += 1
+    return kept[:count].copy()
 
 
 @njit(cache=True, nogil=True)
@@ -194,3 +246,30 @@ def _write(runs, starts, places, planes):
     for n in range(len(places)):
         for r in range(starts[n], starts[n + 1]):
             planes[places[n], runs[r, 0], runs[r, 1] : runs[r, 2]] = n + 1
+
+
+@njit(cache=True, nogil=True)
+def _runs_of_map(segment_map, count):
+    """The runs int32 (R, 3) of the objects of a map int32 (h, w), and where those of each start, int64 (count + 1,)."""
+    height, width = segment_map.shape
+    starts = np.zeros(count + 1, np.int64)
+    for y in range(height):
+        last = 0
+        for x in range(width):
+            value = segment_map[y, x]
+            if value > 0 and value != last:
+                starts[value] += 1
+            last = value
+    starts = np.cumsum(starts)
+    runs, at = np.empty((starts[count], 3), np.int32), starts.copy()  # of each object, the run to come
+    for y in range(height):
+        last = 0
+        for x in range(width):
+            value = segment_map[y, x]
+            if value > 0 and value != last:
+                runs[at[value - 1], 0], runs[at[value - 1], 1] = y, x
+                at[value - 1] += 1
+            if value > 0:
+                runs[at[value - 1] - 1, 2] = x + 1
+            last = value
+    return runs, starts

@@ -21,6 +21,7 @@ class Run:
 
     Sides must be multiples of `divisors`, one per axis. `flip_axes`, counted from the end, are those over whose mirror images
     outputs are averaged. `classes` are what it was trained for. Objects with scores below `min_score` are not wanted.
+    Probabilities are those of logits divided by the `temperature`.
     """
 
     engine: Engine
@@ -31,6 +32,7 @@ class Run:
     at_once: int = 1
     output: str = ""
     min_score: float = 0.0
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_score <= 1:

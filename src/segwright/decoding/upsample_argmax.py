@@ -60,10 +60,15 @@ def fill_labels(logits: np.ndarray, where: list[np.ndarray], out: np.ndarray) ->
     """Write the labels of the pixels at the places `where` of logits (K, *s), one array per axis, into `out` (*S)."""
     low = [np.floor(place).astype(np.int64) for place in where]
     weight = [(place - corner).astype(np.float32) for place, corner in zip(where, low, strict=True)]
-    rest = [array for pair in zip(low[1:], weight[1:], strict=True) for array in pair]
+    if not any(each.any() for each in weight) and all(np.array_equal(each, each[0] + np.arange(len(each))) for each in low):
+        front, *rest = (int(each[0]) for each in low)  # at full size: nothing to interpolate
+        planes, labels, at = (logits, out, rest) if out.ndim == 3 else (logits[:, :, None], out[:, None], [0, *rest])
+        in_threads(lambda first, stop: _winning_classes(planes, (front + first, *at), labels[first:stop]), len(out), out.size)
+        return
+    others = [array for pair in zip(low[1:], weight[1:], strict=True) for array in pair]
     kernel: Callable[..., None] = _fill_planes if out.ndim == 3 else _fill_rows
     in_threads(
-        lambda first, stop: kernel(logits, low[0][first:stop], weight[0][first:stop], *rest, out[first:stop]),
+        lambda first, stop: kernel(logits, low[0][first:stop], weight[0][first:stop], *others, out[first:stop]),
         len(out),
         out.size,
     )
@@ -79,6 +84,25 @@ def in_threads(work: Callable[[int, int], None], rows: int, pixels: int) -> None
     cuts = np.linspace(0, rows, count + 1).astype(int)
     with ThreadPoolExecutor(count) as pool:  # the kernels hold no lock; numba's own threads may not be used from two threads
         list(pool.map(work, cuts[:-1], cuts[1:]))
+
+
+@njit(cache=True, nogil=True)
+def _winning_classes(logits, corner, out):
+    """Labels (D, H, W) of the box at `corner` of logits (K, d, h, w), the first of classes that are equal."""
+    front, first, left = corner
+    D, H, W = out.shape
+    top, best = np.empty(W, np.float32), np.empty(W, np.int32)
+    for z in range(D):
+        for y in range(H):
+            top[:] = logits[0, front + z, first + y, left : left + W]
+            best[:] = 0
+            for k in range(1, len(logits)):
+                values = logits[k, front + z, first + y, left : left + W]
+                for x in range(W):
+                    best[x] = np.int32(k) if values[x] > top[x] else best[x]
+                    top[x] = max(values[x], top[x])
+            for x in range(W):
+                out[z, y, x] = best[x]
 
 
 @njit(cache=True, nogil=True)
@@ -106,11 +130,6 @@ def _fill_rows(logits, row_low, row_weight, column_low, column_weight, out):
     y = 0
     while y < H:
         row = row_low[y]
-        if row_weight[y] == 0.0 and w == W and not column_weight.any():  # the logits have full size: nothing to interpolate
-            _winners(logits, row, upper_best)
-            out[y] = upper_best
-            loaded, y = -2, y + 1
-            continue
         if row == loaded + 1:
             upper, lower, upper_best, lower_best = lower, upper, lower_best, upper_best
         elif row != loaded:

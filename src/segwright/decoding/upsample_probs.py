@@ -12,7 +12,13 @@ def upsample_probs(logits: np.ndarray, shape: tuple[int, ...], spans: tuple[Span
     K images of float32.
     """
     spans = spans or tuple((0.0, float(size)) for size in logits.shape[1:])
-    where = [places(size, count, span) for size, count, span in zip(shape, logits.shape[1:], spans, strict=True)]
+    return probs_at(
+        logits, [places(size, count, span) for size, count, span in zip(shape, logits.shape[1:], spans, strict=True)]
+    )
+
+
+def probs_at(logits: np.ndarray, where: list[np.ndarray]) -> np.ndarray:
+    """Probabilities float32 (K, *S) at the places `where` of logits (K, *s), one array per axis, as `places` gives them."""
     probs = interpolated(logits, where)
     probs -= probs.max(axis=0)
     np.exp(probs, out=probs)

@@ -233,6 +233,10 @@ DETECTRON2_STEMS = {  # one convolution, or three
         **{"conv3.norm": "bn1", "conv3": "conv1.6"},
     },
 }
+HUGGING_FACE_STEM = {"embedder.embedder.convolution": "conv1", "embedder.embedder.normalization": "bn1"}
+HUGGING_FACE = re.compile(
+    r"encoder\.stages\.([0-3])\.layers\.(\d+)\.(?:layer\.([0-2])|shortcut)\.(?:(convolution)|normalization)"
+)
 MMSEGMENTATION_STEM = {  # of three convolutions, with their norms
     **{"0": "conv1.0", "1": "conv1.1", "3": "conv1.3", "4": "conv1.4"},
     **{"6": "conv1.6", "7": "bn1"},
@@ -240,9 +244,9 @@ MMSEGMENTATION_STEM = {  # of three convolutions, with their norms
 
 
 def rename(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in the layout of torchvision, timm, detectron2 or mmsegmentation under our names, without the classifier.
+    """Weights in the layout of torchvision, timm, detectron2, mmsegmentation or transformers under our names.
 
-    A norm whose file does not count its batches, as detectron2's frozen ones, gets a count of 0.
+    The classifier is left out. A norm whose file does not count its batches, as detectron2's frozen ones, gets a count of 0.
 
     Raises:
         FormatError: a tensor has no place in a ResNet; the message names it.
@@ -255,7 +259,7 @@ def rename(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _our_name(key: str, stem: dict[str, str]) -> str:
-    """The name here of a tensor of torchvision's, timm's, detectron2's or mmsegmentation's files.
+    """The name here of a tensor of torchvision's, timm's, detectron2's, mmsegmentation's or transformers' files.
 
     Raises:
         FormatError: a ResNet holds no such tensor.
@@ -263,6 +267,8 @@ def _our_name(key: str, stem: dict[str, str]) -> str:
     module, _, kind = key.rpartition(".")
     if module.startswith("stem."):
         name = f"{stem.get(module.removeprefix('stem.'))}.{kind}"
+    elif module.startswith(("embedder.", "encoder.")):
+        name = f"{_of_hugging_face(module)}.{kind}"
     else:
         name = re.sub(r"^res(\d)\.", lambda found: f"layer{int(found[1]) - 1}.", key)
         name = re.sub(r"\bconv(\d)\.norm\b", r"bn\1", name)
@@ -273,3 +279,14 @@ def _our_name(key: str, stem: dict[str, str]) -> str:
         f"the weights hold {key!r}, which no ResNet has; names like 'layer1.0.conv1.weight' or 'res2.0.conv1.weight' are "
         "expected: check the file"
     )
+
+
+def _of_hugging_face(module: str) -> str | None:
+    """The name here of a module of transformers' ResNet, which counts from 0; None of any other."""
+    found = HUGGING_FACE.fullmatch(module)
+    if not found:
+        return HUGGING_FACE_STEM.get(module)
+    stage, block, number, is_convolution = found.groups()
+    if number is None:
+        return f"layer{int(stage) + 1}.{block}.downsample.{0 if is_convolution else 1}"
+    return f"layer{int(stage) + 1}.{block}.{'conv' if is_convolution else 'bn'}{int(number) + 1}"

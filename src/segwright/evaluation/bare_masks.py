@@ -22,6 +22,7 @@ from segwright.codecs.volume_file import suffix_of
 from segwright.core import Classes, Dataset, Sample
 from segwright.core.classes import plain
 from segwright.data.background import Background
+from segwright.decoding.uncertainty import DISAGREEMENT, UNCERTAINTY
 from segwright.formats.guessed_meaning import guess_meaning
 from segwright.formats.image_index import MASK_FOLDERS, images_below, safe_key
 from segwright.formats.label_encoding import VOID_8_BIT, Meaning, meaning_of, written_meaning
@@ -35,7 +36,7 @@ from segwright.formats.volume_masks import guessed, meaning_of_masks, read_mask_
 log = logging.getLogger(__name__)
 
 SOURCE = "the truth, as no classes.json lies beside the masks,"  # for messages
-PICTURE = "_overlay"  # what `segwright predict --overlay` adds to the name of a mask
+BESIDE = ("_overlay", f"_{UNCERTAINTY}", f"_{DISAGREEMENT}")  # what `segwright predict` adds to the name of a mask for others
 
 
 def bare_masks(path: Path | str, truth: Classes, *, key: str | None = None) -> Dataset | None:
@@ -93,7 +94,7 @@ class _Masks:
         if not root.is_dir() or root.name.lower() in IMAGE_FOLDERS:
             return None
         for folder in (*subfolders(root, MASK_FOLDERS), root):
-            volumes = {safe_key(stem): file for stem, file in volumes_below(folder).items()}
+            volumes = {safe_key(stem): file for stem, file in volumes_below(folder).items() if not stem.endswith(BESIDE)}
             images = {safe_key(stem): file for stem, file in images_below(folder) if _is_mask(file, is_truth)}
             for found in (volumes, images):
                 here = {name: file for name, file in found.items() if file.parent == folder}
@@ -119,9 +120,9 @@ class _Masks:
 
 
 def _is_mask(file: Path, is_truth: bool) -> bool:
-    """Whether a file is an image that can hold a mask, a predicted one without loss, and no picture that shows one."""
+    """Whether a file is an image that can hold a mask, a predicted one without loss, and no picture or map of one."""
     suffixes = {*SUFFIXES} - (set() if is_truth else {*JPEG_SUFFIXES})
-    return file.suffix.lower() in suffixes and not file.name.startswith(".") and not file.stem.endswith(PICTURE)
+    return file.suffix.lower() in suffixes and not file.name.startswith(".") and not file.stem.endswith(BESIDE)
 
 
 def _named(guess: Meaning, classes: Classes) -> Meaning:

@@ -20,12 +20,14 @@ from segwright.evaluation.bootstrap import bootstrap, group_labels
 from segwright.evaluation.coco_entries import content_of
 from segwright.evaluation.coco_results import CocoResults, coco_results, lvis_results
 from segwright.evaluation.error_analysis import Atlas
+from segwright.evaluation.interactive import SimulatedUser, clicks_for, counted_clicks, counter_of_clicks
 from segwright.evaluation.load_pairs import are_results, open_pairs
 from segwright.evaluation.pairs import Pair, Pairs, a_few, pair
 from segwright.evaluation.scores import Scores
 from segwright.evaluation.significance import Difference, differences, holm
 from segwright.formats import open_dataset
 from segwright.formats.image_index import SHOWN
+from segwright.inference.prompting import answers_prompts, opener_of
 from segwright.metrics.average_precision import AveragePrecision
 from segwright.metrics.conventions import SEGWRIGHT, Convention
 from segwright.metrics.panoptic_quality import OverlapError
@@ -141,6 +143,8 @@ class Tally:
         intervals: dict[str, tuple[float, float]] = {}
         for name, metric in self.counter.metrics.items():
             states = self.states(name)
+            if not states:
+                raise UsageError(f"none of {len(self.counted)} images holds anything that {name} counts; give some that do")
             total = metric.score(type(states[0]).weighted(states, np.ones((1, len(states)), np.int64)))
             values |= {score: float(value[0]) for score, value in total.items() if self.counter.is_wanted(name, score)}
             intervals |= bootstrap(metric, states, resamples, np.random.default_rng(SEED), groups=self.labels(name))
@@ -177,7 +181,45 @@ def evaluate(
     Raises:
         UsageError: the data set is empty, an image has no truth, a metric is of videos, or the predictor has other classes.
     """
+    if answers_prompts(predict):
+        names = metrics or predict.task.metrics
+        return evaluate_clicks(opener_of(predict), dataset, metrics=names, resamples=resamples, on_image=on_image)
     return count_predictions(predict, dataset, metrics=metrics, on_image=on_image).scores(resamples)
+
+
+def evaluate_clicks(
+    opened: Callable[[Sample], Any],
+    dataset: Dataset,
+    *,
+    metrics: Sequence[str] = (),
+    is_centred: bool = True,
+    resamples: int = 1000,
+    on_image: OnImage | None = None,
+) -> Scores:
+    """The scores of what answers clicks, such as the `open` of a `Prompter`, by somebody simulated who clicks on all objects.
+
+    `metrics` are scores of `NumberOfClicks`, all without any. Clicks lie at the centre of the deepest error or, unless
+    `is_centred`, at a random place about it. The rest is as in `evaluate`.
+
+    Raises:
+        UsageError: the data set is empty, an image has no truth, or no image has an object.
+        UnknownNameError: a name is no score of clicks.
+    """
+    _check_filled(dataset)
+    counter = counter_of_clicks(metrics, dataset.classes)
+    user = SimulatedUser(opened, clicks_for(counter), is_centred=is_centred)
+    scores = _tally_of_clicks(user, void_where_missing(dataset), counter, on_image).scores(resamples)
+    return replace(scores, notes=(*scores.notes, user.note))
+
+
+def _tally_of_clicks(user: SimulatedUser, dataset: Dataset, counter: Counter, on_image: OnImage | None) -> Tally:
+    """What the clicks of a simulated person come to on all images."""
+    tally = Tally(counter)
+    for counted, sample, first in counted_clicks(user, dataset, counter):
+        tally.add(counted)
+        if on_image:
+            on_image(sample, first, counted.scores)
+    return tally
 
 
 def count_predictions(
@@ -198,6 +240,10 @@ def count_predictions(
     """
     _check_filled(dataset)
     dataset = void_where_missing(dataset)
+    if answers_prompts(predict):
+        clicks = counter_of_clicks(metrics or predict.task.metrics, dataset.classes)
+        user = SimulatedUser(opener_of(predict), clicks_for(clicks))
+        return _tally_of_clicks(user, dataset if keys is None else dataset.subset(keys), clicks, on_image)
     task = getattr(predict, "task", None)
     wanted = chosen(metrics or (task.metrics if task is not None else ["confusion"]))
     if task is not None:

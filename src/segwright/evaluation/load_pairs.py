@@ -12,6 +12,7 @@ from segwright.evaluation.pairs import Pairs, pair
 from segwright.formats import dataset_file, open_dataset
 from segwright.formats.image_index import SHOWN
 from segwright.formats.image_index import found as content_of
+from segwright.plans.commands import command
 
 MODEL = ".safetensors"
 
@@ -66,7 +67,7 @@ def _side(path: str | Path, format: str | None, side: str, bare: Callable[[], Da
             raise
         raise UnrecognisedError(
             f"{path} is not laid out as a data set ({content_of(Path(path))}), and holds no masks alone; give a folder of "
-            f"masks called like their images, or a data set: segwright inspect {path} lists the layouts"
+            f"masks called like their images, or a data set: {command('inspect', path)} lists the layouts"
         ) from error
 
 
@@ -80,7 +81,8 @@ def _opened(path: str | Path, format: str | None, side: str) -> Dataset:
         return open_dataset(path, format)
     except FormatError as error:
         if Path(path).suffix == MODEL or (Path(path).is_dir() and any(Path(path).glob(f"*{MODEL}"))):
-            raise FormatError(f"{path} is a model and not what it predicts; use: segwright evaluate {path} DATA") from error
+            use = command("evaluate", path, "DATA", plan=Path(path))
+            raise FormatError(f"{path} is a model and not what it predicts; use: {use}") from error
         if Path(path).suffix == ".json" and Path(path).is_file() and not top_keys(Path(path)):
             raise FormatError(f"{path} is no whole JSON, neither results nor annotations of COCO; export it again") from error
         raise type(error)(str(error).replace("--format ", f"--{side}-format ")) from error

@@ -18,7 +18,7 @@ for an image `void`, the run lengths of the pixels that nobody knows. Lost are o
 Axes: (H, W) pixels, R run lengths.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +31,7 @@ from segwright.codecs.json_stream import write_json
 from segwright.core import Classes, Dataset, Sample
 from segwright.core.errors import FormatError, naming
 from segwright.formats.coco_files import (
+    Name,
     Part,
     info,
     is_panoptic,
@@ -38,6 +39,7 @@ from segwright.formats.coco_files import (
     open_files,
     write_categories,
 )
+from segwright.formats.coco_ids import CocoIds
 from segwright.formats.drawn_shapes import BOX_ALONE, Drawing, of_category
 from segwright.formats.named_objects import Region, place_of, read_picture, regions_of, segmentation, truth_2d, unread_picture
 from segwright.formats.resume_journal import Journal
@@ -134,14 +136,16 @@ def read(path: Path | str) -> Dataset:
     return Dataset(str(path), opened.classes, tuple(opened.places), reader, opened.images, opened.left_out)
 
 
-def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
+def write(path: Path | str, samples: Dataset | Iterable[Sample], *, ids: CocoIds | None = None) -> None:
     """Write samples as images/ and annotations/instances.json, those of keys such as "train__a" into a part of their own.
+
+    Images and categories are numbered from 1 on, or as in the file that `ids` are of.
 
     Raises:
         OutputError: the place is not writable or already holds samples, there is no sample, or one has no truth, is a volume,
             or has an unsafe key or other classes than the first.
     """
-    root = Path(path)
+    root, ids = Path(path), ids or CocoIds()
     with Journal(root, "coco", samples) as journal:
         for sample in journal.samples():
             truth_2d(sample, "coco")
@@ -150,9 +154,14 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             journal.add(
                 sample, {"part": place.rpartition("/")[0], **_record(sample, file.name if file else f"{sample.key}.png")}
             )
-        categories = write_categories(journal.classes)
+        numbers = ids.of_classes(journal.classes)
         for part in dict.fromkeys(record["part"] for record in journal.records()):
-            content = {"images": _images(journal, part), "annotations": _annotations(journal, part), "categories": categories}
+            of_images = ids.of_images(record["key"] for record in journal.records() if record["part"] == part)
+            content = {
+                "images": _images(journal, of_images),
+                "annotations": _annotations(journal, of_images, numbers),
+                "categories": write_categories(journal.classes, numbers),
+            }
             write_json(root / "annotations" / f"instances{'_' if part else ''}{part}.json", info("instances") | content)
 
 
@@ -238,16 +247,18 @@ def _text(counts: np.ndarray, shape: tuple[int, ...]) -> dict[str, Any]:
     return {"size": list(shape), "counts": rle.to_text(counts)}
 
 
-def _images(journal: Journal, part: str) -> Iterator[dict[str, Any]]:
-    records = (record for record in journal.records() if record["part"] == part)
-    for number, record in enumerate(records, start=1):
-        yield {"id": number, **record["image"]}
+def _images(journal: Journal, ids: Mapping[str, Name]) -> Iterator[dict[str, Any]]:
+    """The entries of the images that have an id."""
+    for record in journal.records():
+        if record["key"] in ids:
+            yield {"id": ids[record["key"]], **record["image"]}
 
 
-def _annotations(journal: Journal, part: str) -> Iterator[dict[str, Any]]:
-    records = (record for record in journal.records() if record["part"] == part)
+def _annotations(journal: Journal, ids: Mapping[str, Name], category_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The annotations of the images that have an id; the journal numbers classes from 1 on."""
     number = 0
-    for image_id, record in enumerate(records, start=1):
-        for annotation in record["annotations"]:
+    for record in journal.records():
+        for annotation in record["annotations"] if record["key"] in ids else ():
             number += 1
-            yield {"id": number, "image_id": image_id, **annotation}
+            category_id = category_ids[annotation["category_id"] - 1]
+            yield {"id": number, "image_id": ids[record["key"]], **annotation, "category_id": category_id}

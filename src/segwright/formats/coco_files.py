@@ -342,11 +342,11 @@ def _root(categories: dict[int, _Category]) -> _Category | None:
     return roots[0] if len(roots) == 1 and above == {roots[0].name} else None
 
 
-def write_categories(classes: Classes) -> list[dict[str, Any]]:
-    """The `categories` of a file: ids from 1 on, with `isthing` and `color` as in panoptic files."""
+def write_categories(classes: Classes, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """The `categories` of a file with these ids, with `isthing` and `color` as in panoptic files."""
     return [
-        {"id": k + 1, "name": name, "supercategory": name, "isthing": int(is_thing), "color": list(color)}
-        for k, (name, color, is_thing) in enumerate(zip(classes.names, classes.colors, classes.is_thing, strict=True))
+        {"id": number, "name": name, "supercategory": name, "isthing": int(is_thing), "color": list(color)}
+        for number, name, color, is_thing in zip(ids, classes.names, classes.colors, classes.is_thing, strict=True)
     ]
 
 

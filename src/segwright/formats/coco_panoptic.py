@@ -11,14 +11,15 @@ of one image; its `segments_info` gives each number its category. Classes are in
 objects that nobody told apart (number 0). Segments without a pixel, and those of a category that is not listed, whose pixels
 are void then, are left out and counted.
 
-Written are `segments_info` with `area` and `bbox`, and our own keys `instance_id` and `score`. Lost are overlaps (the later
-segment covers the earlier), pixels of no segment (they become void), objects without a pixel and the size of pixels.
+Written are `segments_info` with `area` and `bbox`, and our own keys `instance_id` and `score`; the stuff of a class is one
+segment, with the best of its scores, and so are the crowds of a class. Lost are overlaps (the later segment covers the
+earlier), pixels of no segment (they become void), objects without a pixel and the size of pixels.
 
 Axes: P planes, N segments, (H, W) pixels.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -33,6 +34,7 @@ from segwright.codecs.json_stream import write_json
 from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats.coco_files import (
+    Name,
     Part,
     info,
     is_panoptic,
@@ -40,6 +42,7 @@ from segwright.formats.coco_files import (
     open_files,
     write_categories,
 )
+from segwright.formats.coco_ids import CocoIds
 from segwright.formats.drawn_shapes import NO_PIXEL, Drawing, of_category
 from segwright.formats.image_index import as_spelt
 from segwright.formats.named_objects import place_of, read_picture, truth_2d, unread_picture
@@ -50,6 +53,25 @@ LOSES = (
     "size of pixels are not kept"
 )
 MAX_ID = 2**24 - 1  # three bytes
+_THINGS = (  # of COCO itself, in the order of their ids; its instances have these classes alone
+    "person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant|stop sign|parking meter|bench|bird"
+    "|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe|backpack|umbrella|handbag|tie|suitcase|frisbee|skis|snowboard"
+    "|sports ball|kite|baseball bat|baseball glove|skateboard|surfboard|tennis racket|bottle|wine glass|cup|fork|knife|spoon"
+    "|bowl|banana|apple|sandwich|orange|broccoli|carrot|hot dog|pizza|donut|cake|chair|couch|potted plant|bed|dining table"
+    "|toilet|tv|laptop|mouse|remote|keyboard|cell phone|microwave|oven|toaster|sink|refrigerator|book|clock|vase|scissors"
+    "|teddy bear|hair drier|toothbrush"
+)
+_STUFF = (
+    "banner|blanket|bridge|cardboard|counter|curtain|door-stuff|floor-wood|flower|fruit|gravel|house|light|mirror-stuff|net"
+    "|pillow|platform|playingfield|railroad|river|road|roof|sand|sea|shelf|snow|stairs|tent|towel|wall-brick|wall-stone"
+    "|wall-tile|wall-wood|water-other|window-blind|window-other|tree-merged|fence-merged|ceiling-merged|sky-other-merged"
+    "|cabinet-merged|table-merged|floor-other-merged|pavement-merged|mountain-merged|grass-merged|dirt-merged|paper-merged"
+    "|food-other-merged|building-other-merged|rock-merged|wall-other-merged|rug-merged"
+)
+CLASSES = Classes.of(
+    [*_THINGS.split("|"), *_STUFF.split("|")],
+    is_thing=[True] * (_THINGS.count("|") + 1) + [False] * (_STUFF.count("|") + 1),
+)
 UNKNOWN = -2  # a pixel whose number is not in segments_info
 
 
@@ -166,21 +188,22 @@ def read(path: Path | str) -> Dataset:
     return Dataset(str(path), opened.classes, tuple(opened.places), reader, opened.images, opened.left_out)
 
 
-def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
+def write(path: Path | str, samples: Dataset | Iterable[Sample], *, ids: CocoIds | None = None) -> None:
     """Write samples as images/, annotations/panoptic.json and annotations/panoptic/; keys such as "train__a" as a part of it.
+
+    Images and categories are numbered from 1 on, or as in the file that `ids` are of.
 
     Raises:
         OutputError: the place is not writable or already holds samples, there is no sample, or one has no truth, is a volume,
             or has an unsafe key or other classes than the first.
     """
-    root = Path(path)
+    root, ids = Path(path), ids or CocoIds()
     with Journal(root, "coco_panoptic", samples) as journal:
         for sample in journal.samples():
-            truth = truth_2d(sample, "coco_panoptic")
+            truth = _joined(truth_2d(sample, "coco_panoptic"))
             place = place_of(sample.key)
             part, _, name = place.rpartition("/")
-            segment_map = _flat(truth)
-            write_picture(root / "annotations" / _stem(part) / f"{name}.png", _colors(segment_map, sample.key))
+            write_picture(root / "annotations" / _stem(part) / f"{name}.png", _colors(truth.planes[0], sample.key))
             file = journal.write_image(sample, root / "images" / place)
             height, width = truth.shape
             journal.add(
@@ -188,16 +211,18 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
                 {
                     "part": part,
                     "image": {"file_name": file.name if file else f"{name}.png", "height": height, "width": width},
-                    "annotation": {"file_name": f"{name}.png", "segments_info": list(_segments(truth, segment_map))},
+                    "annotation": {"file_name": f"{name}.png", "segments_info": list(_segments(truth))},
                 },
             )
-        categories = write_categories(journal.classes)
+        numbers = ids.of_classes(journal.classes)
         for part in dict.fromkeys(record["part"] for record in journal.records()):
-            content = {"images": _entries(journal, part, "image", "id")}
-            content["annotations"] = _entries(journal, part, "annotation", "image_id")
-            write_json(
-                root / "annotations" / f"{_stem(part)}.json", info("panoptic segments") | content | {"categories": categories}
-            )
+            of_images = ids.of_images(record["key"] for record in journal.records() if record["part"] == part)
+            content = {
+                "images": _images(journal, of_images),
+                "annotations": _annotations(journal, of_images, numbers),
+                "categories": write_categories(journal.classes, numbers),
+            }
+            write_json(root / "annotations" / f"{_stem(part)}.json", info("panoptic segments") | content)
 
 
 def _is_kind(path: Path) -> bool:
@@ -243,12 +268,24 @@ def _look_up(colors: np.ndarray, ids: np.ndarray, segments: np.ndarray) -> np.nd
     return result
 
 
-def _flat(truth: Segmentation) -> np.ndarray:
-    """The number of the segment at each pixel, int32 (H, W), 0 where there is none; a later plane covers an earlier one."""
+def _joined(truth: Segmentation) -> Segmentation:
+    """The segments in one plane, 0 where there is none; a later plane covers an earlier one.
+
+    The stuff of one class is one segment, as are the crowds of one class: who scores such files counts each entry as one.
+    """
     segment_map = np.maximum(truth.planes[0], 0)
     for plane in truth.planes[1:]:
         segment_map = np.where(plane > 0, plane, segment_map)
-    return segment_map
+    first: dict[int, int] = {}  # the segment of each class that is no object
+    same = [
+        index if truth.instance_ids[index] else first.setdefault(int(class_id), index)
+        for index, class_id in enumerate(truth.class_ids)
+    ]
+    scores = truth.scores.copy()
+    np.maximum.at(scores, same, truth.scores)
+    if same != [*range(len(same))]:
+        segment_map = np.array([0, *(1 + index for index in same)], np.int32)[segment_map]
+    return replace(truth, planes=segment_map[None], scores=scores)
 
 
 def _colors(segment_map: np.ndarray, key: str) -> np.ndarray:
@@ -258,9 +295,9 @@ def _colors(segment_map: np.ndarray, key: str) -> np.ndarray:
     return np.stack([segment_map & 255, (segment_map >> 8) & 255, segment_map >> 16], axis=-1).astype(np.uint8)
 
 
-def _segments(truth: Segmentation, segment_map: np.ndarray) -> Iterator[dict[str, Any]]:
+def _segments(truth: Segmentation) -> Iterator[dict[str, Any]]:
     """The entries of `segments_info`, of the segments that can be seen."""
-    for index, counts in enumerate(rle.of_segments(segment_map[None], len(truth))):
+    for index, counts in enumerate(rle.of_segments(truth.planes, len(truth))):
         area, class_id, number = rle.area(counts), int(truth.class_ids[index]), int(truth.instance_ids[index])
         if not area:
             continue
@@ -272,10 +309,22 @@ def _segments(truth: Segmentation, segment_map: np.ndarray) -> Iterator[dict[str
         yield entry | ({} if truth.scores[index] == 1 else {"score": float(truth.scores[index])})
 
 
-def _entries(journal: Journal, part: str, what: str, id_name: str) -> Iterator[dict[str, Any]]:
-    records = (record for record in journal.records() if record["part"] == part)
-    for number, record in enumerate(records, start=1):
-        yield {id_name: number, **record[what]}
+def _images(journal: Journal, ids: Mapping[str, Name]) -> Iterator[dict[str, Any]]:
+    """The entries of the images that have an id."""
+    for record in journal.records():
+        if record["key"] in ids:
+            yield {"id": ids[record["key"]], **record["image"]}
+
+
+def _annotations(journal: Journal, ids: Mapping[str, Name], category_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The annotations of the images that have an id; the journal numbers classes from 1 on."""
+    for record in journal.records():
+        if record["key"] in ids:
+            segments = [
+                segment | {"category_id": category_ids[segment["category_id"] - 1]}
+                for segment in record["annotation"]["segments_info"]
+            ]
+            yield {"image_id": ids[record["key"]], **record["annotation"], "segments_info": segments}
 
 
 def _stem(part: str) -> str:

@@ -22,11 +22,12 @@ Lost: where volumes lie and how large their voxels are; scores.
 
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
+from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tifffile
@@ -319,13 +320,59 @@ def write_layers(
     Raises:
         OutputError: the place is not writable.
     """
-    if void is not None:
-        text = f"{void}\0".encode()
-        order, known = (tags.byteorder, tags.tags) if tags is not None else ("<", ())
-        tags = GeoTags(order, (*known, (GDAL_NODATA, ASCII, len(text), text)))
+    tags = tags if void is None else _with_void(tags, void)
     axes = ("CYX" if values.ndim == 3 else "CZYX")[-values[0].ndim if len(values) == 1 else 0 :]
-    colormap = None if colors is None else colors.T.astype(np.uint16) * 257  # 257: 255 to 65535
-    _write(Path(path), values[0] if len(values) == 1 else values, tags, axes, colormap=colormap)
+    _write(Path(path), values[0] if len(values) == 1 else values, tags, axes, colormap=_colormap(colors))
+
+
+def write_mask_rows(
+    folder: Path, rows: Iterator[np.ndarray], shape: tuple[int, int], key: str, source: Dataset, colors: np.ndarray | None
+) -> Path:
+    """Write what `write_mask` would of a class map of the size `shape` that comes in rows (n, W), of one type, and never whole.
+
+    `colors` uint8 (256, 3) are those of the classes, if they are to be shown in them.
+
+    Raises:
+        OutputError: the place is not writable.
+        FormatError: the image file has gone, or its tags are damaged.
+    """
+    path, first = mask_path(folder, key, source), next(rows)
+    tags, void, rows = geo_tags(source.image_files[key]), _void_of(first), chain([first], rows)
+    if min(shape) <= TILE:  # one piece
+        write_layers(path, np.concatenate([*rows])[None], tags, colors, void=void)
+    else:
+        _write(path, _Blocks(rows, shape, first.dtype), _with_void(tags, void), "YX", colormap=_colormap(colors))
+    return path
+
+
+@dataclass(frozen=True, eq=False)
+class _Blocks:
+    """A map of some shape and type in tiles, left to right and top to bottom, of rows (n, W)."""
+
+    rows: Iterator[np.ndarray]
+    shape: tuple[int, int]
+    dtype: np.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the map."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    def astype(self, dtype: np.dtype, *, copy: bool) -> Iterator[np.ndarray]:
+        """The tiles (TILE, TILE) in another type; beyond the map they are 0."""
+        ready, count = list[np.ndarray](), 0
+        for top in range(0, self.shape[0], TILE):
+            high = min(TILE, self.shape[0] - top)
+            while count < high:
+                ready.append(next(self.rows))
+                count += len(ready[-1])
+            whole = np.concatenate(ready)
+            ready, count = [whole[high:]], count - high
+            for left in range(0, self.shape[1], TILE):
+                block = np.zeros((TILE, TILE), dtype)
+                part = whole[:high, left : left + TILE]
+                block[: len(part), : part.shape[1]] = part
+                yield block
 
 
 class _first_page:  # noqa: N801  (used like a function)
@@ -409,7 +456,7 @@ def _write_image(path: Path, sample: Sample, source: Path | None, tags: GeoTags 
 
 def _write(
     path: Path,
-    values: np.ndarray,
+    values: "np.ndarray | _Blocks",
     tags: GeoTags | None,
     axes: str,
     *,
@@ -417,11 +464,14 @@ def _write(
     colormap: np.ndarray | None = None,
 ) -> None:
     order: Literal["<", ">"] = tags.byteorder if tags else "<"
+    dtype = values.dtype.newbyteorder(order)
+    told: dict[str, Any] = {} if isinstance(values, np.ndarray) else {"shape": values.shape, "dtype": dtype}
     with replacing(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the writer comments on channel counts
         tifffile.imwrite(
             file,
-            values.astype(values.dtype.newbyteorder(order), copy=False),
+            values.astype(dtype, copy=False),
+            **told,
             bigtiff=values.nbytes > BIG,
             byteorder=order,
             photometric="minisblack" if colormap is None else "palette",
@@ -433,6 +483,18 @@ def _write(
             metadata={"axes": axes},
             extratags=[(code, kind, count, raw, True) for code, kind, count, raw in tags.tags] if tags else [],
         )
+
+
+def _colormap(colors: np.ndarray | None) -> np.ndarray | None:
+    """Colours uint8 (256, 3) as a TIFF holds them, uint16 (3, 256)."""
+    return None if colors is None else colors.T.astype(np.uint16) * 257  # 257: 255 to 65535
+
+
+def _with_void(tags: GeoTags | None, void: int) -> GeoTags:
+    """Tags that say besides which number is no data."""
+    text = f"{void}\0".encode()
+    order, known = (tags.byteorder, tags.tags) if tags is not None else ("<", ())
+    return GeoTags(order, (*known, (GDAL_NODATA, ASCII, len(text), text)))
 
 
 def _void_of(stored: np.ndarray) -> int:

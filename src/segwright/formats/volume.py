@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from segwright.codecs.volume_file import SUFFIXES, read_volume, suffix_of, write_volume
-from segwright.core import Classes, Dataset, Sample
+from segwright.core import Classes, Dataset, Grid, Sample
 from segwright.core.errors import FormatError, OutputError
 from segwright.core.spelling import composed
 from segwright.formats import dataset_file
@@ -183,10 +183,18 @@ def write_mask(folder: Path, sample: Sample, source: Dataset, *, palette: bool =
         OutputError: the place is not writable, or a map of classes cannot hold the truth.
         MissingExtraError: SimpleITK is not installed.
     """
-    path = mask_path(folder, sample.key, source)
-    values = mask_values(sample)
-    notes = notes_of_segments(truth_of(sample).classes, values, np.iinfo(values.dtype).max)
-    write_volume(path, values[None], sample.grid, notes)
+    return write_mask_values(folder, mask_values(sample), sample.grid, truth_of(sample).classes, sample.key, source)
+
+
+def write_mask_values(folder: Path, values: np.ndarray, grid: Grid, classes: Classes, key: str, source: Dataset) -> Path:
+    """The same of class numbers (*S) themselves, void the highest of their type.
+
+    Raises:
+        OutputError: the place is not writable.
+        MissingExtraError: SimpleITK is not installed.
+    """
+    path = mask_path(folder, key, source)
+    write_volume(path, values[None], grid, notes_of_segments(classes, values, np.iinfo(values.dtype).max))
     return path
 
 

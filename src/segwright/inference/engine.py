@@ -8,10 +8,8 @@ Axes: B batch, C channels, *S spatial axes of the image.
 import copy
 import logging
 import time
-import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +21,8 @@ from torch import nn
 
 from segwright.decoding.run import Engine, Outputs
 from segwright.inference.engine_cache import EngineCache
+from segwright.inference.openvino_model import openvino_model
 from segwright.inference.quiet_openvino import quiet_openvino
-from segwright.layers.atrous_conv import AtrousConv
-from segwright.layers.norms import TracedGroupNorm
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +32,9 @@ AGREEMENT = 0.999  # of what float32 eager says, such as the class of each pixel
 PATIENCE_S = 3.0  # half of what it takes to convert a network and try all engines: the choice serves later runs too
 TURNS = 5  # timed runs of each engine, of which the fastest counts: what else the machine does only ever adds time
 HOPELESS = 1.5  # an engine that much slower than the best after two turns gets no third
+# Times as fast as plain PyTorch that an engine has to be, for it takes more memory: OpenVINO holds most weights once more, as
+# its kernels read them. Mask2Former on Swin-T took 1479 ms there and 1657 ms in PyTorch, both in float32.
+WORTH = 1.25
 RACE_S = 10.0  # after that the turn is the last; runs that long tell enough
 COMPILED_SHAPES = 4  # OpenVINO networks kept ready, each with weights of its own
 # Convolutions at either end, in the order in which they run, where rounding to 8 bits does most harm. With them in float32 the
@@ -61,10 +61,7 @@ class TorchEngine:
         parameter = next(network.parameters(), torch.empty(0))
         device = device or parameter.device.type  # where the network lies
         if channels_last or float32_ends or parameter.device.type != device:
-            network = copy.deepcopy(network).to(device)  # the caller's network stays as it is
-        if channels_last:
-            for parameter in network.parameters():
-                parameter.data = _arranged(parameter.data)
+            network = _copied(network, device, _arranged if channels_last else _as_it_is)  # the caller's stays as it is
         self.network, self.device, self.channels_last, self.bfloat16 = network, device, channels_last, bfloat16
         self.ends_to_find = float32_ends
 
@@ -85,11 +82,28 @@ class TorchEngine:
         in_training = [module for module in self.network.modules() if module.training]
         self.network.eval()
         try:
-            with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
+            # Without autocast's cache a weight is in half where it is used, and not all of them until the run ends.
+            half = torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False)
+            with torch.inference_mode(), half:
                 return tensors_of(self.network(images))
         finally:
             for module in in_training:
                 module.training = True
+
+
+def _copied(network: nn.Module, device: str, arranged: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+    """A network of the same weights on a device; those that are there, and arranged as they should be, it shares."""
+    tensors: dict[int, torch.Tensor] = {}  # by the id of what they stand for, as `deepcopy` wants them
+    for weight in network.parameters():
+        tensors[id(weight)] = nn.Parameter(arranged(weight.detach().to(device)), requires_grad=weight.requires_grad)
+    for buffer in network.buffers():
+        tensors[id(buffer)] = buffer.to(device)
+    return copy.deepcopy(network, tensors)
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor."""
+    return tensor
 
 
 def _convolutions_in_order(network: nn.Module, run: Callable[[], Any]) -> list[nn.Module]:
@@ -131,6 +145,7 @@ class _Flat(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.training = False  # it does nothing by itself
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tensors_of(self.network(image))
@@ -146,26 +161,25 @@ class OpenVINOEngine:
     """OpenVINO on the CPU: the network compiled for each shape of images, in float32 or bfloat16.
 
     Fixed shapes run up to twice as fast as a network compiled for any shape, and compiling takes a fraction of a second. What
-    was converted and compiled is kept in `folder`, if there is one, so that the next process starts at once.
+    was converted, which takes many, is kept in `folder`, if there is one, so that the next process starts at once. OpenVINO's
+    own store of what was compiled is left alone: it saves no time here, and costs as much memory as the weights.
     """
 
     def __init__(self, network: nn.Module, *, bfloat16: bool = False, folder: Path | None = None) -> None:
-        self.network, self.bfloat16, self.folder = network, bfloat16, folder
+        self.network, self.bfloat16, self.folder = _Flat(network), bfloat16, folder
         self.core = quiet_openvino().Core()
         self.settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
             "PERFORMANCE_HINT": "LATENCY",  # one image after the other, with all threads on each
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        if folder is not None:
-            self.settings["CACHE_DIR"] = str(folder)
         self.model: Any = None  # the network in OpenVINO's form, for any shape
         self.requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()  # compiled, by shape, used last at the end
 
     def __call__(self, batch: np.ndarray) -> Outputs:
         """The outputs for images float32 (B, C, *S)."""
         if batch.shape not in self.requests:
-            self.model = self.model or self.converted(batch)
+            self.model = self.model or openvino_model(self.network, batch, bfloat16=self.bfloat16, folder=self.folder)
             self.model.reshape(list(batch.shape))
             compiled = self.core.compile_model(self.model, "CPU", self.settings)
             self.requests[batch.shape] = compiled.create_infer_request()
@@ -174,48 +188,6 @@ class OpenVINOEngine:
         self.requests.move_to_end(batch.shape)
         found = self.requests[batch.shape].infer({0: np.ascontiguousarray(batch)}, share_inputs=True, share_outputs=True)
         return tuple(found[number] for number in range(len(found)))
-
-    def converted(self, batch: np.ndarray) -> Any:
-        """The network in OpenVINO's form; from the folder if it was converted before."""
-        in_half = self.bfloat16 and any(isinstance(module, AtrousConv) for module in self.network.modules())
-        path = self.folder / f"network{'_in_half' if in_half else ''}.xml" if self.folder is not None else None
-        if path is not None and path.exists():
-            return self.core.read_model(path)
-        in_training = any(module.training for module in self.network.modules())
-        has_group_norms = any(type(module) is nn.GroupNorm for module in self.network.modules())
-        network = copy.deepcopy(self.network).eval() if in_training or in_half or has_group_norms else self.network
-        for module in network.modules():
-            if in_half and isinstance(module, AtrousConv):
-                module.in_half = True
-            if type(module) is nn.GroupNorm:
-                module.__class__ = TracedGroupNorm  # of torch's own, OpenVINO 2026.4 may die, and take the process along
-        openvino = quiet_openvino()
-        with _undisturbed(), torch.no_grad():
-            model = openvino.convert_model(_Flat(network), example_input=torch.from_numpy(batch))
-        if path is not None:
-            unfinished = path.with_name(f".{time.time_ns()}.xml")
-            openvino.save_model(model, unfinished, compress_to_fp16=False)
-            unfinished.with_suffix(".bin").replace(path.with_suffix(".bin"))
-            unfinished.replace(path)
-        return model
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Warnings and the root logger stay as they were: converting changes both.
-
-    Tracing warns of each check of a shape in Python (labels are compared later anyway), and OpenVINO silences the root logger,
-    and leaves it silent when it fails.
-    """
-    root = logging.getLogger()
-    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.setLevel(level)
-        root.filters[:], root.handlers[:] = filters, handlers
 
 
 @dataclass(frozen=True)
@@ -248,11 +220,19 @@ def candidates(device: str) -> list[EngineKind]:
     return [VINO_HALF, VINO, HALF, HALF_BETWEEN, LAST] if has_bfloat16 else [VINO, LAST]  # without it bfloat16 is emulated
 
 
-def pick_engine(network: nn.Module, agreement: Agreement, example: np.ndarray, cache: EngineCache | None = None) -> Engine:
+def pick_engine(
+    network: nn.Module,
+    agreement: Agreement,
+    example: np.ndarray,
+    cache: EngineCache | None = None,
+    *,
+    least: float = AGREEMENT,
+) -> Engine:
     """The fastest engine for images of the shape of `example`, float32 (1, C, *S), whose outputs on it are right.
 
-    Right means that they agree with those of float32 PyTorch to 99.9 % at least. What fails, or cannot run the network, is out.
-    The choice is remembered for this network, this shape and this machine.
+    Where none is `WORTH` times as fast as plain PyTorch, that is taken, which needs the least memory. Right means that they
+    agree with those of float32 PyTorch by `least` at least. What fails, or cannot run the network, is out. The choice is
+    remembered for this network, this shape and this machine.
     """
     cache = cache or EngineCache.of(network)
     device = _fastest_device()
@@ -267,12 +247,13 @@ def pick_engine(network: nn.Module, agreement: Agreement, example: np.ndarray, c
         except Exception as error:  # a compiler may fail on a network in any way; plain PyTorch has just run it
             found[kind.name] = f"cannot run it ({_first_line(error)})"
             continue
-        if share >= AGREEMENT:
+        if share >= least:
             engines[kind.name] = engine
         else:
             found[kind.name] = f"out, {100 * share:.2f} % agrees"
     seconds = race(engines, example)
-    chosen = min(seconds, key=lambda name: seconds[name])
+    fastest = min(seconds, key=lambda name: seconds[name])
+    chosen = fastest if WORTH * seconds[fastest] <= seconds[PLAIN.name] else PLAIN.name
     found |= {name: f"{1000 * took:.1f} ms" for name, took in seconds.items()}
     log.info("engine for %s: %s (%s)", _name_of(example.shape), chosen, "; ".join(f"{k}: {v}" for k, v in found.items()))
     cache.remember(_name_of(example.shape), {"engine": chosen, "found": found})
@@ -323,9 +304,14 @@ class AutoEngine:
     takes, or until so many images are known to lie ahead (`ahead`) that it would. On a graphics card picking takes a second,
     and is done at once. Other shapes then get the engine that was picked for the first, from their second image on and if
     their labels agree too. The network must not be trained any further meanwhile.
+
+    `least` is the agreement that is asked for, and `patience_s` half of what picking takes, `PATIENCE_S` for most networks.
     """
 
-    def __init__(self, network: nn.Module, agreement: Agreement) -> None:
+    def __init__(
+        self, network: nn.Module, agreement: Agreement, *, least: float = AGREEMENT, patience_s: float | None = None
+    ) -> None:
+        self.least, self.patience_s = least, patience_s
         self.network, self.agreement, self.ahead, self.spent_s = network, agreement, 0, 0.0
         self.plain = TorchEngine(network, _fastest_device())
         self.picked: Engine | None = None  # for the shape that came first
@@ -351,10 +337,14 @@ class AutoEngine:
         self.spent_s += took
         if self.picked is not None and shape in self.seen:
             self.engines[shape] = self.confirmed(self.picked, batch, outputs)
-        elif self.picked is None and (self.device != "cpu" or self.spent_s + took * self.ahead > PATIENCE_S):
-            self.engines[shape] = self.picked = pick_engine(self.network, self.agreement, batch, self.cache)
+        elif self.picked is None and (self.device != "cpu" or self.spent_s + took * self.ahead > self.patience()):
+            self.engines[shape] = self.picked = pick_engine(self.network, self.agreement, batch, self.cache, least=self.least)
         self.seen.add(shape)
         return outputs
+
+    def patience(self) -> float:
+        """How many seconds PyTorch may take before an engine is picked."""
+        return PATIENCE_S if self.patience_s is None else self.patience_s
 
     @cached_property
     def cache(self) -> EngineCache:
@@ -389,4 +379,4 @@ class AutoEngine:
         except Exception as error:  # traced for another shape, it may not fit this one
             log.info("the engine for other shapes cannot run %s (%s)", _name_of(batch.shape), _first_line(error))
             return self.plain
-        return picked if share >= AGREEMENT else self.plain
+        return picked if share >= self.least else self.plain

@@ -7,13 +7,13 @@ DICOM series DICOM-SEG objects, TIFF images TIFF masks, all others PNG. Objects,
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
@@ -22,22 +22,26 @@ from segwright.codecs.image_writer import MAX_8_BIT_CLASSES, write_picture
 from segwright.codecs.volume_file import suffix_of
 from segwright.conversion import writer
 from segwright.core import VOID, Classes, Dataset, Sample
-from segwright.core.errors import FormatError, OutputError, SegwrightError, UsageError
+from segwright.core.atomic_files import make_folder
+from segwright.core.errors import FormatError, OutputError, SegwrightError, SettingError, UsageError
 from segwright.core.missing import missing_pixels
-from segwright.core.visualise import overlay as laid_over
+from segwright.core.segment_overlay import overlay_segments
 from segwright.data.undeclared_nodata import undeclared_nodata
 from segwright.formats import dataset_file, dicom, mask_folder, open_dataset, tiff, volume
+from segwright.formats.coco_ids import CocoIds, ids_of
 from segwright.formats.image_index import safe_key
-from segwright.formats.label_maps import look_up_pixels
 from segwright.formats.mask_folder import image_files
 from segwright.formats.pairing import IMAGE_FOLDERS, Files, is_truth_folder, subfolders, without_truth
 from segwright.formats.resume_journal import stopped, truth_of
 from segwright.formats.volume import volumes_below
 from segwright.inference.dense_crf import DenseCRF
 from segwright.inference.engine import AutoEngine
+from segwright.inference.large_image import write_in_parts
 from segwright.inference.load import load
 from segwright.inference.predicted_dataset import finished_keys, format_for, run_name, write_dataset
 from segwright.inference.predictor import Predictor
+from segwright.inference.prompting import answers_prompts
+from segwright.inference.uncertainty_files import map_paths, write_maps
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +49,8 @@ LIKELY = 0.5  # score of objects that are written unless another is asked for: p
 AHEAD = 2  # images decoded before they are needed, and results that wait to be written: enough to keep three threads busy
 LISTS = (".json", ".yaml", ".yml", ".xml")  # files that name the images of a data set
 SHOWN = 10  # images named in a message; the log names all
+
+_Maps = dict[str, Mapping[str, np.ndarray]]  # of how unsure a model is, float32 (*S) by name, by the key of an image
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +75,10 @@ class _Job:
         """The files to write where each image gets a mask of its own."""
         return [self.kind.mask_path(out, self.key, self.source), *([self.overlay(out)] if overlay else [])]
 
+    def maps(self, out: Path) -> dict[str, Path]:
+        """The files of the maps of how unsure the model is, by name."""
+        return map_paths(out, self.key, self.kind, self.source)
+
 
 def predict(
     model: Predictor | str | Path,
@@ -77,11 +87,13 @@ def predict(
     *,
     overlay: bool = False,
     palette: bool = False,
+    uncertainty: bool = False,
     flips: tuple[int, ...] | None = None,
     values: tuple[float, float] | None = None,
     crf: DenseCRF | None = None,
     min_score: float = LIKELY,
     format: str | None = None,
+    task: str | None = None,
     weights: str | Path | None = None,
     online: bool = False,
     own_modules: bool = False,
@@ -89,47 +101,60 @@ def predict(
     """Write what a model finds in each image to a folder and return the files written, in the order of the images.
 
     `model` is a predictor or a run's folder, which with `own_modules` may name modules outside segwright; with `weights` it is
-    the name of a published network, and these and `online` are as in `load`. `images` are files, or folders with everything
+    the name of a published network, and these, `task` and `online` are as in `load`. `images` are files, or folders with all
     below them: volumes if there are any, else DICOM series, else images. A mask is called KEY.png: class numbers at the image's
     own size, with the classes' colours if `palette`. For a TIFF it is KEY.tif with the same place on the map, for a volume a
     volume of the same kind on the same grid, for a DICOM series KEY.dcm, a DICOM-SEG (without colours, these two). `overlay`
-    adds pictures for people, KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice. `flips` replaces those of the
-    model, `values`, `crf` and `min_score` are as in `Predictor`. Masks of an earlier run are replaced, images and the masks of
-    a data set (images/ and masks/ side by side) never.
+    adds pictures for people, KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice; `uncertainty` the maps that
+    `Predictor.with_uncertainty` gives, KEY_uncertainty.tif, or a volume. `flips` replaces those of the model, `values`, `crf`
+    and `min_score` are as in `Predictor`. Masks of an earlier run are replaced, images and the masks of a data set (images/ and
+    masks/ side by side) never.
 
     With `format`, such as "coco", `out` becomes a data set of that format with images and predictions, which `open_dataset`
-    reads. It does so by itself where the model finds objects, which a map of classes would lose: COCO (panoptic where there is
-    stuff besides), for GeoTIFFs GeoJSON, for volumes `volume`; a DICOM-SEG holds them. The folder must be new or empty, or left
-    by the same call when that was stopped, which then goes on. Overlays are in a folder beside it, OUT_overlays. What a format
-    cannot hold is logged.
+    reads; if `images` is one file of COCO's, with its numbers of images and categories. It does so by itself where the model
+    finds objects, which a map of classes would lose: COCO (panoptic where there is stuff besides), for GeoTIFFs GeoJSON, for
+    volumes `volume`; a DICOM-SEG holds them. The folder must be new or empty, or left by the same call when that was stopped,
+    which then goes on. Overlays are in a folder beside it, OUT_overlays. What a format cannot hold is logged.
 
     Raises:
         FormatError: there is no image, or two would have one name; nothing was written.
         UnknownNameError: no format of that name can be written; nothing was written.
         OutputError: the folder cannot be written, or holds the images themselves; nothing was written. Or it filled up, or the
             format cannot hold what was found.
-        UsageError: some images could not be predicted; those of all others were written.
+        UsageError: some images could not be predicted; those of all others were written. Or the model answers prompts alone.
     """
     out, places = Path(out), [images] if isinstance(images, (str, Path)) else list(images)
     if format is not None:
         writer(format)  # raises for a wrong name
     path = model if isinstance(model, (str, Path)) else None
-    opened = model if path is None else load(path, weights=weights, online=online, own_modules=own_modules)
+    opened = model if path is None else load(path, task=task, weights=weights, online=online, own_modules=own_modules)
     predictor = _changed(opened, flips=flips, values=values, crf=crf, min_score=min_score)
-    if palette:
-        _check_palette(len(predictor.classes), format)
+    _check_extras(predictor, format, palette=palette, uncertainty=uncertainty)
     jobs = _planned(places, out, None if predictor.tile is None else (None,) * len(predictor.tile))
     failed, written = dict[Path, str](), list[Path]()
     format = format or (stopped(out) or (None,))[0]
     if format is None:
-        written, format = _write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette)
+        written, format = _write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette, uncertainty=uncertainty)
     if format is not None:
-        source = run_name(path, places, predictor.flips, values, crf, weights, "" if min_score == LIKELY else f"{min_score:g}")
-        written = _write_format(format, jobs, predictor, out, failed, source, overlay=overlay)
-    if failed:
-        rest = f"the others are in {out}" if written else "nothing was written"
-        raise UsageError(f"{len(failed)} of {len(jobs)} images could not be predicted, {rest}: {_some([*failed.values()])}")
+        source = run_name(path, places, predictor.flips, values, crf, weights, _unusual(min_score), task)
+        written = _write_format(format, jobs, predictor, out, failed, source, overlay=overlay, ids=_ids_of(places))
+    _check_all(failed, len(jobs), f"the others are in {out}" if written else "nothing was written")
     return written
+
+
+def _check_all(failed: dict[Path, str], count: int, rest: str) -> None:
+    """Tell what failed of `count` images, and of the rest.
+
+    Raises:
+        UsageError: some did.
+    """
+    if failed:
+        raise UsageError(f"{len(failed)} of {count} images could not be predicted, {rest}: {_some([*failed.values()])}")
+
+
+def _unusual(min_score: float) -> str:
+    """The least score of objects in words, where it is not the usual one."""
+    return "" if min_score == LIKELY else f"{min_score:g}"
 
 
 def _changed(predictor: Any, **given: Any) -> Any:
@@ -138,46 +163,76 @@ def _changed(predictor: Any, **given: Any) -> Any:
     return replace(predictor, **changes) if changes else predictor
 
 
+def _ids_of(places: Sequence[str | Path]) -> CocoIds | None:
+    """The numbers of the file of COCO's that names all images, by which its own programs pair them; None without one."""
+    return ids_of(Path(places[0])) if len(places) == 1 else None
+
+
 def _write_files(
-    jobs: Sequence[_Job], predictor: Predictor, out: Path, failed: dict[Path, str], *, overlay: bool, palette: bool
+    jobs: Sequence[_Job],
+    predictor: Predictor,
+    out: Path,
+    failed: dict[Path, str],
+    *,
+    overlay: bool,
+    palette: bool,
+    uncertainty: bool,
 ) -> tuple[list[Path], str | None]:
     """Write a file for each image, and return them; or, where a model finds what such a file would lose, a format for it.
 
     Then nothing is left of what was written. `failed` tells why images were left out.
     """
-    outputs = _checked_outputs(jobs, out, overlay=overlay)
-    _check_writable(out)
-    written: list[Path] = []
+    maps: _Maps | None = {} if uncertainty else None
+    outputs = _checked_outputs(jobs, out, overlay=overlay, maps=uncertainty)
+    make_folder(out)
+    written: dict[str, list[Path]] = {}
     lost: dict[str, None] = {}  # in the order of finding
 
-    def write(job: _Job, sample: Sample) -> None:
+    def write(job: _Job, sample: Sample, own: Mapping[str, np.ndarray]) -> None:
         job.kind.write_mask(out, sample, job.source, palette=palette)
+        write_maps(out, sample, own, job.kind, job.source)
         lost.update(dict.fromkeys(_lost_in_mask(sample, job)))
         if overlay:
             _draw(sample, job.overlay(out))
 
-    wanted = None
+    whole = overlay or uncertainty  # asks for all of an image at once
+    in_parts = set() if whole else {job.key for job in jobs if _is_done_in_parts(job, predictor, out, failed, palette=palette)}
+    wanted, others = None, [job for job in jobs if job.key not in in_parts]
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future[None]] = deque()
-        for job, sample in _predicted(jobs, predictor, failed):
+        for job, sample in _predicted(others, predictor, failed, maps):
             if sample is None:
                 continue
             if wanted := format_for(sample, job.kind):
                 break
-            waiting.append(pool.submit(write, job, sample))
-            written += outputs[job.key]
+            own = {} if maps is None else maps.pop(job.key)
+            waiting.append(pool.submit(write, job, sample, own))
+            written[job.key] = [*outputs[job.key], *(job.maps(out)[name] for name in own)]
             if len(waiting) > AHEAD:
                 waiting.popleft().result()
         for future in waiting:
             future.result()
     if wanted:
         log.info("%s holds more than a map of classes: %s becomes a data set, %s", job.image, out, wanted)
-        for path in written:
+        for path in chain(*written.values()):
             path.unlink(missing_ok=True)
         return [], wanted
     if lost:
         log.warning("the masks do not hold all that was predicted: %s; a data set may: choose its format", "; ".join(lost))
-    return written, None
+    written |= {key: outputs[key] for key in in_parts}
+    return [path for job in jobs if job.image not in failed for path in written.get(job.key, ())], None
+
+
+def _is_done_in_parts(job: _Job, predictor: Predictor, out: Path, failed: dict[Path, str], *, palette: bool) -> bool:
+    """Write the mask of an image that is too large to be held, or say why not in `failed`; False for all other images."""
+    told: set[float] = set()
+    try:
+        return write_in_parts(
+            predictor, job.kind, job.key, job.source, out, lambda image: _tell_missing(job.image, image, told), palette=palette
+        )
+    except SegwrightError as error:
+        _tell_failed(job, error, failed)
+        return True
 
 
 def _write_format(
@@ -189,11 +244,12 @@ def _write_format(
     source: str,
     *,
     overlay: bool,
+    ids: CocoIds | None,
 ) -> list[Path]:
     """Write a data set and return its files, then the overlays; see `_write_files` and `write_dataset`."""
     finished = finished_keys(out)
     pictures = {job.key: job.overlay(out.with_name(f"{out.name}_overlays")) for job in jobs} if overlay else {}
-    _check_writable(out)
+    make_folder(out)
 
     def draw_overlay(sample: Sample) -> None:
         if sample.key in pictures:
@@ -204,7 +260,7 @@ def _write_format(
     image_files = {job.key: job.image for job in jobs if job.key in job.source.image_files}
     keys = [job.key for job in jobs]
     try:
-        write_dataset(out, writer(format), source, predictor.classes, image_files, keys, results, draw_overlay)
+        write_dataset(out, writer(format), source, predictor.answers, image_files, keys, results, draw_overlay, ids=ids)
     except OutputError:
         if len(failed) < len(jobs):  # else no image was left to write
             raise
@@ -212,8 +268,13 @@ def _write_format(
     return [*sorted(path for path in out.rglob("*") if path.is_file()), *filter(Path.exists, pictures.values())]
 
 
-def _predicted(jobs: Sequence[_Job], predictor: Predictor, failed: dict[Path, str]) -> Iterator[tuple[_Job, Sample | None]]:
-    """Each job with its image and what the model finds in it as the truth, or with None where that failed."""
+def _predicted(
+    jobs: Sequence[_Job], predictor: Predictor, failed: dict[Path, str], maps: _Maps | None = None
+) -> Iterator[tuple[_Job, Sample | None]]:
+    """Each job with its image and what the model finds in it as the truth, or with None where that failed.
+
+    `maps`, where they are wanted, get those of how unsure the model is, by the key of the job.
+    """
     told: set[float] = set()
     for number, (job, image) in enumerate(_decoded(jobs)):
         if isinstance(predictor.engine, AutoEngine):
@@ -222,11 +283,20 @@ def _predicted(jobs: Sequence[_Job], predictor: Predictor, failed: dict[Path, st
         try:
             sample = image.result()
             _tell_missing(job.image, sample.image, told)
-            result = replace(sample, truth=predictor(sample))
+            if maps is None:
+                found = predictor(sample)
+            else:
+                found, maps[job.key] = predictor.with_uncertainty(sample)
+            result = replace(sample, truth=found)
         except SegwrightError as error:
-            failed[job.image] = str(error) if str(job.image) in str(error) else f"{job.image}: {error}"
-            log.warning("%s", failed[job.image])
+            _tell_failed(job, error, failed)
         yield job, result
+
+
+def _tell_failed(job: _Job, error: SegwrightError, failed: dict[Path, str]) -> None:
+    """Log why an image could not be predicted, and keep it in `failed`."""
+    failed[job.image] = str(error) if str(job.image) in str(error) else f"{job.image}: {error}"
+    log.warning("%s", failed[job.image])
 
 
 def _tell_missing(file: Path, image: np.ndarray, told: set[float]) -> None:
@@ -339,8 +409,8 @@ def _as_told(images: Dataset, place: Path) -> Dataset:
     return dataset_file.with_nodata(dataset_file.with_nodata(images, folder), folder.parent)
 
 
-def _checked_outputs(jobs: Sequence[_Job], out: Path, *, overlay: bool) -> dict[str, list[Path]]:
-    """The files to write for each key.
+def _checked_outputs(jobs: Sequence[_Job], out: Path, *, overlay: bool, maps: bool) -> dict[str, list[Path]]:
+    """The files to write for each key, beside `maps` of how unsure the model is, which may be as many as there are.
 
     Raises:
         OutputError: one would replace an image, another result or a mask of a data set.
@@ -348,7 +418,7 @@ def _checked_outputs(jobs: Sequence[_Job], out: Path, *, overlay: bool) -> dict[
     taken = {job.image.resolve(): job.image for job in jobs}
     outputs = {job.key: job.outputs(out, overlay=overlay) for job in jobs}
     for job in jobs:
-        for path in outputs[job.key]:
+        for path in (*outputs[job.key], *(job.maps(out).values() if maps else ())):
             other = taken.setdefault(path.resolve(), path)
             if other is not path:
                 raise OutputError(f"{path}, a result for {job.image}, would replace {other}; choose another folder with out")
@@ -360,31 +430,29 @@ def _checked_outputs(jobs: Sequence[_Job], out: Path, *, overlay: bool) -> dict[
     return outputs
 
 
-def _check_palette(num_classes: int, format: str | None) -> None:
-    """Refuse what cannot have the colours of its classes in a palette.
+def _check_extras(predictor: Any, format: str | None, *, palette: bool, uncertainty: bool) -> None:
+    """Refuse what is asked for beside masks and cannot be, and a model that finds nothing by itself.
 
     Raises:
-        OutputError: a data set is asked for, or there are too many classes.
+        UsageError: the model answers prompts alone.
+        OutputError: a palette is for masks and not for a data set, or there are more classes than it holds.
+        SettingError: maps of uncertainty are for masks and not for a data set, or the model knows of none.
     """
-    if format is not None:
+    if answers_prompts(predictor):
+        raise UsageError(
+            "this network answers prompts, points, boxes and masks, and finds nothing by itself; ask it with segwright segment "
+            "(in Python with segwright.inference.prompting), or measure it with segwright evaluate"
+        )
+    if palette and format is not None:
         raise OutputError(f"a palette is for masks, and {format} keeps colours in its own way; leave out one of the two")
-    if num_classes > MAX_8_BIT_CLASSES:
-        raise OutputError(f"a palette holds {MAX_8_BIT_CLASSES} classes, there are {num_classes}; write without a palette")
-
-
-def _check_writable(out: Path) -> None:
-    """Make a folder, and try to write to it.
-
-    Raises:
-        OutputError: that fails.
-    """
-    probe = out / f".{uuid4().hex}"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written ({error.strerror}); choose another folder with out") from error
+    if palette and len(predictor.answers) > MAX_8_BIT_CLASSES:
+        raise OutputError(
+            f"a palette holds {MAX_8_BIT_CLASSES} classes, there are {len(predictor.answers)}; write without a palette"
+        )
+    if uncertainty and format is not None:
+        raise SettingError(f"uncertainty is written beside masks, and {format} holds no maps of it; leave out one of the two")
+    if uncertainty:
+        predictor.check_uncertainty()
 
 
 def _lost_in_mask(sample: Sample, job: _Job) -> Iterator[str]:
@@ -399,10 +467,8 @@ def _lost_in_mask(sample: Sample, job: _Job) -> Iterator[str]:
 
 
 def _draw(sample: Sample, path: Path) -> None:
-    """Write the picture of a sample with its segments in the colours of their classes, a line around each."""
-    truth = truth_of(sample)
-    segment_map = look_up_pixels(truth, np.arange(-2, len(truth), dtype=np.int32).clip(min=VOID))  # void and nothing are VOID
-    write_picture(path, laid_over(sample.image, segment_map, truth.classes.palette[truth.class_ids]))
+    """Write the picture of a sample with its segments, and the numbers of its objects, over it."""
+    write_picture(path, overlay_segments(sample.image, truth_of(sample)))
 
 
 def _some(reasons: list[str]) -> str:

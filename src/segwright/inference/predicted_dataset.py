@@ -14,8 +14,10 @@ from types import ModuleType
 
 from segwright.conversion import compare_samples
 from segwright.core import VOID, Classes, Dataset, Sample
+from segwright.core.classes import BACKGROUND, plain
 from segwright.core.errors import OutputError
-from segwright.formats import dicom, tiff, volume
+from segwright.formats import coco, coco_panoptic, dicom, tiff, volume
+from segwright.formats.coco_ids import CocoIds
 from segwright.formats.label_maps import fits_mask
 from segwright.formats.resume_journal import LeftOutError, stopped, truth_of
 from segwright.inference.dense_crf import DenseCRF
@@ -39,7 +41,9 @@ def format_for(sample: Sample, kind: ModuleType) -> str | None:
         return "tiff"
     if kind is tiff and sample.grid.affine is not None:
         return "geojson"  # in coordinates of the map
-    has_stuff = bool((truth.instance_ids == 0).any())
+    known = zip(truth.classes.names, truth.classes.is_thing, strict=True)
+    is_panoptic = any(not is_thing and plain(name) != BACKGROUND for name, is_thing in known)  # here or in a later image
+    has_stuff = is_panoptic or bool((truth.instance_ids == 0).any())
     return "coco_panoptic" if has_stuff and len(truth.planes) == 1 else "coco"
 
 
@@ -88,19 +92,20 @@ def write_dataset(
     keys: Iterable[str],
     results: Iterable[tuple[str, Sample | None]],
     draw: Callable[[Sample], None],
+    *,
+    ids: CocoIds | None = None,
 ) -> None:
     """Write samples as they are predicted in the format of a module, in a thread of its own, and log what it cannot hold.
 
     `keys` are those of all samples; `results` are those that `finished_keys` does not name, in the same order, None for one
     that failed, which is left out. `draw` is called for each sample before it is written. `source` is what a stopped run is
-    known by when it goes on.
+    known by when it goes on; COCO's formats number images and categories as `ids` do.
 
     Raises:
         OutputError: the format cannot hold a sample, or the place is not writable; what is finished stays, and a later call
             goes on from there.
     """
-    losses, keys = Losses(), tuple(keys)
-    room = Semaphore(WAITING + 1)
+    losses, keys, room = Losses(), tuple(keys), Semaphore(WAITING + 1)
     arriving: dict[str, Future[Sample]] = {key: Future() for key in keys}
 
     def load(key: str) -> Sample:
@@ -114,7 +119,8 @@ def write_dataset(
         return sample
 
     with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(module.write, out, Dataset(source, classes, keys, load, image_files))
+        options = {"ids": ids} if module in (coco, coco_panoptic) else {}
+        writing = pool.submit(module.write, out, Dataset(source, classes, keys, load, image_files), **options)
         writing.add_done_callback(lambda _: room.release(len(keys) + 1))  # nobody waits for a writer that has failed
         try:
             for key, sample in results:
@@ -147,18 +153,25 @@ def run_name(
     crf: DenseCRF | None = None,
     weights: str | Path | None = None,
     min_score: str = "",
+    task: str | None = None,
 ) -> str:
     """What a run is known by when it goes on after it was stopped: what is predicted how from which images.
 
-    `min_score` is the least score of objects where it is not the usual one.
+    `min_score` is the least score of objects where it is not the usual one, `task` the one that is asked for.
     """
     by = "a model"
     if model is not None:
-        file = Path(model) / "model.safetensors" if Path(model).is_dir() else Path(model)
-        known = f"{os.path.abspath(model)} of {file.stat().st_mtime_ns}" if weights is None else f"{model} with {weights}"  # noqa: PTH100
+        known = f"{os.path.abspath(model)} of {_changed_last(Path(model))}" if weights is None else f"{model} with {weights}"  # noqa: PTH100
         by = f"{known}, mirrored over {list(flips)}"
         by += f", values from {values[0]:g} to {values[1]:g}" if values else ""
         by += f", redrawn by {crf}" if crf else ""
         by += f", with scores from {min_score}" if min_score else ""
+        by += f", as {task}" if task else ""
     first = os.path.abspath(images[0])  # noqa: PTH100
     return f"what {by} finds in {first}" + (f" and {len(images) - 1} more" if len(images) > 1 else "")
+
+
+def _changed_last(model: Path) -> int:
+    """When a model file, or the newest of those in a folder, was written, in nanoseconds; of a fold too, below its folder."""
+    files = [file for file in (*model.glob("model.*"), *model.glob("fold*/*")) if file.suffix in (".safetensors", ".pth")]
+    return max(file.stat().st_mtime_ns for file in files or [model])

@@ -1,26 +1,39 @@
 """A trained network with all that it needs to answer for an image of a file. Axes: C channels, *S spatial axes."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import isfinite
 
 import numpy as np
 from torch import nn
 
-from segwright.core import Classes, Sample, Segmentation
+from segwright.core import Classes, Grid, Sample, Segmentation
 from segwright.core.errors import SettingError, ShapeError
 from segwright.core.missing import missing_pixels
 from segwright.data.value_range import ValueRange, ends_of, full_scale
+from segwright.decoding.postprocess import Postprocess
 from segwright.decoding.run import Engine, Run
 from segwright.decoding.upsample_argmax import label_dtype
 from segwright.inference.dense_crf import DenseCRF
 from segwright.inference.engine import AutoEngine
-from segwright.tasks import Task
-from segwright.transforms.prepare import Preprocess, View
+from segwright.tasks import Task, TellsUncertainty
+from segwright.transforms.prepare import PixelSource, Preprocess, View
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = {"cpu": 1, "cuda": 8}  # tiles and mirror images in a batch: a CPU is as fast with one, and needs less memory
+LARGE = 2**26  # values of an image from which it is normalised part by part: as float32 all of it would take 256 MB and more
+
+
+class _Changed:
+    """An image (C, *S) of which each part is changed when it is taken."""
+
+    def __init__(self, pixels: PixelSource, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.pixels, self.change, self.shape = pixels, change, pixels.shape
+
+    def __getitem__(self, part: tuple[slice, ...]) -> np.ndarray:
+        return self.change(self.pixels[part])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +55,11 @@ class Predictor:
     if there are any, else from 0 to what is full in the image's type, or from the lowest to the highest value.
 
     Objects with scores below `min_score` are left out. Evaluation, which ranks them, takes all.
+
+    Probabilities are those of logits divided by the `temperature`; `postprocess` is done with each segmentation.
+
+    `classes` are those of the network, and `answers` those of the segmentations, which differ where a network for several tasks
+    does another than it was trained for: the things alone, or a background besides.
     """
 
     network: nn.Module
@@ -55,9 +73,14 @@ class Predictor:
     values: tuple[float, float] | None = None
     crf: DenseCRF | None = None
     min_score: float = 0.0
+    temperature: float = 1.0
+    postprocess: Postprocess = Postprocess()
     told: set[str] = field(default_factory=set)
+    answers: Classes = field(default=None)  # type: ignore[assignment]  # never None once it is made
 
     def __post_init__(self) -> None:
+        if self.answers is None:
+            object.__setattr__(self, "answers", self.classes)
         self._check_values()
         self._check_crf(len(self.tile or (0, 0)), self.preprocess.channels)
         if self.engine is None:
@@ -75,6 +98,7 @@ class Predictor:
             at_once=AT_ONCE[getattr(self.engine, "device", "cpu")],
             output=getattr(self.network, "OUTPUT", ""),
             min_score=self.min_score,
+            temperature=self.temperature,
         )
 
     def __call__(self, image: Sample | np.ndarray) -> Segmentation:
@@ -86,6 +110,72 @@ class Predictor:
             ShapeError: the image has channels or axes that the network is not made for.
             SegwrightError: the network gives NaN.
         """
+        sample, view = self._seen(image)
+        found = (
+            self.task.decode(self.run(len(view.source.shape)), view)
+            if self.crf is None
+            else self._redrawn(self.crf, view, sample.image)
+        )
+        missing, found = missing_pixels(sample.image), self.postprocess(found)
+        return found if missing is None else found.with_void(missing)
+
+    def with_uncertainty(self, image: Sample | np.ndarray) -> tuple[Segmentation, dict[str, np.ndarray]]:
+        """The segmentation (*S) of an image, and maps float32 (*S) by name of how unsure the network is, 0 to 1.
+
+        They are NaN where the image lacks values.
+
+        "uncertainty" is the entropy of the classes of a pixel as a share of the highest. Of several networks, such as those of
+        folds, "disagreement" is the part of it by which they say different things, which more training data would lessen.
+
+        Raises:
+            SettingError: the task knows of no uncertainty, or a CRF redraws what the network says.
+            ShapeError, SegwrightError: as in a call.
+        """
+        self.check_uncertainty()
+        sample, view = self._seen(image)
+        found, maps = self.task.with_uncertainty(  # type: ignore[attr-defined]  # checked
+            self.run(len(view.source.shape)), view
+        )
+        missing, found = missing_pixels(sample.image), self.postprocess(found)
+        if missing is None:
+            return found, dict(maps)
+        return found.with_void(missing), {name: np.where(missing, np.float32(np.nan), each) for name, each in maps.items()}
+
+    def probabilities(self, image: Sample | np.ndarray) -> np.ndarray:
+        """The probability of each class of a semantic model at each pixel of an image, float32 (K, *S), before any rule.
+
+        Raises:
+            SettingError: the task gives no class probabilities.
+            ShapeError, SegwrightError: as in a call.
+        """
+        if not hasattr(self.task, "probabilities"):
+            raise SettingError(
+                f"{type(self.task).__name__} finds objects, which have scores and no probabilities of classes at pixels; take "
+                "the scores of what a call of the predictor finds"
+            )
+        _, view = self._seen(image)
+        return self.task.probabilities(self.run(len(view.source.shape)), view)
+
+    def check_uncertainty(self) -> None:
+        """Refuse to say how unsure a network is where that is not known.
+
+        Raises:
+            SettingError: the task knows of no uncertainty, or a CRF redraws what the network says.
+        """
+        if not isinstance(self.task, TellsUncertainty):
+            raise SettingError(
+                "how unsure a model is of each pixel is known of Segwright's semantic models alone, whose classes compete for "
+                f"it, and the task of this one is {type(self.task).__name__}; leave out --uncertainty"
+            )
+        if self.crf is not None:
+            raise SettingError("the CRF redraws what the network was unsure of; ask for --uncertainty without --crf")
+
+    def _seen(self, image: Sample | np.ndarray) -> tuple[Sample, View]:
+        """A sample, or one of an image (C, *S), and the view that the network gets of it.
+
+        Raises:
+            ShapeError: the image has channels or axes that the network is not made for.
+        """
         sample = image if isinstance(image, Sample) else Sample.of("", self.checked(image))
         axes = len(sample.grid.shape)
         if len(self.tile or sample.grid.shape) != axes:
@@ -93,38 +183,60 @@ class Predictor:
                 f"the image has {axes} spatial axes, but tile is {self.tile}; give an image with as many axes as the tile"
             )
         self._check_crf(axes, len(sample.image))
-        view = self.preprocess(replace(self.on_scale(sample), truth=None))
-        found = self.task.decode(self.run(axes), view) if self.crf is None else self._redrawn(self.crf, view, sample.image)
-        missing = missing_pixels(sample.image)
-        return found if missing is None else found.with_void(missing)
+        if sample.image.size >= LARGE and self.in_parts(axes):
+            view = self.view_in_parts(sample.image, sample.grid, sample.key, self.scale_of(sample.image, sample.key))
+        else:
+            view = self.preprocess(replace(self.on_scale(sample), truth=None))
+        return sample, view
 
     def on_scale(self, sample: Sample) -> Sample:
-        """The sample with its image on the scale of the training images as far as that is known; what is done is logged.
+        """The sample with its image on the scale of the training images as far as that is known; what is done is logged."""
+        change = self.scale_of(sample.image, sample.key)
+        return sample if change is None else replace(sample, image=change(sample.image))
 
-        Where each image is normalised by its own numbers, no scale matters.
+    def scale_of(self, image: np.ndarray, key: str) -> Callable[[np.ndarray], np.ndarray] | None:
+        """What brings an image, or any part of it, to the scale of the training images as far as that is known, and is logged.
+
+        None where it stays as it is. Where each image is normalised by its own numbers, no scale matters.
         """
-        trained, image = self.trained_on, sample.image
+        trained = self.trained_on
         if trained is None or self.preprocess.normalise.mean is None:
-            return sample
+            return None
         if self.values is not None:
             (low, high), (first, last) = self.values, trained.ends
-            return replace(sample, image=(image.astype(np.float32) - np.float32(low)) * ((last - first) / (high - low)) + first)
+            return lambda part: (part.astype(np.float32) - np.float32(low)) * ((last - first) / (high - low)) + first
         factor = trained.factor(image)
         if factor != 1:
             text = f"multiplied by {factor:.6g}" if factor > 1 else f"divided by {1 / factor:.6g}"
             full = f"{image.dtype} images full at {full_scale(image):g}"
             self._tell(logging.INFO, f"{full} are {text}, as the model was trained on {trained.text}")
-            return replace(sample, image=image.astype(np.float32) * np.float32(factor))
+            return lambda part: part.astype(np.float32) * np.float32(factor)
         if trained.is_unlike(image):
             low, high = ends_of(image)
             self._tell(
                 logging.WARNING,
                 f"{image.dtype} images seem to be on another scale than in training, so that their masks are likely wrong",
-                f": {sample.key or 'one'} holds {low:.6g} to {high:.6g}, and the model was trained on {trained.text}; give "
+                f": {key or 'one'} holds {low:.6g} to {high:.6g}, and the model was trained on {trained.text}; give "
                 "these images alone, with --values LOW HIGH (in Python values=(LOW, HIGH)), the numbers that stand for "
                 f"{trained.ends[0]:.6g} and {trained.ends[1]:.6g} there",
             )
-        return sample
+        return None
+
+    def in_parts(self, axes: int) -> bool:
+        """Whether images of so many spatial axes may be seen in parts: labels come row by row and stay as they are."""
+        has_tiles = self.tile is not None and len(self.tile) == axes
+        is_final = self.crf is None and self.postprocess == Postprocess()
+        return has_tiles and is_final and hasattr(self.task, "label_rows") and self.run(axes).output != "queries"
+
+    def view_in_parts(
+        self, pixels: PixelSource, grid: Grid, key: str, change: Callable[[np.ndarray], np.ndarray] | None
+    ) -> View:
+        """The view of an image (C, *S) in the values of its file, of which parts are read and changed when they are needed.
+
+        Raises:
+            SettingError: the pixel size is not known where it is needed, or the settings are for other axes.
+        """
+        return self.preprocess.in_parts(pixels if change is None else _Changed(pixels, change), grid, key)
 
     def _redrawn(self, crf: DenseCRF, view: View, image: np.ndarray) -> Segmentation:
         """The segmentation of a view after a CRF over its image (C, H, W) in the values of the file."""
@@ -133,7 +245,7 @@ class Predictor:
         if image.dtype != np.uint8 or (low, high) != (0.0, 255.0):
             image = (image.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low or 1))
         probs = crf(image, self.task.probabilities(self.run(2), view))  # type: ignore[attr-defined]  # checked
-        return Segmentation.semantic(probs.argmax(axis=0).astype(label_dtype(len(probs))), self.classes)
+        return Segmentation.semantic(probs.argmax(axis=0).astype(label_dtype(len(probs))), self.answers)
 
     def _check_crf(self, axes: int, channels: int) -> None:
         """Refuse a CRF where there are no class probabilities, or no colours, of a plane.
@@ -161,11 +273,13 @@ class Predictor:
             log.log(level, "%s%s", text, details)
 
     def _check_values(self) -> None:
-        """Refuse values that say nothing.
+        """Refuse values, and a least score of objects, that say nothing.
 
         Raises:
-            SettingError: they are equal, or their scale does not matter or is not known.
+            SettingError: the values are equal, or their scale does not matter or is not known; or no score can be so.
         """
+        if not 0 <= self.min_score <= 1:
+            raise SettingError(f"min_score is {self.min_score:g}; scores lie between 0 and 1: give a number there, such as 0.5")
         if self.values is None:
             return
         low, high = self.values

@@ -18,8 +18,9 @@ from segwright.data.splits import open_splits, remembered
 from segwright.inspection.contact_sheet import Color, PictureRow, contact_sheet, hatched
 from segwright.inspection.finding import plural
 from segwright.planning.budget import Budget
-from segwright.planning.planner import divisors_of, drafted
-from segwright.planning.rules import crop_for
+from segwright.planning.planner import drafted
+from segwright.planning.rules import crop_for, on_grid
+from segwright.planning.trial import divisors_of
 from segwright.plans.plan import Augmentation, Data, Plan
 from segwright.reports.html.pictures import DARK, drawable
 from segwright.tasks.semantic import Semantic
@@ -72,7 +73,7 @@ def _plan_of(data: str, found: Fingerprint, train_set: Dataset, settings: Sequen
     draft = drafted(Data(train=data), Semantic, found, train_set, Budget())
     channels = draft.data.preprocess.channels
     as_stored = Normalise(mean=(0.0,) * channels, std=(1.0,) * channels)  # all changes are relative to an image's own values
-    crop = crop_for(found, 1.0, divisors_of(draft.model, found.axes))
+    crop = crop_for(on_grid(found, draft.data.preprocess), 1.0, divisors_of(draft.model, found.axes))
     plan = replace(
         draft,
         data=replace(draft.data, preprocess=replace(draft.data.preprocess, normalise=as_stored)),

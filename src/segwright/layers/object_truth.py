@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class ObjectTruth(NamedTuple):
-    """The N objects of one image.
+    """The N objects of one image; for networks that learn stuff as well, its N segments, one for each class of stuff.
 
     `boxes` float32 (N, 4) are the smallest around each, (x1, y1, x2, y2) in pixels, right and bottom edge exclusive;
     `class_ids` int64 (N,); `planes` int32 (P, H, W) hold the masks as a `Segmentation` does: i + 1 marks object i, 0 nothing

@@ -46,7 +46,7 @@ from segwright.models._proposal_pyramid import (
 )
 from segwright.models.mask_rcnn import MASK_DEPTH, MASK_PARTS, mask_loss, rename_heads
 
-TASK = "instance"
+TASKS = ("instance",)
 OVERLAPS = (0.5, 0.6, 0.7)  # (IoU) with an object from which a region of a stage has it
 WEIGHTS_OF_STAGES = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))  # boxes move less each time
 STAGES = len(OVERLAPS)

@@ -32,7 +32,7 @@ from segwright.layers.object_truth import ObjectTruth
 from segwright.losses.weighted_sum import WeightedSum
 from segwright.models import unet
 
-TASK = "instance"
+TASKS = ("instance",)
 FLOW_LENGTH = 5.0  # of a step of one pixel in the maps, as the authors': a fresh network then begins with hardly any flow
 
 

@@ -51,7 +51,7 @@ from segwright.models._proposal_pyramid import (
     rename_proposal_pyramid,
 )
 
-TASK = "instance"
+TASKS = ("instance",)
 OVERLAP = 0.5  # (IoU) with an object from which a region has it
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of deltas, in all published forms
 MASK_DEPTH = 4  # convolutions of the mask branch, in all published forms
@@ -135,10 +135,15 @@ class MaskRCNN(nn.Module):
         """`Detections`, or the terms of the loss, for which regions are drawn with the generator, by default torch's own."""
         check_image(image, channels=self.config.in_channels, axes=2, divisors=self.divisors)
         maps = self.regions(image)
-        if truth is None:
-            height, width = image.shape[2:]
-            found = self.find_boxes(maps, [(height, width)] * len(image))
-            return as_detections(found, self.find_masks(maps, found), self.config.max_objects)
+        return self.found(maps, (image.shape[2], image.shape[3])) if truth is None else self.losses(maps, truth, generator)
+
+    def found(self, maps: list[Tensor], sides: tuple[int, int]) -> Detections:
+        """What there is in images of some sides (H, W), of which these are the maps of the pyramid."""
+        found = self.find_boxes(maps, [sides] * len(maps[0]))
+        return as_detections(found, self.find_masks(maps, found), self.config.max_objects)
+
+    def losses(self, maps: list[Tensor], truth: Sequence[ObjectTruth], generator: torch.Generator | None) -> dict[str, Tensor]:
+        """The terms of the loss, by name, of images of which these are the maps of the pyramid."""
         terms, samples, _ = self.box_losses(maps, truth, generator)
         if self.mask_head is not None:
             terms["masks"] = mask_loss(self.mask_head, self.regions, maps, samples, truth)

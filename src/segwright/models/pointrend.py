@@ -43,7 +43,7 @@ from segwright.layers.region_sampling import RegionSample
 from segwright.models import mask_rcnn
 from segwright.models._proposal_pyramid import CONVENTIONS, ConventionName, check_counts, rename_proposal_pyramid
 
-TASK = "instance"
+TASKS = ("instance",)
 SMALLEST_SIDE = 1.0  # pixels of a box that a mask is learnt in; what is smaller has left the image
 
 

@@ -123,18 +123,24 @@ def rename(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _our_name(key: str) -> str:
-    """The name here of a tensor behind the encoder; p2 is the finest level, and each doubling has a number there too.
+    """The name here of a tensor behind the encoder; p2 is the finest level.
 
     Raises:
         FormatError: a Semantic FPN holds no such tensor.
     """
     if found := re.fullmatch(r"backbone\.fpn_(lateral|output)([2-5])(\.\w+)", key):
         return f"pyramid.{found[1]}.{int(found[2]) - 2}{found[3]}"
-    if found := re.fullmatch(r"sem_seg_head\.p([2-5])\.([024])(\.norm)?(\.\w+)", key):
-        return f"branch.levels.{int(found[1]) - 2}.{int(found[2]) // 2}.{1 if found[3] else 0}{found[4]}"
-    if found := re.fullmatch(r"sem_seg_head\.predictor(\.\w+)", key):
-        return f"classify{found[1]}"
+    if name := name_in_branch(key):
+        return name
     raise FormatError(
         f"the weights hold {key!r}, which no Semantic FPN has; names that start with 'backbone.bottom_up.', 'backbone.fpn_' "
         "and 'sem_seg_head.' are expected: check that the file holds detectron2's Semantic FPN or Panoptic FPN"
     )
+
+
+def name_in_branch(key: str) -> str | None:
+    """What a tensor is called here, if it is of detectron2's branch, in which each doubling has a number too."""
+    if found := re.fullmatch(r"sem_seg_head\.p([2-5])\.([024])(\.norm)?(\.\w+)", key):
+        return f"branch.levels.{int(found[1]) - 2}.{int(found[2]) // 2}.{1 if found[3] else 0}{found[4]}"
+    found = re.fullmatch(r"sem_seg_head\.predictor(\.\w+)", key)
+    return f"classify{found[1]}" if found else None

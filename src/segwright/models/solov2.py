@@ -52,7 +52,7 @@ from segwright.layers.object_truth import ObjectTruth
 from segwright.layers.semantic_branch import ConvGroupNormRelu, SemanticBranch, check_widths
 from segwright.losses.sigmoid_focal import SigmoidFocal
 
-TASK = "instance"
+TASKS = ("instance",)
 LEVELS = len(STRIDES)
 COORDINATES = 2  # x and y
 PRIOR = 0.01  # the probability of each class at the start, so that the many cells without an object cost little (RetinaNet)

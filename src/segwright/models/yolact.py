@@ -45,7 +45,7 @@ from segwright.layers.image_check import check_image
 from segwright.layers.object_truth import ObjectTruth
 from segwright.models._yolact_loss import BOX_WEIGHTS, PriorPredictions, crop_mask, yolact_losses
 
-TASK = "instance"
+TASKS = ("instance",)
 FROM_ENCODER = 3  # maps of strides 8, 16 and 32
 LEVELS = FROM_ENCODER + 2  # of the pyramid: strides 64 and 128 are made of the last one
 PROTOTYPES = 32  # with more, the paper finds no better masks

@@ -6,7 +6,7 @@ a step that is tried instead is killed by the system, which says nothing.
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +20,7 @@ from segwright.planning.budget import WEIGHT_COPIES, WORKSPACE, KeptForBackward
 from segwright.plans.plan import Plan
 
 LOSS_MAPS = 4  # of all classes at full size in float32, that a loss keeps: interpolated, and for cross-entropy and Dice
+LEAST_MAP = 2  # voxels of a side at the deepest stage, of which a norm can tell a deviation
 GB = 2**30
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,30 @@ def within(plan: Plan, memory_bytes: int) -> Plan:
     return plan
 
 
+def shortened(plan: Plan, usual: Sequence[int], divisors: Sequence[int], memory_bytes: int) -> Plan:
+    """The plan for volumes (n,) whose usual shape is `usual` with a crop so small that one fits the memory.
+
+    As in nnU-Net, of the sides the one is shortened, by what the network takes, that is the longest for what the usual volume
+    has. Where none can be any more the plan is as it is then, which `within` refuses.
+    """
+    needed = _need_of_one(plan)
+    while needed is not None and needed.memory_bytes > memory_bytes:
+        crop = list(plan.training.crop)
+        room = max(memory_bytes - needed.weight_bytes, 0) / (needed.memory_bytes - needed.weight_bytes)
+        voxels = room * math.prod(crop)  # what a crop takes grows with them
+        while math.prod(crop) > voxels:
+            long = [axis for axis in range(len(crop)) if crop[axis] > LEAST_MAP * divisors[axis]]
+            if not long:
+                break
+            longest = max(long, key=lambda axis: crop[axis] / usual[axis])
+            crop[longest] -= divisors[longest]
+        if tuple(crop) == plan.training.crop:
+            break
+        plan = replace(plan, training=replace(plan.training, crop=tuple(crop)))
+        needed = _need_of_one(plan)
+    return plan
+
+
 def check_fits(plan: Plan, memory_bytes: int) -> None:
     """See that a machine can hold a step of a finished plan.
 
@@ -120,8 +145,13 @@ def _remedy(plan: Plan, memory_bytes: int) -> str:
 
 def need_of_one(plan: Plan) -> int:
     """The bytes that a step takes which sees one crop at a time."""
-    single = need(replace(plan, training=replace(plan.training, accumulate=plan.training.batch_size)))
+    single = _need_of_one(plan)
     return 0 if single is None else single.memory_bytes
+
+
+def _need_of_one(plan: Plan) -> Need | None:
+    """What a step takes which sees one crop at a time; None where that is not known."""
+    return need(replace(plan, training=replace(plan.training, accumulate=plan.training.batch_size)))
 
 
 def _told(network: Any, needed: Need) -> str:

@@ -2,52 +2,44 @@
 
 import logging
 import math
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import torch
 
 from segwright.core import Dataset
 from segwright.core.atomic_files import check_utf8
 from segwright.core.errors import SettingError, UsageError
-from segwright.core.lookup import find
+from segwright.core.lookup import find, names
 from segwright.data.fingerprint import Fingerprint
 from segwright.data.splits import Fold, Splits, open_splits, remembered
+from segwright.data.unreadable import unreadable_keys
 from segwright.data.value_range import ValueRange
-from segwright.models import preset, task_of
+from segwright.models import preset, tasks_of
 from segwright.optimisers import adamw
-from segwright.planning.budget import Budget, Cost, step_cost
+from segwright.planning.budget import PROGRAM_BYTES, Budget, Cost
 from segwright.planning.class_weight_rules import with_class_weights
 from segwright.planning.imbalance import ClassBalance
-from segwright.planning.memory import check_fits, within
-from segwright.planning.rules import augmentation_rules, crop_for, preprocess_rules, sampler_rules
-from segwright.planning.start import Start, Wish, found_start, named_start, with_start
+from segwright.planning.memory import check_fits
+from segwright.planning.rules import augmentation_rules, on_grid, preprocess_rules, sampler_rules
+from segwright.planning.scoring_time import clicking_time
+from segwright.planning.start import Start, Wish, named_start
 from segwright.planning.survey import Survey
-from segwright.plans.kinds import class_of
-from segwright.plans.plan import Data, Inference, Init, Plan, Precision, Training
+from segwright.planning.trial import BATCH, Trial, divisors_of, set_by_hand
+from segwright.plans.kinds import assign, class_of
+from segwright.plans.plan import Data, Plan, Training
 from segwright.tasks import task_for
 from segwright.training.dataloader import CropDataset
 
-PASSES = 12  # times that each training pixel is seen, from scratch: with fewer, a cheaper network has learnt more by then
-FEWEST_STEPS = 600  # the same for small data sets, whose pixels are soon seen
-SMALLEST_SIDE = 96  # pixels of a view: with less, objects vanish
 VALIDATION_SHARE = 0.08  # of the time for looking at the validation samples on the way
+MIRROR_SHARE = 0.02  # of the time, for one look at the validation volumes and all of their mirror images
 ATLAS_SECONDS = 0.2e-6  # per pixel, to see where the errors of an image are: 0.34 s for 2 million pixels on two cores
 REPORT_SECONDS = 8.0  # to score once more image by image, to draw the pages and to write them, beside the network's own time
-MEASURED_CROPS = 4
 CROP_LIMIT = 2  # of the sides of the largest image: beyond, a crop is mostly padding
 CHECK_SHARE = 0.05  # of the time for reading all samples before training
 PRECISION_SHARE = 0.1  # of the time for timing precisions: where a step is that slow, the first of them must do
 MOST_VALIDATIONS = 10  # more would only crowd the curve
-BATCH = {"cpu": 4, "cuda": 16}  # larger ones save a CPU no time, and cost it steps; taken in parts where memory ends
 LEARNING_RATE = 2e-3  # high for AdamW, since runs from scratch are short
-NORMALISE = "data.preprocess.normalise"
-TILE_CROPS = 2  # sides of a crop that inference looks at in one go: fewer seams, and no gradients to keep in memory
-
-Candidates = Callable[[float], Sequence[Any]]  # the networks to choose from at a scale
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +55,7 @@ class Planned:
     splits: Splits
     values: ValueRange
     seconds_after: float
-    trial: "Trial"
+    trial: Trial
 
 
 def plan(
@@ -78,6 +70,7 @@ def plan(
     new_head: bool = False,
     online: bool = False,
     own_modules: bool = False,
+    skip_bad: bool = False,
     settings: Sequence[str] = (),
 ) -> Plan:
     """A plan for the data in `data`, made by looking at them and by timing real steps on this machine.
@@ -86,14 +79,18 @@ def plan(
     both are chosen, the task by what the data hold. `init` names the weights to start from, as `Init` says, `new_head` leaves
     out their head, which is for other classes; without it, trained weights are taken that lie on this machine, or none where it
     is "scratch". `online` lets weights be fetched, `own_modules` a run that is named import modules outside segwright. `fold`
-    (i, n) validates on piece i of n. `settings` such as "training.seed=1" replace what the planner chose; a loss's
-    `class_weights` may be the name of a rule there, "root", "inverse_frequency" or "median_frequency".
+    (i, n) validates on piece i of n. With `skip_bad` samples that cannot be read are left out, and named in the log and the
+    plan. `settings` such as "training.seed=1" replace what the planner chose; a loss's `class_weights` may be the name of a
+    rule there, "root", "inverse_frequency" or "median_frequency".
 
     Raises:
         UsageError: the data cannot be used; the message says why.
     """
     budget, wish = budget or Budget(), Wish(weights=init, new_head=new_head, online=online, own_modules=own_modules)
-    return planned(data, val=val, fold=fold, budget=budget, task=task, model=model, wish=wish, settings=settings).plan
+    skip = unreadable_keys(data, *([] if val is None else [val])) if skip_bad else ()
+    return planned(
+        data, val=val, fold=fold, skip=skip, budget=budget, task=task, model=model, wish=wish, settings=settings
+    ).plan
 
 
 def planned(
@@ -107,11 +104,13 @@ def planned(
     wish: Wish,
     settings: Sequence[str],
     splits: Splits | None = None,
+    skip: Sequence[str] = (),
     on_top: bool = False,
 ) -> Planned:
     """As `plan`, with the open data, which may be `splits`, and the time that the run needs after its training.
 
-    With `on_top` the minutes are for training alone, and planning and scoring come on top of them.
+    Samples with a key in `skip` are left out. With `on_top` the minutes are for training alone, and planning and scoring come
+    on top of them.
     """
     started = time.monotonic()
     seconds = 60 * budget.minutes
@@ -120,50 +119,66 @@ def planned(
         return seconds if on_top else max(0.0, seconds - (time.monotonic() - started))
 
     check_utf8(data)  # the plan names the data
-    splits = splits or remembered(open_splits(data, val, fold=fold))
+    splits = splits or remembered(open_splits(data, val, fold=fold, skip=skip))
     named = named_start(wish)
-    task_class = class_of(find("segwright.tasks", task or _task_named(model, named, settings) or task_for(splits.train)))
+    task_class = class_of(find("segwright.tasks", _task_named(task, model, named, settings) or task_for(splits.train)))
     train_set, val_set = (task_class().dataset(part) for part in (splits.train, splits.val))
     survey = Survey.of(train_set, val_set)
     settings = with_class_weights(settings, survey.found)
-    draft = drafted(Data(train=data, val=val, fold=fold), task_class, survey.found, train_set, budget)
-    channels = draft.data.preprocess.channels
-    if model is not None:
-        known: Sequence[Any] = [preset(model)]
-    elif named is not None and named.network is not None:
-        known = [named.network]
-    else:
-        known = ()
+    draft = drafted(Data(train=data, val=val, fold=fold, skip=tuple(skip)), task_class, survey.found, train_set, budget)
+    channels, found = draft.data.preprocess.channels, on_grid(survey.found, draft.data.preprocess)
+    known = preset(model) if model is not None else named and named.network
 
     def candidates(scale: float) -> list[Any]:
-        seen = survey.found.at_scale(scale)
-        networks = known or draft.task.candidates(seen, from_scratch=wish.is_scratch)
+        seen = found.at_scale(scale)
+        networks = [known] if known is not None else draft.task.candidates(seen, from_scratch=wish.is_scratch)
         return [draft.task.fitted(network, channels, train_set.classes) for network in networks]
 
     if named is not None:
         named.check(candidates(1.0)[0], wish)
-    trial = Trial(survey.found, train_set, wish, named)
+    trial = Trial(found, train_set, wish, named)
     draft = trial.with_network(draft, candidates(1.0)[0], 1.0)
+    asked = draft.with_settings(settings)  # a misspelt setting is told before steps are timed
     draft = trial.fastest_precision(draft, PRECISION_SHARE * seconds, budget.memory_bytes)
-    survey.check(draft.with_settings(settings).data.preprocess.channels, CHECK_SHARE * seconds)
+    survey.check(asked.data.preprocess.channels, CHECK_SHARE * seconds)
     chosen, cost = trial.choose(draft, candidates, left(), budget.memory_bytes)
     if settings:
         chosen = trial.with_settings(chosen, settings)
         cost = _cost_of(chosen, settings, trial, budget)
     log.info(ClassBalance.of(CropDataset.of(train_set, chosen)).told())
     made, after = _scheduled(chosen, cost, trial, len(val_set), left(), on_top=on_top)
-    made = _with_settings(made, settings, train_set) if settings else made
+    made = set_by_hand(made, settings, train_set) if settings else made
     return Planned(made, splits, ValueRange.of(survey.found), after, trial)
 
 
-def _task_named(model: str | None, named: Start | None, settings: Sequence[str]) -> str | None:
-    """The task of the network that a person names: by its kind among the settings, a preset, or its weights; None without."""
-    kinds = [setting.partition("=")[2] for setting in settings if setting.partition("=")[0].strip() == "model.kind"]
-    if kinds:
-        return task_of(find("segwright.models", kinds[-1].strip().strip("'\"")).Config)
-    if model is not None:
-        return task_of(preset(model))
-    return task_of(named.network) if named is not None and named.network is not None else None
+def _task_named(task: str | None, model: str | None, named: Start | None, settings: Sequence[str]) -> str | None:
+    """The task that a person names, or that of the network: by its kind among the settings, a preset, or its weights.
+
+    Raises:
+        SettingError: nothing trains such a network, the task is among the settings, or one is no assignment.
+    """
+    for setting in settings:
+        assign({}, setting)  # one that is no assignment is told now, and not once all was timed
+    kinds = {setting.partition("=")[0].strip(): setting.partition("=")[2].strip().strip("'\"") for setting in settings}
+    if "task.kind" in kinds:
+        raise SettingError(
+            f"task.kind={kinds['task.kind']}: network, loss and scores follow from the task, so that it is no setting of a new "
+            f"plan; choose it with --task {kinds['task.kind']}"
+        )
+    network: Any = named.network if named is not None else None
+    if "model.kind" in kinds:
+        network = class_of(find("segwright.models", kinds["model.kind"]))
+    elif model is not None:
+        network = preset(model)
+    if network is None:
+        return task
+    first = tasks_of(network)[0]
+    if first not in names("segwright.tasks") and "." not in first:  # which would be a person's own
+        raise SettingError(
+            f"the network is for {first} segmentation, which nothing here trains; leave it out to have one chosen for the "
+            f"data, or choose one for {', '.join(names('segwright.tasks'))} segmentation: segwright models lists them"
+        )
+    return task or first
 
 
 def varied(made: Planned, settings: Sequence[str], wish: Wish, budget: Budget) -> Plan:
@@ -201,7 +216,7 @@ def _size_of_a_step(plan: Plan) -> tuple[Any, ...]:
     return (plan.model, plan.data.preprocess, training.crop, training.batch_size, training.accumulate, *layout)
 
 
-def _cost_of(plan: Plan, settings: Sequence[str], trial: "Trial", budget: Budget) -> Cost:
+def _cost_of(plan: Plan, settings: Sequence[str], trial: Trial, budget: Budget) -> Cost:
     """The cost of a step of a plan with settings of a person.
 
     Raises:
@@ -224,38 +239,18 @@ def drafted(data: Data, task_class: Any, found: Fingerprint, train_set: Dataset,
     preprocess, why_preprocess = preprocess_rules(found)
     augmentation, why_augmentation = augmentation_rules(found, preprocess.channels)
     sampler, why_sampler = sampler_rules(found)
-    device = budget.chosen_device
+    why_skip = {"data.skip": "they cannot be read"} if data.skip else {}
+    device, networks = budget.chosen_device, task.candidates(on_grid(found, preprocess), from_scratch=True)
     return Plan(
         task=task,
         data=replace(data, preprocess=preprocess),
         sampler=sampler,
         augmentation=augmentation,
-        model=task.fitted(task.candidates(found, from_scratch=True)[0], preprocess.channels, train_set.classes),
+        model=task.fitted(networks[0], preprocess.channels, train_set.classes),
         optimiser=adamw.Config(learning_rate=LEARNING_RATE),
         training=Training(steps=1, batch_size=BATCH[device], crop=(1,) * found.axes, device=device),
-        reasons=why_task | why_preprocess | why_augmentation | why_sampler,
+        reasons=why_task | why_preprocess | why_augmentation | why_sampler | why_skip,
     )
-
-
-def _with_settings(plan: Plan, settings: Sequence[str], train_set: Dataset) -> Plan:
-    """The plan with settings replaced; a network of another kind is first made to fit the data.
-
-    Raises:
-        SettingError: a setting does not exist.
-    """
-    changed = plan.with_settings(settings)
-    if not any(setting.partition("=")[0].strip() == "model.kind" for setting in settings):
-        return changed
-    fitted = changed.task.fitted(changed.model, changed.data.preprocess.channels, train_set.classes)
-    rest = [setting for setting in settings if setting.partition("=")[0].strip() != "model.kind"]
-    again = replace(changed, model=fitted).with_settings(rest) if rest else replace(changed, model=fitted)
-    return replace(again, reasons=changed.reasons)
-
-
-def divisors_of(network: Any, axes: int) -> tuple[int, ...]:
-    """What the sides of images must be multiples of for a network; no weights are drawn, or fetched, to learn it."""
-    with torch.device("meta"):
-        return tuple(getattr(network.build(), "divisors", (1,) * axes))
 
 
 def _check_crop(plan: Plan, found: Fingerprint) -> None:
@@ -265,8 +260,7 @@ def _check_crop(plan: Plan, found: Fingerprint) -> None:
         SettingError: it cannot, or they cannot.
     """
     crop, divisors = plan.training.crop, divisors_of(plan.model, found.axes)
-    scale = plan.data.preprocess.scale or (1.0,) * found.axes
-    largest = zip(found.size_max, scale, divisors, strict=True)
+    largest = zip(found.size_max, _factors(plan, found), divisors, strict=True)
     most = [math.ceil(CROP_LIMIT * side * factor / divisor) * divisor for side, factor, divisor in largest]
     sides = crop if len(crop) == found.axes else most
     limits = zip(sides, most, divisors, strict=True)
@@ -278,147 +272,12 @@ def _check_crop(plan: Plan, found: Fingerprint) -> None:
         )
 
 
-def _has_bfloat16() -> bool:
-    """Whether the GPU computes in bfloat16 itself."""
-    return torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-@dataclass(frozen=True)
-class _Option:
-    """A plan that could be chosen, the cost of its steps, how many there would be, and the epochs of training pixels."""
-
-    plan: Plan
-    cost: Cost
-    steps: float
-    passes: float
-
-    @property
-    def learns(self) -> bool:
-        """Whether time is enough for this network, so that a cheaper one would learn no more."""
-        return self.passes >= PASSES and self.steps >= FEWEST_STEPS
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """Tries plans on real crops of the training samples, on this machine, from where a person wishes."""
-
-    found: Fingerprint
-    train_set: Dataset
-    wish: Wish
-    named: Start | None
-
-    def with_network(self, draft: Plan, network: Any, scale: float) -> Plan:
-        """A draft with another network and scale, with the crop that goes with them, and what the network starts from."""
-        axes = self.found.axes
-        crop = crop_for(self.found, scale, divisors_of(network, axes))
-        preprocess = replace(draft.data.preprocess, scale=None if scale == 1 else (scale,) * axes)
-        fitted = replace(
-            draft,
-            model=network,
-            data=replace(draft.data, preprocess=preprocess),
-            training=replace(draft.training, crop=crop),
-            inference=Inference(tile=tuple(TILE_CROPS * side for side in crop)),
-        )
-        return self.started(fitted)
-
-    def started(self, plan: Plan) -> Plan:
-        """A plan with what its network starts from."""
-        return with_start(plan, self.found, found_start(plan.model) if self.wish.weights is None else self.named)
-
-    def with_settings(self, plan: Plan, settings: Sequence[str]) -> Plan:
-        """The plan with settings replaced; another network starts from what there is for it, not for the one before.
-
-        Raises:
-            SettingError: a setting does not exist.
-        """
-        changed = _with_settings(plan, settings, self.train_set)
-        if changed.model == plan.model:
-            return changed
-        return _with_settings(self.restarted(changed), settings, self.train_set)
-
-    def restarted(self, plan: Plan) -> Plan:
-        """A plan with what its network starts from chosen anew, and with the images that this knows."""
-        preprocess, reasons = preprocess_rules(self.found)
-        data = replace(plan.data, preprocess=replace(plan.data.preprocess, normalise=preprocess.normalise))
-        kept = {path: reason for path, reason in plan.reasons.items() if path != "init.weights"}
-        fresh = replace(plan, data=data, init=Init(), reasons=kept | {NORMALISE: reasons[NORMALISE]})
-        return self.started(fresh)
-
-    def cost(self, plan: Plan) -> Cost:
-        """The cost of a step of a plan."""
-        training = plan.training
-        crops = CropDataset.of(self.train_set, plan)
-        return step_cost(plan, crops.parts(range(training.batch_size), training.accumulate))
-
-    def crop_seconds(self, plan: Plan) -> float:
-        """The time that one crop of a plan takes to make."""
-        crops = CropDataset.of(self.train_set, plan)
-        crops[0]  # compiles what is not compiled yet
-        started = time.perf_counter()
-        for position in range(1, 1 + MEASURED_CROPS):
-            crops[position]
-        return (time.perf_counter() - started) / MEASURED_CROPS
-
-    def fastest_precision(self, draft: Plan, limit: float, memory: int) -> Plan:
-        """The draft with the precision and memory layout that take the least time here, found by `limit` seconds of timing."""
-        is_half_fine = draft.training.device == "cpu" or _has_bfloat16()
-        precisions: tuple[Precision, ...] = ("bf16-mixed", "32-true") if is_half_fine else ("16-mixed", "32-true")
-        parts = within(draft, memory).training  # what the machine cannot hold is told, not tried
-        options = [replace(parts, precision=p, channels_last=c) for p in precisions for c in (True, False)]
-        end = time.monotonic() + limit
-        seconds: dict[tuple[Precision, bool], float] = {}
-        for tried in options:
-            if not seconds or time.monotonic() < end:
-                seconds[tried.precision, tried.channels_last] = self.cost(replace(draft, training=tried)).seconds
-        precision, layout = min(seconds, key=lambda option: seconds[option])
-        timings = ", ".join(f"{p}{' channels-last' if c else ''} {s:.2f} s" for (p, c), s in seconds.items())
-        training = replace(draft.training, precision=precision, channels_last=layout)
-        reason = {"training.precision": f"timed on this machine: {timings}"}
-        return replace(draft, training=training, reasons=draft.reasons | reason)
-
-    def choose(self, draft: Plan, candidates: Candidates, seconds: float, memory: int) -> tuple[Plan, Cost]:
-        """The largest scale, then the largest network, that still see each training pixel often enough; with the cost a step.
-
-        The scale comes first: what is shrunk away no network brings back. `candidates` are the networks for a scale.
-        """
-        scale = 1.0
-        best = self._option(draft, candidates(scale)[0], scale, seconds, memory)
-        while not best.learns and scale / 2 * min(self.found.size_median) >= SMALLEST_SIDE:
-            scale /= 2
-            best = self._option(draft, candidates(scale)[0], scale, seconds, memory)
-        for network in candidates(scale)[1:]:
-            larger = self._option(draft, network, scale, seconds, memory)
-            if not larger.learns:
-                break
-            best = larger
-        reason = (
-            f"{best.steps:.0f} steps and {best.passes:.0f} epochs of training pixels in {seconds:.0f} s; "
-            f"to go larger, {FEWEST_STEPS} and {PASSES} are needed"
-        )
-        return replace(best.plan, reasons=best.plan.reasons | {"model": reason, "data.preprocess.scale": reason}), best.cost
-
-    def _option(self, draft: Plan, network: Any, scale: float, seconds: float, memory: int) -> _Option:
-        """A network at a scale, its batch taken in as few parts as fit the memory.
-
-        Raises:
-            UsageError: not even one crop does.
-        """
-        candidate = within(self.with_network(draft, network, scale), memory)
-        cost = self.cost(candidate)
-        while candidate.training.accumulate < candidate.training.batch_size and cost.memory_bytes > memory:
-            accumulate = 2 * candidate.training.accumulate
-            candidate = replace(candidate, training=replace(candidate.training, accumulate=accumulate))
-            cost = self.cost(candidate)
-        training, found = candidate.training, self.found
-        if cost.memory_bytes > memory:
-            needed = f"{cost.memory_bytes / 2**30:.2g} GB" if cost.memory_bytes < sys.maxsize else "more than there is"
-            raise UsageError(
-                f"one crop of {training.crop} takes {needed} in training and "
-                f"{memory / 2**30:.2g} GB are granted; grant more with --memory-gb, or choose a smaller network with --model"
-            )
-        steps = seconds / cost.seconds
-        pixels = found.count * math.prod(found.size_median) * scale**found.axes
-        return _Option(candidate, cost, steps, steps * training.batch_size * math.prod(training.crop) / pixels)
+def _factors(plan: Plan, found: Fingerprint) -> tuple[float, ...]:
+    """The pixels of a view for each of the fingerprint, along each axis."""
+    preprocess, axes = plan.data.preprocess, found.axes
+    if preprocess.spacing_mm is not None and found.spacing_mm is not None and len(preprocess.spacing_mm) == axes:
+        return tuple(has / wants for has, wants in zip(found.spacing_mm, preprocess.spacing_mm, strict=True))
+    return preprocess.scale or (1.0,) * axes
 
 
 def _scheduled(chosen: Plan, cost: Cost, trial: Trial, val_count: int, seconds: float, *, on_top: bool) -> tuple[Plan, float]:
@@ -427,20 +286,45 @@ def _scheduled(chosen: Plan, cost: Cost, trial: Trial, val_count: int, seconds: 
     That time is in the seconds, unless it comes on top of them.
     """
     training, size = chosen.training, math.prod(trial.found.size_median)
-    scale = math.prod(chosen.data.preprocess.scale or (1.0,))
+    scale = math.prod(_factors(chosen, trial.found))
     step_seconds = cost.seconds + training.batch_size * trial.crop_seconds(chosen)
     share = size * scale / (training.batch_size * math.prod(training.crop))  # of an image in the pixels of a step
     val_seconds = val_count * (0.02 + cost.seconds * share / 2)  # a forward pass is about a third of a step
+    flip_axes, why_mirrored = _mirrored(chosen, val_seconds, seconds)
+    val_seconds *= 2 ** len(flip_axes)
     atlas_seconds = ATLAS_SECONDS * val_count * size
-    after = REPORT_SECONDS + 2 * val_seconds + atlas_seconds  # the last validation comes when the time is over; then the scores
+    last_seconds = val_seconds
+    if (clicking := clicking_time(chosen, trial.train_set)) is not None:
+        val_seconds, last_seconds = (val_count * each for each in clicking)
+    after = REPORT_SECONDS + val_seconds + last_seconds + atlas_seconds  # the last validation comes when the time is over
     scoring = 0.0 if on_top else after
     validations = max(1, min(MOST_VALIDATIONS, int(VALIDATION_SHARE * seconds / val_seconds)))
     steps = max(1, int((seconds - scoring - (validations - 1) * val_seconds) / step_seconds))
     reasons = {
         "training.steps": f"a step takes {step_seconds:.3g} s here, "
         f"{seconds:.0f} s are left, {scoring:.0f} s of them for scores",
-        "training.batch_size": f"a step takes {cost.memory_bytes / 2**30:.1f} GB",
+        "training.batch_size": f"a step takes {cost.memory_bytes / 2**30:.1f} GB, and on a CPU the process "
+        f"{(cost.memory_bytes + PROGRAM_BYTES) / 2**30:.1f} GB beside the samples that it keeps",
         "training.validations": f"{val_count} images take {val_seconds:.0f} s each time",
     }
     training = replace(training, steps=steps, validations=validations)
-    return replace(chosen, training=training, reasons=chosen.reasons | reasons), after
+    inference = replace(chosen.inference, flip_axes=flip_axes)
+    return replace(chosen, training=training, inference=inference, reasons=chosen.reasons | reasons | why_mirrored), after
+
+
+def _mirrored(chosen: Plan, val_seconds: float, seconds: float) -> tuple[tuple[int, ...], dict[str, str]]:
+    """The axes over whose mirror images outputs are averaged in prediction, and why: of volumes those of training.
+
+    What a person set stays. `val_seconds` is the time that the validation volumes take without, `seconds` that of the run.
+    """
+    inference, axes = chosen.inference, chosen.augmentation.geometric.flip_axes
+    if len(chosen.training.crop) != 3 or inference.flip_axes or not axes:
+        return inference.flip_axes, {}
+    times, path = 2 ** len(axes), "inference.flip_axes"
+    if times * val_seconds > MIRROR_SHARE * seconds:
+        return (), {
+            path: f"mirror images would take {times * val_seconds:.0f} s of {seconds:.0f}, each time that volumes are scored"
+        }
+    return axes, {
+        path: f"volumes are seen mirrored too, as in training, which takes {times} times as long and makes fewer errors"
+    }

@@ -1,4 +1,9 @@
-"""What follows from a fingerprint alone: channels, normalisation, sampling, augmentation and crop."""
+"""What follows from a fingerprint alone: channels, spacing, normalisation, sampling, augmentation, crop and batch."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
 
 from segwright.core.classes import BACKGROUND, plain
 from segwright.data.fingerprint import CENTRED, Fingerprint, free_axes, has_up, off_centre
@@ -7,6 +12,7 @@ from segwright.data.samplers.foreground_patches import ForegroundPatches
 from segwright.data.samplers.repeat_factor import RepeatFactor
 from segwright.data.samplers.uniform import Uniform
 from segwright.data.store import RARE
+from segwright.planning.nnunet_topology import target_spacing
 from segwright.plans.plan import Augmentation
 from segwright.transforms.geometric import Geometric
 from segwright.transforms.intensity import Intensity
@@ -15,7 +21,10 @@ from segwright.transforms.prepare import Preprocess
 
 LARGEST_CROP = 512  # pixels a side: small networks hardly use more context, and a step stays short
 LARGEST_CROP_TEXTURE = 256  # where there is no up, context is near, and a batch of several places learns more
-LARGEST_CROP_3D = 128
+LARGEST_CROP_3D = 128  # voxels a side, if all are equal in mm: a step of more takes a CPU many seconds
+LEAST_VOXELS = 2 * LARGEST_CROP_3D**3  # in a batch of volumes: nnU-Net's smallest batch of such crops
+SMALLEST_BATCH = 2  # as in nnU-Net: one crop alone makes a step too rough
+ONE_SPACING = 1.1  # times between the finest and the coarsest: less, augmentation scales volumes by anyway
 CROP_SHARE = 0.9  # of the image: a little less than all, so that crops differ
 LARGEST_BEND = 4.0  # pixels: what sections and cells show anyway
 BENDS = 60  # of a side: at a 40th of a crop the image begins to fold, and crops are smaller than images
@@ -43,7 +52,31 @@ def preprocess_rules(found: Fingerprint) -> tuple[Preprocess, dict[str, str]]:
         normalise = Normalise(
             mean=tuple(round(c.mean, 3) for c in found.intensity), std=tuple(round(max(c.std, 1.0), 3) for c in found.intensity)
         )
-    return Preprocess(channels=channels, normalise=normalise), reasons
+    spacing_mm, why_spacing = spacing_rules(found)
+    return Preprocess(channels=channels, spacing_mm=spacing_mm, normalise=normalise), reasons | why_spacing
+
+
+def spacing_rules(found: Fingerprint) -> tuple[tuple[float, ...] | None, dict[str, str]]:
+    """The spacing (n,) that volumes of several spacings are resampled to, as nnU-Net chooses it; None to leave all as they are.
+
+    Images have none: the sizes of their pixels say how a file was made rather than how large things are.
+    """
+    path = "data.preprocess.spacing_mm"
+    if found.axes != 3 or not found.spacings_mm:
+        return None, {}
+    spacings = np.array(found.spacings_mm)
+    if len(spacings) < found.looked_at:
+        return None, {path: f"{found.looked_at - len(spacings)} of {found.looked_at} volumes do not know theirs"}
+    spread = float((spacings.max(axis=0) / spacings.min(axis=0)).max())
+    if spread < ONE_SPACING:
+        return None, {path: f"volumes differ by {spread - 1:.0%} at most, and stay as they are"}
+    target, why = target_spacing(spacings, np.array([found.size_median]))
+    return tuple(round(float(step), 4) for step in target), {path: f"{why}; volumes differ up to {spread:.2g} times"}
+
+
+def on_grid(found: Fingerprint, preprocess: Preprocess) -> Fingerprint:
+    """The fingerprint of the volumes as they are prepared: at one spacing, where there is one."""
+    return found if preprocess.spacing_mm is None else found.at_spacing(preprocess.spacing_mm)
 
 
 def augmentation_rules(found: Fingerprint, channels: int) -> tuple[Augmentation, dict[str, str]]:
@@ -85,7 +118,20 @@ def sampler_rules(found: Fingerprint) -> tuple[Sampler, dict[str, str]]:
 
 
 def crop_for(found: Fingerprint, scale: float, divisors: tuple[int, ...]) -> tuple[int, ...]:
-    """The spatial shape of a training crop: nearly the usual image, in multiples of what the network takes."""
-    largest = LARGEST_CROP_3D if found.axes == 3 else LARGEST_CROP if has_up(found) else LARGEST_CROP_TEXTURE
-    sides = [min(largest, side * scale * CROP_SHARE) for side in found.size_median]
+    """The spatial shape of a training crop: nearly the usual image, in multiples of what the network takes.
+
+    Of volumes too large for that it has about as many mm along each axis, as nnU-Net's patches.
+    """
+    if found.axes == 3:
+        steps = [1 / step for step in found.spacing_mm or (1.0,) * found.axes]
+        largest = [LARGEST_CROP_3D * step / math.prod(steps) ** (1 / found.axes) for step in steps]
+    else:
+        largest = [LARGEST_CROP if has_up(found) else LARGEST_CROP_TEXTURE] * found.axes
+    usual = [side * scale * CROP_SHARE for side in found.size_median]
+    sides = list(map(min, largest, usual))
     return tuple(max(1, round(side / divisor)) * divisor for side, divisor in zip(sides, divisors, strict=True))
+
+
+def batch_for_volumes(crop: Sequence[int], most: int) -> int:
+    """The crops of volumes in a batch: two of the largest, `most` of small ones, which are less of a volume each."""
+    return min(max(round(LEAST_VOXELS / math.prod(crop)), SMALLEST_BATCH), most)

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from segwright.checkpoints.model_file import ModelFile
+from segwright.checkpoints.model_file import ModelFile, model_file_of
 from segwright.checkpoints.named_weights import NamedWeights, named_weights
 from segwright.checkpoints.published_files import published_file
 from segwright.checkpoints.recognise import recognised, shapes
@@ -46,12 +46,16 @@ class Wish:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Weights, the images that they know (None: unknown), why they were taken, and the network that they are of, if of one."""
+    """Weights, the images that they know (None: unknown), why they were taken, and the network that they are of, if of one.
+
+    Those of an earlier run know objects at the `scale` of its views, in pixels for each of an image.
+    """
 
     init: Init
     normalise: Normalise | Intake | None
     why: str
     network: Any = None
+    scale: float | None = None
 
     def check(self, network: Any, wish: Wish) -> None:
         """See now that the weights fit a network, which else would be told once all is planned.
@@ -66,9 +70,14 @@ def named_start(wish: Wish) -> Start | None:
     """What a person names; None where nothing is named, or random weights are wanted.
 
     Raises:
-        UsageError: there are no such weights.
+        UsageError: there are no such weights, or none are named whose head could be left out.
     """
     if wish.weights in (None, SCRATCH):
+        if wish.new_head:
+            raise UsageError(
+                "new_head leaves the head of given weights out, and none are given; name them with init (--init in a command), "
+                "or leave new_head (--new-head) out"
+            )
         return None
     name = str(wish.weights)
     init = Init(weights=name, new_head=wish.new_head)
@@ -76,9 +85,10 @@ def named_start(wish: Wish) -> Start | None:
         return Start(init=init, normalise=None, why="set by hand")
     given = named_weights(name, online=wish.online, own_modules=wish.own_modules)
     if given.classes is not None:  # of an earlier run
-        path = Path(name) / "model.safetensors" if Path(name).is_dir() else Path(name)
-        plan = ModelFile.read(path, own_modules=wish.own_modules).plan
-        return Start(init=init, normalise=plan.data.preprocess.normalise, why="set by hand", network=plan.model)
+        plan = ModelFile.read(model_file_of(Path(name)), own_modules=wish.own_modules).plan
+        preprocess = plan.data.preprocess
+        scale = None if preprocess.spacing_mm is not None else max(preprocess.scale or (1.0,))
+        return Start(init=init, normalise=preprocess.normalise, why="set by hand", network=plan.model, scale=scale)
     intake = given.facts.intake if given.facts is not None else Intake()
     why = "set by hand" if given.facts is not None else "set by hand; of images that reach it as ImageNet's do, as most files"
     return Start(init=init, normalise=intake, why=why, network=_network_of(given))

@@ -27,6 +27,7 @@ OWN_OPTIONS = {  # settings that all runs share, and what to use instead
     "data.train": "all variants learn from the same samples: compare one data set at a time",
     "data.val": "all variants are scored on the same samples: choose them with --val",
     "data.fold": "all variants are scored on the same samples: choose them with --fold",
+    "data.skip": "all variants learn from the same samples: take those to leave out out of the data set",
 }
 
 

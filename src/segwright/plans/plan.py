@@ -13,6 +13,7 @@ from segwright.core.errors import FormatError, SettingError
 from segwright.core.lookup import Kind
 from segwright.data.samplers import Sampler
 from segwright.data.samplers.uniform import Uniform
+from segwright.decoding.postprocess import Postprocess
 from segwright.optimisers import Optimiser, adamw
 from segwright.plans.kinds import assign, build, kinds_of, table_of
 from segwright.plans.migrations import VERSION, migrated
@@ -36,11 +37,12 @@ MAX_SEED = 2**32 - 1  # of numpy's older generators; torch's 64 bits leave room 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Where the samples lie (`train`, `val` and `fold` are what `open_splits` takes), and how they become views."""
+    """Where the samples lie (`train`, `val`, `fold` and `skip` are what `open_splits` takes), and how they become views."""
 
     train: str
     val: str | None = None
     fold: tuple[int, int] | None = None
+    skip: tuple[str, ...] = ()
     preprocess: Preprocess = Preprocess()
 
 
@@ -112,10 +114,20 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Inference:
-    """How a trained network looks at a view: in tiles of at most `tile`, or whole; mirrored over `flip_axes` too."""
+    """How a trained network looks at a view: in tiles of at most `tile`, or whole; mirrored over `flip_axes` too.
+
+    Probabilities are those of its logits divided by the `temperature`, which is fitted on validation images; `postprocess` are
+    rules about pieces of classes that have helped there.
+    """
 
     tile: tuple[int, ...] | None = None
     flip_axes: tuple[int, ...] = ()
+    temperature: float = 1.0
+    postprocess: Postprocess = Postprocess()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise SettingError(f"inference.temperature is {self.temperature}; give a positive number, 1 for logits as they are")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,14 @@ Axes: C channels, P planes, N predicted, G true segments, *S spatial axes, H, W.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import numpy as np
 
 from segwright.core import VOID, Classes, Sample, Segmentation
 from segwright.core.classes import BACKGROUND, plain
+from segwright.core.segment_overlay import overlay_segments
 from segwright.core.visualise import as_rgb, overlay
 from segwright.evaluation.borders import labels_of_both
 from segwright.evaluation.scores import Scores, score_text
@@ -24,6 +25,7 @@ from segwright.reports.object_pictures import fate_picture
 STRENGTH = 0.6  # of class colours over the image: classes are told apart, and what they cover is still seen
 MAX_LEGEND = 40  # names in a legend; of more classes, only those in the pictures are named
 MOST_SCORES = 3  # beside the name of an image
+TRUTH, PREDICTION = "Truth", "Prediction"
 
 
 def image_rows(scores: Scores, examples: Sequence[Example], *, with_objects: bool) -> str:
@@ -64,8 +66,8 @@ class RowView:
     """What is drawn of one example, in 2D: of a volume the slice with the most wrong pixels, of large images every n-th pixel.
 
     `truth` and `guess` (H, W) are class maps, `actual` and `answer` (H, W) the labels that are compared, with background;
-    the planes (P, H, W) and `fates` are those of the objects, None where none are shown. `has_stuff` says whether there are
-    classes without objects other than background.
+    the segments are on the same pixels, and `fates` are those of the objects, None where none are shown. `has_stuff` says
+    whether there are classes without objects other than background.
     """
 
     image: np.ndarray
@@ -73,8 +75,8 @@ class RowView:
     guess: np.ndarray
     actual: np.ndarray
     answer: np.ndarray
-    planes: np.ndarray
-    true_planes: np.ndarray
+    predicted_segments: Segmentation
+    true_segments: Segmentation
     fates: MatchOutcomes | None
     has_stuff: bool
     place: str
@@ -98,8 +100,8 @@ class RowView:
             guess=maps[1],
             actual=maps[2],
             answer=maps[3],
-            planes=planes[: len(prediction.planes)],
-            true_planes=planes[len(prediction.planes) :],
+            predicted_segments=replace(prediction, planes=planes[: len(prediction.planes)]),
+            true_segments=replace(truth, planes=planes[len(prediction.planes) :]),
             fates=match_outcomes(prediction, truth) if with_objects else None,
             has_stuff=has_stuff(prediction) or has_stuff(truth),
             place=place,
@@ -116,16 +118,21 @@ class RowView:
         light = lightened(plain_image)
         drawn = [figure(light, f"Image{self.place}{', lightened' if light is not plain_image else ''}")]
         if self.has_maps:
-            drawn += [
-                figure(overlay(self.image, self.truth, classes.palette, STRENGTH), "Truth"),
-                figure(overlay(self.image, self.guess, classes.palette, STRENGTH), "Prediction"),
-            ]
+            drawn += [figure(self._map(classes, which), which) for which in (TRUTH, PREDICTION)]
         if self.fates is not None:
+            true, predicted = self.true_segments.planes, self.predicted_segments.planes
             drawn += [
-                figure(fate_picture(self.image, self.true_planes, self.fates.true, FATE_COLORS), "True objects"),
-                figure(fate_picture(self.image, self.planes, self.fates.predicted, FATE_COLORS), "Predicted objects"),
+                figure(fate_picture(self.image, true, self.fates.true, FATE_COLORS), "True objects"),
+                figure(fate_picture(self.image, predicted, self.fates.predicted, FATE_COLORS), "Predicted objects"),
             ]
         return [*drawn, figure(disagreement(self.image, self.actual, self.answer), "Disagreement")]
+
+    def _map(self, classes: Classes, which: str) -> np.ndarray:
+        """RGB picture uint8 (H, W, 3) of the classes of the truth or the prediction; where there are objects, of segments."""
+        if self.fates is None:
+            return overlay(self.image, self.truth if which == TRUTH else self.guess, classes.palette, STRENGTH)
+        segments = self.true_segments if which == TRUTH else self.predicted_segments
+        return overlay_segments(self.image, replace(segments, classes=classes), STRENGTH)
 
     def shown_fates(self) -> set[int]:
         """The fates of the objects of the whole image."""

@@ -6,7 +6,7 @@ planner, the engines, the predictor, the writers and the reports know nothing el
 Axes: B batch, C channels, *S spatial axes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,6 +20,7 @@ from segwright.transforms.prepare import View
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 DEFAULT = "semantic"  # unless a person names another, or the data or the network ask for one
@@ -96,18 +97,49 @@ class WeighsClasses(Protocol):
         """By how much the loss of a batch of crops grows if a class is missed and all else is right, float64 (K,)."""
 
 
+@runtime_checkable
+class Averages(Protocol):
+    """What a task may offer besides, where the answers of several networks of one kind, such as those of folds, have a mean."""
+
+    def averaged(self, networks: "Sequence[nn.Module]", *, temperature: float = 1.0) -> "nn.Module":
+        """A network that gives the mean of what these give. Raises SettingError where there is none.
+
+        Where that is a mean of probabilities, their logits are divided by the `temperature`.
+        """
+
+
+@runtime_checkable
+class TellsUncertainty(Protocol):
+    """What a task may offer besides, where it knows how sure a network is of each pixel."""
+
+    def with_uncertainty(self, run: Run, view: View) -> tuple[Segmentation, Mapping[str, np.ndarray]]:
+        """What `decode` gives, and maps float32 (*S) by name on the original grid: 0 where the network is sure, 1 at most."""
+
+
 def task_for(data: Dataset) -> str:
     """The task that a data set asks for: "instance" where images hold nothing but objects on a background, else the default.
 
     Some samples tell. Those that cannot be read tell nothing here: whoever uses them names them.
     """
-    masks, found, background = data.without_images(), [], background_of(data.classes)
+    background = background_of(data.classes)
+    truths = (truth for truth in _some_truths(data) if len(truth.shape) == 2)
+    found = [np.where(truth.class_ids == background, -1, truth.instance_ids) for truth in truths]
+    numbers = np.concatenate([np.empty(0, int), *found])
+    return "instance" if (numbers > 0).any() and not (numbers == 0).any() else DEFAULT
+
+
+def has_numbers(data: Dataset) -> bool:
+    """Whether segments of things have numbers, as far as some samples tell."""
+    return any((truth.instance_ids > 0).any() for truth in _some_truths(data))
+
+
+def _some_truths(data: Dataset) -> Iterator[Segmentation]:
+    """The truths of some samples that can be read and have one."""
+    masks = data.without_images()
     for key in masks.keys[:: -(-len(masks) // LOOKED_AT) or 1]:
         try:
             truth = masks.load(key).truth
         except SegwrightError:
             continue
-        if truth is not None and len(truth.shape) == 2:
-            found.append(np.where(truth.class_ids == background, -1, truth.instance_ids))
-    numbers = np.concatenate([np.empty(0, int), *found])
-    return "instance" if (numbers > 0).any() and not (numbers == 0).any() else DEFAULT
+        if truth is not None:
+            yield truth

@@ -7,14 +7,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
-from segwright.core.errors import UsageError
+from segwright.core.errors import SettingError, UsageError
 from segwright.data.fingerprint import Fingerprint, has_up
 from segwright.data.objects_alone import objects_alone
 from segwright.decoding.detections import decode_detections, detections_agree
 from segwright.decoding.flows import decode_flows, flows_agree
+from segwright.decoding.queries import decode_objects, queries_agree
 from segwright.decoding.run import Outputs, Run
+from segwright.layers.ensemble import MapEnsemble
 from segwright.layers.object_truth import ObjectTruth
 from segwright.models import cellpose, check_task, mask_rcnn, unet
 from segwright.tasks import Batch
@@ -33,8 +36,8 @@ HUNDRED, MOST_OBJECTS = 100, 1000  # places for objects come in hundreds; more c
 class Instance:
     """Networks that find objects: from images and their `ObjectTruth`s they give the terms of their loss.
 
-    Without a truth they give `Detections`, or flow fields (one map, as `models/cellpose.py` says), whose kind a network states
-    by its OUTPUT.
+    Without a truth they give `Detections`, flow fields (one map, as `models/cellpose.py` says) or `QueryMasks`, whose kind a
+    network states by its OUTPUT.
     """
 
     score: ClassVar[str] = "AP"
@@ -93,19 +96,41 @@ class Instance:
 
     def collate(self, crops: Sequence[tuple[str, np.ndarray, ObjectTruth]]) -> Batch:
         """Images float32 (B, C, H, W) and the objects of each."""
-        keys, images, targets = zip(*crops, strict=True)
-        truths = [ObjectTruth(*map(torch.from_numpy, target)) for target in targets]
-        return Batch(list(keys), torch.from_numpy(np.stack(images)), truths)
+        return batch_of_truths(crops)
 
     def loss(self, network: Any, batch: Batch, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
         """The terms of the network's loss, which is part of its definition: what it samples from decides them."""
         return network(batch.image, batch.target, generator)
 
     def decode(self, run: Run, view: View) -> Segmentation:
-        """The objects on the original grid; those that tiles cut are put together."""
+        """The objects on the original grid, of the things among the classes; those that tiles cut are put together."""
+        if run.output == "queries":
+            return decode_objects(run, view)
         return decode_flows(run, view) if run.output == "flows" else decode_detections(run, view)
+
+    def averaged(self, networks: Sequence[nn.Module], *, temperature: float = 1.0) -> nn.Module:
+        """A network whose flow fields are the mean of those of these.
+
+        Raises:
+            SettingError: these give lists of objects, of which there is no mean.
+        """
+        if getattr(networks[0], "OUTPUT", "") != "flows":
+            raise SettingError(
+                f"{type(networks[0]).__name__} gives lists of objects, and those of {len(networks)} networks have no mean; "
+                "open one of them, such as the folder fold-0, or fit networks of flows: segwright fit DATA --model cellpose"
+            )
+        return MapEnsemble(networks)
 
     def agreement(self, outputs: Outputs, reference: Outputs, shape: tuple[int, ...]) -> float:
         """The part of the pixels of the images that get the same class, or no object."""
+        if len(outputs) == 2:  # those of queries
+            return queries_agree(outputs, reference)
         agree = flows_agree if len(outputs) == 1 else detections_agree  # flows are one map, detections several arrays
         return agree(outputs, reference, shape)
+
+
+def batch_of_truths(crops: Sequence[tuple[str, np.ndarray, ObjectTruth]]) -> Batch:
+    """Keys, images float32 (C, H, W) and truths in numpy as a batch, whose truths are tensors."""
+    keys, images, targets = zip(*crops, strict=True)
+    truths = [ObjectTruth(*map(torch.from_numpy, target)) for target in targets]
+    return Batch(list(keys), torch.from_numpy(np.stack(images)), truths)

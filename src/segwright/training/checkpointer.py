@@ -28,7 +28,8 @@ SAVE_EVERY_S = 30.0  # a killed run loses at most this and one step; half of the
 class Checkpointer:
     """Saves the state of a run, scores its averaged weights at even moments, and keeps the best of them.
 
-    `values` are those of the training images, which the model file keeps.
+    `values` are those of the training images, which the model file keeps. A run that goes `by_clock` learns for at least as
+    long as its last scoring took before it is scored anew: on a machine that is slower than planned, nothing else would happen.
     """
 
     run: Path
@@ -36,18 +37,24 @@ class Checkpointer:
     val_set: Dataset
     log: TrainLog
     values: ValueRange | None = None
+    by_clock: bool = False
     told: set[str] = field(default_factory=set)
     saved: float = field(default_factory=time.monotonic)
+    learns_until: float = 0.0  # a moment of the monotonic clock
 
     def keep(self, learner: Learner, state: State, progress: float) -> None:
         """Do what is due at this progress, 0 to 1. What was learnt is saved before it is scored, which may take long."""
         due = int(min(progress, 1.0) * self.plan.training.validations)
+        if self.by_clock and progress < 1 and learner.fabric.broadcast(time.monotonic() < self.learns_until):
+            due = state.validations
         is_first = learner.fabric.is_global_zero
         if is_first and (due > state.validations or time.monotonic() - self.saved > SAVE_EVERY_S):
             state.write(self.run, learner)
             self.saved = time.monotonic()
         if due > state.validations:
+            started = time.monotonic()
             self.validate(learner, state, progress)
+            self.learns_until = 2 * time.monotonic() - started
             state.validations = due
             if is_first and progress >= 1:
                 state.write(self.run, learner)

@@ -12,6 +12,8 @@ from torch import nn
 from segwright.core.errors import SettingError
 from segwright.plans.plan import Plan, Training
 
+CALLED = ("encode", "decode")  # methods of networks that a loss may call beside `forward`, in the precision of the run
+
 
 @dataclass(frozen=True, eq=False)
 class Learner:
@@ -35,7 +37,16 @@ class Learner:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         ema = copy.deepcopy(network).requires_grad_(False).eval()
         parallel, optimiser = fabric.setup(network, plan.optimiser.build(network.parameters()))
+        for name in CALLED:
+            if hasattr(network, name):
+                parallel.mark_forward_method(name)
         return cls(plan, fabric, network, ema, optimiser, parallel)
+
+    def set_progress(self, progress: float) -> None:
+        """Tell a network that learns otherwise as training goes on what share of it has passed, 0 to 1."""
+        tell: Any = getattr(self.network, "set_progress", None)
+        if tell is not None:
+            tell(progress)
 
     def share_ema(self) -> None:
         """Give all processes the average of the first: statistics that a process counted by itself differ."""

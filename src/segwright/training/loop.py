@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import psutil
@@ -17,6 +16,7 @@ from segwright.core import Dataset
 from segwright.core.errors import TrainingError, UnrecognisedError, UsageError
 from segwright.data.splits import Splits, open_splits, remembered
 from segwright.data.value_range import ValueRange
+from segwright.plans.commands import command
 from segwright.plans.plan import Plan
 from segwright.tasks import Batch
 from segwright.training.checkpointer import Checkpointer
@@ -66,8 +66,7 @@ def train(
         TrainingError: the loss is not finite, or not even one sample fits into memory.
         UsageError: a run is to go on with other data than it began with.
     """
-    run = Path(run)
-    fabric = launch(plan.training)
+    run, fabric = Path(run), launch(plan.training)
     train_set, val_set = (plan.task.dataset(part) for part in splits or remembered(open_data(plan)))
     data = _checked_data(plan, train_set, val_set, run if resume else None)
     learner, log = Learner.new(plan, fabric), TrainLog(run, watchers)
@@ -75,7 +74,8 @@ def train(
     fabric.barrier()
     crops = CropDataset.of(train_set, plan)
     values = values or ValueRange.measured(train_set)
-    clock, checkpointer = _Clock(state, plan.training.steps, minutes, fabric), Checkpointer(run, plan, val_set, log, values)
+    clock = _Clock(state, plan.training.steps, minutes, fabric)
+    checkpointer = Checkpointer(run, plan, val_set, log, values, by_clock=minutes is not None)
     feed = _feed_from(state, crops, fabric)
     while True:
         progress = clock.progress()
@@ -84,6 +84,7 @@ def train(
             return run / MODEL_FILE
         begun = time.perf_counter()
         parts, rate = next(feed), plan.schedule(progress)
+        learner.set_progress(progress)
         try:
             losses = step(learner, parts, state.step, rate)
         except (MemoryError, RuntimeError) as error:
@@ -212,7 +213,7 @@ def open_data(plan: Plan) -> Splits:
     """
     data = plan.data
     try:
-        return open_splits(data.train, data.val, fold=data.fold)
+        return open_splits(data.train, data.val, fold=data.fold, skip=data.skip)
     except UnrecognisedError as error:
         for name, path in (("train", data.train), ("val", data.val)):
             if path is not None and not Path(path).exists():
@@ -240,7 +241,7 @@ def _checked_data(plan: Plan, train_set: Dataset, val_set: Dataset, resumed: Pat
         wrong = ", ".join(f"{name} {given[name]} and not {need}" for name, need in vars(fitted).items() if need != given[name])
         raise UsageError(
             f"{train_set.source} has {len(train_set.classes)} classes, and the network of the plan is for others ({wrong}); "
-            f"make a plan for these data with: segwright plan {quote(train_set.source)} --out plan.toml"
+            f"make a plan for these data with: {command('plan', train_set.source, '--out', 'plan.toml')}"
         )
     return data
 
@@ -288,7 +289,7 @@ def _check_finite(loss: float, state: State, parts: Sequence[Batch], run: Path, 
     if not isfinite(loss):
         best, rate = run / MODEL_FILE, "optimiser.learning_rate"
         if (run / STATE_FILE).exists():
-            way = f"lower {rate} in {run / PLAN_FILE} and go on with: segwright train --resume {quote(str(run))}"
+            way = f"lower {rate} in {run / PLAN_FILE} and go on with: {command('train', '--resume', run, plan=run)}"
         else:
             way = f"learn more slowly: {start_anew(run, f'{rate}={plan.optimiser.learning_rate / SLOWER:g}')}"
         keys = ", ".join(key for part in parts for key in part.keys)

@@ -5,14 +5,15 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from shlex import quote
 from typing import TypeVar
 
 import torch
 
+from segwright.checkpoints.folds_folder import fold_runs, is_folds_folder
 from segwright.checkpoints.model_file import read_facts, read_tensors, write_tensors
 from segwright.core import Dataset
 from segwright.core.errors import FormatError, UsageError
+from segwright.plans.commands import command
 from segwright.training.learner import Learner
 from segwright.training.run_data import RunData
 from segwright.training.run_dir import STATE_FILE, learnt_weights, start_anew
@@ -92,11 +93,16 @@ def data_of(run: Path) -> RunData | None:
 
 
 def trained_with(run: Path, dataset: Dataset) -> list[str]:
-    """The keys of a data set that a run was trained with, whose scores measure nothing; none where its state is not there."""
-    before = None
+    """The keys of a data set that a run, or one of the runs of folds, was trained with, whose scores measure nothing.
+
+    None where no state is there.
+    """
+    learnt: set[str] = set()
     with suppress(FormatError):  # a state that is gone or damaged says nothing
-        before = data_of(run)
-    return before.trained_with(dataset) if before else []
+        for each in fold_runs(run) if is_folds_folder(run) else [run]:
+            before = data_of(each)
+            learnt.update(before.trained_with(dataset) if before else [])
+    return [key for key in dataset.keys if key in learnt]
 
 
 def check_same_data(run: Path, now: RunData, source: str) -> None:
@@ -111,7 +117,7 @@ def check_same_data(run: Path, now: RunData, source: str) -> None:
     if before is None or not changes:
         return
     if before.classes != now.classes:
-        way = f"plan for the new classes: segwright plan {quote(source)} --out plan.toml"
+        way = f"plan for the new classes: {command('plan', source, '--out', 'plan.toml')}"
     else:
         way = start_anew(run, *([] if before.trained_and_held_out(now) else learnt_weights(run)))
     raise UsageError(f"{source} is not as it was when {run} began: {'; '.join(changes)}. Put it back as it was, or {way}")

@@ -3,14 +3,15 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from shlex import join, quote
 from tempfile import TemporaryFile
 from typing import Any
 
 import tomlkit
 
+from segwright.checkpoints.folds_folder import is_folds_folder
 from segwright.core.atomic_files import check_utf8, replace_file
 from segwright.core.errors import FormatError, OutputError
+from segwright.plans.commands import command
 from segwright.plans.plan import Data, Plan
 
 MODEL_FILE = "model.safetensors"
@@ -57,13 +58,18 @@ def check_free(run: Path) -> None:
     """
     check_utf8(run)
     if (run / PLAN_FILE).exists():
-        on = f"go on with it by: segwright train --resume {quote(str(run))}, or " if (run / STATE_FILE).exists() else ""
+        on = f"go on with it by: {command('train', '--resume', run, plan=run)}, or " if is_saved(run) else ""
         raise OutputError(f"{run} holds a run already; {on}choose another folder with --out")
     there = next(place for place in (run, *run.absolute().parents) if place.exists())
     try:
         TemporaryFile(dir=there).close()  # only trying tells: rights are not all that can be in the way
     except OSError as error:
         raise OutputError(f"{run} cannot be made ({error}); choose another folder with --out") from error
+
+
+def is_saved(run: Path) -> bool:
+    """Whether a folder holds a run, or the runs of folds, that can go on."""
+    return (run / STATE_FILE).exists() or is_folds_folder(run)
 
 
 def check_resumable(run: Path) -> None:
@@ -78,8 +84,8 @@ def check_resumable(run: Path) -> None:
 
 def start_anew(run: Path, *settings: str) -> str:
     """The words that say how to train anew with the plan of a run, and with these settings."""
-    words = ["segwright", "train", str(run / PLAN_FILE), *(word for each in settings for word in ("--set", each))]
-    return f"start anew: {join(words)} --out FOLDER"
+    words = [word for each in settings for word in ("--set", each)]
+    return f"start anew: {command('train', run / PLAN_FILE, *words, '--out', 'FOLDER', plan=run)}"
 
 
 def learnt_weights(run: Path) -> list[str]:

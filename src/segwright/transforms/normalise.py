@@ -1,12 +1,14 @@
 """Image values to mean 0 and standard deviation 1. Axes: C channels, N pixels, *S spatial axes."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
 from segwright.core.errors import SettingError, ShapeError
+from segwright.core.missing import where_measured
 
 FLAT = 1e-6  # of the mean: a channel that deviates less is constant but for rounding, and is only shifted to 0
 
@@ -51,6 +53,21 @@ class Normalise:
         result = np.subtract(image, mean.reshape(each).astype(np.float32), dtype=np.float32)
         result *= scale.reshape(each).astype(np.float32)
         return result
+
+
+def measured(parts: Iterable[np.ndarray]) -> Normalise:
+    """What brings an image to mean 0 and standard deviation 1, of the parts (C, ...) that make it up; some may lack values."""
+    counts, means, variances = [], [], []
+    for part in parts:
+        mean, std, _, _ = channel_statistics(part)
+        known = where_measured(part)
+        counts.append([part[0].size] * len(part) if known is None else known.reshape(len(part), -1).sum(axis=1))
+        means.append(mean)
+        variances.append(std**2)
+    shares = np.array(counts) / np.maximum(np.sum(counts, axis=0), 1)
+    mean = (shares * means).sum(axis=0)
+    std = np.sqrt((shares * (np.array(variances) + (np.array(means) - mean) ** 2)).sum(axis=0))
+    return Normalise(mean=tuple(map(float, mean)), std=tuple(map(float, np.where(std > FLAT * np.abs(mean), std, 1.0))))
 
 
 def channel_statistics(image: np.ndarray) -> np.ndarray:

@@ -14,3 +14,9 @@ def pad(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
             widths = [(0, wanted - side if a == axis else 0) for a in range(image.ndim)]
             image = np.pad(image, widths, mode="reflect" if wanted - side < side else "edge")
     return image
+
+
+def padded_indices(start: int, stop: int, side: int, wanted: int) -> np.ndarray:
+    """The pixels int64 (stop - start,) of an axis of `side` pixels that `pad` puts at some of the `wanted` places."""
+    places = np.arange(start, stop)
+    return np.minimum(places, 2 * (side - 1) - places) if wanted - side < side else np.minimum(places, side - 1)

@@ -5,6 +5,9 @@ network's grid, *P of that with padding.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,11 +15,23 @@ from segwright.core import Grid, Sample
 from segwright.core.errors import SettingError
 from segwright.core.missing import nan_where_missing, where_measured
 from segwright.transforms.channels import match_channels
-from segwright.transforms.normalise import Normalise
-from segwright.transforms.pad import pad
-from segwright.transforms.resize import resize, scaled
+from segwright.transforms.normalise import Normalise, measured
+from segwright.transforms.pad import pad, padded_indices
+from segwright.transforms.resize import resize, resize_part, scaled
 
+MEASURED_AT_ONCE = 2**24  # pixels of a band that is read for its statistics
 MAX_SCALE = 16  # beyond that an image is all interpolation
+
+
+class PixelSource(Protocol):
+    """An image (C, *P) of which parts are taken: an array, or what reads or computes them when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, *P)."""
+
+    def __getitem__(self, part: Any, /) -> np.ndarray:
+        """The values (C, *n) of a part, given by a slice for the channels and one per axis."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +39,7 @@ class View:
     """An image as a network takes it, float32 (C, *P), whose first `covered` pixels (*M) lie over the whole grid `source`.
 
     What follows them is padding. Pixels are those of the image in order: no axis is turned, so the way back is a factor per
-    axis (`ratio`).
+    axis (`ratio`). The image of `Preprocess.in_parts` is no array but `_ViewParts`, of which parts are taken.
     """
 
     image: np.ndarray
@@ -38,6 +53,8 @@ class View:
 
     def padded(self, shape: tuple[int, ...]) -> "View":
         """The view with its image padded to the shape *P by its mirror image."""
+        if isinstance(self.image, _ViewParts):
+            return replace(self, image=self.image.padded(shape))  # type: ignore[arg-type]  # see above
         return replace(self, image=pad(self.image, shape))
 
     def points_to_source(self, points_xy: np.ndarray) -> np.ndarray:
@@ -82,6 +99,16 @@ class Preprocess:
         values = self.values if sample.image.dtype.kind == "f" else self._normalised  # nothing is missing among integers
         return View(values(seen.image), seen.grid.shape, sample.grid)
 
+    def in_parts(self, pixels: PixelSource, grid: Grid, key: str) -> View:
+        """The same of an image (C, *S) on a grid, of which parts are read and computed when they are asked for.
+
+        Raises:
+            ShapeError: as above, when the first part is asked for.
+            SettingError: as above.
+        """
+        shape = self.shape_of(grid, key)
+        return View(_ViewParts(self, pixels, shape), shape, grid)  # type: ignore[arg-type]  # see there
+
     def resampled(self, sample: Sample) -> Sample:
         """A sample on the network's grid, image and truth: (channels, *M) in the values of the file, missing ones NaN.
 
@@ -119,3 +146,54 @@ class Preprocess:
                 "give files that hold it, such as NIfTI, or scale instead of spacing_mm"
             )
         return scaled(grid.shape, tuple(has / wants for has, wants in zip(grid.spacing_mm, wanted, strict=True)))
+
+
+class _ViewParts:
+    """The image float32 (C, *P) of a view of which only parts exist: `parts[:, *window]` reads and computes one.
+
+    `pixels` are the values (C', *S) of the file, and `covered` is the shape *M that `preprocess` gives them; padding follows.
+    """
+
+    def __init__(
+        self, preprocess: Preprocess, pixels: PixelSource, covered: tuple[int, ...], shape: tuple[int, ...] | None = None
+    ) -> None:
+        self.preprocess, self.pixels, self.covered = preprocess, pixels, covered
+        self.shape = (preprocess.channels, *(shape or covered))
+
+    def padded(self, shape: tuple[int, ...]) -> "_ViewParts":
+        """The same with its mirror image behind it up to the spatial shape *P."""
+        return _ViewParts(self._measured, self.pixels, self.covered, shape)
+
+    def __getitem__(self, part: tuple[slice, ...]) -> np.ndarray:
+        """The values (C, *n) of a window, given by slices without steps, of all channels."""
+        indices = [
+            padded_indices(*here.indices(wanted)[:2], side, wanted)
+            for here, wanted, side in zip(part[1:], self.shape[1:], self.covered, strict=True)
+        ]
+        window = tuple(slice(int(each.min()), int(each.max()) + 1) for each in indices)
+        values = self._measured.values(self._resampled(window))
+        for axis, (each, here) in enumerate(zip(indices, window, strict=True), start=1):
+            if len(each) != here.stop - here.start or each[0] != here.start:
+                values = values.take(each - here.start, axis=axis)
+        return values
+
+    def _resampled(self, window: tuple[slice, ...]) -> np.ndarray:
+        """The values of the file in a window of the grid *M, (C, *n), missing ones NaN."""
+        channels = self.preprocess.channels
+        return resize_part(
+            lambda part: nan_where_missing(match_channels(self.pixels[:, *part], channels)),
+            self.pixels.shape[1:],
+            self.covered,
+            window,
+        )
+
+    @cached_property
+    def _measured(self) -> Preprocess:
+        """The settings with the statistics of this image, if it is normalised by its own."""
+        normalise = self.preprocess.normalise
+        if normalise.mean is not None:
+            return self.preprocess
+        rows = max(1, MEASURED_AT_ONCE // max(1, prod(self.covered[1:])))
+        rest = tuple(slice(0, side) for side in self.covered[1:])
+        bands = (slice(first, min(first + rows, self.covered[0])) for first in range(0, self.covered[0], rows))
+        return replace(self.preprocess, normalise=measured(self._resampled((band, *rest)) for band in bands))

@@ -4,7 +4,9 @@ Axes: C channels, P planes, n = 2 or 3 spatial axes, *S of the old grid, *T of t
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from numba import njit
@@ -47,30 +49,61 @@ def resize_image(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
     Missing values (NaN) count for nothing in it. A new pixel lacks its value where the old one at its centre does.
     """
-    result = _filtered(image, shape)
-    if where_measured(result) is None or (known := where_measured(image)) is None:
+    whole = tuple(slice(0, side) for side in shape)
+    return resize_part(lambda part: image[:, *part], image.shape[1:], shape, whole)
+
+
+def resize_part(
+    read: Callable[[tuple[slice, ...]], np.ndarray], old: tuple[int, ...], new: tuple[int, ...], part: tuple[slice, ...]
+) -> np.ndarray:
+    """A `part` (C, *n) of what `resize_image` makes, with the shape `new`, of an image of the spatial shape `old`.
+
+    `read` gives the values of a part of that image, and is asked for no more of it than counts.
+    """
+    needed: list[slice] = []
+    filters: list[tuple[np.ndarray, np.ndarray] | None] = []
+    centres: list[np.ndarray] = []
+    for before, after, here in zip(old, new, part, strict=True):
+        if before == after:
+            needed.append(here)
+            filters.append(None)
+        else:
+            first, weights = (each[here] for each in _triangles(before, after))
+            needed.append(slice(int(first[0]), int(first[-1]) + weights.shape[1]))
+            filters.append((first - first[0], weights))
+        centres.append(_nearest(before, after)[here] - needed[-1].start)
+    values = read(tuple(needed))
+    result = _filtered(values, filters)
+    if where_measured(result) is None or (known := where_measured(values)) is None:
         return result
-    sums, weights = (_filtered(part.astype(np.float32), shape) for part in (np.where(known, image, 0), known))
-    return np.where(resize_labels(known, shape), sums / np.maximum(weights, TINY), np.nan).astype(image.dtype)
+    sums, weights = (_filtered(each.astype(np.float32), filters) for each in (np.where(known, values, 0), known))
+    for axis, centre in enumerate(centres, start=1):
+        known = known.take(centre, axis=axis)
+    return np.where(known, sums / np.maximum(weights, TINY), np.nan).astype(values.dtype)
 
 
-def _filtered(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _filtered(image: np.ndarray, filters: list[tuple[np.ndarray, np.ndarray] | None]) -> np.ndarray:
+    """An image (C, *S) filtered along each axis by first source indices and weights, as of `_triangles`; None leaves it."""
     values = image if image.dtype.name in KERNEL_DTYPES else image.astype(np.float32)
-    for axis, side in enumerate(shape, start=1):
-        if side != values.shape[axis]:
-            first, weights = _triangles(values.shape[axis], side)
+    for axis, each in enumerate(filters, start=1):
+        if each is not None:
             flat = values.reshape(math.prod(values.shape[:axis]), values.shape[axis], -1)
-            filtered = np.empty((len(flat), side, flat.shape[2]), np.float32)
-            (_blend if flat.shape[2] > 1 else _blend_last)(flat, first, weights, filtered)
-            values = filtered.reshape(*values.shape[:axis], side, *values.shape[axis + 1 :])
+            filtered = np.empty((len(flat), len(each[0]), flat.shape[2]), np.float32)
+            (_blend if flat.shape[2] > 1 else _blend_last)(flat, *each, filtered)
+            values = filtered.reshape(*values.shape[:axis], len(each[0]), *values.shape[axis + 1 :])
     return (values if image.dtype.kind == "f" else np.rint(values)).astype(image.dtype, copy=False)
 
 
 def resize_labels(planes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Labels (P, *T) at the pixel centres of the new grid, from labels (P, *S) of any dtype."""
     for axis, (old, new) in enumerate(zip(planes.shape[1:], shape, strict=True), start=1):
-        planes = planes.take(np.floor((np.arange(new) + 0.5) * old / new).astype(int), axis=axis)
+        planes = planes.take(_nearest(old, new), axis=axis)
     return planes
+
+
+def _nearest(old: int, new: int) -> np.ndarray:
+    """The source index int64 (new,) at the centre of each new pixel."""
+    return np.floor((np.arange(new) + 0.5) * old / new).astype(np.int64)
 
 
 def resize_grid(grid: Grid, shape: tuple[int, ...]) -> Grid:
@@ -84,6 +117,7 @@ def resize_grid(grid: Grid, shape: tuple[int, ...]) -> Grid:
     return Grid(shape, spacing_mm, grid.affine @ step)
 
 
+@lru_cache(maxsize=8)  # of the axes of two images: parts of one ask again and again
 def _triangles(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
     """First source index int64 (new,) and weights float32 (new, W) of each new pixel.
 

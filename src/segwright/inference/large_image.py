@@ -1,0 +1,137 @@
+"""Class maps of images and volumes that fill the memory, or do not fit into it: seen in parts, labels written as they come.
+
+What is held of a TIFF is the part under a row of tiles, the sums of logits where tiles overlap (sliding_window.py), and some
+rows of labels. A volume is read as a whole in the type of its file, which packed files need; its labels take a byte per voxel.
+Axes: C channels, *S spatial axes, (H, W) of a TIFF.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from math import ceil, prod
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import psutil
+
+from segwright.codecs.image_writer import colormap_of
+from segwright.codecs.tiff_parts import TiffParts
+from segwright.codecs.volume_file import layout_of
+from segwright.core import Dataset, Grid
+from segwright.core.missing import missing_pixels
+from segwright.decoding.run import Run
+from segwright.decoding.sliding_window import FLOAT_BYTES, OVERLAP, sums_bytes
+from segwright.formats import tiff, volume
+from segwright.inference.engine import AutoEngine
+from segwright.inference.predictor import Predictor
+from segwright.transforms.prepare import PixelSource, View
+
+LARGE = 2**26  # pixels, 8192 x 8192: below, maps and images take little memory
+GLANCED_AT = 2**24  # pixels that tell the scale of the values, in bands spread over the image
+BANDS = 16
+LOGITS_AT_ONCE = 2  # of a tile: what the network gives, and a brick or what it had a layer before
+GB = 1e9
+log = logging.getLogger(__name__)
+
+
+def write_in_parts(
+    predictor: Predictor,
+    kind: ModuleType,
+    key: str,
+    source: Dataset,
+    folder: Path,
+    tell: Callable[[np.ndarray], None],
+    *,
+    palette: bool = False,
+) -> bool:
+    """Write the class map of a large image of `source` as `kind.write_mask` would; False where file or model do not allow it.
+
+    `kind` is the format that reads the image, and `tell` is given some rows of its values (C, n, ...) before it begins.
+
+    Raises:
+        ShapeError: the image has channels that the network is not made for.
+        FormatError: the file is damaged.
+        OutputError: the place is not writable.
+        SegwrightError: the network gives NaN.
+    """
+    path = source.image_files.get(key)
+    if path is None:
+        return False
+    if kind is volume and predictor.in_parts(3) and prod(layout_of(path).stored) >= LARGE:
+        _write_volume(predictor, key, source, folder, tell)
+        return True
+    is_plain = kind is tiff and predictor.in_parts(2) and isinstance(source.load, tiff.Reader)  # no values are taken out
+    parts = TiffParts.opened(path, LARGE) if is_plain else None
+    if parts is None:
+        return False
+    with closing(parts):
+        shape = (parts.shape[1], parts.shape[2])
+        rows = _with_void(_label_rows(predictor, parts, Grid(shape), key, tell), parts)
+        tiff.write_mask_rows(folder, rows, shape, key, source, colormap_of(predictor.answers) if palette else None)
+    return True
+
+
+def _write_volume(predictor: Predictor, key: str, source: Dataset, folder: Path, tell: Callable[[np.ndarray], None]) -> None:
+    """Write the class map of a volume."""
+    sample = source.load(key)
+    image, grid = sample.image, sample.grid
+    labels: np.ndarray = np.empty(0)
+    del sample
+    for first, rows in _label_rows(predictor, image, grid, key, tell):
+        labels = np.empty(grid.shape, rows.dtype) if not first else labels
+        labels[first : first + len(rows)] = rows
+    missing = missing_pixels(image)
+    if missing is not None:
+        labels[missing] = np.iinfo(labels.dtype).max
+    del image, missing  # while the file is made
+    volume.write_mask_values(folder, labels, grid, predictor.answers, key, source)
+
+
+def _label_rows(
+    predictor: Predictor, pixels: PixelSource, grid: Grid, key: str, tell: Callable[[np.ndarray], None]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Labels (n, ...) of rows of an image (C, *S) on a grid, and the first of them."""
+    seen = glanced(pixels)
+    tell(seen)
+    view = predictor.view_in_parts(pixels, grid, key, predictor.scale_of(seen, key))
+    run = predictor.run(len(grid.shape))
+    del seen
+    log.info("%s takes about %.1f GB of memory", key, expected_bytes(run, view) / GB)
+    if isinstance(predictor.engine, AutoEngine):
+        predictor.engine.ahead = _tiles(*run.sizes(view.covered)) * 2 ** len(predictor.flips)
+    return predictor.task.label_rows(run, view)  # type: ignore[attr-defined]  # as Predictor.in_parts says
+
+
+def expected_bytes(run: Run, view: View) -> int:
+    """What this process will hold at most, which holds what it keeps of the image, and all libraries, already.
+
+    Networks of a stride above 1 give fewer logits, and take less than this.
+    """
+    tile, padded = run.sizes(view.covered)
+    logits = FLOAT_BYTES * len(run.classes) * prod(tile)
+    labels = prod(view.source.shape) if len(tile) == 3 else tile[0] * view.source.shape[1]
+    return psutil.Process().memory_info().rss + sums_bytes(padded, tile, len(run.classes)) + LOGITS_AT_ONCE * logits + labels
+
+
+def _tiles(tile: tuple[int, ...], padded: tuple[int, ...]) -> int:
+    """About how many tiles a padded image has."""
+    return prod(ceil(side / (each * (1 - OVERLAP))) for side, each in zip(padded, tile, strict=True))
+
+
+def glanced(pixels: PixelSource) -> np.ndarray:
+    """Some rows (C, n, ...) of an image (C, *S), evenly spread over it: all of it would take more memory to look at."""
+    _, height, *sides = pixels.shape
+    high = max(1, min(height, GLANCED_AT // prod(sides)) // BANDS)
+    starts, rest = np.linspace(0, height - high, BANDS).astype(int), [slice(0, side) for side in sides]
+    return np.concatenate([pixels[:, start : start + high, *rest] for start in starts.tolist()], axis=1)
+
+
+def _with_void(rows: Iterator[tuple[int, np.ndarray]], parts: TiffParts) -> Iterator[np.ndarray]:
+    """Labels (n, W) of rows, the highest number where the image lacks a value."""
+    may_lack = parts.nodata is not None or parts.dtype.kind == "f"
+    for first, labels in rows:
+        missing = missing_pixels(parts[:, first : first + len(labels), : parts.shape[2]]) if may_lack else None
+        if missing is not None:
+            labels[missing] = np.iinfo(labels.dtype).max
+        yield labels

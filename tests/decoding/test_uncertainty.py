@@ -1,0 +1,47 @@
+"""Entropy and disagreement of pixels, from logits that come in rows."""
+
+import numpy as np
+import pytest
+
+from segwright.decoding.uncertainty import labels_and_uncertainty
+
+
+def entropy(probs):
+    return -(probs * np.log(np.maximum(probs, 1e-30))).sum(axis=0)
+
+
+def test_by_hand():
+    probs = np.array([[1.0, 0.5, 0.25], [0.0, 0.5, 0.75]])[:, None]  # (K, 1, 3)
+    logits = np.log(np.maximum(probs, 1e-30)).astype(np.float32)
+    labels, maps = labels_and_uncertainty([(0, logits)], (1, 3), 2)
+    assert labels.tolist() == [[0, 0, 1]] and labels.dtype == np.uint8
+    assert [*maps] == ["uncertainty"] and maps["uncertainty"].dtype == np.float32
+    np.testing.assert_allclose(maps["uncertainty"][0], [0, 1, entropy(probs)[0, 2] / np.log(2)], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (4, 3, 5)])
+def test_rows_one_by_one_say_the_same_and_equal_numpy(shape):
+    rng = np.random.default_rng(0)
+    probs = rng.dirichlet([0.3] * 4, (3, *shape)).transpose(0, -1, *range(1, len(shape) + 1))  # (N, K, *S) of three networks
+    mean, inner = probs.mean(axis=0), np.mean([entropy(each) for each in probs], axis=0)
+    logits = np.concatenate([np.log(mean) + 7, inner[None]]).astype(np.float32)  # what is added to all classes says nothing
+    labels, maps = labels_and_uncertainty([(0, logits)], shape, 4)
+    assert (labels == mean.argmax(axis=0)).all()
+    np.testing.assert_allclose(maps["uncertainty"], entropy(mean) / np.log(4), atol=1e-5)
+    np.testing.assert_allclose(maps["disagreement"], (entropy(mean) - inner) / np.log(4), atol=1e-5)
+    assert (maps["disagreement"] <= maps["uncertainty"]).all() and maps["disagreement"].max() > 0.1
+    rows = ((first, logits[:, first : first + 1]) for first in range(shape[0]))
+    again, same = labels_and_uncertainty(rows, shape, 4)
+    assert (again == labels).all() and all((same[name] == maps[name]).all() for name in maps)
+
+
+def test_networks_that_say_the_same_do_not_disagree():
+    probs = np.full((3, 2, 2), 1 / 3)
+    logits = np.concatenate([np.log(probs), entropy(probs)[None]]).astype(np.float32)
+    _, maps = labels_and_uncertainty([(0, logits)], (2, 2), 3)
+    np.testing.assert_allclose(maps["uncertainty"], 1, atol=1e-6)
+    assert (maps["disagreement"] <= 1e-6).all()
+
+
+def test_one_class_is_certain():
+    assert (labels_and_uncertainty([(0, np.ones((1, 2, 2), np.float32))], (2, 2), 1)[1]["uncertainty"] == 0).all()

@@ -1,0 +1,124 @@
+"""Maps of uncertainty are files of their own on the grid of the image."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from segwright.core import Classes, Dataset, Grid, Sample
+from segwright.core.errors import SettingError
+from segwright.formats import dicom, mask_folder, volume
+from segwright.inference.dense_crf import DenseCRF
+from segwright.inference.engine import TorchEngine
+from segwright.inference.predict_files import predict
+from segwright.inference.predictor import Predictor
+from segwright.inference.uncertainty_files import map_paths, write_maps
+from segwright.layers.ensemble import Ensemble
+from segwright.models import unet
+from segwright.tasks.instance import Instance
+from segwright.tasks.semantic import Semantic
+from segwright.transforms.prepare import Preprocess
+
+CLASSES = Classes.of(["a", "b", "c"])
+
+
+def network_of(seed):
+    torch.manual_seed(seed)
+    network = unet.Config(in_channels=1, num_classes=3, width=4, depth=2).build().eval()
+    torch.nn.init.normal_(network.head.weight, std=2.0)
+    return network
+
+
+@pytest.fixture
+def predictor():
+    network = Ensemble([network_of(seed) for seed in range(3)])
+    settings = dict(task=Semantic(), classes=CLASSES, preprocess=Preprocess(channels=1), engine=TorchEngine(network))
+    return Predictor(network=network, **settings)
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 255, (1, 40, 56), np.uint8)
+
+
+def test_what_networks_say_apart_is_what_the_maps_say_of_them(predictor, image):
+    found, maps = predictor.with_uncertainty(image)
+    assert (found.class_map() == predictor(image).class_map()).mean() > 0.999  # ties by rounding
+    view = torch.from_numpy(predictor.preprocess(Sample.of("", image)).image)[None]
+    with torch.no_grad():
+        probs = torch.stack([network(view)[0].double().softmax(dim=0) for network in predictor.network.networks])
+
+    def entropy(probs):
+        return -(probs * probs.log()).sum(dim=-3) / np.log(3)
+
+    whole, own = entropy(probs.mean(dim=0)), entropy(probs).mean(dim=0)
+    np.testing.assert_allclose(maps["uncertainty"], whole.numpy(), atol=1e-5)
+    np.testing.assert_allclose(maps["disagreement"], (whole - own).numpy(), atol=1e-5)
+    assert maps["disagreement"].max() > 0.05
+    probs_of_all = predictor.task.probabilities(predictor.run(2), predictor.preprocess(Sample.of("", image)))
+    np.testing.assert_allclose(probs_of_all, probs.mean(dim=0).numpy(), atol=1e-5)
+
+
+def test_tiles_and_mirrors_blend_them_too(predictor, image):
+    tiled = replace(predictor, tile=(32, 32), flips=(-1,))
+    found, maps = tiled.with_uncertainty(image)
+    assert (found.class_map() == tiled(image).class_map()).mean() > 0.999
+    assert maps["uncertainty"].shape == (40, 56) and maps["disagreement"].min() >= 0
+    turned, other = tiled.with_uncertainty(image[..., ::-1].copy())
+    np.testing.assert_allclose(other["uncertainty"][:, ::-1], maps["uncertainty"], atol=1e-4)
+
+
+def test_one_network_does_not_disagree_with_itself(image):
+    alone = Predictor(network=network_of(0), task=Semantic(), classes=CLASSES, preprocess=Preprocess(channels=1))
+    assert [*alone.with_uncertainty(image)[1]] == ["uncertainty"]
+
+
+def test_what_lacks_values_is_not_known(predictor, image):
+    gaps = image.astype(np.float32)
+    gaps[0, :5] = np.nan
+    found, maps = predictor.with_uncertainty(gaps)
+    assert (found.class_map()[:5] == -1).all()
+    for values in maps.values():
+        assert np.isnan(values[:5]).all() and not np.isnan(values[5:]).any()
+
+
+def test_files_lie_beside_the_masks(predictor, image, tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(image[0]).save(tmp_path / "in" / "x.png")
+    written = predict(predictor, tmp_path / "in", tmp_path / "out", uncertainty=True)
+    assert [path.name for path in written] == ["x.png", "x_uncertainty.tif", "x_disagreement.tif"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in written}
+    expected = predictor.with_uncertainty(image)[1]
+    for name in expected:
+        stored = tifffile.imread(tmp_path / "out" / f"x_{name}.tif")
+        assert stored.dtype == np.float32 and (stored == expected[name]).all()
+
+
+def test_what_cannot_be_is_told_before_anything_is_written(predictor, image, tmp_path):
+    Image.fromarray(image[0]).save(tmp_path / "x.png")
+    wrong = [
+        (predictor, {"format": "coco"}, "coco holds no maps of it; leave out one of the two"),
+        (predictor, {"crf": DenseCRF()}, "the CRF redraws .* ask for --uncertainty without --crf"),
+        (replace(predictor, task=Instance()), {}, "and the task of this one is Instance; leave out --uncertainty"),
+    ]
+    for model, settings, message in wrong:
+        with pytest.raises(SettingError, match=message):
+            predict(model, tmp_path / "x.png", tmp_path / "out", uncertainty=True, **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_volumes_keep_their_kind_and_grid(tmp_path):
+    pytest.importorskip("SimpleITK", reason="writing volumes needs segwright[medical]")
+    grid = Grid((3, 4, 5), (3.0, 1.0, 1.0))
+    source = Dataset("there", CLASSES, ("a/scan",), lambda key: None, {"a/scan": tmp_path / "scan.nii.gz"})
+    assert map_paths(tmp_path, "a/scan", volume, source)["uncertainty"] == tmp_path / "a" / "scan_uncertainty.nii.gz"
+    assert map_paths(tmp_path, "s", dicom, source)["disagreement"].name == "s_disagreement.nrrd"
+    assert map_paths(tmp_path, "s", mask_folder, source)["uncertainty"].name == "s_uncertainty.tif"
+    values = np.random.default_rng(0).random((3, 4, 5), np.float32)
+    sample = Sample("a/scan", np.zeros((1, 3, 4, 5), np.uint8), grid, None)
+    write_maps(tmp_path, sample, {"uncertainty": values}, volume, source)
+    again = volume.read_volume(tmp_path / "a" / "scan_uncertainty.nii.gz")
+    assert (again[0][0] == values).all() and again[1].spacing_mm == grid.spacing_mm
