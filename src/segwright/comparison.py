@@ -20,6 +20,7 @@ import torch
 from segwright.checkpoints.model_file import ModelFile, read_tensors, write_tensors
 from segwright.core.atomic_files import remove, replace_file
 from segwright.core.errors import FormatError, OutputError, SettingError, UsageError
+from segwright.core.run_files import MODEL_FILE, PLAN_FILE, SCORES_FILE, STATE_FILE
 from segwright.data.splits import Fold, Splits, remembered
 from segwright.evaluation.accumulate import Counter, chosen
 from segwright.evaluation.bootstrap import group_labels
@@ -36,10 +37,10 @@ from segwright.plans.plan import Plan
 from segwright.reports.comparison_page import write_comparison
 from segwright.training.jobs import done, set_threads, threads_of
 from segwright.training.loop import open_data, train
-from segwright.training.run_dir import MODEL_FILE, PLAN_FILE, STATE_FILE, check_free, read_log
+from segwright.training.run_dir import check_free, read_log
 from segwright.workflow import environment, free_folder
 
-FILE, STATES_FILE, SCORES_FILE = "comparison.json", "states.safetensors", "scores.json"
+FILE, STATES_FILE = "comparison.json", "states.safetensors"
 MINUTES, SEEDS = 3.0, 3
 SCORING = 0.99  # the share of a run that is done while it is scored
 SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.+=,-")  # in names of folders, everywhere

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from segwright.checkpoints.folds_folder import FOLDS_FILE, FoldsFolder, fold_runs, is_folds_folder
+from segwright.checkpoints.folds_folder import FoldsFolder, fold_runs, is_folds_folder
 from segwright.core.errors import FormatError
+from segwright.core.run_files import FOLDS_FILE
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ from segwright.checkpoints.folds_folder import FoldsFolder
 from segwright.cli.terminal import print_scores, print_table, show_run, training_progress, working, write_text
 from segwright.core import Classes
 from segwright.core.errors import OutputError
+from segwright.core.run_files import STATE_FILE
 from segwright.evaluation.scores import Scores
 from segwright.models import cellpose, preset
 from segwright.tasks.instance import Instance
 from segwright.tasks.promptable import Promptable
-from segwright.training.run_dir import STATE_FILE, start_folder
+from segwright.training.run_dir import start_folder
 
 
 def test_progress_goes_to_stderr_and_tables_to_stdout(capsys):

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from segwright.checkpoints.model_file import ModelFile
+from segwright.core.run_files import MODEL_FILE, STATE_FILE
 from segwright.data.splits import open_splits
 from segwright.training.checkpointer import Checkpointer
 from segwright.training.learner import Learner, launch
 from segwright.training.resume import State
-from segwright.training.run_dir import MODEL_FILE, STATE_FILE, TrainLog, read_log
+from segwright.training.run_dir import TrainLog, read_log
 
 
 @pytest.fixture

@@ -17,10 +17,11 @@ import torch
 
 from segwright.checkpoints.model_file import read_tensors
 from segwright.core.errors import FormatError, OutputError, TrainingError, UsageError
+from segwright.core.run_files import STATE_FILE
 from segwright.plans.plan import Plan
 from segwright.training import loop
 from segwright.training.loop import train
-from segwright.training.run_dir import STATE_FILE, read_log
+from segwright.training.run_dir import read_log
 
 TRAIN = """
 import sys

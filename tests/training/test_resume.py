@@ -9,12 +9,12 @@ import torch
 
 from segwright.checkpoints.model_file import read_tensors, write_tensors
 from segwright.core.errors import FormatError, UsageError
+from segwright.core.run_files import MODEL_FILE, STATE_FILE
 from segwright.tasks import Batch
 from segwright.training.learner import Learner, launch
 from segwright.training.loop import step
 from segwright.training.resume import State, check_same_data, data_of
 from segwright.training.run_data import RunData
-from segwright.training.run_dir import MODEL_FILE, STATE_FILE
 
 DATA = RunData(train={"a": 1}, val={"b": 2}, classes=("x", "y"))
 

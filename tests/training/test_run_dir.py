@@ -6,16 +6,9 @@ from dataclasses import replace
 import pytest
 
 from segwright.core.errors import FormatError, OutputError
+from segwright.core.run_files import STATE_FILE
 from segwright.plans.plan import Plan
-from segwright.training.run_dir import (
-    STATE_FILE,
-    TrainLog,
-    check_free,
-    check_resumable,
-    note_places,
-    read_log,
-    start_folder,
-)
+from segwright.training.run_dir import TrainLog, check_free, check_resumable, note_places, read_log, start_folder
 
 
 def test_a_new_folder_holds_the_plan(tiny_plan, tmp_path):

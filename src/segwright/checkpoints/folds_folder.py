@@ -10,10 +10,9 @@ from pathlib import Path
 
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError
+from segwright.core.run_files import FOLDS_FILE, MODEL_FILE, PLAN_FILE
 from segwright.plans.commands import command
 from segwright.plans.plan import Plan
-
-FOLDS_FILE, _PLAN, _MODEL = "folds.json", "plan.toml", "model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ class FoldsFolder:
         Raises:
             FormatError: a fold has none yet.
         """
-        files = [run / _MODEL for run in self.runs]
+        files = [run / MODEL_FILE for run in self.runs]
         for file in files:
             if not file.exists():
                 raise FormatError(
@@ -55,7 +54,7 @@ class FoldsFolder:
         Raises:
             OutputError: the folder cannot be written.
         """
-        replace_file(self.folder / _PLAN, self.plan.to_toml().encode())
+        replace_file(self.folder / PLAN_FILE, self.plan.to_toml().encode())
         plan = {"toml": self.plan.to_toml(), "reasons": self.plan.reasons}
         facts = {"count": self.count, "minutes": self.minutes, "plan": plan}
         replace_file(self.folder / FOLDS_FILE, (json.dumps(facts, indent=1) + "\n").encode())

@@ -14,11 +14,11 @@ from safetensors.torch import load, save_file
 from segwright.checkpoints.folds_folder import fold_runs, is_folds_folder
 from segwright.core import Classes
 from segwright.core.errors import FormatError, OutputError
+from segwright.core.run_files import MODEL_FILE, STATE_FILE
 from segwright.data.value_range import ValueRange
 from segwright.plans.commands import command
 from segwright.plans.plan import Plan
 
-_NAME = "model.safetensors"  # in the folder of a run
 LAYOUT = "segwright-1"  # the first word to look for in a file; raised when a reader of today could misread it
 
 
@@ -70,17 +70,17 @@ def model_file_of(path: Path) -> Path:
     Raises:
         FormatError: the folder holds the runs of folds, or a run that was stopped before it had a model.
     """
-    if not path.is_dir() or (path / _NAME).exists():
-        return path / _NAME if path.is_dir() else path
+    if not path.is_dir() or (path / MODEL_FILE).exists():
+        return path / MODEL_FILE if path.is_dir() else path
     if is_folds_folder(path):
         first = next(iter(fold_runs(path)), path / "fold-0")
         raise FormatError(f"{path} holds a run for each of several folds; name one of them, such as {first}")
-    if (path / "state.safetensors").exists():
+    if (path / STATE_FILE).exists():
         raise FormatError(
             f"{path} is a run that was stopped before it had a model; go on with it by: "
             f"{command('train', '--resume', path, plan=path)}"
         )
-    return path / _NAME  # whose reader says that it is not there
+    return path / MODEL_FILE  # whose reader says that it is not there
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> None:

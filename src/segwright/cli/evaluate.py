@@ -74,13 +74,14 @@ def run(
 
 def _tell_learnt(folder: Path, dataset: "Dataset") -> None:
     """Warn of images that the run in a folder was trained with."""
+    from segwright.core.run_files import SCORES_FILE
     from segwright.training.resume import trained_with
 
     if learnt := trained_with(folder, dataset):
         log.warning(
             "%d of these %d images were trained with, such as %r: their scores tell how well they were learnt by heart; give "
             "images that are new to the model (%s has the scores of those that were held out)",
-            *(len(learnt), len(dataset), learnt[0], folder / "scores.json"),
+            *(len(learnt), len(dataset), learnt[0], folder / SCORES_FILE),
         )
 
 

@@ -23,6 +23,7 @@ def run(
     from segwright.checkpoints.folds_folder import is_folds_folder
     from segwright.cli.terminal import is_first_process, show_run, training_progress
     from segwright.core.errors import UsageError
+    from segwright.core.run_files import PLAN_FILE
     from segwright.planning.budget import Budget
     from segwright.planning.memory import check_fits
     from segwright.plans.commands import command
@@ -37,9 +38,9 @@ def run(
         raise UsageError(
             "--resume goes on with a run as it is; leave out --out, and --set but for data.train=PATH and data.val=PATH, which "
             "say where the data lie now; or start a new run: "
-            f"{command('train', resume / 'plan.toml', '--out', 'FOLDER', plan=resume)}"
+            f"{command('train', resume / PLAN_FILE, '--out', 'FOLDER', plan=resume)}"
         )
-    if resume is not None and not (resume / "plan.toml").is_file():
+    if resume is not None and not (resume / PLAN_FILE).is_file():
         raise UsageError(f"{resume} holds no run; give the folder that segwright fit or train wrote, such as runs/NAME-1")
     chosen = Plan.read(resume or plan or Path(), own_modules=own_modules)
     chosen = chosen.with_settings(settings) if settings else chosen

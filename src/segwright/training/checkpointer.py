@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core import Dataset
+from segwright.core.run_files import MODEL_FILE
 from segwright.data.value_range import ValueRange
 from segwright.evaluation.evaluate import Tally, count_predictions
 from segwright.inference.load import training_predictor
@@ -19,7 +20,7 @@ from segwright.tasks import WeighsClasses
 from segwright.training.collapse import collapse, of_classes
 from segwright.training.learner import Learner
 from segwright.training.resume import State
-from segwright.training.run_dir import MODEL_FILE, TrainLog, read_log
+from segwright.training.run_dir import TrainLog, read_log
 
 SAVE_EVERY_S = 30.0  # a killed run loses at most this and one step; half of the minute that is promised
 

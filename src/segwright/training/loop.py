@@ -14,6 +14,7 @@ from torch import Tensor
 
 from segwright.core import Dataset
 from segwright.core.errors import TrainingError, UnrecognisedError, UsageError
+from segwright.core.run_files import MODEL_FILE, PLAN_FILE, STATE_FILE
 from segwright.data.splits import Splits, open_splits, remembered
 from segwright.data.value_range import ValueRange
 from segwright.plans.commands import command
@@ -25,17 +26,7 @@ from segwright.training.init import initialise
 from segwright.training.learner import Learner, ema_decay, is_out_of_memory, launch, layout
 from segwright.training.resume import State, check_same_data, leaked
 from segwright.training.run_data import RunData
-from segwright.training.run_dir import (
-    MODEL_FILE,
-    PLAN_FILE,
-    STATE_FILE,
-    OnRecord,
-    TrainLog,
-    check_resumable,
-    note_places,
-    start_anew,
-    start_folder,
-)
+from segwright.training.run_dir import OnRecord, TrainLog, check_resumable, note_places, start_anew, start_folder
 
 SLOWER = 4  # times, after a loss was lost: less would hardly help, more would waste the run
 

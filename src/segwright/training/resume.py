@@ -13,10 +13,11 @@ from segwright.checkpoints.folds_folder import fold_runs, is_folds_folder
 from segwright.checkpoints.model_file import read_facts, read_tensors, write_tensors
 from segwright.core import Dataset
 from segwright.core.errors import FormatError, UsageError
+from segwright.core.run_files import STATE_FILE
 from segwright.plans.commands import command
 from segwright.training.learner import Learner
 from segwright.training.run_data import RunData
-from segwright.training.run_dir import STATE_FILE, learnt_weights, start_anew
+from segwright.training.run_dir import learnt_weights, start_anew
 
 T = TypeVar("T")
 

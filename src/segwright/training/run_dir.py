@@ -11,13 +11,9 @@ import tomlkit
 from segwright.checkpoints.folds_folder import is_folds_folder
 from segwright.core.atomic_files import check_utf8, replace_file
 from segwright.core.errors import FormatError, OutputError
+from segwright.core.run_files import LOG_FILE, MODEL_FILE, PLAN_FILE, STATE_FILE
 from segwright.plans.commands import command
 from segwright.plans.plan import Data, Plan
-
-MODEL_FILE = "model.safetensors"
-PLAN_FILE = "plan.toml"
-STATE_FILE = "state.safetensors"
-LOG_FILE = "log.jsonl"
 
 OnRecord = Callable[[dict[str, Any]], None]
 

@@ -16,6 +16,7 @@ from segwright.checkpoints.folds_folder import FoldsFolder
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core.atomic_files import remove
 from segwright.core.errors import FormatError
+from segwright.core.run_files import MODEL_FILE, STATE_FILE
 from segwright.data.splits import Splits, open_folds
 from segwright.data.value_range import ValueRange
 from segwright.evaluation.evaluate import Tally
@@ -25,7 +26,7 @@ from segwright.evaluation.temperature import PixelSample
 from segwright.reports.gallery import Gallery
 from segwright.training.loggers import logger
 from segwright.training.loop import train
-from segwright.training.run_dir import MODEL_FILE, STATE_FILE, OnRecord, note_places, read_log
+from segwright.training.run_dir import OnRecord, note_places, read_log
 from segwright.workflow.score_run import chosen_inference, counted, note_inference, write_results, write_steps
 
 log = logging.getLogger(__name__)

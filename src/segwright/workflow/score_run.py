@@ -15,6 +15,7 @@ import segwright
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core import Dataset, Sample, Segmentation
 from segwright.core.atomic_files import replace_file
+from segwright.core.run_files import MODEL_FILE, PLAN_FILE, REPORT_FILE, SCORES_FILE
 from segwright.data.splits import Splits
 from segwright.decoding.postprocess import Postprocess
 from segwright.evaluation.bootstrap import group_labels
@@ -29,9 +30,7 @@ from segwright.plans.plan import Inference, Plan
 from segwright.reports.gallery import Gallery
 from segwright.reports.report import write_report
 from segwright.training.loop import open_data
-from segwright.training.run_dir import MODEL_FILE, PLAN_FILE, read_log
-
-SCORES_FILE, REPORT_FILE = "scores.json", "report.html"
+from segwright.training.run_dir import read_log
 
 Watcher = Callable[[Sample, Segmentation, Mapping[str, float]], None]
 
