@@ -138,6 +138,16 @@ def test_what_is_made_void_takes_segments_with_it_that_have_no_pixel_left():
     assert objects.areas().tolist() == [2, 2, 1, 0]  # the argument stays
 
 
+def test_some_of_the_segments_stay_with_void_and_in_their_order():
+    planes = np.array([[[-1, 1, 2]], [[0, 3, 3]]], np.int32)
+    scores = np.array([0.9, 0.5, 0.7], np.float32)
+    objects = Segmentation(planes, np.array([0, 1, 0], np.int32), np.array([1, 2, 5], np.int32), scores, TWO)
+    kept = objects.those(np.array([False, True, True]))
+    assert kept.planes.tolist() == [[[-1, 0, 1]], [[0, 2, 2]]] and kept.class_ids.tolist() == [1, 0]
+    assert kept.instance_ids.tolist() == [2, 5] and kept.scores.tolist() == scores[1:].tolist()
+    assert objects.those(np.ones(3, bool)) is objects and len(objects.those(np.zeros(3, bool))) == 0
+
+
 @pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5)])
 def test_a_notebook_shows_the_picture_and_the_classes_that_occur(shape):
     html = Segmentation.semantic(np.ones(shape, np.int32), Classes.of(["unseen", "<b>bold"]))._repr_html_()

@@ -13,12 +13,14 @@ from segwright.core import Classes, Sample
 from segwright.core.errors import FormatError, SettingError, UnknownNameError, UsageError
 from segwright.core.weights import Weights
 from segwright.decoding.postprocess import Postprocess
+from segwright.decoding.score_calibration import ScoreCalibration
 from segwright.encoders import resnet
 from segwright.formats import ade20k, cityscapes
 from segwright.inference import load as load_module
 from segwright.inference.engine import TorchEngine
 from segwright.inference.load import load, training_predictor
-from segwright.models import panoptic_fpn, segformer, unet
+from segwright.models import cellpose, mask2former, panoptic_fpn, segformer, unet
+from segwright.tasks.instance import Instance
 from segwright.tasks.panoptic import Panoptic
 
 
@@ -114,6 +116,35 @@ def test_rules_about_pieces_are_done_with_what_a_run_predicts(saved, tiny_plan, 
     plain, ruled = (predictor(image) for predictor in found.values())
     assert (ruled.class_map() == rule(plain).class_map()).all() and (ruled.class_map() != plain.class_map()).any()
     assert (found[rule].with_uncertainty(image)[0].class_map() == ruled.class_map()).all()
+
+
+def test_scores_of_objects_are_probabilities_in_what_a_run_predicts_and_in_no_other_task(tiny_plan, tmp_path):
+    torch.manual_seed(0)
+    network = cellpose.Config(in_channels=1, trunk=tiny_plan.model).build()
+    torch.nn.init.normal_(network.trunk.head.weight, std=2.0)  # flows to and fro, and objects everywhere
+    image = np.random.default_rng(0).integers(0, 255, (1, 48, 64), np.uint8)
+    found, classes = [], Classes.of(["cell"], is_thing=[True])
+    for calibration in (ScoreCalibration(), ScoreCalibration(slope=0.5, shift=-1.0)):
+        inference = replace(tiny_plan.inference, calibration=calibration)
+        plan = replace(tiny_plan, task=Instance(), model=network.config, inference=inference)
+        ModelFile(network.state_dict(), plan, classes).write(tmp_path / "o.safetensors")
+        predictor = replace(load(tmp_path / "o.safetensors"), engine=TorchEngine(network.eval()))
+        assert predictor.calibration == calibration
+        found.append(predictor(image))
+    plain, mapped = found
+    assert len(plain) > 3 and (plain.planes == mapped.planes).all()
+    np.testing.assert_allclose(mapped.scores, calibration.probabilities(plain.scores), rtol=1e-6)
+
+
+def test_a_network_that_does_another_task_takes_no_map_for_scores_along(tiny_plan, tmp_path):
+    small = {"width": 16, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 4}
+    encoder = resnet.Config(block="basic", depths=(1, 1, 1, 1))
+    network = mask2former.Config(in_channels=1, num_classes=1, encoder=encoder, **small).build()
+    inference = replace(tiny_plan.inference, calibration=ScoreCalibration(shift=1.0))
+    plan = replace(tiny_plan, task=Instance(), model=network.config, inference=inference)
+    ModelFile(network.state_dict(), plan, Classes.of(["cell"], is_thing=[True])).write(tmp_path / "q.safetensors")
+    assert load(tmp_path / "q.safetensors", task="instance").calibration.is_needed
+    assert not load(tmp_path / "q.safetensors", task="panoptic").calibration.is_needed
 
 
 def test_folds_whose_answers_have_no_mean_are_told(saved, tiny_plan, tmp_path):

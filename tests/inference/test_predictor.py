@@ -10,9 +10,12 @@ from torch import nn
 from segwright.core import Classes, Dataset, Grid, Sample
 from segwright.core.errors import SegwrightError, SettingError, ShapeError
 from segwright.data.value_range import ValueRange
+from segwright.decoding.score_calibration import ScoreCalibration
 from segwright.inference.dense_crf import DenseCRF
 from segwright.inference.engine import TorchEngine
 from segwright.inference.predictor import Predictor
+from segwright.layers.detections import Detections
+from segwright.tasks.instance import Instance
 from segwright.tasks.semantic import Semantic
 from segwright.transforms.normalise import Normalise
 from segwright.transforms.prepare import Preprocess
@@ -298,6 +301,31 @@ def test_where_each_image_is_measured_or_nothing_is_known_no_scale_matters(caplo
     for predictor in (each, predictor_of(Bright())):
         assert predictor.on_scale(Sample.of("cell", image)).image is image
     assert not caplog.records
+
+
+class ThreeCells(nn.Module):
+    """Three cells of 4 x 4 pixels, of which it is ever less sure."""
+
+    divisors = (1, 1)
+
+    def forward(self, image: torch.Tensor) -> Detections:
+        left = torch.tensor([0.0, 5, 10])
+        boxes = torch.stack([left, 0 * left, left + 4, 0 * left + 4], dim=1)[None]
+        scores = torch.tensor([[0.96, 0.8, 0.5]])
+        return Detections(boxes, scores, torch.zeros(1, 3, dtype=torch.int64), torch.ones(1, 3, 2, 2), boxes)
+
+
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize(("min_score", "count"), [(0.0, 3), (0.3, 2), (0.6, 1), (0.9, 0), (1.0, 0)])
+def test_scores_of_objects_and_the_least_of_them_are_probabilities_where_there_is_a_map(min_score, count, tile):
+    changes = {"task": Instance(), "classes": Classes.of(["cell"], is_thing=[True]), "min_score": min_score, "tile": tile}
+    calibration = ScoreCalibration(slope=0.5, shift=-1.0)
+    found = predictor_of(ThreeCells(), calibration=calibration, **changes)(np.zeros((1, 16, 16), np.uint8))
+    expected = calibration.probabilities(np.array([0.96, 0.8, 0.5], np.float32))  # 0.64, 0.42, 0.27
+    assert found.scores.tolist() == pytest.approx(expected[:count].tolist())
+    assert found.instance_ids.tolist() == [1, 2, 3][:count] and found.planes.max(initial=0) == count
+    plain = predictor_of(ThreeCells(), **changes)(np.zeros((1, 16, 16), np.uint8))
+    assert plain.scores.tolist() == pytest.approx([each for each in (0.96, 0.8, 0.5) if each >= min_score])
 
 
 def test_values_that_say_nothing_are_refused():

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from segwright.core.errors import FormatError, SettingError
+from segwright.encoders import resnet
 from segwright.layers.box_coding import decode_boxes
 from segwright.models import cascade_mask_rcnn
 
+SHALLOW = resnet.Config(block="basic", depths=(1, 1, 1, 1))
 NAMES = {"masks": "mask", "objectness": "rpn_cls", "proposals": "rpn_loc"}
 NAMES |= {f"classes_{stage + 1}": f"cls_stage{stage}" for stage in range(3)}
 NAMES |= {f"boxes_{stage + 1}": f"box_reg_stage{stage}" for stage in range(3)}
@@ -71,3 +73,33 @@ def test_rename_refuses_strangers():
 def test_refuses_settings_that_cannot_be_meant():
     with pytest.raises(SettingError, match="box_width is 0; it must be 1 or more"):
         cascade_mask_rcnn.Config(box_width=0)
+
+
+def test_the_small_one_learns_what_it_sees_from_random_weights(objects):
+    """A bright square on noise: after some steps the surest object holds its middle, and its mask is known.
+
+    The loss of boxes rises meanwhile, as regions of later stages come to overlap objects.
+    """
+    torch.manual_seed(0)
+    few = {"proposals": 50, "proposals_in_training": 50, "sampled_regions": 32, "anchor_sizes": (8, 16, 32, 64, 128)}
+    config = replace(cascade_mask_rcnn.PRESETS["cascade_mask_rcnn_small"], num_classes=1, encoder=SHALLOW, **few)
+    network, generator = config.build().train(), torch.Generator().manual_seed(0)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in network.modules())  # so that small batches will do
+    optimiser, seen = torch.optim.AdamW(network.parameters(), lr=1e-3), []
+    mask = torch.zeros(1, 64, 64, dtype=torch.bool)
+    mask[0, 20:40, 12:36] = True
+    truth = objects.in_planes(torch.tensor([[12.0, 20, 36, 40]]), torch.tensor([0]), mask)
+    for _ in range(35):
+        image = torch.randn(1, 3, 64, 64, generator=generator) * 0.1 + mask
+        terms = network(image, [truth], generator)
+        assert terms.keys() == NAMES.keys() and all(term.isfinite() for term in terms.values())
+        optimiser.zero_grad()
+        sum(terms.values()).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)  # as in training
+        optimiser.step()
+        seen.append([terms[name].item() for name in ("objectness", "classes_1", "masks")])
+    assert all(last < 0.6 * first for first, last in zip(seen[0], seen[-1], strict=True))
+    with torch.no_grad():
+        found = network.eval()(image)
+    left, top, right, bottom = found.boxes[0, 0]
+    assert found.scores[0, 0] > 0.3 and left < 24 < right and top < 30 < bottom

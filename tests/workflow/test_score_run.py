@@ -8,6 +8,7 @@ import pytest
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core import Classes
 from segwright.decoding.postprocess import Postprocess
+from segwright.decoding.score_calibration import ScoreCalibration
 from segwright.evaluation.accumulate import Counter
 from segwright.evaluation.evaluate import Tally
 from segwright.evaluation.scores import Scores
@@ -16,6 +17,7 @@ from segwright.inference.load import load
 from segwright.plans.plan import Inference, Plan
 from segwright.training.loop import open_data, train
 from segwright.training.run_dir import read_log, start_folder
+from segwright.workflow import score_run
 from segwright.workflow.score_run import chosen_inference, counted, environment, finish, note_inference, write_steps
 
 
@@ -41,6 +43,24 @@ def test_a_trained_run_gets_its_scores_its_report_and_its_steps(tiny_plan, tmp_p
     assert plan.training.steps == 3 == read_log(tmp_path / "run")[-1]["step"]
     assert "as many as the minutes had room for" in (tmp_path / "run" / "plan.toml").read_text()
     assert ModelFile.read(tmp_path / "run" / "model.safetensors").plan == plan
+
+
+def test_a_map_for_scores_that_helps_is_kept_and_told_and_one_that_is_there_stays(tiny_plan, tmp_path, monkeypatch):
+    train(replace(tiny_plan, training=replace(tiny_plan.training, steps=1, validations=1)), tmp_path / "run")
+    assert not load(tmp_path / "run").calibration.is_needed
+    softer, seen = ScoreCalibration(slope=0.5, shift=-1.0), []
+
+    def choice(tally, labels):
+        seen.append((len(tally.counted), len(labels)))
+        return softer, ("It helps.",)
+
+    monkeypatch.setattr(score_run, "chosen_calibration", choice)
+    scores = finish(tmp_path / "run")
+    assert seen == [(2, 2)] and "It helps." in scores.notes
+    assert "It helps." in Scores.from_json((tmp_path / "run" / "scores.json").read_text()).notes
+    assert load(tmp_path / "run").calibration == softer == Plan.read(tmp_path / "run").inference.calibration
+    finish(tmp_path / "run")
+    assert len(seen) == 1 and load(tmp_path / "run").calibration == softer
 
 
 class Trial:

@@ -26,7 +26,10 @@ def run(
     flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images: slower, a little better.")] = False,
     values: Annotated[tuple[float, float] | None, _VALUES] = None,
     crf: Annotated[bool, _CRF] = False,
-    min_score: Annotated[float, typer.Option(help="Leave out objects that the model is less sure of, from 0 to 1.")] = 0.5,
+    min_score: Annotated[
+        float,
+        typer.Option(help="Leave out objects with lower scores, from 0 to 1: a probability where the run's scores are such."),
+    ] = 0.5,
     format: Annotated[
         str | None,
         typer.Option(help="Write a data set of this format, such as coco, not masks; a wrong name is answered with all."),

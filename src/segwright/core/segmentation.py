@@ -210,12 +210,15 @@ class Segmentation:
         planes[:, is_void] = 0
         planes[0, is_void] = VOID
         result = replace(self, planes=planes)
-        is_kept = (result.areas() > 0) | (self.areas() == 0)
+        return result.those((result.areas() > 0) | (self.areas() == 0))
+
+    def those(self, is_kept: np.ndarray) -> "Segmentation":
+        """Some of the segments, where bool (N,), in their order; pixels that only others have are then nothing."""
         if is_kept.all():
-            return result
-        number = np.concatenate([[VOID, 0], np.cumsum(is_kept)]).astype(np.int32)  # of void, nothing, the segments
+            return self
+        number = np.concatenate([[VOID, 0], np.where(is_kept, np.cumsum(is_kept), 0)]).astype(np.int32)  # of void, nothing, ...
         return Segmentation(
-            number[planes + 1], self.class_ids[is_kept], self.instance_ids[is_kept], self.scores[is_kept], self.classes
+            number[self.planes + 1], self.class_ids[is_kept], self.instance_ids[is_kept], self.scores[is_kept], self.classes
         )
 
     def areas(self) -> np.ndarray:

@@ -22,6 +22,7 @@ from segwright.data.fingerprint import IntensityStatistics
 from segwright.data.objects_alone import things_of
 from segwright.data.value_range import EIGHT_BIT, ValueRange
 from segwright.decoding.postprocess import Postprocess
+from segwright.decoding.score_calibration import ScoreCalibration
 from segwright.formats import ade20k, cityscapes, coco_panoptic, voc
 from segwright.inference.engine import AutoEngine, TorchEngine
 from segwright.inference.nnunet_predictor import nnunet_predictor
@@ -158,7 +159,9 @@ def _for_task(predictor: Predictor, config: Any, name: str) -> Predictor:
         )
     task = task_class()
     engine, answers = AutoEngine(predictor.network, task.agreement), task.dataset(_no_samples(predictor.classes)).classes
-    return replace(predictor, task=task, engine=engine, answers=answers, postprocess=Postprocess())
+    return replace(
+        predictor, task=task, engine=engine, answers=answers, postprocess=Postprocess(), calibration=ScoreCalibration()
+    )
 
 
 def _no_samples(classes: Classes) -> Dataset:
@@ -295,4 +298,5 @@ def _settings_of(network: nn.Module, plan: Plan, classes: Classes) -> dict[str, 
         flips=plan.inference.flip_axes,
         temperature=plan.inference.temperature,
         postprocess=plan.inference.postprocess,
+        calibration=plan.inference.calibration,
     )

@@ -14,6 +14,7 @@ from segwright.core.missing import missing_pixels
 from segwright.data.value_range import ValueRange, ends_of, full_scale
 from segwright.decoding.postprocess import Postprocess
 from segwright.decoding.run import Engine, Run
+from segwright.decoding.score_calibration import ScoreCalibration
 from segwright.decoding.upsample_argmax import label_dtype
 from segwright.inference.dense_crf import DenseCRF
 from segwright.inference.engine import AutoEngine
@@ -54,9 +55,10 @@ class Predictor:
     `crf` redraws what a semantic model says by the colours of the image, RGB or grey, which count from 0 to 255: from `values`
     if there are any, else from 0 to what is full in the image's type, or from the lowest to the highest value.
 
-    Objects with scores below `min_score` are left out. Evaluation, which ranks them, takes all.
+    Objects with scores below `min_score` are left out. Evaluation, which ranks them, takes all. Where there is a `calibration`,
+    scores are the probabilities that it makes of them, and so is `min_score`.
 
-    Probabilities are those of logits divided by the `temperature`; `postprocess` is done with each segmentation.
+    Probabilities of pixels are those of logits divided by the `temperature`; `postprocess` is done with each segmentation.
 
     `classes` are those of the network, and `answers` those of the segmentations, which differ where a network for several tasks
     does another than it was trained for: the things alone, or a background besides.
@@ -75,6 +77,7 @@ class Predictor:
     min_score: float = 0.0
     temperature: float = 1.0
     postprocess: Postprocess = Postprocess()
+    calibration: ScoreCalibration = ScoreCalibration()
     told: set[str] = field(default_factory=set)
     answers: Classes = field(default=None)  # type: ignore[assignment]  # never None once it is made
 
@@ -97,7 +100,7 @@ class Predictor:
             flip_axes=self.flips,
             at_once=AT_ONCE[getattr(self.engine, "device", "cpu")],
             output=getattr(self.network, "OUTPUT", ""),
-            min_score=self.min_score,
+            min_score=self.calibration.least_score(self.min_score),
             temperature=self.temperature,
         )
 
@@ -116,7 +119,7 @@ class Predictor:
             if self.crf is None
             else self._redrawn(self.crf, view, sample.image)
         )
-        missing, found = missing_pixels(sample.image), self.postprocess(found)
+        missing, found = missing_pixels(sample.image), self.calibration(self.postprocess(found), self.min_score)
         return found if missing is None else found.with_void(missing)
 
     def with_uncertainty(self, image: Sample | np.ndarray) -> tuple[Segmentation, dict[str, np.ndarray]]:

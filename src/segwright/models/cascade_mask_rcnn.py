@@ -193,6 +193,18 @@ def _without_empty(regions: Sequence[Tensor]) -> list[Tensor]:
 
 PRESETS = {
     "cascade_mask_rcnn_resnet50": Config(),
+    "cascade_mask_rcnn_small": Config(  # for minutes on a CPU
+        encoder=resnet.PRESETS["resnet18"],
+        pyramid_width=64,
+        anchor_sizes=(16, 32, 64, 128, 256),
+        proposals=300,
+        proposals_in_training=500,
+        sampled_regions=128,
+        box_convolutions=0,
+        box_linears=2,
+        box_width=256,
+        mask_width=64,
+    ),
     "cascade_mask_rcnn_r_50_fpn": Config(
         encoder=resnet.Config(stride_on="1x1"),
         encoder_norm="frozen",

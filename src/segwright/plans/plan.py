@@ -14,6 +14,7 @@ from segwright.core.lookup import Kind
 from segwright.data.samplers import Sampler
 from segwright.data.samplers.uniform import Uniform
 from segwright.decoding.postprocess import Postprocess
+from segwright.decoding.score_calibration import ScoreCalibration
 from segwright.optimisers import Optimiser, adamw
 from segwright.plans.kinds import assign, build, kinds_of, table_of
 from segwright.plans.migrations import VERSION, migrated
@@ -117,13 +118,14 @@ class Inference:
     """How a trained network looks at a view: in tiles of at most `tile`, or whole; mirrored over `flip_axes` too.
 
     Probabilities are those of its logits divided by the `temperature`, which is fitted on validation images; `postprocess` are
-    rules about pieces of classes that have helped there.
+    rules about pieces of classes that have helped there, and `calibration` makes probabilities of the scores of objects.
     """
 
     tile: tuple[int, ...] | None = None
     flip_axes: tuple[int, ...] = ()
     temperature: float = 1.0
     postprocess: Postprocess = Postprocess()
+    calibration: ScoreCalibration = ScoreCalibration()
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):

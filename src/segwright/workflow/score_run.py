@@ -19,6 +19,7 @@ from segwright.core.run_files import MODEL_FILE, PLAN_FILE, REPORT_FILE, SCORES_
 from segwright.data.splits import Splits
 from segwright.decoding.postprocess import Postprocess
 from segwright.evaluation.bootstrap import group_labels
+from segwright.evaluation.calibration_choice import chosen_calibration
 from segwright.evaluation.evaluate import Tally, count_predictions
 from segwright.evaluation.postprocess_choice import PostprocessTrial
 from segwright.evaluation.scores import Scores, write_scores
@@ -38,8 +39,9 @@ Watcher = Callable[[Sample, Segmentation, Mapping[str, float]], None]
 def finish(run: Path, splits: Splits | None = None) -> Scores:
     """Score the best model of a run that was just trained on its validation samples; write scores.json and report.html.
 
-    The temperature of its probabilities is fitted on them, and rules about pieces of classes that help there are kept, both in
-    its plan and its model file. The plan was the trainer's own, so that modules of their own are imported.
+    The temperature of its probabilities, or the map that makes probabilities of its objects' scores, is fitted on them, and
+    rules about pieces of classes that help there are kept, all in its plan and its model file. The plan was the trainer's own,
+    so that modules of their own are imported.
     """
     plan = Plan.read(run, own_modules=True)
     splits = splits or open_data(plan)
@@ -47,6 +49,9 @@ def finish(run: Path, splits: Splits | None = None) -> Scores:
     gallery = Gallery()
     tally, pixels = counted(run, splits.val, gallery, trial)
     inference, told = chosen_inference(plan, trial, tally, [pixels])
+    if not inference.calibration.is_needed:
+        calibration, more = chosen_calibration(tally, _labels(plan, tally))
+        inference, told = replace(inference, calibration=calibration), (*told, *more)
     scores = tally.scores()
     scores = replace(scores, notes=(*scores.notes, *told))
     note_inference(run, inference)
@@ -83,14 +88,19 @@ def chosen_inference(
     """
     inference, told = plan.inference, tuple[str, ...]()
     if inference.postprocess == Postprocess():
-        known = dataset_file.read(plan.data.val or plan.data.train)
-        rules, told = trial.choice(group_labels([one.key for one in tally.counted], known.groups if known else ()))
+        rules, told = trial.choice(_labels(plan, tally))
         inference = replace(inference, postprocess=rules)
     given = [each for each in pixels if each is not None and len(each.truth)]
     if given:
         both = PixelSample(np.concatenate([each.logs for each in given]), np.concatenate([each.truth for each in given]))
         inference = replace(inference, temperature=fitted_temperature(both))
     return inference, told
+
+
+def _labels(plan: Plan, tally: Tally) -> list[int]:
+    """A label for each image that was counted, the same for those of one group of the data set."""
+    known = dataset_file.read(plan.data.val or plan.data.train)
+    return group_labels([one.key for one in tally.counted], known.groups if known else ())
 
 
 def note_inference(run: Path, inference: Inference) -> None:
@@ -106,6 +116,8 @@ def note_inference(run: Path, inference: Inference) -> None:
     table["temperature"] = inference.temperature
     if inference.postprocess != Postprocess():
         table["postprocess"] = table_of(inference.postprocess, "", {})
+    if inference.calibration.is_needed:
+        table["calibration"] = table_of(inference.calibration, "", {})
     replace_file(run / PLAN_FILE, tomlkit.dumps(document).encode())
 
 
