@@ -25,6 +25,9 @@ def test_what_is_written_reads_back(tiny_plan, tmp_path):
     ModelFile(network.state_dict(), tiny_plan, classes).write(tmp_path / "model.safetensors")
     content = ModelFile.read(tmp_path / "model.safetensors")
     assert content.plan == tiny_plan and content.classes == classes
+    nested = Classes.of(["a", "b"], regions=[[1, 2], [2]])
+    ModelFile(network.state_dict(), tiny_plan, nested).write(tmp_path / "model.safetensors")
+    assert ModelFile.read(tmp_path / "model.safetensors").classes == nested
     assert all(torch.equal(content.weights[name], value) for name, value in network.state_dict().items())
     assert content.values is None  # as in a file of an earlier version
     assert len(list(tmp_path.iterdir())) == 1  # no temporary file stays

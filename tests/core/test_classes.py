@@ -57,6 +57,25 @@ def test_as_many_as_a_16_bit_png_can_hold_are_quick():
     assert len(classes) == 65_535
 
 
+def test_regions_are_the_numbers_inside_each_class():
+    classes = Classes.of(["whole", "core"], regions=[[1, 2], [2]])
+    assert classes.regions == ((1, 2), (2,)) and Classes.of(["whole", "core"]).regions == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "regions"),
+    [(["a", "b"], [[1]]), (["a", "b"], [[1], []]), (["a", "b"], [[0, 1], [1]]), (["a"], [[65_535]]), (["Background"], [[1]])],
+)
+def test_regions_that_files_cannot_hold_are_told(names, regions):
+    with pytest.raises(SettingError, match="give for each the numbers from 1 to 65534 that lie in it, and leave out the back"):
+        Classes.of(names, regions=regions)
+
+
+def test_regions_that_write_the_same_number_are_told():
+    with pytest.raises(SettingError, match="2 regions have 1 as their first number.*begin the numbers of each region with an"):
+        Classes.of(["a", "b", "c"], regions=[[1, 2], [1], [3]])
+
+
 # By a slow twin
 
 

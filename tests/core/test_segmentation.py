@@ -382,3 +382,13 @@ def test_boxes_are_two_dimensional():
     with pytest.raises(ShapeError, match=r"boxes are for 2D grids, this one is \(2, 3, 4\); take one slice, or use masks"):
         volume.boxes_xyxy()
     assert Segmentation.semantic(volume.class_map()[0], TWO).boxes_xyxy().shape == (1, 4)
+
+
+def test_regions_have_planes_in_the_order_of_classes():
+    classes = Classes.of(["whole", "absent", "core"])
+    masks = np.array([[[1, 1, 0]], [[0, 0, 0]], [[0, 1, 1]]], bool)
+    found = Segmentation.regions(masks, classes)
+    assert found.planes.tolist() == [[[1, 1, 0]], [[0, 2, 2]]] and found.class_ids.tolist() == [0, 2]
+    assert not found.instance_ids.any() and found.class_map().tolist() == [[0, 2, 2]]
+    nothing = Segmentation.regions(np.zeros((3, 1, 3), bool), classes)
+    assert len(nothing) == 0 and nothing.planes.tolist() == [[[0, 0, 0]]]

@@ -42,6 +42,15 @@ def test_data_that_name_stuff_stay_as_they_are():
     assert with_background(data) is data
 
 
+def test_what_lies_in_no_region_is_background_where_classes_are_to_exclude_each_other():
+    classes = Classes.of(["whole", "core"], regions=[[1, 2], [2]])
+    data = dataset_of(Segmentation.regions(np.array([[[1, 1, 0]], [[0, 1, 0]]], bool), classes))
+    assert with_background(data) is data
+    filled = with_background(data, of_regions=True)
+    assert filled.classes.names == ("background", "whole", "core") and not filled.classes.regions
+    assert filled[0].truth.class_map().tolist() == [[1, 2, 0]]
+
+
 class BothWays:
     """Loads samples with and without image."""
 

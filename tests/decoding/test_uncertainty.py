@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segwright.decoding.uncertainty import labels_and_uncertainty
+from segwright.decoding.uncertainty import labels_and_uncertainty, regions_and_uncertainty
 
 
 def entropy(probs):
@@ -45,3 +45,18 @@ def test_networks_that_say_the_same_do_not_disagree():
 
 def test_one_class_is_certain():
     assert (labels_and_uncertainty([(0, np.ones((1, 2, 2), np.float32))], (2, 2), 1)[1]["uncertainty"] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (4, 3, 5)])
+def test_regions_are_there_or_not(shape):
+    rng = np.random.default_rng(0)
+    probs = rng.beta(0.3, 0.3, (3, 4, *shape)).clip(1e-4, 1 - 1e-4)  # (N, K, *S) of three networks
+    mean = probs.mean(axis=0)
+    inner = np.mean([[entropy(np.stack([each, 1 - each])) for each in one] for one in probs], axis=(0, 1))
+    logits = np.concatenate([np.log(mean) - np.log(1 - mean), inner[None]]).astype(np.float32)
+    rows = ((first, logits[:, first : first + 1]) for first in range(shape[0]))
+    is_inside, maps = regions_and_uncertainty(rows, shape, 4)
+    assert np.array_equal(is_inside, mean > 0.5)
+    outer = np.mean([entropy(np.stack([each, 1 - each])) for each in mean], axis=0)
+    np.testing.assert_allclose(maps["uncertainty"], outer / np.log(2), atol=1e-5)
+    np.testing.assert_allclose(maps["disagreement"], (outer - inner) / np.log(2), atol=1e-5)

@@ -29,6 +29,15 @@ def test_numbers_are_the_classes_of_the_truth(tmp_path):
     assert data.load("a").truth.class_map().tolist() == [[0, 1], [2, -1]]
 
 
+def test_numbers_of_regions_lie_in_several(tmp_path):
+    classes = Classes.of(["whole", "core"], regions=[[1, 3], [3]])
+    save(tmp_path, "a.png", [[0, 1, 3, 255]])
+    [found] = bare_masks(tmp_path, classes)
+    assert found.truth.classes.names == classes.names
+    assert found.truth.masks()[:, 0].astype(int).tolist() == [[0, 1, 1, 0], [0, 0, 1, 0]]
+    assert found.truth.planes[0, 0, 3] == -1
+
+
 @pytest.mark.parametrize("high", [1, 128, 255])
 def test_of_two_classes_any_number_is_the_second(tmp_path, high):
     save(tmp_path / "masks", "a.png", [[0, high]])

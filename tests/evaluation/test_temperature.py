@@ -64,3 +64,19 @@ def test_pixels_are_drawn_from_some_images_void_left_out():
     assert len(seen) == len(set(seen)) <= MOST_IMAGES
     assert len(pixels.truth) == len(seen) * min(50 * 60, MOST_PIXELS) and (pixels.truth >= 0).all()
     np.testing.assert_allclose(np.exp(pixels.logs), [[0.25, 0.75]] * len(pixels.truth), rtol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.5])
+def test_each_region_of_a_pixel_is_there_or_not(temperature):
+    """Regions that overlap, drawn by the sigmoid of logits, which are then said too strongly; the corner is void."""
+    rng = np.random.default_rng(0)
+    classes = Classes.of(["whole", "core", "rare"])
+    logits = 2 * rng.normal(size=(3, 60, 60))
+    inside = rng.random(logits.shape) < 1 / (1 + np.exp(-logits))
+    is_void = np.zeros((60, 60), bool)
+    is_void[:10, :10] = True
+    sample = Sample.of("a", np.zeros((1, 60, 60), np.uint8), Segmentation.regions(inside, classes).with_void(is_void))
+    said = (1 / (1 + np.exp(-logits * temperature))).astype(np.float32)
+    pixels = pixel_sample(lambda sample: said, Dataset("memory", classes, ("a",), lambda key: sample), of_regions=True)
+    assert pixels.logs.shape == (3 * 3500, 2) and pixels.truth.sum() == inside[:, ~is_void].sum()
+    assert fitted_temperature(pixels) == pytest.approx(temperature, rel=0.06)

@@ -142,6 +142,23 @@ def test_a_class_may_have_several_numbers(tmp_path):
     assert meaning.truth(bytes_of(0, 1, 255), HERE).class_map().tolist() == [[0, 1, 1]]
 
 
+def test_numbers_may_lie_in_several_regions(tmp_path):
+    content = {"classes": ["whole", "core"], "values": [[1, 2], 2], "masks": "regions", "ignore_index": 255}
+    meaning = read_classes(classes_json(tmp_path, content))
+    assert meaning.classes.regions == ((1, 2), (2,))
+    truth = meaning.truth(bytes_of(0, 1, 2, 255), HERE)
+    assert truth.masks()[:, 0].astype(int).tolist() == [[0, 1, 1, 0], [0, 0, 1, 0]]
+    assert truth.planes[0].tolist() == [[0, 1, 1, VOID]]
+    with pytest.raises(FormatError, match="holds the number 3 .* has 2 classes"):
+        meaning.truth(bytes_of(3), HERE)
+    write_classes(tmp_path / "again.json", meaning.classes, values=meaning.classes.regions)
+    assert read_classes(tmp_path / "again.json").classes == meaning.classes
+    toml = 'classes = ["whole", "core"]\nvalues = [[1, 2], 2]\nmasks = "regions"\nnothing_index = 7\n'
+    (tmp_path / "dataset.toml").write_text(f"[masks]\n{toml}")
+    meaning = written_meaning(tmp_path)
+    assert meaning.classes.regions == ((1, 2), (2,)) and meaning.truth(bytes_of(0, 7, 2), HERE).areas().tolist() == [1, 1]
+
+
 def test_others_count_as_the_nearest(tmp_path):
     content = {"classes": ["ground", "car"], "values": [0, 255], "nearest": True}
     meaning = read_classes(classes_json(tmp_path, content))
@@ -328,7 +345,9 @@ def test_stacks_are_no_pictures(channels, highest):
     [
         ({"classes": ["a"], "nearest": 1.5}, "nearest. is 1.5, not true or false"),
         ({"classes": ["a"], "masks": "instances", "nearest": True}, 'numbers of objects have no nearest; take "nearest" away'),
-        ({"classes": ["a", "b"], "values": [0, [1, 0]]}, "the number 0 stands for 2 classes"),
+        ({"classes": ["a", "b"], "values": [0, [1, 0]]}, 'the number 0 stands for 2 classes .write "masks": "regions" if'),
+        ({"classes": ["a", "b"], "values": [0, 1], "masks": "regions"}, "leave out the background: 0 is what lies in none"),
+        ({"classes": ["a", "b"], "values": [1, "2"], "masks": "regions"}, "numbers of masks are 0..65535, not '2'"),
         ({"classes": ["a", "b"], "values": [0, []]}, r"numbers of masks are 0..65535, not \[\]"),
         ("{broken", "cannot be read as JSON .*correct it or remove it"),
         ('"road"', "a list of class names is needed, such as"),
@@ -347,7 +366,7 @@ def test_stacks_are_no_pictures(channels, highest):
         ({"classes": ["a", "b"], "ignore_index": 1.5}, "numbers of masks are 0..65535, not 1.5"),
         (
             {"classes": ["a", "b", "c"], "values": [0, 1, 1]},
-            "the number 1 stands for 2 classes; .*one number of values per class",
+            "the number 1 stands for 2 classes .*; .*one number of values per class",
         ),
         ({"classes": ["a", "b"], "values": "ab"}, "numbers of masks are 0..65535, not 'a'"),
         ({"classes": ["a", "b"], "is_thing": "no"}, "is_thing is 'no'; .*one true or false of is_thing"),

@@ -5,8 +5,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from segwright.core import VOID, Classes, Sample, Segmentation
-from segwright.core.errors import OutputError
-from segwright.formats.label_maps import NOTHING, fits_mask, look_up_pixels, mask_values, to_maps, to_segmentation
+from segwright.core.errors import FormatError, OutputError
+from segwright.formats.label_maps import (
+    NOTHING,
+    fits_mask,
+    look_up_pixels,
+    mask_values,
+    numbers_in_use,
+    region_numbers,
+    to_maps,
+    to_segmentation,
+)
 
 THREE = Classes.of(["road", "car", "sky"], is_thing=[False, True, False])
 
@@ -42,6 +51,55 @@ def test_values_of_masks():
     many = Segmentation.panoptic(truth.planes[0], [299, 0], classes=Classes.of([f"c{k}" for k in range(300)]))
     values = mask_values(Sample.of("a", np.zeros((1, 1, 4), np.uint8), many))
     assert values.dtype == np.uint16 and values.tolist() == [[299, 0, 65535, 65535]]
+
+
+KITS = Classes.of(["kidney", "masses", "tumor"], regions=[[1, 2, 3], [3, 2], [2]])
+
+
+def test_regions_by_their_numbers():
+    truth = to_segmentation(np.array([[NOTHING, 1, 2, 3, VOID]]), None, KITS)
+    assert truth.masks()[:, 0].astype(int).tolist() == [[0, 1, 1, 1, 0], [0, 0, 1, 1, 0], [0, 0, 1, 0, 0]]
+    assert fits_mask(truth) and region_numbers(truth, KITS.regions, 9).tolist() == [[0, 1, 2, 3, 9]]
+    values = mask_values(Sample.of("a", np.zeros((1, 1, 5), np.uint8), truth))
+    assert values.dtype == np.uint8 and values.tolist() == [[0, 1, 2, 3, 255]] and numbers_in_use(KITS) == 4
+
+
+def test_regions_that_no_number_lies_in_are_written_by_the_last():
+    """As nnU-Net does: kidney 1, then masses 3 over it, then tumor 2."""
+    masks = np.array([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 1]], bool)[:, None]
+    assert region_numbers(Segmentation.regions(masks, KITS), KITS.regions, 9).tolist() == [[1, 3, 2, 2]]
+
+
+def test_sets_of_regions_that_a_number_lies_in_keep_it():
+    apart = ((1, 3), (2, 3))  # whose overlap has a number of its own
+    masks = np.array([[1, 0, 1], [0, 1, 1]], bool)[:, None]
+    truth = Segmentation.regions(masks, Classes.of(["a", "b"], regions=apart))
+    assert region_numbers(truth, apart, 9).tolist() == [[1, 2, 3]]
+
+
+def test_more_regions_than_sets_are_looked_up_of():
+    """The last of twenty decides, each of which lies in all before it."""
+    regions = [[*range(first, 21)] for first in range(1, 21)]
+    masks = np.arange(21) >= np.arange(1, 21)[:, None]
+    truth = Segmentation.regions(masks[:, None], Classes.of([f"r{k}" for k in range(20)], regions=regions))
+    assert region_numbers(truth, regions, 99).tolist() == [[*range(21)]]
+
+
+def test_regions_have_no_objects():
+    with pytest.raises(FormatError, match="kidney, masses, tumor are regions, and there are numbers of objects besides"):
+        to_segmentation(np.array([[1]]), np.array([[1]]), KITS)
+
+
+@pytest.mark.parametrize("numbers_of", [[[1, 2, 3], [2, 3], [3]], [[1, 2, 3, 4], [4, 2], [3]], [[5, 1, 2], [1, 7], [2, 7]]])
+def test_numbers_of_regions_come_back(numbers_of):
+    classes = Classes.of(["a", "b", "c"], regions=numbers_of)
+    known = np.array(sorted({number for numbers in numbers_of for number in numbers}))
+    numbers = np.random.default_rng(0).choice(np.array([NOTHING, VOID, *known]), (6, 7))
+    truth = to_segmentation(numbers, None, classes)
+    again = to_segmentation(region_numbers(truth, classes.regions, 99), None, classes)
+    masks = [np.stack([each.masks()[each.class_ids == k].any(axis=0) for k in range(3)]) for each in (truth, again)]
+    assert np.array_equal(*masks)
+    assert (region_numbers(truth, classes.regions, 99)[numbers == VOID] == 99).all()
 
 
 # By a slow twin

@@ -277,6 +277,17 @@ def test_volumes_come_back(tmp_path):
     same(volume, read(tmp_path)[0])
 
 
+def test_regions_come_back_with_their_numbers(tmp_path):
+    classes = Classes.of(["kidney", "masses", "tumor"], regions=[[1, 2, 3], [3, 2], [2]])
+    masks = np.array([[0, 1, 1, 1, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 0]], bool)[:, None]
+    truth = Segmentation.regions(masks, classes).with_void(np.array([[0, 0, 0, 0, 1]], bool))
+    write(tmp_path, [Sample.of("a", np.zeros((1, 1, 5), np.uint8), truth)])
+    assert np.array(Image.open(tmp_path / "masks" / "a.png")).tolist() == [[0, 1, 3, 2, 255]]
+    [again] = read(tmp_path)
+    assert again.truth.classes == classes and np.array_equal(again.truth.masks(), masks)
+    assert np.array_equal(again.truth.planes == VOID, truth.planes == VOID)
+
+
 def test_overlapping_objects_the_last_covers(tmp_path):
     masks = np.zeros((2, 3, 3), dtype=bool)
     masks[0, :2], masks[1, 1:] = True, True

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from segwright.codecs.image_file import read_mask
 from segwright.codecs.image_writer import write_image, write_values
 from segwright.codecs.volume_file import read_volume, write_volume
 from segwright.core import VOID, Classes, Grid, Sample, Segmentation
@@ -82,9 +83,33 @@ def test_regions_overlap(tmp_path):
     labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
     make(tmp_path, labels, np.array([[0, 1, 2, 3, 4]]), regions_class_order=[1, 2, 3])
     truth = nnunet.read(tmp_path)[0].truth
-    assert truth.classes.names == ("background", "whole", "core", "enhancing")
-    assert truth.masks().astype(int).tolist() == [[[1, 0, 0, 0, 0]], [[0, 1, 1, 1, 0]], [[0, 0, 1, 1, 0]], [[0, 0, 0, 1, 0]]]
-    assert truth.class_map().tolist() == [[0, 1, 2, 3, VOID]]
+    assert truth.classes.names == ("whole", "core", "enhancing")
+    assert truth.classes.regions == ((1, 2, 3), (2, 3), (3,))
+    assert truth.masks().astype(int).tolist() == [[[0, 1, 1, 1, 0]], [[0, 0, 1, 1, 0]], [[0, 0, 0, 1, 0]]]
+    assert truth.class_map().tolist() == [[VOID, 0, 1, 2, VOID]]
+    assert (truth.planes == VOID).any(axis=0).tolist() == [[False] * 4 + [True]]
+
+
+@pytest.mark.parametrize("order", [[1, 3, 2], None])
+def test_regions_are_written_with_the_numbers_they_were_read_with(tmp_path, order):
+    """KiTS: the cyst, 3, lies in the masses and is no tumour, so that masses write it."""
+    labels = {"background": 0, "kidney": [1, 2, 3], "masses": [2, 3], "tumor": [2], "ignore": 4}
+    content = {} if order is None else {"regions_class_order": order}
+    numbers = np.array([[0, 1, 2, 3, 4, 2]])
+    [sample] = nnunet.read(make(tmp_path / "a", labels, numbers, **content))
+    assert sample.truth.classes.regions == ((1, 2, 3), (3, 2), (2,))
+    nnunet.write(tmp_path / "b", [sample])
+    written = json.loads((tmp_path / "b" / "dataset.json").read_text())
+    assert written["labels"] == labels and written["regions_class_order"] == [1, 3, 2]
+    assert (read_mask(tmp_path / "b" / "labelsTr" / "a.png") == numbers).all()
+    assert nnunet.read(tmp_path / "b").classes == sample.truth.classes
+
+
+@pytest.mark.parametrize("order", [[1, 2], [1, 1, 3]])
+def test_an_order_that_does_not_fit_the_regions_is_told(tmp_path, order):
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}
+    with pytest.raises(FormatError, match="regions_class_order is .* a number that lies in it"):
+        nnunet.read(make(tmp_path, labels, np.array([[0, 1, 2, 3]]), regions_class_order=order))
 
 
 def test_labels_of_the_test_part_make_it_one(tmp_path, caplog):

@@ -115,6 +115,17 @@ def test_masks_mean_what_they_show(tmp_path):
     assert tiff.read(tmp_path / "c")[0].truth.instance_ids.tolist() == [0, 1, 65_535, 70_000]
 
 
+def test_masks_of_regions(tmp_path):
+    tiff.write(tmp_path, [sample("a")])
+    put(tmp_path / "masks" / "a.tif", np.tile(np.array([0, 1, 2, 255, 1, 1, 1], np.uint8)[:, None], 9))
+    table = '{"classes": ["whole", "core"], "values": [[1, 2], [2]], "masks": "regions", "ignore_index": 255}'
+    (tmp_path / "classes.json").write_text(table)
+    for file in (tmp_path / "instances").iterdir():
+        file.unlink()
+    [found] = tiff.read(tmp_path)
+    assert found.truth.areas().tolist() == [45, 9] and (found.truth.planes[0, 3] == VOID).all()
+
+
 # By a law
 
 

@@ -82,6 +82,17 @@ def test_all_comes_back(tmp_path, shape):
         assert np.allclose(read_volume(file)[1].affine, data[0].grid.affine, atol=1e-6)
 
 
+def test_regions_come_back_with_their_numbers(tmp_path):
+    classes = Classes.of(["whole", "core"], regions=[[1, 900], [900]])
+    masks = np.random.default_rng(0).random((2, 3, 4, 5)) < 0.5
+    masks[1] &= masks[0]
+    truth = Segmentation.regions(masks, classes)
+    volume.write(tmp_path / "set", [Sample("a", np.zeros((1, 3, 4, 5), np.float32), sample("a").grid, truth)])
+    [again] = open_dataset(tmp_path / "set")
+    assert again.truth.classes == classes and np.array_equal(again.truth.masks(), masks)
+    assert {*np.unique(read_volume(tmp_path / "set" / "masks" / "a.nii.gz")[0])} == {0, 1, 900}
+
+
 def test_a_writer_that_was_stopped_goes_on(tmp_path):
     written = {key: sample(key) for key in ("a", "bb", "ccc")}
     seen = []

@@ -112,14 +112,18 @@ def test_regions_write_their_numbers_in_order_and_become_planes_that_overlap(tmp
     (folder / "dataset.json").write_text(json.dumps(dataset | {"regions_class_order": [1, 2, 3]}))
     predictor = opened(folder)
     found = predictor(sample)
-    assert found.classes.names == ("background", "all", "some", "core")
+    assert found.classes.names == ("all", "some", "core") and found.classes.regions == ((1, 2, 3), (2, 3), (3,))
     model = predictor.task.model
     assert model.region_numbers == (1, 2, 3)
     numbers = np.zeros(sample.grid.shape, int)
-    for mask, class_id in zip(found.masks(), found.class_ids, strict=True):
-        if found.classes.names[class_id] != "background":
-            numbers[mask] += 1  # nested: one more for each region
+    for mask in found.masks():
+        numbers[mask] += 1  # nested: one more for each region
     assert set(np.unique(numbers)) <= {0, 1, 2, 3} and numbers.any()
+    (tmp_path / "in").mkdir()
+    write_volume(tmp_path / "in" / "case.nii.gz", sample.image, sample.grid)
+    (written,) = segwright.predict(predictor, tmp_path / "in", tmp_path / "out")
+    labels, _ = read_volume(written)
+    assert np.array_equal(labels[0], numbers)  # a file of nnU-Net's numbers, and no data set
 
 
 def test_files_are_predicted_onto_their_own_grid(tmp_path):

@@ -20,6 +20,7 @@ from segwright.inference import predict_files
 from segwright.inference.engine import AutoEngine, TorchEngine
 from segwright.inference.predict_files import predict
 from segwright.inference.predictor import Predictor
+from segwright.tasks.regions import Regions
 from segwright.tasks.semantic import Semantic
 from segwright.transforms.normalise import Normalise
 from segwright.transforms.prepare import Preprocess, View
@@ -265,6 +266,23 @@ def test_colours_that_other_tools_show(photos, tmp_path):
     mask = Image.open(path)
     assert mask.mode == "P" and set(np.unique(np.array(mask))) == {0, 1}
     assert mask.convert("RGB").getpixel((0, 0)) == (10, 20, 30)
+
+
+def test_regions_are_written_by_their_numbers_and_in_their_colours(photos, tmp_path):
+    """All is in the whole, the bright box in the core too, whose number is 9."""
+    classes = Classes.of(["whole", "core"], colors=[(10, 20, 30), (200, 100, 0)], regions=[[4, 9], [9]])
+    engine = lambda batch: (np.concatenate([np.ones_like(batch[:, :1]), batch[:, :1] - 100], axis=1),)  # noqa: E731
+    [path] = predict(
+        predictor(task=Regions(), classes=classes, engine=engine), photos / "0.png", tmp_path / "masks", palette=True
+    )
+    mask, bright = Image.open(path), scene(0) > 100
+    assert np.array_equal(np.array(mask), np.where(bright, 9, 4))
+    assert np.array_equal(np.array(mask.convert("RGB")), classes.palette[bright.astype(int)])
+    wide = Classes.of(["whole", "core"], regions=[[4, 900], [900]])
+    [path] = predict(predictor(task=Regions(), classes=wide, engine=engine), photos / "0.png", tmp_path / "wide")
+    assert np.array_equal(np.array(Image.open(path)), np.where(bright, 900, 4))
+    with pytest.raises(OutputError, match="a palette holds 255 classes"):
+        predict(predictor(task=Regions(), classes=wide, engine=engine), photos, tmp_path / "more", palette=True)
 
 
 def test_flips_are_those_of_the_call_or_of_the_model(photos, tmp_path):

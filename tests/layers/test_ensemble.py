@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from segwright.layers.ensemble import Ensemble, MapEnsemble, QueryEnsemble
+from segwright.layers.ensemble import Ensemble, MapEnsemble, QueryEnsemble, RegionEnsemble
 from segwright.layers.query_masks import QueryMasks
 
 
@@ -62,6 +62,24 @@ def test_equals_the_mean_of_the_softmax_in_numpy(shape):
 def test_huge_logits_neither_overflow_nor_vanish():
     first, second = (Fixed(torch.tensor(each)[None, :, None, None]) for each in ([1e4, 0.0], [0.0, 1e4]))
     torch.testing.assert_close(Ensemble([first, second])(IMAGE)[0].flatten().exp(), torch.tensor([0.5, 0.5]))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 7, 2, 3, 4)])
+def test_regions_have_the_mean_of_the_sigmoids(shape):
+    generator = torch.Generator().manual_seed(0)
+    logits = [5 * torch.randn(shape, generator=generator) for _ in range(5)]
+    probs = torch.stack(logits).double().div(2.0).sigmoid()
+    both = RegionEnsemble([Fixed(each) for each in logits], temperature=2.0)
+    found, entropy = both(IMAGE)
+    torch.testing.assert_close(found.double().sigmoid(), probs.mean(dim=0), rtol=1e-4, atol=1e-6)
+    own = torch.distributions.Bernoulli(probs).entropy().mean(dim=(0, 2))
+    torch.testing.assert_close(entropy[:, 0].double(), own, rtol=1e-4, atol=1e-5)
+    assert both.divisors == (4, 4) and "temperature=2" in repr(both) and not hasattr(both, "OUTPUT")
+
+
+def test_regions_that_networks_are_sure_of_neither_overflow_nor_vanish():
+    found, entropy = RegionEnsemble([Fixed(torch.full((1, 1, 1, 1), each)) for each in (1e4, -1e4)])(IMAGE)
+    assert found.item() == 0 and entropy.item() == 0
 
 
 def test_queries_count_by_the_mean_of_what_networks_sum_to():

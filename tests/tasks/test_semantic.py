@@ -198,7 +198,7 @@ def test_a_person_is_told_that_regions_inside_others_become_holes(found, caplog)
     Semantic.planned(replace(found, class_fractions=(0.7, 0.3)))
     assert not caplog.records
     Semantic.planned(replace(found, class_fractions=(0.7, 0.3), nothing_fraction=0.25))
-    assert "segments share 25.0 % of the pixels" in caplog.text and "which are to be added to them" in caplog.text
+    assert "segments share 25.0 % of the pixels" in caplog.text and "train with --task regions" in caplog.text
 
 
 def test_textures_get_full_resolution_and_scenes_get_context(found):

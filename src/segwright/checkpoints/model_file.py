@@ -57,7 +57,8 @@ class ModelFile:
             raise FormatError(f"{path} is a safetensors file, but no model that segwright saved; give the folder of a run")
         try:
             text, known = facts["plan"], json.loads(facts["classes"])
-            classes = Classes.of(known["names"], colors=known["colors"], is_thing=known["is_thing"])
+            looks = {name: known[name] for name in ("colors", "is_thing")}
+            classes = Classes.of(known["names"], **looks, regions=known.get("regions", ()))  # earlier files have none
             values = ValueRange.of_table(json.loads(facts["values"])) if "values" in facts else None
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{path} lacks its plan or its classes ({error!r}); put back the file that was saved") from error

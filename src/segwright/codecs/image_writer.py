@@ -110,9 +110,15 @@ def _check_png(path: Path, values: np.ndarray) -> None:
 
 
 def colormap_of(classes: Classes) -> np.ndarray:
-    """RGB colours of the values 0..255 of a class map of up to 255 classes, uint8 (256, 3); void is black."""
+    """RGB colours of the values 0..255 of a class map of up to 255 classes, uint8 (256, 3); void is black.
+
+    Of regions, a number has the colour of the last one that it lies in.
+    """
     colormap = np.full((256, 3), VOID_COLOR, dtype=np.uint8)
-    colormap[: len(classes)] = classes.palette
+    for color, numbers in zip(classes.palette, classes.regions, strict=False):
+        colormap[[number for number in numbers if number < MAX_8_BIT_CLASSES]] = color
+    if not classes.regions:
+        colormap[: len(classes)] = classes.palette
     return colormap
 
 

@@ -19,11 +19,16 @@ class Classes:
     """Names, RGB colours (0..255) and thing-ness of the classes 0, 1, ...; a void pixel has no class and no entry here.
 
     Names are composed (NFC), in whatever spelling they are given.
+
+    `regions` are () where classes exclude each other. Where they nest, as the parts of a tumour do, they hold for each class
+    the numbers that label files have inside it, such as ((1, 2, 3), (2, 3), (3,)), in the order in which later classes cover
+    earlier ones; the first number of each is written where it is not covered. 0 lies in none.
     """
 
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     is_thing: tuple[bool, ...]
+    regions: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(map(composed, self.names)))
@@ -40,6 +45,30 @@ class Classes:
         wrong = [color for color in self.colors if len(color) != 3 or min(color) < 0 or max(color) > 255]
         if wrong:
             raise SettingError(f"colour {wrong[0]} was given; red, green and blue from 0 to 255 are needed")
+        self._check_regions()
+
+    def _check_regions(self) -> None:
+        """Refuse regions whose numbers files could not tell apart.
+
+        Raises:
+            SettingError: they are.
+        """
+        if not self.regions:
+            return
+        first = Counter(numbers[0] for numbers in self.regions if numbers)
+        flat = [number for numbers in self.regions for number in numbers]
+        is_known = len(self.regions) == len(self.names) and all(self.regions) and 0 < min(flat) <= max(flat) < MAX_CLASSES
+        if not is_known or background_of(self) is not None:
+            raise SettingError(
+                f"regions of {', '.join(self.names[:10])} are {str(self.regions)[:200]}; give for each the numbers from 1 to "
+                f"{MAX_CLASSES - 1} that lie in it, and leave out the background: 0 is what lies in none"
+            )
+        number, count = first.most_common(1)[0]
+        if count > 1:
+            raise SettingError(
+                f"{count} regions have {number} as their first number, which stands for one of them where no later region "
+                "covers it; begin the numbers of each region with another one"
+            )
 
     @classmethod
     def of(
@@ -48,13 +77,15 @@ class Classes:
         *,
         colors: Sequence[Sequence[int]] | None = None,
         is_thing: Sequence[bool] | None = None,
+        regions: Sequence[Sequence[int]] = (),
     ) -> "Classes":
-        """Classes with the given names; colours far apart in hue and no things where nothing else is said."""
+        """Classes with the given names; colours far apart in hue, no things and no regions where nothing else is said."""
         names = tuple(names)
         return cls(
             names=names,
             colors=tuple((int(r), int(g), int(b)) for r, g, b in (distinct_colors(len(names)) if colors is None else colors)),
             is_thing=tuple(is_thing) if is_thing is not None else (False,) * len(names),
+            regions=tuple(map(tuple, regions)),
         )
 
     def __len__(self) -> int:

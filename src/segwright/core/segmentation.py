@@ -134,6 +134,18 @@ class Segmentation:
         return cls._of(_layered(masks), class_ids, numbers, scores, classes)
 
     @classmethod
+    def regions(cls, masks: np.ndarray, classes: Classes) -> "Segmentation":
+        """Stuff that may overlap from bool masks (K, *S), one of each class; each class that occurs has a plane of its own.
+
+        So a later class covers an earlier one in `class_map()`.
+        """
+        present = np.flatnonzero(masks.reshape(len(masks), -1).any(axis=1))
+        planes = np.zeros((max(1, len(present)), *masks.shape[1:]), np.int32)
+        for index, k in enumerate(present):
+            planes[index][masks[k]] = index + 1
+        return cls._of(planes, present, None, None, classes)
+
+    @classmethod
     def _of(
         cls,
         planes: np.ndarray,

@@ -18,15 +18,16 @@ class Background:
     shift: int
 
     @classmethod
-    def of(cls, classes: Classes) -> "Background | None":
+    def of(cls, classes: Classes, *, of_regions: bool = False) -> "Background | None":
         """The background of data with these classes: the one so called, or a new number 0 where all classes are things.
 
-        Classes that name stuff and no background have none: there, nobody knows what a pixel of no segment is.
+        Classes that name stuff and no background have none: there, nobody knows what a pixel of no segment is. With
+        `of_regions`, where classes are regions, it is what lies in none, and those of the result exclude each other.
         """
         index = background_of(classes)
         if index is not None:
             return cls(classes, index, 0)
-        if not all(classes.is_thing):
+        if not all(classes.is_thing) and not (of_regions and classes.regions):
             return None
         own, colors = (BACKGROUND, *classes.names), (VOID_COLOR, *classes.colors)
         return cls(Classes(own, colors, (False, *classes.is_thing)), 0, 1)
@@ -47,9 +48,9 @@ class Background:
         )
 
 
-def with_background(data: Dataset) -> Dataset:
+def with_background(data: Dataset, *, of_regions: bool = False) -> Dataset:
     """The data set with its `Background` filled in; as it is where it has none, as pixels of no class teach nothing there."""
-    background = Background.of(data.classes)
+    background = Background.of(data.classes, of_regions=of_regions)
     if background is None:
         return data
     return replace(data, classes=background.classes, load=_WithBackground(data, background))

@@ -2,7 +2,8 @@
 
 The entropy of the probabilities of classes is 0 where one class is certain. Divided by its highest value, log K, it is 1 where
 all are as likely. That of the mean of several networks has two parts: the mean of their entropies, by which each of them is
-unsure, and the rest, by which they disagree: the mutual information of class and network.
+unsure, and the rest, by which they disagree: the mutual information of class and network. Of regions, it is the mean of the
+entropies of the classes, each of which is there or not, divided by log 2.
 
 Source: Smith and Gal 2018, "Understanding Measures of Uncertainty for Adversarial Example Detection", arXiv 1803.08533.
 """
@@ -38,3 +39,20 @@ def labels_and_uncertainty(
             disagreement = found.setdefault(DISAGREEMENT, np.zeros(shape, np.float32))
             disagreement[rows] = np.maximum(entropy[rows] - maps[-1] / highest, 0)  # rounding goes a little below
     return labels, found
+
+
+def regions_and_uncertainty(
+    parts: Iterable[tuple[int, np.ndarray]], shape: tuple[int, ...], num_classes: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The same of regions: where each class is, bool (K, *S), which is where its logit is above 0, and the maps."""
+    is_inside, entropy = np.empty((num_classes, *shape), bool), np.zeros(shape, np.float32)
+    found = {UNCERTAINTY: entropy}
+    for first, maps in parts:
+        rows, logits = slice(first, first + maps.shape[1]), maps[:num_classes]
+        is_inside[:, rows] = logits > 0
+        odds = np.exp(-np.abs(logits))  # of what is less likely; the entropy is the same whichever that is
+        entropy[rows] = (np.log1p(odds) + np.abs(logits) * odds / (1 + odds)).mean(axis=0) / np.log(2)
+        if len(maps) > num_classes:
+            disagreement = found.setdefault(DISAGREEMENT, np.zeros(shape, np.float32))
+            disagreement[rows] = np.maximum(entropy[rows] - maps[-1] / np.log(2), 0)  # rounding goes a little below
+    return is_inside, found

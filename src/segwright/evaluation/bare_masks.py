@@ -3,9 +3,9 @@
     FOLDER/NAME.png      or NAME.nii.gz and other volumes; also FOLDER/masks/NAME.png, FOLDER/CITY/NAME.png, or one such file
 
 The classes of predictions are those of the truth: a number k is class k, where classes that are all things have the background
-before them, and 255 is void. Of two classes, masks of 0 and one other number are the first and the second; and where the second
-is a thing, the numbers of a 16-bit mask are its objects. Masks that name their segments (.seg.nrrd) are read by these names
-where the truth has any of them.
+before them, and 255 is void; where classes are regions, numbers are those that lie in them. Of two classes, masks of 0 and one
+other number are the first and the second; and where the second is a thing, the numbers of a 16-bit mask are its objects. Masks
+that name their segments (.seg.nrrd) are read by these names where the truth has any of them.
 
 The classes of a truth are those of a classes.json beside the masks or above them, or of nnU-Net's dataset.json; else they are
 guessed as in any data set, from the numbers of both sides if the prediction is a folder of masks alone, too.
@@ -25,7 +25,8 @@ from segwright.data.background import Background
 from segwright.decoding.uncertainty import DISAGREEMENT, UNCERTAINTY
 from segwright.formats.guessed_meaning import guess_meaning
 from segwright.formats.image_index import MASK_FOLDERS, images_below, safe_key
-from segwright.formats.label_encoding import VOID_8_BIT, Meaning, meaning_of, written_meaning
+from segwright.formats.label_encoding import VOID_8_BIT, VOID_16_BIT, Meaning, meaning_of, written_meaning
+from segwright.formats.label_maps import numbers_in_use
 from segwright.formats.mask_folder import Reader
 from segwright.formats.nnunet import NnunetMeaning, labels_meaning, read_labels
 from segwright.formats.pairing import IMAGE_FOLDERS, Files, subfolders
@@ -127,12 +128,17 @@ def _is_mask(file: Path, is_truth: bool) -> bool:
 
 def _named(guess: Meaning, classes: Classes) -> Meaning:
     """What the numbers mean: where there are two classes, or as many as grey levels, as guessed; else the places of classes."""
+    content = {"classes": list(classes.names), "palette": classes.palette.tolist(), "is_thing": list(classes.is_thing)}
+    if classes.regions:
+        is_narrow = numbers_in_use(classes) <= VOID_8_BIT
+        content |= {"masks": "regions", "values": classes.regions, "ignore_index": VOID_8_BIT if is_narrow else VOID_16_BIT}
+        return meaning_of(content, SOURCE)
     if guess.is_nearest and len(classes) == len(guess.classes):
         return replace(guess, classes=classes, source=SOURCE)
     if len(classes) == len(guess.classes) == 2 and (classes.is_thing[1] or not guess.is_instances):
         return replace(guess, classes=classes, source=SOURCE)
-    content = {"classes": list(classes.names), "palette": classes.palette.tolist(), "is_thing": list(classes.is_thing)}
-    return meaning_of(content | ({"ignore_index": VOID_8_BIT} if len(classes) <= VOID_8_BIT else {}), SOURCE)
+    void = {"ignore_index": VOID_8_BIT} if len(classes) <= VOID_8_BIT else {}
+    return meaning_of(content | void, SOURCE)
 
 
 @dataclass(frozen=True, eq=False)

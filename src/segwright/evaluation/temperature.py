@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from segwright.core import Dataset, Sample
+from segwright.core import VOID, Dataset, Sample, Segmentation
 
 MOST_IMAGES = (
     8  # that are looked at, evenly spread, which takes their time once more: pixels are many, and one number is sought
@@ -24,26 +24,47 @@ FLOOR = 1e-12  # of the probability of the true class, as in metrics/calibration
 
 
 class PixelSample(NamedTuple):
-    """Logarithms of probabilities float64 (N, K) of some pixels, and their true classes int64 (N,)."""
+    """Logarithms of probabilities float64 (N, K) of some pixels, and their true classes int64 (N,).
+
+    Of regions, each of the K at each pixel is a sample of its own, of two classes: not there and there.
+    """
 
     logs: np.ndarray
     truth: np.ndarray
 
 
-def pixel_sample(probabilities: Callable[[Sample], np.ndarray], data: Dataset, seed: int = 0) -> PixelSample:
+def pixel_sample(
+    probabilities: Callable[[Sample], np.ndarray], data: Dataset, seed: int = 0, *, of_regions: bool = False
+) -> PixelSample:
     """Some pixels of some images of a data set, from what a model gives of each, float32 (K, *S), and the truth."""
-    generator, logs, truths = np.random.default_rng(seed), [np.empty((0, len(data.classes)))], [np.empty(0, np.int64)]
+    count = 2 if of_regions else len(data.classes)
+    generator, logs, truths = np.random.default_rng(seed), [np.empty((0, count))], [np.empty(0, np.int64)]
     for key in data.keys[:: -(-len(data) // MOST_IMAGES) or 1]:
         sample = data.load(key)
         if sample.truth is None or sample.image[0].size * len(data.classes) > MOST_NUMBERS:
             continue
-        truth = sample.truth.class_map().reshape(-1)
-        known = np.flatnonzero(truth >= 0)
+        truth = sample.truth.planes[0].reshape(-1) if of_regions else sample.truth.class_map().reshape(-1)
+        known = np.flatnonzero(truth != VOID)
         drawn = known if len(known) <= MOST_PIXELS else generator.choice(known, MOST_PIXELS, replace=False)
         probs = probabilities(sample)
-        logs.append(np.log(np.maximum(probs.reshape(len(probs), -1)[:, drawn].T.astype(np.float64), FLOOR)))
-        truths.append(truth[drawn].astype(np.int64))
+        probs = probs.reshape(len(probs), -1)[:, drawn].T.astype(np.float64)
+        if of_regions:
+            truths.append(_membership(sample.truth, drawn).reshape(-1))
+            probs = np.stack([1 - probs.reshape(-1), probs.reshape(-1)], axis=1)
+        else:
+            truths.append(truth[drawn].astype(np.int64))
+        logs.append(np.log(np.maximum(probs, FLOOR)))
     return PixelSample(np.concatenate(logs), np.concatenate(truths))
+
+
+def _membership(truth: Segmentation, pixels: np.ndarray) -> np.ndarray:
+    """Whether each of some pixels, numbered in the order of memory, is in each class: 1 or 0, int64 (N, K)."""
+    found = np.zeros((len(pixels), len(truth.classes)), np.int64)
+    for plane in truth.planes:
+        segments = plane.reshape(-1)[pixels]
+        rows = np.flatnonzero(segments > 0)
+        found[rows, truth.class_ids[segments[rows] - 1]] = 1
+    return found
 
 
 def likelihood_loss(pixels: PixelSample, temperature: float) -> float:

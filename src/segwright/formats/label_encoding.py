@@ -10,7 +10,8 @@
      "nearest": true,                      other numbers and colours count as the nearest of these: smoothing or JPEG made them
      "nothing_index": 2,                   the number of pixels that belong to no segment, optional
      "masks": "instances",                 each number is one object of the last class; optional. Of two classes, 0 is the
-                                           first one, of one class 0 is nothing
+                                           first one, of one class 0 is nothing. Or "regions": a number of "values" may lie in
+                                           several classes; a later one covers an earlier, whose first number is then not seen
      "crowd_index": 65534}                 there, the number of objects that nobody told apart, optional
 
 The table [masks] of a dataset.toml beside it has the same keys. It counts instead of classes.json, or, where it names no
@@ -46,7 +47,7 @@ from segwright.core.classes import MAX_CLASSES
 from segwright.core.errors import FormatError, SettingError
 from segwright.formats import dataset_file
 from segwright.formats.color_labels import ColorCode
-from segwright.formats.label_maps import NOTHING, to_segmentation
+from segwright.formats.label_maps import NOTHING, numbers_in_use, to_segmentation
 from segwright.formats.mask_file import WHITE, MaskFile, read_mask_file
 from segwright.formats.smoothed_values import APART
 
@@ -63,8 +64,9 @@ MAX_GREY = 16  # masks of three equal channels looked at before they are taken f
 class Meaning:
     """What the numbers of masks stand for: `class_of` int32 (65537,) is the class of each, VOID, NOTHING or UNKNOWN.
 
-    Its last entry counts for all numbers beyond. With `is_instances` each number of the last class is one object, but `crowd`;
-    65535 is void there, `unless_wide`: in masks of more bits. `negative` is a number below 0 that is void. `colors` say what
+    Where classes are regions, it is the number itself (see label_maps.py). Its last entry counts for all numbers beyond. With
+    `is_instances` each number of the last class is one object, but `crowd`; 65535 is void there, `unless_wide`: in masks of
+    more bits. `negative` is a number below 0 that is void. `colors` say what
     the colours stand for, where somebody wrote it down; with `is_colors` all masks are pictures of them. With `is_indexed` the
     format defines its palettes, so that indices count; else those that are not grey must agree with that of `palette_of`.
     `source` says where this is written down.
@@ -377,23 +379,27 @@ def meaning_of(content: Any, source: str) -> Meaning:
             raise ValueError("colours are numbers 0..255")
         if things and any(flag not in (True, False) for flag in things):
             raise ValueError(f"is_thing is {things!r}")
-        if masks not in ("classes", "instances", "colors"):
+        if masks not in ("classes", "instances", "colors", "regions"):
             raise SettingError(
                 f'"masks" is {masks!r}; write "instances" if each number is one object, "colors" if the masks are pictures in '
-                "the colours of the palette, else leave it out"
+                'the colours of the palette, "regions" if a number may lie in several classes, else leave it out'
             )
         if len(values) != len(names):
             raise ValueError(f"there are {len(names)} classes, but {len(values)} values")
         classes = Classes.of(names, colors=colors[: len(names)] if colors else None, is_thing=things)
         if is_nearest not in (True, False):
             raise ValueError(f'"nearest" is {is_nearest!r}, not true or false')
+        if masks == "regions":
+            regions = [list(map(_number, numbers_of_class(value))) for value in values]
+            classes = replace(classes, regions=tuple(map(tuple, regions)))
         negative = ignore_index if isinstance(ignore_index, int) and ignore_index < 0 else None
         if masks == "instances":
             if is_nearest:
                 raise SettingError('"masks" is "instances", and numbers of objects have no nearest; take "nearest" away')
             return replace(of_instances(classes, given, source), negative=negative)
-        class_of = lookup(values, ignore_index if negative is None else None, given.get("nothing_index"))
-        code = _color_code(classes, class_of, [*values], colors) if colors else None
+        unsaid = [ignore_index if negative is None else None, given.get("nothing_index")]
+        class_of = _lookup_of_regions(classes, *unsaid) if classes.regions else lookup(values, *unsaid)
+        code = _color_code(classes, class_of, [*values], colors) if colors and not classes.regions else None
         if masks == "colors" and code is None:
             raise SettingError('"masks" is "colors"; write the colours of the classes as "palette", one [r, g, b] each')
         return Meaning(
@@ -419,16 +425,16 @@ def write_classes(
     classes: Classes,
     *,
     is_instances: bool = False,
-    values: Sequence[int] | None = None,
+    values: Sequence[int | Sequence[int]] | None = None,
     ignore_index: int | None = None,
     nothing_index: int | None = None,
     crowd_index: int | None = None,
 ) -> None:
     """Write a classes.json; what is None is left out, but the number for void.
 
-    That is 65535 for instance maps and for more classes than 8 bits hold, else 255.
+    That is 65535 for instance maps and for more classes than 8 bits hold, else 255. `values` of regions may overlap.
     """
-    void = VOID_16_BIT if is_instances or len(classes) > MAX_8_BIT_CLASSES else VOID_8_BIT
+    void = VOID_16_BIT if is_instances or numbers_in_use(classes) > MAX_8_BIT_CLASSES else VOID_8_BIT
     content: dict[str, Any] = {
         "classes": list(classes.names),
         "palette": [list(color) for color in classes.colors],
@@ -438,6 +444,8 @@ def write_classes(
         content["is_thing"] = list(classes.is_thing)
     if values is not None:
         content["values"] = list(values)
+    if values is not None and classes.regions:
+        content["masks"] = "regions"
     if is_instances:
         content["masks"] = "instances"
     if nothing_index is not None:
@@ -495,13 +503,28 @@ def lookup(values: Iterable[Any], ignore_index: int | None = None, nothing_index
     numbers = [(_number(number), index) for index, value in enumerate(values) for number in numbers_of_class(value)]
     value, count = Counter(number for number, _ in numbers).most_common(1)[0]
     if count > 1:
-        raise ValueError(f"the number {value} stands for {count} classes")
+        raise ValueError(f'the number {value} stands for {count} classes (write "masks": "regions" if it lies in all of them)')
     class_of = np.full(BEYOND + 1, UNKNOWN, dtype=np.int32)
     class_of[[number for number, _ in numbers]] = [index for _, index in numbers]
     if nothing_index is not None:
         class_of[_number(nothing_index)] = NOTHING
     if ignore_index is not None:
         class_of[_number(ignore_index)] = VOID
+    return class_of
+
+
+def _lookup_of_regions(classes: Classes, ignore_index: int | None, nothing_index: int | None) -> np.ndarray:
+    """Each number itself, int32 (65537,), where it lies in a region; 0, unless it is void, and `nothing_index` are NOTHING.
+
+    Raises:
+        ValueError: one is none of a mask.
+    """
+    class_of = np.full(BEYOND + 1, UNKNOWN, dtype=np.int32)
+    known = [number for numbers in classes.regions for number in numbers]
+    class_of[known] = known
+    for number, meaning in ((0, NOTHING), (nothing_index, NOTHING), (ignore_index, VOID)):
+        if number is not None:
+            class_of[_number(number)] = meaning
     return class_of
 
 

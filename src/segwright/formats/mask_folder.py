@@ -14,7 +14,8 @@ What is written: images without loss; masks in 8 bits, or 16 where there are man
 pixels of no segment are the number after the last class, which classes.json then names ("nothing_index"). Objects and their
 numbers are in instances/, of those samples that have any. Where there is one class, a thing, or one of stuff and then a
 thing, the masks themselves are 16-bit maps of objects: 65535 void, 65534 crowd, 65533 nothing, where they occur; but not where
-the first sample has more objects than that. Numbers above 65535 are in 32-bit TIFF.
+the first sample has more objects than that. Numbers above 65535 are in 32-bit TIFF. Of regions, masks hold the numbers that lie
+in them, and 0 for nothing.
 
 Lost: of overlapping segments the later covers the earlier; scores and the size of the pixels are not kept.
 """
@@ -193,16 +194,23 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             is_instances = _are_objects(truth) if is_instances is None else is_instances
             class_map, numbers = to_maps(truth)
             suffix = ".png" if len(truth.shape) == 2 else ".tif"
-            stored = (_object_map if is_instances else _class_map)(class_map, numbers, truth.classes, sample.key)
+            if truth.classes.regions:
+                stored = mask_values(sample)
+            else:
+                stored = (_object_map if is_instances else _class_map)(class_map, numbers, truth.classes, sample.key)
             write_values(root / "masks" / f"{sample.key}{suffix}", stored)
             if not is_instances:
                 write_numbers(root / NUMBER_FOLDER / sample.key, numbers)
             journal.write_image(sample, root / "images" / sample.key)
-            has_nothing, has_crowd = bool((class_map == NOTHING).any()), bool(is_instances and (stored == CROWD_16_BIT).any())
+            has_nothing = bool((class_map == NOTHING).any()) and not truth.classes.regions
+            has_crowd = bool(is_instances and (stored == CROWD_16_BIT).any())
             journal.add(sample, {IS_INSTANCES: is_instances, HAS_NOTHING: has_nothing, HAS_CROWD: has_crowd})
         count = len(journal.classes)
         is_seen = {name: any(record[name] for record in journal.records()) for name in (HAS_NOTHING, HAS_CROWD)}
         is_zero_nothing = is_instances and count == 1
+        if journal.classes.regions:
+            write_classes(root / "classes.json", journal.classes, values=journal.classes.regions)
+            return
         write_classes(
             root / "classes.json",
             journal.classes,
@@ -252,7 +260,7 @@ def _with_numbers(files: dict[str, Files], folder: Path) -> dict[str, Files]:
 def _are_objects(truth: Segmentation) -> bool:
     """Whether the masks are to be 16-bit maps of objects: of one class that is a thing, or stuff and a thing; not all crowd."""
     things = truth.classes.is_thing
-    if things not in ((True,), (False, True)) or truth.instance_ids.max(initial=0) >= NOTHING_16_BIT:
+    if things not in ((True,), (False, True)) or truth.classes.regions or truth.instance_ids.max(initial=0) >= NOTHING_16_BIT:
         return False
     return bool(truth.instance_ids.any()) or things == (True,) and not len(truth)
 

@@ -6,19 +6,21 @@
     ROOT/labelsTr/CASE.nii.gz           the numbers of dataset.json
 
 Endings may be those of volumes and of PNG and TIFF images. Where labels are regions, {"whole": [1, 2], "core": [2]}, each
-region is one class, and regions overlap. The key of a sample is its case. Where imagesTs/ and labelsTs/ have cases too, these
-are the part to test with: keys are train__CASE and test__CASE then. Images there without label are not read.
+region is one class, regions overlap, and the background, which lies in none, is no class. In the order of the labels,
+"regions_class_order": [1, 2] has the number that each of them writes over those before. The key of a sample is its case. Where
+imagesTs/ and labelsTs/ have cases too, these are the part to test with: keys are train__CASE and test__CASE then. Images there
+without label are not read.
 
 The older form, of the Decathlon, is read too: {"modality": {"0": "CT"}, "labels": {"0": "background"}} without file_ending, and
 one file CASE.nii.gz whose fourth axis holds the channels.
 
 What is written: volumes as .nii.gz with the grid of the image, 2D images as .png, or .tif where their values need it, the same
 for all. Number 0 is the class "background" if that is the first class, else what belongs to no class; void is "ignore". Where
-the first sample has several planes of stuff, the labels are regions. Colours, things and the meaning of 0 are in dataset.json
-too, under "segwright", which nnU-Net passes over.
+the first sample has several planes of stuff, or classes are regions, the labels are regions. Colours, things and the meaning of
+0 are in dataset.json too, under "segwright", which nnU-Net passes over.
 
 Lost: the numbers of objects; of overlapping segments the later covers the earlier, unless they are regions. Beside a class
-"background", pixels of no class become void. Scores, and of 2D images the grid, are not kept.
+"background", pixels of no class become void; beside regions it is no class. Scores, and of 2D images the grid, are not kept.
 """
 
 import json
@@ -44,7 +46,8 @@ from segwright.core.errors import FormatError, OutputError, SettingError
 from segwright.core.spelling import composed
 from segwright.formats import dataset_file
 from segwright.formats.image_index import found, natural, safe_key
-from segwright.formats.label_maps import NOTHING, to_maps, to_segmentation
+from segwright.formats.label_encoding import numbers_of_class
+from segwright.formats.label_maps import NOTHING, region_numbers, to_maps, to_segmentation
 from segwright.formats.resume_journal import Journal, truth_of
 from segwright.formats.volume_masks import check_same_grid, read_number_volume
 
@@ -77,6 +80,7 @@ class _Content(BaseModel):
 
     channel_names: dict[str, str]
     labels: dict[str, Label | list[Label]]
+    regions_class_order: list[Label] | None = None
     file_ending: str
     segwright: _Ours | None = None
 
@@ -96,12 +100,11 @@ class _Content(BaseModel):
 class NnunetMeaning:
     """What the numbers stand for: `class_of` int32 (65536,) is the class of each, VOID, NOTHING or UNKNOWN.
 
-    `regions` bool (K, 65536) says instead which classes each number belongs to, where they overlap.
+    Where classes are regions, it is the number itself (see label_maps.py).
     """
 
     classes: Classes
     class_of: np.ndarray
-    regions: np.ndarray | None = None
 
     def truth(self, numbers: np.ndarray, path: Path) -> Segmentation:
         """The segmentation that a map of numbers (*S) stands for.
@@ -113,20 +116,7 @@ class NnunetMeaning:
         if class_map.min(initial=0) == UNKNOWN:
             number = int(numbers[class_map == UNKNOWN][0])
             raise FormatError(f"{path} holds the number {number}, which has no label in dataset.json; add one there")
-        if self.regions is None:
-            return to_segmentation(class_map, None, self.classes)
-        planes = np.zeros((len(self.classes), *numbers.shape), np.int32)  # one per class: the order of planes is that of labels
-        present: list[int] = []
-        for index, is_region in enumerate(self.regions):
-            mask = is_region[numbers]
-            if mask.any():
-                present.append(index)
-                planes[index][mask] = len(present)
-        planes[0][class_map == VOID] = VOID
-        count = len(present)
-        return Segmentation(
-            planes, np.array(present, np.int32), np.zeros(count, np.int32), np.ones(count, np.float32), self.classes
-        )
+        return to_segmentation(class_map, None, self.classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,7 +259,8 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
         for sample in journal.samples():
             truth = truth_of(sample)
             if kind is None:
-                are_regions = len(truth.planes) > 1 and not truth.instance_ids.any() and not any(truth.classes.is_thing)
+                is_overlap = len(truth.planes) > 1 and not truth.instance_ids.any() and not any(truth.classes.is_thing)
+                are_regions = bool(truth.classes.regions) or is_overlap
                 kind = {"ending": _ending(sample), "channels": len(sample.image), "regions": are_regions}
             _check(sample, kind)
             numbers = (_region_numbers if kind["regions"] else _class_numbers)(truth, sample.key)
@@ -300,8 +291,8 @@ def _meaning(content: _Content, path: Path) -> NnunetMeaning:
     """Classes and numbers of a dataset.json."""
     labels, ours = dict(content.labels), content.segwright
     ignored = labels.pop(IGNORE, None)
-    are_regions = any(isinstance(label, list) for label in labels.values())
-    if ours is not None and ours.zero == "nothing":
+    are_regions = any(isinstance(label, list) and len(label) > 1 for label in labels.values())
+    if are_regions or ours is not None and ours.zero == "nothing":
         labels.pop(BACKGROUND, None)
     numbers = {name: [label] if isinstance(label, int) else label for name, label in labels.items()}
     flat = [number for of_label in numbers.values() for number in of_label]
@@ -309,22 +300,42 @@ def _meaning(content: _Content, path: Path) -> NnunetMeaning:
         raise FormatError(f"{path}: labels are {str(content.labels)[:200]}; each class needs its number, and ignore one")
     if are_regions and len(labels) * len(flat) > VALUES * MAX_REGIONS:
         raise FormatError(f"{path}: labels hold {len(labels)} names and {len(flat)} numbers, more than files can; shorten them")
+    if ours is not None and len(ours.colors) == len(ours.is_thing) == len(numbers) + 1 and are_regions:  # with the background
+        ours = ours.model_copy(update={"colors": ours.colors[1:], "is_thing": ours.is_thing[1:]})
+    regions = _in_order(numbers, content.regions_class_order, path) if are_regions else ()
     try:
-        classes = Classes.of([*numbers], colors=ours.colors if ours else None, is_thing=ours.is_thing if ours else None)
+        classes = Classes.of(
+            [*numbers], colors=ours.colors if ours else None, is_thing=ours.is_thing if ours else None, regions=regions
+        )
     except SettingError as error:
         raise FormatError(f"{path}: {error}") from error
     class_of = np.full(VALUES, UNKNOWN, np.int32)
     class_of[0] = NOTHING
     for index, of_label in enumerate(numbers.values()):
-        class_of[of_label] = index
+        class_of[of_label] = of_label if are_regions else index
     if ignored is not None:
         class_of[ignored] = VOID
-    if not are_regions:
-        return NnunetMeaning(classes, class_of)
-    regions = np.zeros((len(numbers), VALUES), bool)
-    for index, of_label in enumerate(numbers.values()):
-        regions[index, of_label] = True
-    return NnunetMeaning(classes, class_of, regions)
+    return NnunetMeaning(classes, class_of)
+
+
+def _in_order(numbers: dict[str, list[int]], order: list[int] | None, path: Path) -> list[list[int]]:
+    """The numbers in each region, first of all the one that it writes: by `order`, or one that lies in no later region.
+
+    Raises:
+        FormatError: the order has not a number for each region that lies in it.
+    """
+    if order is None:
+        later = [{each for inside in [*numbers.values()][k + 1 :] for each in inside} for k in range(len(numbers))]
+        order = [
+            next((n for n in inside if n not in after), inside[0])
+            for inside, after in zip(numbers.values(), later, strict=True)
+        ]
+    if len(order) != len(numbers) or any(n not in inside for n, inside in zip(order, numbers.values(), strict=True)):
+        raise FormatError(
+            f"{path}: regions_class_order is {order}, and the regions are {numbers}; give for each, in their order, a number "
+            "that lies in it, which it writes over the regions before it"
+        )
+    return [[n, *(other for other in inside if other != n)] for n, inside in zip(order, numbers.values(), strict=True)]
 
 
 def _image(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, Grid]:
@@ -386,8 +397,21 @@ def _first(classes: Classes) -> int:
 
 
 def _void(truth: Segmentation, kind: dict[str, Any]) -> int:
-    count = len(truth.classes) + _first(truth.classes)
-    return 1 << (count - 1) if kind["regions"] else count
+    if kind["regions"]:
+        return 1 + max(max(numbers) for numbers in _regions_of(truth.classes) if numbers)
+    return len(truth.classes) + _first(truth.classes)
+
+
+def _regions_of(classes: Classes) -> Sequence[Sequence[int]]:
+    """The numbers that lie in each class: as `Classes.regions` says, else one for each set of classes but the background."""
+    if classes.regions:
+        return classes.regions
+    count = len(classes) - 1 + _first(classes)
+    bits: list[list[int]] = [[] for _ in range(1 - _first(classes))]  # none in a background
+    for bit in range(count):
+        first = (2 << bit) - 1  # as where each lies in all before it
+        bits.append([first, *(n for n in range(1 << count) if n >> bit & 1 and n != first)])
+    return bits
 
 
 def _class_numbers(truth: Segmentation, key: str) -> np.ndarray:
@@ -403,18 +427,15 @@ def _class_numbers(truth: Segmentation, key: str) -> np.ndarray:
 
 
 def _region_numbers(truth: Segmentation, key: str) -> np.ndarray:
-    """The number at each pixel, one bit for each class but a background: the set of regions that it belongs to."""
+    """The number at each pixel, which says in which regions it lies."""
     first = _first(truth.classes)
     count = len(truth.classes) - 1 + first
-    if count > MAX_REGIONS:
+    if count > MAX_REGIONS and not truth.classes.regions:
         raise OutputError(f"sample {key!r} has {count} classes that overlap, 16-bit labels hold {MAX_REGIONS}; write to coco")
-    bit_of = np.zeros(len(truth) + 2, np.int32)  # of void, nothing and the segments
-    bit_of[2:] = np.where(truth.class_ids + first > 0, 1 << np.maximum(truth.class_ids - 1 + first, 0), 0)
-    numbers = np.bitwise_or.reduce(bit_of[truth.planes + 1], axis=0)
-    is_void = (truth.planes == VOID).any(axis=0) & (numbers == 0)
+    void = _void(truth, {"regions": True})
+    numbers = region_numbers(truth, _regions_of(truth.classes), void)
     if not first:
-        is_void |= (truth.planes <= 0).all(axis=0)  # neither a region nor the background
-    numbers[is_void] = 1 << count
+        numbers[(truth.planes <= 0).all(axis=0)] = void  # neither a region nor the background
     return numbers
 
 
@@ -439,15 +460,15 @@ def _dataset_json(journal: Journal, kind: dict[str, Any], *, has_void: bool) -> 
     classes, first = journal.classes, _first(journal.classes)
     labels: dict[str, int | list[int]] = {BACKGROUND: 0}
     foreground: Sequence[str] = classes.names[1 - first :]
-    count = len(foreground)
     content: dict[str, Any] = {}
     if kind["regions"]:
-        labels |= {name: [n for n in range(1 << count) if n >> bit & 1] for bit, name in enumerate(foreground)}
-        content["regions_class_order"] = [(2 << bit) - 1 for bit in range(count)]  # as where each lies in all before it
+        regions = [numbers for numbers in _regions_of(classes) if numbers]
+        labels |= {name: sorted(numbers) for name, numbers in zip(foreground, regions, strict=True)}
+        content["regions_class_order"] = [numbers[0] for numbers in regions]
     else:
         labels |= {name: number for number, name in enumerate(foreground, 1)}
     if has_void:
-        labels[IGNORE] = 1 << count if kind["regions"] else count + 1
+        labels[IGNORE] = 1 + max(number for of_label in labels.values() for number in numbers_of_class(of_label))
     channels = kind["channels"]
     names = ["R", "G", "B"] if channels == 3 and kind["ending"] != ".nii.gz" else [f"channel_{k}" for k in range(channels)]
     return json.dumps(

@@ -119,7 +119,7 @@ class Reader:
     def _truth(self, files: Files, mask: Path, meaning: Meaning, image: np.ndarray | None) -> Segmentation:
         layers = read_mask_channels(mask, FLAT)  # (P, *S)
         numbers: np.ndarray | None = layers if meaning.is_instances else None
-        if meaning.is_colors or len(layers) == 1 or _is_picture(mask):
+        if meaning.is_colors or len(layers) == 1 or meaning.classes.regions or _is_picture(mask):
             class_map, numbers = meaning.maps(mask)
             class_maps, numbers = class_map[None], None if numbers is None else numbers[None]
         else:
@@ -136,6 +136,8 @@ class Reader:
             class_maps = np.stack([fit_to_image(layer, mask, image, files.image) for layer in class_maps])
             if numbers is not None:
                 numbers = np.stack([fit_to_image(layer, files.numbers or mask, image, files.image) for layer in numbers])
+        if meaning.classes.regions:
+            return to_segmentation(class_maps[0], None if numbers is None else numbers[0], meaning.classes)
         flat = (-1, *class_maps.shape[2:])  # layers one below the other, so that a segment may lie in several of them
         found = to_segmentation(class_maps.reshape(flat), None if numbers is None else numbers.reshape(flat), meaning.classes)
         planes = found.planes.reshape(class_maps.shape)

@@ -152,6 +152,7 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
                 raise OutputError(f"sample {sample.key!r}: {len(journal.classes)} classes leave no number; merge some")
             stored = class_map.astype(np.uint8 if is_narrow else np.uint16)  # VOID, -1, wraps to the highest number
             stored[class_map == NOTHING] = len(journal.classes)
+            stored = mask_values(sample) if journal.classes.regions else stored
             name = f"{sample.key}.nii.gz"
             if len(sample.image):
                 write_volume(root / "images" / name, sample.image, sample.grid)
@@ -159,6 +160,9 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
             if numbers.any():
                 write_volume(root / NUMBER_FOLDER / name, _narrow(numbers)[None], sample.grid)
             journal.add(sample, {"has_nothing": has_nothing})
+        if journal.classes.regions:
+            write_classes(root / "classes.json", journal.classes, values=journal.classes.regions)
+            return
         count = len(journal.classes)
         write_classes(
             root / "classes.json",

@@ -30,6 +30,7 @@ from segwright.data.undeclared_nodata import undeclared_nodata
 from segwright.formats import dataset_file, dicom, mask_folder, open_dataset, tiff, volume
 from segwright.formats.coco_ids import CocoIds, ids_of
 from segwright.formats.image_index import safe_key
+from segwright.formats.label_maps import numbers_in_use
 from segwright.formats.mask_folder import image_files
 from segwright.formats.pairing import IMAGE_FOLDERS, Files, is_truth_folder, subfolders, without_truth
 from segwright.formats.resume_journal import stopped, truth_of
@@ -445,7 +446,7 @@ def _check_extras(predictor: Any, format: str | None, *, palette: bool, uncertai
         )
     if palette and format is not None:
         raise OutputError(f"a palette is for masks, and {format} keeps colours in its own way; leave out one of the two")
-    if palette and len(predictor.answers) > MAX_8_BIT_CLASSES:
+    if palette and numbers_in_use(predictor.answers) > MAX_8_BIT_CLASSES:
         raise OutputError(
             f"a palette holds {MAX_8_BIT_CLASSES} classes, there are {len(predictor.answers)}; write without a palette"
         )
@@ -462,7 +463,7 @@ def _lost_in_mask(sample: Sample, job: _Job) -> Iterator[str]:
         yield "scores are not kept"
     if job.kind is dicom and (truth.planes[0] == VOID).any():
         yield "void becomes nothing"
-    if job.kind is not dicom and (truth.planes[0] == 0).any():
+    if job.kind is not dicom and not truth.classes.regions and (truth.planes[0] == 0).any():
         yield "pixels of no segment become void"
 
 

@@ -258,7 +258,7 @@ class Predictor:
         """
         if self.crf is None:
             return
-        is_semantic = hasattr(self.task, "probabilities")
+        is_semantic = hasattr(self.task, "label_rows")
         if is_semantic and axes == 2 and channels in (1, 3):
             return
         what = (

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Ensemble(nn.Module):
@@ -43,6 +44,41 @@ class Ensemble(nn.Module):
             highest = torch.maximum(total, logs)  # apart from which differences are exact, and no exponential overflows
             total = highest + ((total - highest).exp() + (logs - highest).exp()).log()
         return total - math.log(len(self.networks)), entropy / len(self.networks)
+
+
+class RegionEnsemble(nn.Module):
+    """Images (B, C, *S) to logits (B, K, *s) whose sigmoid is the mean of those of all networks, and to a map (B, 1, *s).
+
+    All else is as in `Ensemble`; the entropy of a pixel is the mean of those of its classes, each of which is there or not.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], *, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.temperature = temperature
+        if hasattr(networks[0], "divisors"):
+            self.divisors = networks[0].divisors
+
+    def extra_repr(self) -> str:
+        """The temperature, by which two ensembles of the same networks differ."""
+        return f"temperature={self.temperature:g}"
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-odds of the mean probabilities, and the mean entropy."""
+        first, *others = self.networks
+        logits = first(image).float() / self.temperature
+        inside, outside, entropy = F.logsigmoid(logits), F.logsigmoid(-logits), _binary_entropy(logits)
+        for network in others:
+            logits = network(image).float() / self.temperature
+            inside, outside = torch.logaddexp(inside, F.logsigmoid(logits)), torch.logaddexp(outside, F.logsigmoid(-logits))
+            entropy = entropy + _binary_entropy(logits)
+        return inside - outside, entropy / len(self.networks)
+
+
+def _binary_entropy(logits: Tensor) -> Tensor:
+    """The mean entropy (B, 1, *s), in nats, of classes that are there or not, of logits (B, K, *s)."""
+    inside = logits.sigmoid()
+    return -(inside * F.logsigmoid(logits) + (1 - inside) * F.logsigmoid(-logits)).mean(dim=1, keepdim=True)
 
 
 def _entropy(logs: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from segwright.core import Dataset
+from segwright.core import Classes, Dataset
 from segwright.core.atomic_files import check_utf8
 from segwright.core.errors import SettingError, UsageError
 from segwright.core.lookup import find, names
@@ -28,7 +28,7 @@ from segwright.planning.survey import Survey
 from segwright.planning.trial import BATCH, Trial, divisors_of, set_by_hand
 from segwright.plans.kinds import assign, class_of
 from segwright.plans.plan import Data, Plan, Training
-from segwright.tasks import task_for
+from segwright.tasks import DEFAULT, OVERLAPPING, task_for
 from segwright.training.dataloader import CropDataset
 
 VALIDATION_SHARE = 0.08  # of the time for looking at the validation samples on the way
@@ -121,7 +121,8 @@ def planned(
     check_utf8(data)  # the plan names the data
     splits = splits or remembered(open_splits(data, val, fold=fold, skip=skip))
     named = named_start(wish)
-    task_class = class_of(find("segwright.tasks", _task_named(task, model, named, settings) or task_for(splits.train)))
+    kind = _task_named(task, model, named, settings, splits.train.classes) or task_for(splits.train)
+    task_class = class_of(find("segwright.tasks", kind))
     train_set, val_set = (task_class().dataset(part) for part in (splits.train, splits.val))
     survey = Survey.of(train_set, val_set)
     settings = with_class_weights(settings, survey.found)
@@ -151,8 +152,12 @@ def planned(
     return Planned(made, splits, ValueRange.of(survey.found), after, trial)
 
 
-def _task_named(task: str | None, model: str | None, named: Start | None, settings: Sequence[str]) -> str | None:
+def _task_named(
+    task: str | None, model: str | None, named: Start | None, settings: Sequence[str], classes: Classes
+) -> str | None:
     """The task that a person names, or that of the network: by its kind among the settings, a preset, or its weights.
+
+    What a network for semantic segmentation learns of classes that are regions is these.
 
     Raises:
         SettingError: nothing trains such a network, the task is among the settings, or one is no assignment.
@@ -178,7 +183,7 @@ def _task_named(task: str | None, model: str | None, named: Start | None, settin
             f"the network is for {first} segmentation, which nothing here trains; leave it out to have one chosen for the "
             f"data, or choose one for {', '.join(names('segwright.tasks'))} segmentation: segwright models lists them"
         )
-    return task or first
+    return task or (OVERLAPPING if first == DEFAULT and classes.regions else first)
 
 
 def varied(made: Planned, settings: Sequence[str], wish: Wish, budget: Budget) -> Plan:

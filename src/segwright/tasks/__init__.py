@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 DEFAULT = "semantic"  # unless a person names another, or the data or the network ask for one
+OVERLAPPING = "regions"  # where that is to be learned of classes that overlap
 LOOKED_AT = 8  # samples that tell what data are of, evenly spread: some images may hold no object
 
 
@@ -117,10 +118,13 @@ class TellsUncertainty(Protocol):
 
 
 def task_for(data: Dataset) -> str:
-    """The task that a data set asks for: "instance" where images hold nothing but objects on a background, else the default.
+    """The task that a data set asks for: "regions" where it declares them, "instance" where images hold nothing but objects on
+    a background, else the default.
 
     Some samples tell. Those that cannot be read tell nothing here: whoever uses them names them.
     """
+    if data.classes.regions:
+        return OVERLAPPING
     background = background_of(data.classes)
     truths = (truth for truth in _some_truths(data) if len(truth.shape) == 2)
     found = [np.where(truth.class_ids == background, -1, truth.instance_ids) for truth in truths]

@@ -84,7 +84,7 @@ class Semantic:
         if shared > OVERLAP:
             log.warning(
                 "segments share %.1f %% of the pixels, and a pixel learns one class, that of the last of them: predicted outer "
-                "regions will have holes where inner ones lie, which are to be added to them",
+                "regions will have holes where inner ones lie; to learn each class by itself, train with --task regions",
                 100 * shared,
             )
         rarest = min((share for share in found.class_fractions if share > 0), default=1.0)
@@ -122,8 +122,8 @@ class Semantic:
         return replace(network, in_channels=channels, num_classes=len(classes))
 
     def dataset(self, data: Dataset) -> Dataset:
-        """The data set with pixels of no object as background, where its classes are objects alone."""
-        return with_background(data)
+        """The data set with pixels of no object as background, where its classes are objects alone, or regions."""
+        return with_background(data, of_regions=True)
 
     def target(self, crop: Sample) -> np.ndarray:
         """The class map int64 (*S) to learn, VOID (-1) where nobody knows.
@@ -142,6 +142,8 @@ class Semantic:
 
     def loss(self, network: Any, batch: Batch, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
         """The terms of the criterion for the network's logits (B, K, *s) and class maps (B, *S); auxiliary heads add one.
+
+        Where the criterion takes a truth for each class, (B, K, *S), the target may be that.
 
         So do points, whose term is cross-entropy, as in PointRend: they have no shape, which other losses count. Classes weigh
         in it as in that of the criterion, where it has one.
@@ -182,7 +184,7 @@ class Semantic:
             )
         first, *others = _halving_weights(1 + len(outputs.auxiliary))
         terms = {name: first * term for name, term in self._terms(outputs.logits, target).items()}
-        targets = {target.shape[1:]: target}
+        targets = {target.shape[2 - outputs.logits.ndim :]: target}
         parts = []
         for weight, logits in zip(others, outputs.auxiliary, strict=True):
             size = logits.shape[2:]
@@ -194,10 +196,11 @@ class Semantic:
         return terms | {"auxiliary": sum(parts[1:], parts[0])}
 
     def _terms(self, logits: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """The terms of the criterion for logits (B, K, *s), brought to the size of the class maps (B, *S)."""
-        if logits.shape[2:] != target.shape[1:]:
-            mode = "bilinear" if target.ndim == 3 else "trilinear"
-            logits = F.interpolate(logits, size=target.shape[1:], mode=mode, align_corners=False)
+        """The terms of the criterion for logits (B, K, *s), brought to the size of the target (B, *S) or (B, K, *S)."""
+        size = target.shape[2 - logits.ndim :]
+        if logits.shape[2:] != size:
+            mode = "bilinear" if len(size) == 2 else "trilinear"
+            logits = F.interpolate(logits, size=size, mode=mode, align_corners=False)
         if isinstance(self.criterion, WeightedSum):
             return self.criterion.terms_of(logits, target)
         return {"loss": self.criterion(logits, target)}
@@ -244,7 +247,7 @@ class Semantic:
         """
         if run.output == "queries":
             return decode_classes(run, view)
-        return Segmentation.semantic(tiled_labels(*_asked(run, view)), run.classes)
+        return Segmentation.semantic(tiled_labels(*asked_in_tiles(run, view)), run.classes)
 
     def label_rows(self, run: Run, view: View) -> Iterator[tuple[int, np.ndarray]]:
         """What `decode` finds as classes (n, ...) of some rows, and the first of them, row after row; none of queries.
@@ -252,7 +255,7 @@ class Semantic:
         Raises:
             ShapeError: as in `decode`.
         """
-        return tiled_label_rows(*_asked(run, view))
+        return tiled_label_rows(*asked_in_tiles(run, view))
 
     def probabilities(self, run: Run, view: View) -> np.ndarray:
         """The probability of each class at each pixel of the original, float32 (K, *S): the softmax of what `decode` compares.
@@ -260,7 +263,7 @@ class Semantic:
         Raises:
             ShapeError: as in `decode`.
         """
-        return query_probabilities(run, view) if run.output == "queries" else tiled_probs(*_asked(run, view))
+        return query_probabilities(run, view) if run.output == "queries" else tiled_probs(*asked_in_tiles(run, view))
 
     def averaged(self, networks: Sequence[nn.Module], *, temperature: float = 1.0) -> nn.Module:
         """A network that gives the mean of the probabilities of these, whose logits are first divided by the `temperature`.
@@ -285,7 +288,7 @@ class Semantic:
             probs = query_probabilities(run, view)
             parts = [(0, np.log(np.maximum(probs, np.finfo(np.float32).tiny)))]
             return found, labels_and_uncertainty(parts, shape, len(probs))[1]
-        labels, maps = labels_and_uncertainty(tiled_maps(*_asked(run, view, with_entropy=True)), shape, count)
+        labels, maps = labels_and_uncertainty(tiled_maps(*asked_in_tiles(run, view, with_entropy=True)), shape, count)
         return Segmentation.semantic(labels, run.classes), maps
 
     def agreement(self, outputs: Outputs, reference: Outputs, shape: tuple[int, ...]) -> float:
@@ -337,14 +340,14 @@ def _halving_weights(count: int) -> tuple[float, ...]:
 
 
 def _nearest(target: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Class maps (B, *s) of another `size` *s from some (B, *S): of the pixels nearest to a centre the first, void or not."""
-    for axis, side in enumerate(size, start=1):
+    """Targets (..., *s) of another `size` *s from some (..., *S): of the pixels nearest to a centre the first, void or not."""
+    for axis, side in enumerate(size, start=-len(size)):
         twice_centres = (2 * torch.arange(side, device=target.device) + 1) * target.shape[axis]  # in units of 1 / side
         target = target.index_select(axis, (twice_centres - 1) // (2 * side))  # pixel i lies from i to i + 1
     return target
 
 
-def _asked(
+def asked_in_tiles(
     run: Run, view: View, *, with_entropy: bool = False
 ) -> tuple[PixelSource, Ask, tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
     """What the functions of `sliding_window` need: the padded image of a view, what answers for it, and the sizes.

@@ -76,7 +76,8 @@ def counted(run: Path, val: Dataset, *watchers: Watcher) -> tuple[Tally, PixelSa
     has_logits = hasattr(predictor.task, "probabilities") and not getattr(predictor.network, "OUTPUT", "")
     if not has_logits or predictor.temperature != 1:
         return tally, None
-    return tally, pixel_sample(predictor.probabilities, predictor.task.dataset(val))
+    of_regions = not hasattr(predictor.task, "label_rows")  # a pixel may be in several
+    return tally, pixel_sample(predictor.probabilities, predictor.task.dataset(val), of_regions=of_regions)
 
 
 def chosen_inference(
