@@ -69,6 +69,16 @@ def test_volumes_show_their_middle(tmp_path, drawn, given):
     assert drawn["rows"][0].pictures[0].shape == (264, 211, 3)  # 20 x 16
 
 
+def test_changes_that_few_crops_get_are_told_with_their_share(tmp_path, drawn, given):
+    given(*discs((12, 20, 16)))
+    names = ("geometric.scale", "geometric.rotate", "intensity.noise")
+    settings = [f"augmentation.{name}_probability=0.25" for name in names]
+    write_augmented_sheet(tmp_path / "sheet.png", "data", settings=settings)
+    for words in ("scaled by 0.", "turned by up to", "noise"):
+        assert drawn["text"].partition(words)[2].partition("%")[0].endswith(" in 25"), words
+    assert "contrast," in drawn["text"]
+
+
 def test_the_background_is_not_coloured_and_what_is_in_it_is(tmp_path, drawn, given):
     given([np.full((1, 40, 40), 200, np.uint8)] * 2, [np.pad(np.ones((20, 20), int), 10)] * 2)
     write_augmented_sheet(tmp_path / "sheet.png", "data")

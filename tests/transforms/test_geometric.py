@@ -79,7 +79,8 @@ def test_the_kernel_equals_interpolation_at_explicit_coordinates(shape, dtype):
     source = tuple(side + 4 for side in shape)
     image = generator.integers(0, 200, (2, *source)).astype(dtype)
     class_map = generator.integers(-1, 5, source)
-    nodes = source_nodes(shape, rotation(len(shape), 25, None, generator) / 0.8, np.array(source) / 2, 2.0, generator)
+    matrix, elastic_px = rotation(len(shape), 25, None, generator) / 0.8, np.full(len(shape), 2.0)
+    nodes = source_nodes(shape, matrix, np.array(source) / 2, elastic_px, generator)
     result = resample(sample_of(image, class_map), shape, nodes, None)
     at = np.stack(np.meshgrid(*(np.arange(side) / STEP for side in shape), indexing="ij"))
     coordinates = [map_coordinates(axis, at, order=1) for axis in nodes]
@@ -98,7 +99,8 @@ def test_missing_values_are_not_mixed_with_their_neighbours(shape):
     image = generator.normal(100, 20, (2, *source)).astype(np.float32)
     image[generator.random(image.shape) < 0.2] = np.nan
     known = np.isfinite(image)
-    nodes = source_nodes(shape, rotation(len(shape), 25, None, generator) / 0.8, np.array(source) / 2, 2.0, generator)
+    matrix, elastic_px = rotation(len(shape), 25, None, generator) / 0.8, np.full(len(shape), 2.0)
+    nodes = source_nodes(shape, matrix, np.array(source) / 2, elastic_px, generator)
     result, zeros, weights, nearest = (
         resample(sample_of(values.astype(np.float32), index.astype(int)), shape, nodes, None)
         for values, index in ((image, known[0]), (np.nan_to_num(image), known[1]), (known, known[0]), (image, known[1]))
@@ -194,11 +196,32 @@ def test_crops_lie_uniformly_inside():
 
 
 def test_rotation_is_rigid_in_millimetres():
-    spacing = np.array([3.0, 1.0, 0.5])
+    spacing = np.array([1.4, 1.0, 0.5])
     matrix = rotation(3, 40, tuple(spacing), draws())
     rigid = np.diag(spacing) @ matrix @ np.diag(1 / spacing)
     np.testing.assert_allclose(rigid @ rigid.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(rigid) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("thick", [0, 1, 2])
+def test_thick_slices_stay_slices(thick):
+    """Each slice holds its own number, and none of the crop mixes two; in their plane pixels move."""
+    spacing_mm = tuple(3.5 if axis == thick else 1.0 for axis in range(3))
+    image = np.stack(np.meshgrid(*map(np.arange, (12, 14, 13)), indexing="ij")).astype(np.float32)
+    geometric = Geometric(scale=(1.3, 1.3), rotate_deg=40.0, flip_axes=(), elastic_px=0.3)
+    crop = geometric(sample_of(image, spacing_mm=spacing_mm), (8, 8, 8), draws())
+    slices = np.moveaxis(crop.image[thick], thick, 0)
+    np.testing.assert_allclose(slices - slices[0, 0, 0], np.arange(8)[:, None, None] + np.zeros((8, 8, 8)), atol=1e-4)
+    for other in {0, 1, 2} - {thick}:
+        assert (crop.image[other] % 1 > 1e-3).any()
+    spacings = [3.5 if axis == thick else 1 / 1.3 for axis in range(3)]
+    assert crop.grid.spacing_mm == pytest.approx(spacings)
+
+
+def test_slices_up_to_three_times_as_thick_are_turned_like_all_axes():
+    image = np.stack(np.meshgrid(*map(np.arange, (12, 14, 13)), indexing="ij")).astype(np.float32)
+    crop = Geometric(**(STILL | {"rotate_deg": 40.0}))(sample_of(image, spacing_mm=(3.0, 1.0, 1.0)), (8, 8, 8), draws())
+    assert (crop.image[0] % 1 > 1e-3).any()
 
 
 def test_elastic_noise_has_unit_deviation_and_no_jumps():

@@ -131,10 +131,18 @@ def _sides(shape: tuple[int, ...]) -> str:
 def _in_words(augmentation: Augmentation) -> str:
     """What is changed, as a sentence."""
     place, values = augmentation.geometric, augmentation.intensity
-    words = [f"scaled by {place.scale[0]:g} to {place.scale[1]:g}", f"turned by up to {place.rotate_deg:g} degrees"]
+    scale, turn, bend = (_often(getattr(place, f"{name}_probability")) for name in ("scale", "rotate", "elastic"))
+    words = [f"scaled by {place.scale[0]:g} to {place.scale[1]:g}{scale}"]
+    words += [f"turned by up to {place.rotate_deg:g} degrees{turn}"]
     words += [f"mirrored {', '.join(MIRRORED[axis] for axis in place.flip_axes)}"] if place.flip_axes else []
-    words += [f"bent by {place.elastic_px:g} pixels"] if place.elastic_px else []
-    words += [f"other {', '.join(name for name in VALUES if getattr(values, name))}"]
+    words += [f"bent by {place.elastic_px:g} pixels{bend}"] if place.elastic_px else []
+    others = [f"{name}{_often(getattr(values, f'{name}_probability'))}" for name in VALUES if getattr(values, name)]
+    words += [f"other {', '.join(others)}"]
     changes = [(words_of, getattr(augmentation, name).probability) for name, words_of in CHANCES.items()]
     words += [f"{name} in {share:.0%}" for name, share in changes if share]
     return f"Each crop is {'; '.join(words)}."
+
+
+def _often(probability: float) -> str:
+    """How many crops a change is made to, where that is not each."""
+    return "" if probability == 1 else f" in {probability:.0%}"

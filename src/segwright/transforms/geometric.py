@@ -20,6 +20,7 @@ from segwright.transforms.random_settings import check_probability, happens
 
 STEP = 8  # output pixels between nodes; linear steps of 8 cannot be told from a smooth curve that bends every 60 pixels
 CELLS = 5  # control cells per axis of the elastic displacement: a 320 pixel crop bends about every 64 pixels
+THICK = 3  # times the smallest spacing, as in nnU-Net: between slices that far apart nothing is interpolated
 KERNEL_DTYPES = ("uint8", "uint16", "int16", "float32")  # what files hold; anything else is turned into float32 first
 
 
@@ -35,12 +36,16 @@ class Geometric:
     """Random change of place. The defaults are those of the published SegFormer and DeepLab recipes.
 
     `scale` is the range of the magnification, drawn log-uniformly. `rotate_deg` bounds the angle, drawn uniformly to both
-    sides; a volume turns around each axis, in millimetres where its spacing is known. `flip_axes` counts spatial axes from
-    the end ((-1,) is left-right); each is flipped with probability 0.5. `elastic_px` is the standard deviation, in output
-    pixels, of a smooth displacement with 5 control cells per axis; above an eighth of a cell (a 40th of the crop's side)
-    the image begins to fold. The U-Net paper instead draws 3 x 3 vectors of 10 pixels over a tile of 572 and interpolates
-    bicubically: wider waves, as steep as those of an `elastic_px` of 0.8 % of the side, 4.6 on such a tile. Each of the three
-    is made with its own probability; nnU-Net's default turns one crop in five, and scales one in five.
+    sides; a volume turns around each axis, in millimetres where its spacing is known. Thick slices stay slices, scaled, turned
+    and bent in their own plane alone. `flip_axes` counts spatial axes from the end ((-1,) is left-right); each is flipped with
+    probability 0.5. `elastic_px` is the standard deviation, in output pixels, of a smooth displacement with 5 control cells per
+    axis; above an eighth of a cell (a 40th of the crop's side) the image begins to fold. The U-Net paper instead draws 3 x 3
+    vectors of 10 pixels over a tile of 572 and interpolates bicubically: wider waves, as steep as those of an `elastic_px` of
+    0.8 % of the side, 4.6 on such a tile. Each of the three is made with its own probability; nnU-Net's default turns one crop
+    in five, and scales one in five.
+
+    A crop is interpolated linearly, which takes detail from it that images have at prediction, unless none of the three is
+    made: then its pixels are those of the sample.
 
     Source of the deformation: Ronneberger et al. 2015, arXiv:1505.04597, section 3.1.
     """
@@ -87,23 +92,35 @@ class Geometric:
             raise ShapeError(f"sample {sample.key!r} has {len(shape)} axes, flip_axes is {self.flip_axes}; leave out the rest")
         scale = math.exp(generator.uniform(*np.log(self.scale))) if happens(self.scale_probability, generator) else 1.0
         degrees = self.rotate_deg if happens(self.rotate_probability, generator) else 0.0
-        matrix = rotation(len(shape), degrees, sample.grid.spacing_mm, generator) / scale
+        spacing_mm = sample.grid.spacing_mm
+        scales = np.where(_thick(len(shape), spacing_mm), 1.0, scale)
+        matrix = rotation(len(shape), degrees, spacing_mm, generator) / scales
         for axis in self.flip_axes:
             if generator.random() < 0.5:
                 matrix[:, axis] *= -1
-        middle = place(sample.grid.shape, np.array(shape) / scale, centre(generator), generator)
+        middle = place(sample.grid.shape, np.array(shape) / scales, centre(generator), generator)
         elastic_px = self.elastic_px if happens(self.elastic_probability, generator) else 0.0
-        nodes = source_nodes(shape, matrix, middle, elastic_px, generator)
-        spacing_mm = sample.grid.spacing_mm
-        return resample(sample, shape, nodes, spacing_mm and tuple(spacing / scale for spacing in spacing_mm))
+        nodes = source_nodes(shape, matrix, middle, np.where(_thick(len(shape), spacing_mm), 0.0, elastic_px), generator)
+        return resample(sample, shape, nodes, spacing_mm and tuple((np.array(spacing_mm) / scales).tolist()))
+
+
+def _thick(axes: int, spacing_mm: tuple[float, ...] | None) -> np.ndarray:
+    """Whether the pixels of each axis of a volume are thick, bool (n,); of no image."""
+    spacing = np.array(spacing_mm or (1.0,) * axes)
+    return (axes == 3) & (spacing > THICK * spacing.min())
 
 
 def rotation(axes: int, degrees: float, spacing_mm: tuple[float, ...] | None, generator: np.random.Generator) -> np.ndarray:
-    """Matrix (n, n) on pixel offsets that turns by random angles in each plane of two axes, rigid in millimetres."""
-    matrix = np.eye(axes)
+    """Matrix (n, n) on pixel offsets that turns by random angles in each plane of two axes, rigid in millimetres.
+
+    Thick slices are turned in their own plane alone.
+    """
+    matrix, thick = np.eye(axes), _thick(axes, spacing_mm)
     for first in range(axes):
         for second in range(first + 1, axes):
             angle = math.radians(generator.uniform(-degrees, degrees))
+            if thick[first] or thick[second]:
+                continue
             turn = np.eye(axes)
             turn[[first, second], [first, second]] = math.cos(angle)
             turn[first, second], turn[second, first] = -math.sin(angle), math.sin(angle)
@@ -126,13 +143,17 @@ def place(source: tuple[int, ...], extent: np.ndarray, pixel: np.ndarray | None,
 
 
 def source_nodes(
-    shape: tuple[int, ...], matrix: np.ndarray, centre: np.ndarray, elastic_px: float, generator: np.random.Generator
+    shape: tuple[int, ...], matrix: np.ndarray, centre: np.ndarray, elastic_px: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
-    """Source index coordinates, float64 (n, *G), of the output pixels 0, STEP, 2 STEP, ... along each axis."""
+    """Source index coordinates, float64 (n, *G), of the output pixels 0, STEP, 2 STEP, ... along each axis.
+
+    `elastic_px` is the standard deviation (n,) of the displacement along each axis.
+    """
     steps = [STEP * np.arange(-(-side // STEP) + 1) for side in shape]
     offsets = np.stack(np.meshgrid(*(at + 0.5 - side / 2 for at, side in zip(steps, shape, strict=True)), indexing="ij"))
-    if elastic_px > 0:
-        offsets += elastic_px * spline_noise([CELLS * at / side for at, side in zip(steps, shape, strict=True)], generator)
+    if elastic_px.any():
+        noise = spline_noise([CELLS * at / side for at, side in zip(steps, shape, strict=True)], generator)
+        offsets += elastic_px.reshape(-1, *[1] * len(shape)) * noise
     return np.tensordot(matrix, offsets, axes=1) + (centre - 0.5).reshape(-1, *[1] * len(shape))
 
 
