@@ -1,20 +1,26 @@
 """A click network from nothing but ImageNet's encoder: `sam_nano` trained on drawn shapes, scenes and nuclei, then measured.
 
-    python benchmarks/fit_sam_nano.py train --out runs/sam_nano
+    python benchmarks/fit_sam_nano.py train --frozen --out runs/decoder
+    python benchmarks/fit_sam_nano.py train --init runs/decoder --out runs/sam_nano
     python benchmarks/fit_sam_nano.py measure --run runs/sam_nano --json clicks.jsonl
     python benchmarks/fit_sam_nano.py time --run runs/sam_nano
     python benchmarks/fit_sam_nano.py adapt --run runs/sam_nano --minutes 5
+    python benchmarks/fit_sam_nano.py pack --run runs/sam_nano --out sam_nano.safetensors
 
 * train: textured shapes and tissues (drawn_objects.py), the synthetic streets and cells, and the training nuclei of
   ../shared/data (CC0). The best weights are chosen on other shapes and scenes, so that all that is measured is new to them.
-  A run that was stopped goes on with --resume. It takes so many steps, whatever else the machine does; with --minutes the
-  clock ends it.
+  With --frozen the encoder stays as ImageNet left it and is asked once for each of some thousand crops, which makes a step
+  cost the decoder alone. From such a run all learns but the first layers and the batch norms: so few images, and drawn ones,
+  would only spoil their statistics. A run that was stopped goes on with --resume. It takes so many steps, whatever else the
+  machine does; with --minutes the clock ends it.
 * measure: objects of CamVid, cells of membranes, COCO's two panoptic images and the validation nuclei of which no neighbour in
   the slide was trained with, clicked at centres of errors and at random places about them, beside two baselines. grabcut is
   OpenCV's, begun with a disc about the first click; grow takes what is connected to a click and about as bright. Differences
   from the network are paired by image. --all also counts clicks to an IoU of 0.85 and 0.90, which takes four times as long.
 * time: an image of 512 x 512 to encode, and one click on one object to answer.
-* adapt: 20 images of CamVid, from the run, whose plan it keeps; IoU before and after on other images, and a paired test.
+* adapt: 20 images of CamVid, from the run, whose plan it keeps but for the encoder, which is frozen and asked once for each of
+  16 crops of an image; IoU before and after on other images, and a paired test.
+* pack: the model in half precision, in one file.
 
 Axes: B batch, N objects, H, W.
 """
@@ -43,16 +49,21 @@ from segwright.metrics.number_of_clicks import NumberOfClicks
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SHAPES, STREETS, CELLS = 1500, 300, 100  # images to train with, beside 486 of nuclei
 STEPS = 6000
-STEPS_A_MINUTE = 100  # about, from which the average of the weights knows how far to look back
+STEPS_A_MINUTE = 150  # about, from which the average of the weights knows how far to look back
+CROPS = 3000  # that differ: with what the encoder says of them, they take 3.3 GB of memory
+FIRST = ("batch_norms", "encoder.network.conv_stem", "encoder.network.blocks.0")  # as ImageNet left them, in both rounds
 CROP = 224  # pixels, a multiple of 32: steps are short, and objects seldom larger
+SCALES = (0.75, 2.0)  # images have 256 pixels: smaller ones would leave half of a crop without a truth
 LEARNING_RATE = 1e-3
 TUNING_RATE = 3e-4  # of weights that are good already
 FEW = ("IoU@1", "IoU@3", "IoU@5")
 ALL = (*FEW, "NoC@85", "NoC@90", "failures@90")
 ADAPTED = 20  # images of one domain
+VARIANTS = 16  # crops of each
 MINUTES = 5.0  # for them
 EVERY = 8  # of CamVid's validation frames, which follow each other in a video
 NETWORK = "sam_nano"
+TIMM = "timm"
 SIDE, DISC_RADIUS = 512, 80  # pixels of an image to time, and of its object
 TURNS = 5
 RESAMPLES = 1000
@@ -65,20 +76,21 @@ TOLERANCE = 14  # grey levels, for growing
 def main() -> None:
     """Do one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"train": train_it, "measure": measure_it, "time": time_it, "adapt": adapt_it}
+    parts = {"train": train_it, "measure": measure_it, "time": time_it, "adapt": adapt_it, "pack": pack_it}
     parser.add_argument("part", choices=parts)
     parser.add_argument("--steps", type=int, help=f"of training; {STEPS} without it")
     parser.add_argument(
         "--minutes", type=float, help=f"after which the clock ends training; {MINUTES:g} for adapt without --steps"
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/sam_nano"), help="the folder of the run that train makes")
+    parser.add_argument("--out", type=Path, default=Path("runs/sam_nano"), help="the run that train makes, or the file of pack")
+    parser.add_argument("--frozen", action="store_true", help="train what comes after the encoder alone")
     parser.add_argument("--resume", action="store_true", help="go on with the run that is in --out")
     parser.add_argument("--set", nargs="*", default=[], metavar="PATH=VALUE", help="replaces settings of the plan")
     parser.add_argument("--run", type=Path, default=Path("runs/sam_nano"), help="the run to measure or to adapt")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--device", default="cpu", help="cpu or cuda, for training")
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--init", default="timm", help="what train starts from: ImageNet's encoder, or an earlier run")
+    parser.add_argument("--init", default=TIMM, help="what train starts from: ImageNet's encoder, or an earlier run")
     parser.add_argument("--on", nargs="*", help="the data sets to measure on; all without it")
     parser.add_argument("--most", type=int, default=24, help="images of a data set to measure on, evenly spread")
     parser.add_argument("--sides", nargs="*", default=[NETWORK, "grabcut", "grow"], help="what to measure")
@@ -130,7 +142,7 @@ def planned_by_hand(arguments: argparse.Namespace) -> Any:
         task=Promptable(),
         data=Data(train="benchmarks/fit_sam_nano.py", preprocess=Preprocess(channels=3, normalise=normalise)),
         augmentation=Augmentation(
-            geometric=Geometric(scale=(0.5, 2.0), rotate_deg=20.0, flip_axes=(-1,)),
+            geometric=Geometric(scale=SCALES, rotate_deg=20.0, flip_axes=(-1,)),
             intensity=Intensity(),
             shadow=Shadow(probability=0.2),
             blur=GaussianBlur(probability=0.2),
@@ -138,11 +150,13 @@ def planned_by_hand(arguments: argparse.Namespace) -> Any:
             jpeg=Jpeg(probability=0.2),
         ),
         model=preset(NETWORK),
-        optimiser=adamw.Config(learning_rate=LEARNING_RATE),
+        optimiser=adamw.Config(learning_rate=LEARNING_RATE if arguments.init == TIMM else TUNING_RATE),
         training=Training(
             steps=steps,
             batch_size=arguments.batch,
             crop=(CROP, CROP),
+            frozen=("encoder",) if arguments.frozen else FIRST,
+            num_crops=CROPS,
             device=arguments.device,
             precision="bf16-mixed",
             channels_last=arguments.device != "cpu",
@@ -342,7 +356,14 @@ def adapt_it(arguments: argparse.Namespace) -> None:
     if arguments.minutes is None and arguments.steps is None:
         arguments.minutes = MINUTES
     plan = Plan.read(arguments.run)
-    training = replace(plan.training, steps=steps_of(arguments, STEPS), validations=1, device=arguments.device)
+    training = replace(
+        plan.training,
+        steps=steps_of(arguments, STEPS),
+        validations=1,
+        device=arguments.device,
+        frozen=("encoder",),
+        num_crops=VARIANTS * len(keys),
+    )
     plan = replace(
         plan,
         data=replace(plan.data, train=some.source),
@@ -356,6 +377,16 @@ def adapt_it(arguments: argparse.Namespace) -> None:
     train(plan, out, splits=splits, minutes=arguments.minutes, watchers=[told])
     before, after = (clicked(opener(NETWORK, run), held_out, FEW)[0] for run in (arguments.run, out))
     tell_difference(f"{len(keys)} images, on {len(after)} others", before, after)
+
+
+def pack_it(arguments: argparse.Namespace) -> None:
+    """Write the model of a run with half the bytes, and print how many."""
+    from segwright.checkpoints.model_file import ModelFile, model_file_of
+
+    model = ModelFile.read(model_file_of(arguments.run))
+    weights = {name: value.half() if value.is_floating_point() else value for name, value in model.weights.items()}
+    replace(model, weights=weights).write(arguments.out)
+    print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

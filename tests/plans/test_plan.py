@@ -85,6 +85,7 @@ def test_a_new_kind_starts_from_its_defaults(plan):
         ("training.steps", "is no assignment"),
         ("training.accumulate=3", "does not divide a batch of 2"),
         ("training.clip_norm=0", "training.clip_norm is 0"),
+        ("training.num_crops=1", "training.num_crops is 1, less than a batch of"),
         ("training.ema=2", "training.ema is 2"),
         ("data.preprocess.scale=[0, 1]", "scale is \\[0.0, 1.0\\]; give a factor per axis"),
         ("training.steps.more=1", "'steps' is a value, not a group"),

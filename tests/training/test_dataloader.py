@@ -140,6 +140,23 @@ def test_a_sample_without_any_value_is_all_mean(tiny_plan, normalise):
     assert not image.any() and (target == -1).all()
 
 
+# Crops that come again
+
+
+def test_crops_come_again_in_other_orders_where_a_plan_says_how_many_differ(tiny_plan):
+    plan = replace(tiny_plan, training=replace(tiny_plan.training, num_crops=4))
+    endless, crops = crops_of(tiny_plan), crops_of(plan)
+    first = [crops[position] for position in range(4)]
+    for position, (key, image, target) in enumerate(first):
+        assert key == endless[position][0] and np.array_equal(image, endless[position][1])
+        assert np.array_equal(target, endless[position][2])
+    again = [[id(crops[4 * round_ + place]) for place in range(4)] for round_ in range(1, 6)]
+    assert all(sorted(each) == sorted(map(id, first)) for each in again) and len({*map(tuple, again)}) > 1
+    fresh = crops_of(plan)  # as when a run goes on
+    assert all(np.array_equal(fresh[position][1], crops[position][1]) for position in (9, 6))
+    assert all(np.array_equal(crops.truth(n).truth.class_map(), crops[n][2]) for n in (5, 7))
+
+
 # Copy-paste
 
 

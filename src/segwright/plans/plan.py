@@ -80,12 +80,18 @@ class Training:
     A step looks at `batch_size` crops of the spatial shape `crop`, over all processes, `accumulate` times one part of them
     after the other, which takes less memory. `ema` is the share of the run that the average of the weights looks back over,
     0 for the last weights alone; gradients longer than `clip_norm` are shortened to it.
+
+    `frozen` are parts of the network that stay as they are, such as "encoder" or "encoder.layer1", or all its "batch_norms".
+    With `num_crops` no more than so many crops differ: they are kept in memory and come again, and so is what a frozen encoder
+    says of them, which makes steps several times shorter.
     """
 
     steps: int
     batch_size: int
     crop: tuple[int, ...]
     accumulate: int = 1
+    frozen: tuple[str, ...] = ()
+    num_crops: int | None = None
     clip_norm: float = 1.0  # one odd batch must not undo a run
     ema: float = 0.02  # long enough to smooth single batches, short enough to follow the decay
     device: Literal["cpu", "cuda"] = "cpu"
@@ -102,6 +108,11 @@ class Training:
             raise SettingError(
                 f"training.accumulate is {self.accumulate}, which does not divide a batch of {self.batch_size}; "
                 "give a number that does, such as 1"
+            )
+        if self.num_crops is not None and self.num_crops < self.batch_size:
+            raise SettingError(
+                f"training.num_crops is {self.num_crops}, less than a batch of {self.batch_size}; give a hundred batches "
+                f"or more, such as {100 * self.batch_size}, or leave it out"
             )
         if len(self.crop) not in (2, 3) or min(self.crop) < 1:
             raise SettingError(f"training.crop is {list(self.crop)}; give one side per axis, such as [192, 256]")

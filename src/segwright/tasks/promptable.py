@@ -5,13 +5,16 @@ random point on an object, a box that is not quite right, or a mask to refine wi
 still wrong, each with the answer before as an earlier mask. One point alone may mean a thing or a part of it: of the three
 answers to it the best alone is pulled at. All other prompts have one answer. Each mask also says how well it expects to fit.
 
+Only the last answer of a dialogue teaches, and how many clicks come before it is drawn, as in RITM (Sofiiuk et al. 2022, doi
+10.1109/ICIP46576.2022.9897365): answers to one object are much alike, and another object teaches more for the same time.
+
 Truth and answers are compared on the grid of the answers, where a pixel of the truth is the share of it that is covered: a
 network that gets these right has borders in their place when its answer is enlarged, and the image is 16 times larger.
 
 Axes: B batch, C channels, P prompts of an image, N points of a prompt, M answers to it, H, W sides of the image, h, w of masks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -35,8 +38,8 @@ from segwright.tasks.instance import Instance, batch_of_truths
 from segwright.transforms.prepare import View
 
 NETWORKS = ("sam_nano",)
-OBJECTS = 4  # of each image in a step, drawn with repetition: more cost decoder time, and the encoder saw the image once
-CLICKS = {"point": 2, "box": 1, "mask": 0}  # after the first prompt of each kind, where the answer is still wrong
+OBJECTS = {"point": 5, "box": 2, "mask": 1}  # of each image in a step, by what is said first: the encoder saw the image once
+CLICKS = {"point": (0, 0, 1, 2, 3), "box": (0, 1), "mask": (0,)}  # after it, as likely each, before the answer that teaches
 FINER = 4  # times the sides of the embedding are those of masks
 THICKER, MOVED = 0.3, 0.05  # of its size, by how much at most a mask to refine is too thick or thin, and how far it has moved
 FOCAL_WEIGHT = 20.0  # beside Dice and the error of the score, which weigh 1, as in Segment Anything
@@ -100,12 +103,15 @@ class Promptable:
         embedding = network.encode(batch.image)
         sides = tuple(FINER * side for side in embedding.shape[2:])
         grids = (_on_grid(part, sides, embedding.device) for part in (wanted.masks & wanted.is_known, wanted.is_known))
-        truth = _Truth(*grids)
-        answers = [answer for kind in CLICKS for answer in _dialogue(network, embedding, wanted, truth, kind, rng)]
-        terms = [_terms(answer, truth) for answer in answers]
+        truth, terms, start = _Truth(*grids), list[tuple[Tensor, Tensor, Tensor]](), 0
+        for kind, count in OBJECTS.items():
+            some = slice(start, start + count)
+            asked = _Truth(truth.covered[:, some], truth.known[:, some])
+            terms.append(_terms(_last_answer(network, embedding, wanted.masks[:, some], asked, kind, rng), asked))
+            start += count
         weights = wanted.weights.to(embedding.device)
-        total = weights.sum().clamp(min=1) * len(terms)
-        means = [sum((weights * part).sum() for part in parts) / total for parts in zip(*terms, strict=True)]
+        total = weights.sum().clamp(min=1)
+        means = [(weights * torch.cat(parts, dim=1)).sum() / total for parts in zip(*terms, strict=True)]
         return dict(zip(("focal", "dice", "score"), means, strict=True))
 
     def decode(self, run: Run, view: View) -> Segmentation:
@@ -133,9 +139,12 @@ class _Wanted(NamedTuple):
 
     @classmethod
     def drawn(cls, truths: Sequence[ObjectTruth], rng: np.random.Generator) -> "_Wanted":
-        """Objects of each image, drawn evenly from those of which enough is seen; those of an image without any are empty."""
+        """Objects of each image, in random order and again if they are few; those of an image without any are empty.
+
+        Those count of which enough is seen.
+        """
         planes = [truth.planes.cpu().numpy() for truth in truths]
-        shape = (len(truths), OBJECTS, *planes[0].shape[1:])
+        shape = (len(truths), sum(OBJECTS.values()), *planes[0].shape[1:])
         masks, is_known, weights = np.zeros(shape, bool), np.ones(shape, bool), torch.zeros(shape[:2])
         for image, (truth, plane) in enumerate(zip(truths, planes, strict=True)):
             is_known[image] = (plane >= 0).all(axis=0)
@@ -143,7 +152,7 @@ class _Wanted(NamedTuple):
             seen = np.flatnonzero(areas >= SMALLEST)
             if not len(seen):
                 continue
-            for place, index in enumerate(rng.choice(seen, size=OBJECTS)):
+            for place, index in enumerate(np.resize(rng.permutation(seen), shape[1])):
                 masks[image, place] = (plane == index + 1).any(axis=0)
                 is_known[image, place] |= masks[image, place]  # it is there, whatever else may be
             weights[image] = 1
@@ -157,31 +166,32 @@ class _Truth(NamedTuple):
     known: Tensor
 
 
-def _dialogue(
-    network: Any, embedding: Tensor, wanted: _Wanted, truth: _Truth, kind: str, rng: np.random.Generator
-) -> Iterator[PromptedMasks]:
-    """The answers to a first prompt and to the clicks that follow it."""
+def _last_answer(
+    network: Any, embedding: Tensor, masks: np.ndarray, truth: _Truth, kind: str, rng: np.random.Generator
+) -> PromptedMasks:
+    """The last answer of a dialogue about masks bool (B, P, H, W); it has gradients, and those before have none."""
     device, covered, known = embedding.device, truth.covered.cpu().numpy() > 0.5, truth.known.cpu().numpy() > 0.5
-    step = np.array(wanted.masks.shape[:1:-1], np.float32) / covered.shape[:1:-1]  # pixels for one of an answer, (x, y)
+    step = np.array(masks.shape[:1:-1], np.float32) / covered.shape[:1:-1]  # pixels for one of an answer, (x, y)
     points, labels = np.zeros((*covered.shape[:2], 0, 2), np.float32), np.zeros((*covered.shape[:2], 0), np.int64)
     boxes = earlier = None
     if kind == "point":
-        points, labels = _clicked(points, labels, wanted.masks, rng)
+        points, labels = _clicked(points, labels, masks, rng)
     elif kind == "box":
-        boxes = torch.from_numpy(_boxes(wanted.masks, rng)).to(device)
+        boxes = torch.from_numpy(_boxes(masks, rng)).to(device)
     else:
-        earlier = SURE * (2 * _on_grid(_deformed(wanted.masks, rng), covered.shape[2:], device) - 1)
-    for number in range(1 + CLICKS[kind]):
+        earlier = SURE * (2 * _on_grid(_deformed(masks, rng), covered.shape[2:], device) - 1)
+    for left in range(int(rng.choice(CLICKS[kind])), -1, -1):
         if earlier is not None:
             wrong = (earlier.float().cpu().numpy() > 0, known)
             points, labels = _clicked(points / step, labels, covered, rng, wrong)
             points *= step
-        has_points = points.shape[2] > 0
-        places, said = (torch.from_numpy(part).to(device) if has_points else None for part in (points, labels))
-        answer = network.decode(embedding, Prompts(places, said, boxes, earlier), multimask=kind == "point" and number == 0)
-        yield answer
+        places, said = (torch.from_numpy(part).to(device) if points.shape[2] else None for part in (points, labels))
+        is_first_point = kind == "point" and earlier is None
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not left):
+            answer = network.decode(embedding, Prompts(places, said, boxes, earlier), multimask=is_first_point)
         best = answer.scores.argmax(dim=2)[:, :, None, None, None].expand(-1, -1, 1, *answer.mask_logits.shape[3:])
         earlier = answer.mask_logits.detach().gather(2, best)[:, :, 0]
+    return answer
 
 
 def _clicked(

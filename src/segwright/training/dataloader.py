@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, islice
 from typing import Any, TypeVar
@@ -33,10 +33,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class CropDataset:
-    """The endless row of augmented crops of a data set: position n is always the same crop. Many threads may ask."""
+    """The endless row of augmented crops of a data set: position n is always the same crop. Many threads may ask.
+
+    Where the plan says how many of them differ, these are `kept`.
+    """
 
     store: Store
     plan: Plan
+    kept: dict[int, tuple[str, np.ndarray, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: Dataset, plan: Plan) -> "CropDataset":
@@ -44,6 +48,14 @@ class CropDataset:
         return cls(Store(data, plan.data.preprocess), plan)
 
     def __getitem__(self, position: int) -> tuple[str, np.ndarray, Any]:
+        if self.plan.training.num_crops is None:
+            return self._made(position)
+        position = self._place(position)
+        if position not in self.kept:
+            self.kept[position] = self._made(position)
+        return self.kept[position]
+
+    def _made(self, position: int) -> tuple[str, np.ndarray, Any]:
         plan = self.plan
         generator = np.random.default_rng([plan.training.seed, 1, position])
         crop = self._placed(position, generator, _whole)
@@ -53,7 +65,16 @@ class CropDataset:
 
     def truth(self, position: int) -> Sample:
         """The crop at a position with an image of no channels (0, *S), which takes less time to make."""
+        position = self._place(position)
         return self._placed(position, np.random.default_rng([self.plan.training.seed, 1, position]), _without_image)
+
+    def _place(self, position: int) -> int:
+        """Where the crop of a position came first: once there were as many as may differ, they come again in other orders."""
+        training = self.plan.training
+        if training.num_crops is None or position < training.num_crops:
+            return position
+        round_, place = divmod(position, training.num_crops)
+        return int(np.random.default_rng([training.seed, 5, round_]).permutation(training.num_crops)[place])
 
     def _placed(self, position: int, generator: np.random.Generator, part: Callable[[Sample], Sample]) -> Sample:
         """The crop of part of a sample at a position: where it lies, and what is pasted into it."""

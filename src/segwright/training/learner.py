@@ -11,6 +11,7 @@ from torch import nn
 
 from segwright.core.errors import SettingError
 from segwright.plans.plan import Plan, Training
+from segwright.training.frozen import ENCODER, freeze, hold, remember
 
 CALLED = ("encode", "decode")  # methods of networks that a loss may call beside `forward`, in the precision of the run
 
@@ -35,12 +36,21 @@ class Learner:
             network = network.to(memory_format=layout(len(plan.training.crop)))
         if fabric.world_size > 1 and fabric.device.type == "cuda":  # statistics over all processes; torch has it on GPU only
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        freeze(network, plan.training.frozen)
         ema = copy.deepcopy(network).requires_grad_(False).eval()
-        parallel, optimiser = fabric.setup(network, plan.optimiser.build(network.parameters()))
+        learning = [weight for weight in network.parameters() if weight.requires_grad or not plan.training.frozen]
+        parallel, optimiser = fabric.setup(network, plan.optimiser.build(learning))
+        if plan.training.num_crops is not None and ENCODER in plan.training.frozen:
+            remember(network.get_submodule(ENCODER))
         for name in CALLED:
             if hasattr(network, name):
                 parallel.mark_forward_method(name)
         return cls(plan, fabric, network, ema, optimiser, parallel)
+
+    def train(self) -> None:
+        """Let the network train, but for the parts that are frozen."""
+        self.parallel.train()
+        hold(self.network, self.plan.training.frozen)
 
     def set_progress(self, progress: float) -> None:
         """Tell a network that learns otherwise as training goes on what share of it has passed, 0 to 1."""

@@ -103,7 +103,7 @@ def step(learner: Learner, parts: Sequence[Batch], number: int, rate: float) -> 
         group["lr"] = rate * learner.plan.optimiser.learning_rate
     torch.manual_seed(training.seed + number)  # what dropout draws depends on the step alone
     generator = torch.Generator(fabric.device).manual_seed(training.seed + number)
-    learner.parallel.train()
+    learner.train()
     for part_number, part in enumerate(parts, start=1):
         batch = _on_device(part, fabric, channels_last=training.channels_last)
         with fabric.no_backward_sync(learner.parallel, enabled=part_number < len(parts)):
