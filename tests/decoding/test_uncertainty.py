@@ -43,6 +43,14 @@ def test_networks_that_say_the_same_do_not_disagree():
     assert (maps["disagreement"] <= 1e-6).all()
 
 
+def test_rounding_leaves_no_map_beyond_its_ends():
+    rng = np.random.default_rng(0)
+    for size in (1e-4, 1.0, 40.0):
+        logits = (size * rng.normal(size=(3, 50, 60))).astype(np.float32)
+        entropy = labels_and_uncertainty([(0, logits)], (50, 60), 3)[1]["uncertainty"]
+        assert entropy.min() >= 0 and entropy.max() <= 1
+
+
 def test_one_class_is_certain():
     assert (labels_and_uncertainty([(0, np.ones((1, 2, 2), np.float32))], (2, 2), 1)[1]["uncertainty"] == 0).all()
 

@@ -18,6 +18,13 @@ def test_by_hand():
     assert ((anchors[:, :2] + anchors[:, 2:]) / 2).tolist() == [[0, 0], [8, 0], [16, 0], [0, 4], [8, 4], [16, 4]]
 
 
+def test_half_precision_leaves_anchors_where_they_are():
+    cells = cell_anchors(11, RATIOS, is_rounded=False)
+    exact = map_anchors(cells, (2, 90), (4, 4), torch.zeros(1))
+    assert torch.equal(map_anchors(cells, (2, 90), (4, 4), torch.zeros(1, dtype=torch.bfloat16)), exact)
+    assert map_anchors(cells, (2, 3), (4, 4), torch.zeros(1).double()).dtype == torch.float64
+
+
 def test_all_cells_have_the_area_of_their_size_and_their_ratios():
     sides = cell_anchors(50, RATIOS, is_rounded=False)[:, 2:] * 2
     torch.testing.assert_close(sides.prod(1), torch.full((3,), 2500.0, dtype=torch.float64))

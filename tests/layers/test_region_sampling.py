@@ -28,6 +28,16 @@ def test_all_regions_are_labelled_by_a_stricter_rule():
     assert sample.class_ids.tolist() == [2, 2, 2] and len(sample.objects) == 0
 
 
+def test_regions_in_void_are_not_asked_about():
+    planes = torch.zeros(1, 50, 60, dtype=torch.int32)
+    planes[0, 28:] = -1  # below the row 28 nobody knows
+    truth = TRUTH._replace(planes=planes)
+    (sample,) = label_regions([PROPOSALS], [truth], overlap=0.6, num_classes=2)
+    assert sample.regions.tolist() == PROPOSALS[:2].tolist() and sample.class_ids.tolist() == [1, 2]
+    (sample,) = label_regions([OBJECTS], [truth], overlap=0.6, num_classes=2)
+    assert sample.class_ids.tolist() == [1, 0]  # what has an object is known
+
+
 def test_an_image_without_proposals_and_objects_is_looked_at_as_a_whole():
     (sample,) = sample_regions([PROPOSALS[:0]], [NOTHING], None, count=4, overlap=0.5, num_classes=2)
     assert sample.regions.tolist() == [[0, 0, 60, 50]] and sample.class_ids.tolist() == [2]

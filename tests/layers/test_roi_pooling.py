@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision.ops import MultiScaleRoIAlign
 
+from segwright.layers.roi_pool import roi_pool_cut
 from segwright.layers.roi_pooling import pool_regions, region_levels, roi_align_cut
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -93,6 +94,22 @@ def test_equals_torchvision_live_and_keeps_the_order_of_regions():
     wanted = reference({str(number): level for number, level in enumerate(maps)}, list(regions), [(512, 768)] * 2)
     cut = partial(roi_align_cut, is_aligned=False, samples=2)
     torch.testing.assert_close(pool_regions(maps, regions, (4, 8, 16, 32), 7, cut, adds_to_level=True), wanted)
+
+
+@pytest.mark.parametrize("is_autocast", [False, True])
+@pytest.mark.parametrize("cut", [CUT, roi_pool_cut])
+def test_half_precision_leaves_regions_where_they_are(cut, is_autocast):
+    """A region 9 pixels wide from 301.3 on; bfloat16 knows 300, 302 and 304 there, and the ramp tells where it was cut."""
+    ramp = (torch.arange(320.0) - 300).expand(1, 1, 8, 320).contiguous()
+    region = torch.tensor([[301.3, 0, 310.3, 6]])
+    wanted = pool_regions([ramp], [region], (1,), 3, cut, adds_to_level=False)
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
+        half = ramp.bfloat16().requires_grad_()
+        found = pool_regions([half], [region], (1,), 3, cut, adds_to_level=False)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), wanted, atol=0.04, rtol=0)
+    found.sum().backward()
+    assert half.grad.any()
 
 
 def test_no_regions_give_no_features_and_a_gradient_of_nothing():

@@ -9,6 +9,7 @@ import torch
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core.run_files import MODEL_FILE, STATE_FILE
 from segwright.data.splits import open_splits
+from segwright.evaluation.evaluate import Tally
 from segwright.training.checkpointer import Checkpointer
 from segwright.training.learner import Learner, launch
 from segwright.training.resume import State
@@ -69,6 +70,29 @@ def test_a_worse_score_leaves_the_model(checkpointer, tiny_plan):
     better = State(accumulate=1, best_score=-2.0)
     checkpointer.validate(learner, better, 0.5)
     assert (ModelFile.read(checkpointer.run / MODEL_FILE).weights["head.bias"] == 7).all() and better.best_score >= 0
+
+
+def test_where_nothing_can_be_measured_the_newest_weights_are_kept_and_one_warning_says_so(
+    checkpointer, tiny_plan, monkeypatch, caplog
+):
+    learner, state, value = Learner.new(tiny_plan, launch(tiny_plan.training)), State(accumulate=1), float("nan")
+    scores = Tally.scores
+    monkeypatch.setattr(Tally, "scores", lambda tally, resamples: replace(scores(tally, resamples), values={"mIoU": value}))
+    monkeypatch.setattr("segwright.training.checkpointer.of_classes", lambda values, recall: {})
+    monkeypatch.setattr("segwright.training.checkpointer.collapse", lambda *given: None)
+
+    def kept(number: float) -> float:
+        learner.ema.head.bias.fill_(number)
+        checkpointer.validate(learner, state, 0.5)
+        return float(ModelFile.read(checkpointer.run / MODEL_FILE).weights["head.bias"][0])
+
+    assert [kept(1.0), kept(2.0)] == [1.0, 2.0] and state.best_score == -1
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "mIoU cannot be measured, as no validation sample holds what it counts" in caplog.text
+    value = 0.5
+    assert kept(3.0) == 3.0 and state.best_score == 0.5
+    value = float("nan")  # what was measured goes before what was not
+    assert kept(4.0) == 3.0 and state.best_score == 0.5
 
 
 def test_a_class_that_is_never_found_is_told_of(checkpointer, tiny_plan):

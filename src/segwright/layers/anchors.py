@@ -20,11 +20,12 @@ def cell_anchors(size: float, ratios: tuple[float, ...], *, is_rounded: bool) ->
 
 
 def map_anchors(cells: Tensor, sides: tuple[int, int], strides: tuple[int, int], like: Tensor) -> Tensor:
-    """The anchors (n, 4) of a map of some sides (h, w) and strides along them, in type and place of a tensor.
+    """The anchors (n, 4) of a map of some sides (h, w) and strides along them, in place and type of a tensor, float32 at least.
 
     Row by row, pixel by pixel, cell by cell. A cell lies around the upper left corner of its pixel, as in all published forms.
     """
     rows, columns = (torch.arange(side, device=like.device) * stride for side, stride in zip(sides, strides, strict=True))
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     corners = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)  # (h w, 1, 4)
-    return (corners.to(like.dtype) + cells.to(like)).reshape(-1, 4)
+    exact = torch.promote_types(like.dtype, torch.float32)
+    return (corners.to(exact) + cells.to(like.device, exact)).reshape(-1, 4)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segwright.layers.box_coding import encode_boxes
-from segwright.layers.box_matching import match_boxes
+from segwright.layers.box_matching import NONE, match_boxes
 from segwright.layers.box_sampling import sample_boxes
 from segwright.layers.object_truth import ObjectTruth
 from segwright.layers.void_boxes import unclear_in_void
@@ -64,12 +64,15 @@ def sample_regions(
 def label_regions(
     regions: Sequence[Tensor], truth: Sequence[ObjectTruth], *, overlap: float, num_classes: int
 ) -> list[RegionSample]:
-    """All regions (R, 4) of each image as a sample; each has the object whose box it overlaps most, if by `overlap` (IoU)."""
+    """The regions (R, 4) of each image as a sample, without those in void.
+
+    Each has the object whose box it overlaps most, if by `overlap` (IoU).
+    """
     samples = []
-    for each, (boxes, class_ids, _) in zip(regions, truth, strict=True):
+    for each, (boxes, class_ids, planes) in zip(regions, truth, strict=True):
         matches = match_boxes(each, boxes.to(each), low=overlap, high=overlap, keeps_best=False)
-        has_object = matches >= 0
-        indices = has_object.nonzero().flatten(), (~has_object).nonzero().flatten()
+        matches = unclear_in_void(matches, each, planes)
+        indices = (matches >= 0).nonzero().flatten(), (matches == NONE).nonzero().flatten()
         samples.append(_sample(each, matches, *indices, class_ids, num_classes))
     return samples
 

@@ -44,7 +44,10 @@ def region_levels(regions: Tensor, count: int, *, adds_to_level: bool) -> Tensor
 def pool_regions(
     maps: Sequence[Tensor], regions: Sequence[Tensor], strides: Sequence[int], side: int, cut: Cut, *, adds_to_level: bool
 ) -> Tensor:
-    """The features (R, E, s, s) of the regions (R_i, 4) of each image, one image after the other, by a way to cut them out."""
+    """The features (R, E, s, s) of the regions (R_i, 4) of each image, one image after the other, by a way to cut them out.
+
+    Maps in half precision are cut in float32, as in bfloat16 regions beyond 256 pixels would lie on every second one.
+    """
     numbers = [torch.full_like(each[:, :1], number) for number, each in enumerate(regions)]
     places = torch.cat([torch.cat(numbers), torch.cat(list(regions))], dim=1)  # (R, 5), the image first
     levels = region_levels(places[:, 1:], len(maps), adds_to_level=adds_to_level)
@@ -52,6 +55,7 @@ def pool_regions(
     for level, (features, stride) in enumerate(zip(maps, strides, strict=True)):
         index = where(levels == level)
         if torch.jit.is_tracing() or len(index):
-            pooled[index] = cut(features, places[index].to(features), side, 1 / stride)
+            exact = features.to(torch.promote_types(features.dtype, torch.float32))
+            pooled[index] = cut(exact, places[index].to(exact), side, 1 / stride).to(pooled.dtype)
     is_last = maps[0].is_contiguous(memory_format=torch.channels_last)
     return pooled.contiguous(memory_format=torch.channels_last) if is_last else pooled

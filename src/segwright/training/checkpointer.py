@@ -1,7 +1,9 @@
 """What a run keeps of what it learns: its state at moments, and the best of its averaged weights."""
 
+import logging
 import time
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from segwright.training.collapse import collapse, of_classes
 from segwright.training.learner import Learner
 from segwright.training.resume import State
 from segwright.training.run_dir import TrainLog, read_log
+
+log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 30.0  # a killed run loses at most this and one step; half of the minute that is promised
 
@@ -64,7 +68,8 @@ class Checkpointer:
     def validate(self, learner: Learner, state: State, progress: float) -> None:
         """Score the averaged weights on the validation samples, and keep them if they are the best so far.
 
-        Where the task knows of classes, the log gets their recall, and a warning of those that are never found.
+        Where nothing can be measured, as no sample holds an object, the newest are kept, with a warning. Where the task knows
+        of classes, the log gets their recall, and a warning of those that are never found.
         """
         fabric, score, task = learner.fabric, self.plan.task.score, self.plan.task
         recall = task.recall if isinstance(task, WeighsClasses) else None
@@ -82,10 +87,23 @@ class Checkpointer:
         self.log.add(step=state.step, seconds=state.seconds, score=value, metric=score, **facts)
         if recall is not None and (warning := collapse(read_log(self.run), self.plan, self.run, _fractions(tally))):
             self.log.add(**warning)
-        if value > state.best_score or not (self.run / MODEL_FILE).exists():
-            state.best_score = max(value, state.best_score)
+        if isnan(value):
+            self._warn_once(score)
+        is_best = value > state.best_score or (isnan(value) and state.best_score < 0)
+        if is_best or not (self.run / MODEL_FILE).exists():
+            state.best_score = state.best_score if isnan(value) else max(value, state.best_score)
             model = ModelFile(learner.ema.state_dict(), self.plan, self.val_set.classes, self.values)
             model.write(self.run / MODEL_FILE)
+
+    def _warn_once(self, score: str) -> None:
+        """Tell, the first time, that a score cannot be measured."""
+        text = (
+            f"{score} cannot be measured, as no validation sample holds what it counts: the newest weights are kept, not the "
+            "best; hold out samples that do, such as with --val"
+        )
+        if text not in self.told:
+            self.told.add(text)
+            log.warning(text)
 
 
 def _fractions(tally: Tally) -> list[float]:
