@@ -33,7 +33,7 @@ def labels_and_uncertainty(
         labels[rows] = logits.argmax(axis=0)
         logs = logits - logits.max(axis=0)
         logs -= np.log(np.exp(logs).sum(axis=0))
-        entropy[rows] = -(np.exp(logs) * logs).sum(axis=0) / highest
+        entropy[rows] = np.minimum(-(np.exp(logs) * logs).sum(axis=0) / highest, 1)  # rounding goes a little above
         if len(maps) > num_classes:
             disagreement = found.setdefault(DISAGREEMENT, np.zeros(shape, np.float32))
             disagreement[rows] = np.maximum(entropy[rows] - maps[-1] / highest, 0)  # rounding goes a little below
