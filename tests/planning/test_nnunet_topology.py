@@ -11,13 +11,19 @@ from segwright.core.errors import SettingError
 from segwright.models import nnunet
 from segwright.planning import nnunet_topology as rules
 
-GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "nnunet_plans.json").read_text())
-CASES = [(name, size) for name, facts in GOLDEN["sets"].items() for size in facts["plans"]]
+FOLDER = Path(__file__).parent.parent / "golden"
+GOLDEN = json.loads((FOLDER / "nnunet_plans.json").read_text())
+REAL = {  # of fingerprints that nnU-Net has taken itself, of data that were not made up
+    f"real {name}": facts | {"spacings": facts["fingerprint"]["spacings"], "shapes": facts["fingerprint"]["shapes_after_crop"]}
+    for name, facts in json.loads((FOLDER / "nnunet_real.json").read_text())["sets"].items()
+}
+ALL = GOLDEN["sets"] | REAL
+CASES = [(name, size) for name, facts in ALL.items() for size in facts["plans"]]
 
 
 @pytest.mark.parametrize(("name", "size"), CASES)
 def test_plans_are_those_of_nnunet(name, size):
-    facts = GOLDEN["sets"][name]
+    facts = ALL[name]
     wanted = dict(facts["plans"][size])
     spacings, shapes = np.array(facts["spacings"]), np.array(facts["shapes"])
     found = rules.plans_for(spacings, shapes, channels=facts["channels"], num_classes=facts["labels"], size=size)

@@ -1,8 +1,11 @@
 """Resampling by splines. Axes: C, *S, *T."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from segwright.transforms.resize import scaled
 from segwright.transforms.spline_resample import nearest_slices, spline_resample, thick_axis
 
 
@@ -38,6 +41,19 @@ def test_a_constant_stays_and_values_stay_in_their_range(thick):
     found = spline_resample(image, (9, 7, 8), thick)
     assert found.dtype == np.float32 and found.min() >= image.min() and found.max() <= image.max()
     assert spline_resample(image, (4, 5, 6), thick) is image
+
+
+@pytest.mark.parametrize(
+    ("name", "thick"), [("finer", 0), ("coarser", 0), ("last axis", 2), ("becomes thick", 0)], ids=lambda each: str(each)
+)
+def test_thick_slices_are_resampled_as_by_nnunet(name, thick):
+    """Its own results, by its default for images (tests/golden/make_nnunet_real.py)."""
+    with np.load(Path(__file__).parents[1] / "golden" / "nnunet_thick.npz") as golden:
+        volume, wanted, (has, wants) = (golden[f"{name}/{part}"] for part in ("in", "out", "spacings"))
+    assert thick_axis(has, wants) == thick
+    shape = scaled(volume.shape[1:], tuple(has / wants))
+    assert shape == wanted.shape[1:]
+    np.testing.assert_allclose(spline_resample(volume, shape, thick), wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize(("axes", "shape"), [(2, (7, 11)), (3, (9, 4, 8))])

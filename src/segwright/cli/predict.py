@@ -8,6 +8,10 @@ import typer
 _VALUES = typer.Option(
     help="Values in the images that stand for the darkest and brightest of training, where types do not tell."
 )
+_PROBABILITIES = typer.Option(
+    "--probabilities",
+    help="Also write the probability of each class at each pixel, as OME-Zarr (pip install 'segwright[zarr]').",
+)
 _CRF = typer.Option(
     "--crf", help="Draw borders to the edges of RGB and grey images, after a semantic model, by a dense CRF: slower."
 )
@@ -15,7 +19,7 @@ _CRF = typer.Option(
 
 def run(
     model: Annotated[str, typer.Argument(help="Folder of a run, or its model.safetensors; with --weights a network's name.")],
-    images: Annotated[list[Path], typer.Argument(help="Images, volumes, DICOM series, or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, volumes, Zarrs, DICOM series, or folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder for the masks.")] = Path("predictions"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with the mask over the image.")] = False,
     palette: Annotated[bool, typer.Option("--palette", help="Masks with the colours of the classes (palette PNG).")] = False,
@@ -23,6 +27,7 @@ def run(
         bool,
         typer.Option("--uncertainty", help="Also write how unsure the model is of each pixel, and how far folds disagree."),
     ] = False,
+    probabilities: Annotated[bool, _PROBABILITIES] = False,
     flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images: slower, a little better.")] = False,
     values: Annotated[tuple[float, float] | None, _VALUES] = None,
     crf: Annotated[bool, _CRF] = False,
@@ -60,6 +65,7 @@ def run(
             overlay=overlay,
             palette=palette,
             uncertainty=uncertainty,
+            probabilities=probabilities,
             flips=(-1,) if flips else None,
             values=values,
             crf=DenseCRF() if crf else None,

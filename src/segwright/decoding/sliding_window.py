@@ -137,13 +137,24 @@ def tiled_probs(
         ShapeError: the network's stride does not divide the tile.
     """
     out = np.empty(0, np.float32)
-    for first, probs in _rows(_parts(image, ask, tile, shape, covered, at_once), shape, probs_at):
+    for first, probs in tiled_prob_rows(image, ask, tile, shape, covered, at_once):
         if not first:
             if probs.shape[1] == shape[0]:
                 return probs
             out = np.empty((len(probs), *shape), np.float32)
         out[:, first : first + probs.shape[1]] = probs
     return out
+
+
+def tiled_prob_rows(
+    image: PixelSource, ask: Ask, tile: tuple[int, ...], shape: tuple[int, ...], covered: tuple[float, ...], at_once: int = 1
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The same of rows (K, n, ...) as they come, and the first of them, from the top to the bottom; no array (K, *S) exists.
+
+    Raises:
+        ShapeError: the network's stride does not divide the tile.
+    """
+    return _rows(_parts(image, ask, tile, shape, covered, at_once), shape, probs_at)
 
 
 def tiled_maps(

@@ -1,7 +1,8 @@
 """Class maps of images and volumes that fill the memory, or do not fit into it: seen in parts, labels written as they come.
 
-What is held of a TIFF is the part under a row of tiles, the sums of logits where tiles overlap (sliding_window.py), and some
-rows of labels. A volume is read as a whole in the type of its file, which packed files need; its labels take a byte per voxel.
+What is held of a TIFF or a Zarr is the part under a row of tiles, the sums of logits where tiles overlap (sliding_window.py),
+and some rows of labels. Other volumes are read as a whole in the type of their file, which packed files need; their labels take
+a byte per voxel. Probabilities, where they are wanted, are those of some rows.
 Axes: C channels, *S spatial axes, (H, W) of a TIFF.
 """
 
@@ -11,20 +12,24 @@ from contextlib import closing
 from math import ceil, prod
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import psutil
 
 from segwright.codecs.image_writer import colormap_of
+from segwright.codecs.tiff_axes import Axes
 from segwright.codecs.tiff_parts import TiffParts
 from segwright.codecs.volume_file import layout_of
+from segwright.codecs.zarr_image import ZarrImage
 from segwright.core import Dataset, Grid
 from segwright.core.missing import missing_pixels
 from segwright.decoding.run import Run
 from segwright.decoding.sliding_window import FLOAT_BYTES, OVERLAP, sums_bytes
-from segwright.formats import tiff, volume
+from segwright.formats import ome_zarr, tiff, volume
 from segwright.inference.engine import AutoEngine
 from segwright.inference.predictor import Predictor
+from segwright.inference.probability_files import labels_beside_probabilities, probability_path
 from segwright.transforms.prepare import PixelSource, View
 
 LARGE = 2**26  # pixels, 8192 x 8192: below, maps and images take little memory
@@ -44,10 +49,12 @@ def write_in_parts(
     tell: Callable[[np.ndarray], None],
     *,
     palette: bool = False,
+    probabilities: bool = False,
 ) -> bool:
     """Write the class map of a large image of `source` as `kind.write_mask` would; False where file or model do not allow it.
 
-    `kind` is the format that reads the image, and `tell` is given some rows of its values (C, n, ...) before it begins.
+    `kind` is the format that reads the image, and `tell` is given some rows of its values (C, n, ...) before it begins. With
+    `probabilities` these are written beside it.
 
     Raises:
         ShapeError: the image has channels that the network is not made for.
@@ -55,55 +62,80 @@ def write_in_parts(
         OutputError: the place is not writable.
         SegwrightError: the network gives NaN.
     """
-    path = source.image_files.get(key)
+    path, beside = source.image_files.get(key), probability_path(folder, key) if probabilities else None
     if path is None:
         return False
     if kind is volume and predictor.in_parts(3) and prod(layout_of(path).stored) >= LARGE:
-        _write_volume(predictor, key, source, folder, tell)
+        _write_volume(predictor, key, source, folder, tell, beside)
         return True
+    if kind is ome_zarr and isinstance(source.load, ome_zarr.Reader) and (predictor.in_parts(2) or predictor.in_parts(3)):
+        return _is_zarr_written(predictor, key, source, folder, tell, beside)
     is_plain = kind is tiff and predictor.in_parts(2) and isinstance(source.load, tiff.Reader)  # no values are taken out
     parts = TiffParts.opened(path, LARGE) if is_plain else None
     if parts is None:
         return False
     with closing(parts):
         shape = (parts.shape[1], parts.shape[2])
-        rows = _with_void(_label_rows(predictor, parts, Grid(shape), key, tell), parts)
+        rows = (labels for _, labels in _label_rows(predictor, parts, Grid(shape), key, tell, beside))
         tiff.write_mask_rows(folder, rows, shape, key, source, colormap_of(predictor.answers) if palette else None)
     return True
 
 
-def _write_volume(predictor: Predictor, key: str, source: Dataset, folder: Path, tell: Callable[[np.ndarray], None]) -> None:
-    """Write the class map of a volume."""
+def _is_zarr_written(
+    predictor: Predictor, key: str, source: Dataset, folder: Path, tell: Callable[[np.ndarray], None], beside: Path | None
+) -> bool:
+    """Write the class map of a Zarr that is large enough."""
+    image = ZarrImage.opened(source.image_files[key], Axes((None,) * len(predictor.tile or (0, 0))))
+    if prod(image.grid.shape) < LARGE or not predictor.in_parts(len(image.grid.shape)):
+        return False
+    rows = _label_rows(predictor, image, image.grid, key, tell, beside)
+    ome_zarr.write_label_rows(folder, rows, image.grid, predictor.answers, key, source)
+    return True
+
+
+def _write_volume(
+    predictor: Predictor, key: str, source: Dataset, folder: Path, tell: Callable[[np.ndarray], None], beside: Path | None
+) -> None:
+    """Write the class map of a volume, and `beside` it probabilities."""
     sample = source.load(key)
     image, grid = sample.image, sample.grid
     labels: np.ndarray = np.empty(0)
     del sample
-    for first, rows in _label_rows(predictor, image, grid, key, tell):
+    for first, rows in _label_rows(predictor, image, grid, key, tell, beside):
         labels = np.empty(grid.shape, rows.dtype) if not first else labels
         labels[first : first + len(rows)] = rows
-    missing = missing_pixels(image)
-    if missing is not None:
-        labels[missing] = np.iinfo(labels.dtype).max
-    del image, missing  # while the file is made
+    del image  # while the file is made
     volume.write_mask_values(folder, labels, grid, predictor.answers, key, source)
 
 
 def _label_rows(
-    predictor: Predictor, pixels: PixelSource, grid: Grid, key: str, tell: Callable[[np.ndarray], None]
+    predictor: Predictor,
+    pixels: PixelSource,
+    grid: Grid,
+    key: str,
+    tell: Callable[[np.ndarray], None],
+    beside: Path | None,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Labels (n, ...) of rows of an image (C, *S) on a grid, and the first of them."""
+    """Labels (n, ...) of rows of an image (C, *S) on a grid, and the first of them; void is the highest number.
+
+    Probabilities become a file `beside` them, if that is given.
+    """
     seen = glanced(pixels)
     tell(seen)
     view = predictor.view_in_parts(pixels, grid, key, predictor.scale_of(seen, key))
     run = predictor.run(len(grid.shape))
     del seen
-    log.info("%s takes about %.1f GB of memory", key, expected_bytes(run, view) / GB)
+    log.info("%s takes about %.1f GB of memory", key, expected_bytes(run, view, probabilities=beside is not None) / GB)
     if isinstance(predictor.engine, AutoEngine):
         predictor.engine.ahead = _tiles(*run.sizes(view.covered)) * 2 ** len(predictor.flips)
-    return predictor.task.label_rows(run, view)  # type: ignore[attr-defined]  # as Predictor.in_parts says
+    task: Any = predictor.task  # as Predictor.in_parts says
+    if beside is None:
+        return _with_void(task.label_rows(run, view), pixels)
+    rows = task.probability_rows(run, view)
+    return _with_void(labels_beside_probabilities(rows, pixels, grid, predictor.answers, beside), pixels)
 
 
-def expected_bytes(run: Run, view: View) -> int:
+def expected_bytes(run: Run, view: View, *, probabilities: bool = False) -> int:
     """What this process will hold at most, which holds what it keeps of the image, and all libraries, already.
 
     Networks of a stride above 1 give fewer logits, and take less than this.
@@ -127,11 +159,12 @@ def glanced(pixels: PixelSource) -> np.ndarray:
     return np.concatenate([pixels[:, start : start + high, *rest] for start in starts.tolist()], axis=1)
 
 
-def _with_void(rows: Iterator[tuple[int, np.ndarray]], parts: TiffParts) -> Iterator[np.ndarray]:
-    """Labels (n, W) of rows, the highest number where the image lacks a value."""
-    may_lack = parts.nodata is not None or parts.dtype.kind == "f"
+def _with_void(rows: Iterator[tuple[int, np.ndarray]], pixels: Any) -> Iterator[tuple[int, np.ndarray]]:
+    """Labels (n, ...) of rows, and the first of them, the highest number where the image (C, *S) lacks a value."""
+    may_lack = getattr(pixels, "nodata", None) is not None or pixels.dtype.kind == "f"
+    channels, *sides = (slice(0, side) for side in (pixels.shape[0], *pixels.shape[2:]))
     for first, labels in rows:
-        missing = missing_pixels(parts[:, first : first + len(labels), : parts.shape[2]]) if may_lack else None
+        missing = missing_pixels(pixels[channels, first : first + len(labels), *sides]) if may_lack else None
         if missing is not None:
             labels[missing] = np.iinfo(labels.dtype).max
-        yield labels
+        yield first, labels

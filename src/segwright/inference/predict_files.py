@@ -1,8 +1,8 @@
 """Image files to files of predictions: the next image is decoded and the last written while the network works on this one.
 
 A prediction is a Segmentation. The format that reads files of the image's kind writes one file for it: volumes become volumes,
-DICOM series DICOM-SEG objects, TIFF images TIFF masks, all others PNG. Objects, which one map of classes would lose, and
-`format` make all of them one data set instead.
+DICOM series DICOM-SEG objects, TIFF images TIFF masks, Zarrs label images, all others PNG. Objects, which one map of classes
+would lose, and `format` make all of them one data set instead.
 """
 
 import logging
@@ -20,18 +20,20 @@ import numpy as np
 from segwright.codecs.image_file import JPEG_SUFFIXES, TIFF_SUFFIXES
 from segwright.codecs.image_writer import MAX_8_BIT_CLASSES, write_picture
 from segwright.codecs.volume_file import suffix_of
+from segwright.codecs.zarr_image import is_zarr, zarr_stem
 from segwright.conversion import writer
 from segwright.core import VOID, Classes, Dataset, Sample
-from segwright.core.atomic_files import make_folder
+from segwright.core.atomic_files import make_folder, remove
 from segwright.core.errors import FormatError, OutputError, SegwrightError, SettingError, UsageError
 from segwright.core.missing import missing_pixels
 from segwright.core.segment_overlay import overlay_segments
 from segwright.data.undeclared_nodata import undeclared_nodata
-from segwright.formats import dataset_file, dicom, mask_folder, open_dataset, tiff, volume
+from segwright.formats import dataset_file, dicom, mask_folder, ome_zarr, open_dataset, tiff, volume
 from segwright.formats.coco_ids import CocoIds, ids_of
 from segwright.formats.image_index import safe_key
 from segwright.formats.label_maps import numbers_in_use
 from segwright.formats.mask_folder import image_files
+from segwright.formats.ome_zarr import zarrs_below
 from segwright.formats.pairing import IMAGE_FOLDERS, Files, is_truth_folder, subfolders, without_truth
 from segwright.formats.resume_journal import stopped, truth_of
 from segwright.formats.volume import volumes_below
@@ -41,6 +43,7 @@ from segwright.inference.large_image import write_in_parts
 from segwright.inference.load import load
 from segwright.inference.predicted_dataset import finished_keys, format_for, run_name, write_dataset
 from segwright.inference.predictor import Predictor
+from segwright.inference.probability_files import probability_path
 from segwright.inference.prompting import answers_prompts
 from segwright.inference.uncertainty_files import map_paths, write_maps
 
@@ -52,6 +55,16 @@ LISTS = (".json", ".yaml", ".yml", ".xml")  # files that name the images of a da
 SHOWN = 10  # images named in a message; the log names all
 
 _Maps = dict[str, Mapping[str, np.ndarray]]  # of how unsure a model is, float32 (*S) by name, by the key of an image
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Beside:
+    """What is asked for with, and beside, masks."""
+
+    overlay: bool
+    palette: bool
+    uncertainty: bool
+    probabilities: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +85,11 @@ class _Job:
         suffix = self.image.suffix.lower()
         return folder / f"{self.key}_overlay{suffix if suffix in JPEG_SUFFIXES else '.png'}"
 
-    def outputs(self, out: Path, *, overlay: bool) -> list[Path]:
+    def outputs(self, out: Path, beside: _Beside) -> list[Path]:
         """The files to write where each image gets a mask of its own."""
-        return [self.kind.mask_path(out, self.key, self.source), *([self.overlay(out)] if overlay else [])]
+        pictures = [self.overlay(out)] if beside.overlay else []
+        probabilities = [probability_path(out, self.key)] if beside.probabilities else []
+        return [self.kind.mask_path(out, self.key, self.source), *pictures, *probabilities]
 
     def maps(self, out: Path) -> dict[str, Path]:
         """The files of the maps of how unsure the model is, by name."""
@@ -89,6 +104,7 @@ def predict(
     overlay: bool = False,
     palette: bool = False,
     uncertainty: bool = False,
+    probabilities: bool = False,
     flips: tuple[int, ...] | None = None,
     values: tuple[float, float] | None = None,
     crf: DenseCRF | None = None,
@@ -103,13 +119,13 @@ def predict(
 
     `model` is a predictor or a run's folder, which with `own_modules` may name modules outside segwright; with `weights` it is
     the name of a published network, and these, `task` and `online` are as in `load`. `images` are files, or folders with all
-    below them: volumes if there are any, else DICOM series, else images. A mask is called KEY.png: class numbers at the image's
-    own size, with the classes' colours if `palette`. For a TIFF it is KEY.tif with the same place on the map, for a volume a
-    volume of the same kind on the same grid, for a DICOM series KEY.dcm, a DICOM-SEG (without colours, these two). `overlay`
+    below them: volumes if there are any, else Zarrs, else DICOM series, else images. A mask is called KEY.png: class numbers at
+    the image's own size, with the classes' colours if `palette`. For a TIFF it is KEY.tif with the same place on the map, for a
+    volume a volume of the same kind on the same grid, for a Zarr KEY.zarr, for a DICOM series KEY.dcm, a DICOM-SEG. `overlay`
     adds pictures for people, KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice; `uncertainty` the maps that
-    `Predictor.with_uncertainty` gives, KEY_uncertainty.tif, or a volume. `flips` replaces those of the model, `values`, `crf`
-    and `min_score` are as in `Predictor`. Masks of an earlier run are replaced, images and the masks of a data set (images/ and
-    masks/ side by side) never.
+    `Predictor.with_uncertainty` gives, KEY_uncertainty.tif, or a volume; `probabilities` those of the classes, as they come, to
+    KEY_probabilities.zarr. `flips` replaces those of the model, `values`, `crf` and `min_score` are as in `Predictor`. Masks of
+    an earlier run are replaced, images and the masks of a data set (images/ and masks/ side by side) never.
 
     With `format`, such as "coco", `out` becomes a data set of that format with images and predictions, which `open_dataset`
     reads; if `images` is one file of COCO's, with its numbers of images and categories. It does so by itself where the model
@@ -118,8 +134,7 @@ def predict(
     which then goes on. Overlays are in a folder beside it, OUT_overlays. What a format cannot hold is logged.
 
     Raises:
-        FormatError: there is no image, or two would have one name; nothing was written.
-        UnknownNameError: no format of that name can be written; nothing was written.
+        FormatError, UnknownNameError: no image or format of that name, or two of one name; nothing was written.
         OutputError: the folder cannot be written, or holds the images themselves; nothing was written. Or it filled up, or the
             format cannot hold what was found.
         UsageError: some images could not be predicted; those of all others were written. Or the model answers prompts alone.
@@ -130,12 +145,12 @@ def predict(
     path = model if isinstance(model, (str, Path)) else None
     opened = model if path is None else load(path, task=task, weights=weights, online=online, own_modules=own_modules)
     predictor = _changed(opened, flips=flips, values=values, crf=crf, min_score=min_score)
-    _check_extras(predictor, format, palette=palette, uncertainty=uncertainty)
+    beside = _Beside(overlay=overlay, palette=palette, uncertainty=uncertainty, probabilities=probabilities)
+    _check_extras(predictor, format, beside)
     jobs = _planned(places, out, None if predictor.tile is None else (None,) * len(predictor.tile))
-    failed, written = dict[Path, str](), list[Path]()
-    format = format or (stopped(out) or (None,))[0]
+    failed, written, format = dict[Path, str](), list[Path](), format or (stopped(out) or (None,))[0]
     if format is None:
-        written, format = _write_files(jobs, predictor, out, failed, overlay=overlay, palette=palette, uncertainty=uncertainty)
+        written, format = _write_files(jobs, predictor, out, failed, beside)
     if format is not None:
         source = run_name(path, places, predictor.flips, values, crf, weights, _unusual(min_score), task)
         written = _write_format(format, jobs, predictor, out, failed, source, overlay=overlay, ids=_ids_of(places))
@@ -170,38 +185,31 @@ def _ids_of(places: Sequence[str | Path]) -> CocoIds | None:
 
 
 def _write_files(
-    jobs: Sequence[_Job],
-    predictor: Predictor,
-    out: Path,
-    failed: dict[Path, str],
-    *,
-    overlay: bool,
-    palette: bool,
-    uncertainty: bool,
+    jobs: Sequence[_Job], predictor: Predictor, out: Path, failed: dict[Path, str], beside: _Beside
 ) -> tuple[list[Path], str | None]:
     """Write a file for each image, and return them; or, where a model finds what such a file would lose, a format for it.
 
     Then nothing is left of what was written. `failed` tells why images were left out.
     """
-    maps: _Maps | None = {} if uncertainty else None
-    outputs = _checked_outputs(jobs, out, overlay=overlay, maps=uncertainty)
+    maps: _Maps | None = {} if beside.uncertainty else None
+    outputs = _checked_outputs(jobs, out, beside)
     make_folder(out)
     written: dict[str, list[Path]] = {}
     lost: dict[str, None] = {}  # in the order of finding
 
     def write(job: _Job, sample: Sample, own: Mapping[str, np.ndarray]) -> None:
-        job.kind.write_mask(out, sample, job.source, palette=palette)
+        job.kind.write_mask(out, sample, job.source, palette=beside.palette)
         write_maps(out, sample, own, job.kind, job.source)
         lost.update(dict.fromkeys(_lost_in_mask(sample, job)))
-        if overlay:
+        if beside.overlay:
             _draw(sample, job.overlay(out))
 
-    whole = overlay or uncertainty  # asks for all of an image at once
-    in_parts = set() if whole else {job.key for job in jobs if _is_done_in_parts(job, predictor, out, failed, palette=palette)}
+    whole = beside.overlay or beside.uncertainty  # asks for all of an image at once
+    in_parts = set() if whole else {job.key for job in jobs if _is_done_in_parts(job, predictor, out, failed, beside)}
     wanted, others = None, [job for job in jobs if job.key not in in_parts]
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future[None]] = deque()
-        for job, sample in _predicted(others, predictor, failed, maps):
+        for job, sample in _predicted(others, predictor, failed, maps, out if beside.probabilities else None):
             if sample is None:
                 continue
             if wanted := format_for(sample, job.kind):
@@ -216,7 +224,7 @@ def _write_files(
     if wanted:
         log.info("%s holds more than a map of classes: %s becomes a data set, %s", job.image, out, wanted)
         for path in chain(*written.values()):
-            path.unlink(missing_ok=True)
+            remove(path)
         return [], wanted
     if lost:
         log.warning("the masks do not hold all that was predicted: %s; a data set may: choose its format", "; ".join(lost))
@@ -224,12 +232,14 @@ def _write_files(
     return [path for job in jobs if job.image not in failed for path in written.get(job.key, ())], None
 
 
-def _is_done_in_parts(job: _Job, predictor: Predictor, out: Path, failed: dict[Path, str], *, palette: bool) -> bool:
+def _is_done_in_parts(job: _Job, predictor: Predictor, out: Path, failed: dict[Path, str], beside: _Beside) -> bool:
     """Write the mask of an image that is too large to be held, or say why not in `failed`; False for all other images."""
     told: set[float] = set()
     try:
         return write_in_parts(
-            predictor, job.kind, job.key, job.source, out, lambda image: _tell_missing(job.image, image, told), palette=palette
+            *(predictor, job.kind, job.key, job.source, out, lambda image: _tell_missing(job.image, image, told)),
+            palette=beside.palette,
+            probabilities=beside.probabilities,
         )
     except SegwrightError as error:
         _tell_failed(job, error, failed)
@@ -270,11 +280,16 @@ def _write_format(
 
 
 def _predicted(
-    jobs: Sequence[_Job], predictor: Predictor, failed: dict[Path, str], maps: _Maps | None = None
+    jobs: Sequence[_Job],
+    predictor: Predictor,
+    failed: dict[Path, str],
+    maps: _Maps | None = None,
+    probabilities: Path | None = None,
 ) -> Iterator[tuple[_Job, Sample | None]]:
     """Each job with its image and what the model finds in it as the truth, or with None where that failed.
 
-    `maps`, where they are wanted, get those of how unsure the model is, by the key of the job.
+    `maps`, where they are wanted, get those of how unsure the model is, by the key of the job; the folder `probabilities`,
+    where it is given, a file of them.
     """
     told: set[float] = set()
     for number, (job, image) in enumerate(_decoded(jobs)):
@@ -284,7 +299,9 @@ def _predicted(
         try:
             sample = image.result()
             _tell_missing(job.image, sample.image, told)
-            if maps is None:
+            if probabilities is not None:
+                found = predictor.with_probabilities(sample, probability_path(probabilities, job.key))
+            elif maps is None:
                 found = predictor(sample)
             else:
                 found, maps[job.key] = predictor.with_uncertainty(sample)
@@ -366,6 +383,10 @@ def _found(place: Path, shape: tuple[None, ...] | None) -> list[_Job]:
         volumes = {safe_key(stem): path for stem, path in without_truth(folder, volumes_below(folder).items())}
         if volumes:
             return _jobs_of(place, volumes, lambda file: volume, shape)
+    if is_zarr(place):
+        return _jobs_of(place, {safe_key(zarr_stem(place.name)): place}, lambda file: ome_zarr, shape)
+    if place.is_dir() and (zarrs := without_truth(place, zarrs_below(place).items())):
+        return _jobs_of(place, {safe_key(stem): path for stem, path in zarrs}, lambda file: ome_zarr, shape)
     if place.is_file() and place.suffix.lower() in LISTS:
         listed = dict(open_dataset(place).image_files)
         if not listed:
@@ -410,16 +431,16 @@ def _as_told(images: Dataset, place: Path) -> Dataset:
     return dataset_file.with_nodata(dataset_file.with_nodata(images, folder), folder.parent)
 
 
-def _checked_outputs(jobs: Sequence[_Job], out: Path, *, overlay: bool, maps: bool) -> dict[str, list[Path]]:
-    """The files to write for each key, beside `maps` of how unsure the model is, which may be as many as there are.
+def _checked_outputs(jobs: Sequence[_Job], out: Path, beside: _Beside) -> dict[str, list[Path]]:
+    """The files to write for each key, but maps of how unsure the model is, which may be as many as there are.
 
     Raises:
         OutputError: one would replace an image, another result or a mask of a data set.
     """
     taken = {job.image.resolve(): job.image for job in jobs}
-    outputs = {job.key: job.outputs(out, overlay=overlay) for job in jobs}
+    outputs = {job.key: job.outputs(out, beside) for job in jobs}
     for job in jobs:
-        for path in (*outputs[job.key], *(job.maps(out).values() if maps else ())):
+        for path in (*outputs[job.key], *(job.maps(out).values() if beside.uncertainty else ())):
             other = taken.setdefault(path.resolve(), path)
             if other is not path:
                 raise OutputError(f"{path}, a result for {job.image}, would replace {other}; choose another folder with out")
@@ -431,29 +452,35 @@ def _checked_outputs(jobs: Sequence[_Job], out: Path, *, overlay: bool, maps: bo
     return outputs
 
 
-def _check_extras(predictor: Any, format: str | None, *, palette: bool, uncertainty: bool) -> None:
+def _check_extras(predictor: Any, format: str | None, beside: _Beside) -> None:
     """Refuse what is asked for beside masks and cannot be, and a model that finds nothing by itself.
 
     Raises:
         UsageError: the model answers prompts alone.
         OutputError: a palette is for masks and not for a data set, or there are more classes than it holds.
-        SettingError: maps of uncertainty are for masks and not for a data set, or the model knows of none.
+        SettingError: maps of uncertainty, and probabilities, are for masks and not for a data set, or the model knows of none.
+        MissingExtraError: probabilities need zarr, which is not installed.
     """
     if answers_prompts(predictor):
         raise UsageError(
             "this network answers prompts, points, boxes and masks, and finds nothing by itself; ask it with segwright segment "
             "(in Python with segwright.inference.prompting), or measure it with segwright evaluate"
         )
-    if palette and format is not None:
+    if beside.palette and format is not None:
         raise OutputError(f"a palette is for masks, and {format} keeps colours in its own way; leave out one of the two")
-    if palette and numbers_in_use(predictor.answers) > MAX_8_BIT_CLASSES:
+    if beside.palette and numbers_in_use(predictor.answers) > MAX_8_BIT_CLASSES:
         raise OutputError(
             f"a palette holds {MAX_8_BIT_CLASSES} classes, there are {len(predictor.answers)}; write without a palette"
         )
-    if uncertainty and format is not None:
+    if beside.uncertainty and format is not None:
         raise SettingError(f"uncertainty is written beside masks, and {format} holds no maps of it; leave out one of the two")
-    if uncertainty:
+    if beside.probabilities and (format is not None or beside.uncertainty):
+        other = f"{format} holds none" if format is not None else "uncertainty follows from them, as their entropy"
+        raise SettingError(f"probabilities are written beside masks, and {other}; leave out one of the two")
+    if beside.uncertainty:
         predictor.check_uncertainty()
+    if beside.probabilities:
+        predictor.check_probabilities()
 
 
 def _lost_in_mask(sample: Sample, job: _Job) -> Iterator[str]:

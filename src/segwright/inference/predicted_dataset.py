@@ -16,7 +16,7 @@ from segwright.conversion import compare_samples
 from segwright.core import VOID, Classes, Dataset, Sample
 from segwright.core.classes import BACKGROUND, plain
 from segwright.core.errors import OutputError
-from segwright.formats import coco, coco_panoptic, dicom, tiff, volume
+from segwright.formats import coco, coco_panoptic, dicom, ome_zarr, tiff, volume
 from segwright.formats.coco_ids import CocoIds
 from segwright.formats.label_maps import fits_mask
 from segwright.formats.resume_journal import LeftOutError, stopped, truth_of
@@ -39,6 +39,8 @@ def format_for(sample: Sample, kind: ModuleType) -> str | None:
         return "volume" if truth.instance_ids.any() else "nnunet"  # objects; regions that overlap
     if kind is tiff and len(truth.shape) == 3:
         return "tiff"
+    if kind is ome_zarr and len(truth.shape) == 3:
+        return "volume"
     if kind is tiff and sample.grid.affine is not None:
         return "geojson"  # in coordinates of the map
     known = zip(truth.classes.names, truth.classes.is_thing, strict=True)

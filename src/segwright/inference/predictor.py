@@ -4,10 +4,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import isfinite
+from pathlib import Path
 
 import numpy as np
 from torch import nn
 
+from segwright.codecs.zarr_image import zarr_package
 from segwright.core import Classes, Grid, Sample, Segmentation
 from segwright.core.errors import SettingError, ShapeError
 from segwright.core.missing import missing_pixels
@@ -18,7 +20,8 @@ from segwright.decoding.score_calibration import ScoreCalibration
 from segwright.decoding.upsample_argmax import label_dtype
 from segwright.inference.dense_crf import DenseCRF
 from segwright.inference.engine import AutoEngine
-from segwright.tasks import Task, TellsUncertainty
+from segwright.inference.probability_files import labels_beside_probabilities
+from segwright.tasks import Task, TellsProbabilities, TellsUncertainty
 from segwright.transforms.prepare import PixelSource, Preprocess, View
 
 log = logging.getLogger(__name__)
@@ -158,6 +161,43 @@ class Predictor:
             )
         _, view = self._seen(image)
         return self.task.probabilities(self.run(len(view.source.shape)), view)
+
+    def with_probabilities(self, image: Sample | np.ndarray, path: Path) -> Segmentation:
+        """The segmentation (*S) of an image; the probabilities of classes that it follows from become an OME-Zarr at `path`.
+
+        They are written as they come, and never held as a whole.
+
+        Raises:
+            SettingError: the task gives no class probabilities, or a CRF redraws them.
+            OutputError: the place is not writable.
+            MissingExtraError: zarr is not installed.
+            ShapeError, SegwrightError: as in a call.
+        """
+        self.check_probabilities()
+        sample, view = self._seen(image)
+        rows = self.task.probability_rows(  # type: ignore[attr-defined]  # checked
+            self.run(len(view.source.shape)), view
+        )
+        found = [each for _, each in labels_beside_probabilities(rows, sample.image, sample.grid, self.answers, path)]
+        missing = missing_pixels(sample.image)
+        answer = self.postprocess(Segmentation.semantic(np.concatenate(found), self.answers))
+        return answer if missing is None else answer.with_void(missing)
+
+    def check_probabilities(self) -> None:
+        """Refuse to write probabilities where there are none of classes at pixels.
+
+        Raises:
+            SettingError: the task gives none, or a CRF redraws them.
+            MissingExtraError: zarr is not installed.
+        """
+        if not isinstance(self.task, TellsProbabilities):
+            raise SettingError(
+                f"{type(self.task).__name__} gives no probabilities of classes at pixels, as Segwright's semantic models do; "
+                "leave out --probabilities"
+            )
+        if self.crf is not None:
+            raise SettingError("the CRF redraws what the network says; ask for --probabilities without --crf")
+        zarr_package()
 
     def check_uncertainty(self) -> None:
         """Refuse to say how unsure a network is where that is not known.

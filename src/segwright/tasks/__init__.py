@@ -117,6 +117,14 @@ class TellsUncertainty(Protocol):
         """What `decode` gives, and maps float32 (*S) by name on the original grid: 0 where the network is sure, 1 at most."""
 
 
+@runtime_checkable
+class TellsProbabilities(Protocol):
+    """What a task may offer besides, where each pixel has one class, and each class a probability there."""
+
+    def probability_rows(self, run: Run, view: View) -> Iterator[tuple[int, np.ndarray]]:
+        """Probabilities float32 (K, n, ...) of rows on the original grid, and the first of them, from the top to the bottom."""
+
+
 def task_for(data: Dataset) -> str:
     """The task that a data set asks for: "regions" where it declares them, "instance" where images hold nothing but objects on
     a background, else the default.

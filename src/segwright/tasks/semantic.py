@@ -19,7 +19,14 @@ from segwright.data.class_weights import class_weights
 from segwright.data.fingerprint import Fingerprint, has_up
 from segwright.decoding.queries import decode_classes, queries_agree, query_probabilities
 from segwright.decoding.run import Outputs, Run
-from segwright.decoding.sliding_window import Ask, tiled_label_rows, tiled_labels, tiled_maps, tiled_probs
+from segwright.decoding.sliding_window import (
+    Ask,
+    tiled_label_rows,
+    tiled_labels,
+    tiled_maps,
+    tiled_prob_rows,
+    tiled_probs,
+)
 from segwright.decoding.tta import mirrored
 from segwright.decoding.uncertainty import labels_and_uncertainty
 from segwright.decoding.upsample_argmax import upsample_argmax
@@ -264,6 +271,16 @@ class Semantic:
             ShapeError: as in `decode`.
         """
         return query_probabilities(run, view) if run.output == "queries" else tiled_probs(*asked_in_tiles(run, view))
+
+    def probability_rows(self, run: Run, view: View) -> Iterator[tuple[int, np.ndarray]]:
+        """The same of rows (K, n, ...) as they come, and the first of them; of queries all at once.
+
+        Raises:
+            ShapeError: as in `decode`.
+        """
+        if run.output == "queries":
+            return iter([(0, query_probabilities(run, view))])
+        return tiled_prob_rows(*asked_in_tiles(run, view))
 
     def averaged(self, networks: Sequence[nn.Module], *, temperature: float = 1.0) -> nn.Module:
         """A network that gives the mean of the probabilities of these, whose logits are first divided by the `temperature`.
