@@ -148,7 +148,7 @@ def test_a_plan_learns_declared_regions_and_says_why(tmp_path, quick, caplog, ta
     assert plan.model.num_classes == (3 if wanted is Regions else 4)  # the background is no region
     text = plan.to_toml()
     assert Plan.from_toml(text) == plan
-    assert ('kind = "regions" # kidney, masses, tumor overlap (' in text) == (wanted is Regions)
+    assert ('kind = "regions" # classes overlap (kidney, masses, tumor)' in text) == (wanted is Regions)
 
 
 def test_own_folders_hold_regions_too(tmp_path):

@@ -17,7 +17,7 @@ from segwright.layers.point_sampling import WithPoints
 from segwright.losses.cross_entropy import CrossEntropy
 from segwright.losses.weighted_sum import WeightedSum
 from segwright.metrics.confusion import Confusion
-from segwright.models import nnunet, unet
+from segwright.models import nnunet, preset, unet
 from segwright.tasks import Averages, Batch, Task, TellsUncertainty, WeighsClasses
 from segwright.tasks.regions import Regions
 from segwright.tasks.semantic import Semantic
@@ -138,7 +138,7 @@ def test_a_plan_says_why():
     image, numbers = nested((24, 24), 0)
     data = Dataset("memory", TUMOUR, ("a",), lambda key: Sample.of(key, image, truth_of(numbers)))
     task, reasons = Regions.planned(fingerprint(data))
-    assert task == Regions() and reasons["task"].startswith("whole, core, enhancing overlap (")
+    assert task == Regions() and reasons["task"].startswith("classes overlap (whole, core, enhancing)")
     assert Regions().dataset(data) is data
 
 
@@ -300,12 +300,15 @@ def test_losses_of_classes_that_compete_are_refused(criterion):
 def test_networks_of_queries_and_points_are_refused():
     batch = Batch(["a"], torch.zeros(1, 1, 2, 2), torch.zeros(1, 3, 2, 2, dtype=torch.int8))
     points = WithPoints(torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 4), torch.zeros(1, 4, 2))
-    with pytest.raises(SettingError, match="queries or points besides; leave --model out"):
+    with pytest.raises(SettingError, match="finds objects or segments, or looks at points besides; leave --model out"):
         Regions().loss(lambda image: points, batch, torch.Generator())
     queries = Fixed(np.zeros((1, 3, 2, 2)))
     queries.OUTPUT = "queries"
-    with pytest.raises(SettingError, match="queries or points besides; leave --model out"):
+    with pytest.raises(SettingError, match="finds objects or segments, or looks at points besides; leave --model out"):
         Regions().loss(queries, batch, torch.Generator())
+    for name in ("mask_rcnn_small", "mask2former_small"):
+        with pytest.raises(SettingError, match="looks at points besides; leave --model out"):
+            Regions().fitted(preset(name), 1, TUMOUR)
 
 
 def test_a_network_with_other_logits_is_told():

@@ -31,7 +31,8 @@ from segwright.losses.binary_cross_entropy import BinaryCrossEntropy
 from segwright.losses.cross_entropy import CrossEntropy
 from segwright.losses.dice import Dice
 from segwright.losses.weighted_sum import WeightedSum
-from segwright.tasks import Batch
+from segwright.models import tasks_of
+from segwright.tasks import DEFAULT, Batch
 from segwright.tasks.semantic import MISSED, NEVER, Semantic, asked_in_tiles
 from segwright.transforms.prepare import View
 
@@ -63,10 +64,9 @@ class Regions:
     @classmethod
     def planned(cls, found: Fingerprint) -> "tuple[Regions, dict[str, str]]":
         """Binary cross-entropy plus Dice."""
-        shared = sum(found.class_fractions) + found.nothing_fraction - 1
         names = ", ".join(found.class_names[:3]) + (", ..." if len(found.class_names) > 3 else "")
         return cls(), {
-            "task": f"{names} overlap ({max(shared, 0.0):.2%} of the pixels): each is learned by itself, with a sigmoid",
+            "task": f"classes overlap ({names}): each is learned by itself, with a sigmoid",
             "task.criterion": "as nnU-Net's for regions: Dice counts each region as it is scored, whatever its size",
         }
 
@@ -78,8 +78,10 @@ class Regions:
         """The config with as many channels in, and a logit for each class.
 
         Raises:
-            SettingError: the network is not for semantic segmentation.
+            SettingError: the network is not for semantic segmentation, or gives queries.
         """
+        if tasks_of(network)[0] != DEFAULT:
+            raise _not_dense()
         return Semantic().fitted(network, channels, classes)
 
     def dataset(self, data: Dataset) -> Dataset:
@@ -180,8 +182,8 @@ class Regions:
 
 
 def _not_dense() -> SettingError:
-    """The error to raise for a network that tells segments or points apart, and not each pixel."""
+    """The error to raise for a network that finds objects or segments, or looks at points."""
     return SettingError(
-        "regions are learned by networks that give a logit for each class at each pixel, and this one gives queries or points "
-        "besides; leave --model out to have one chosen, or take unet, nnunet, segformer or another dense one"
+        "regions are learned by networks for semantic segmentation that give a logit for each class at each pixel, and this "
+        "one finds objects or segments, or looks at points besides; leave --model out to have one chosen for the data"
     )
