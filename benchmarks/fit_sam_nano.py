@@ -159,7 +159,7 @@ def planned_by_hand(arguments: argparse.Namespace) -> Any:
             num_crops=CROPS,
             device=arguments.device,
             precision="bf16-mixed",
-            channels_last=arguments.device != "cpu",
+            channels_last=True,
             validations=max(1, min(10, steps // (2 * STEPS_A_MINUTE))),
         ),
         inference=Inference(tile=(SIDE, SIDE)),

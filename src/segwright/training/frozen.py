@@ -83,7 +83,7 @@ class _Remembering:
 
 def _digest(image: Tensor) -> bytes:
     """16 bytes that change with the values of an image (C, *S)."""
-    return blake2b(image.detach().cpu().contiguous().numpy().data, digest_size=16).digest()
+    return blake2b(image.detach().cpu().contiguous().view(torch.uint8).numpy().data, digest_size=16).digest()
 
 
 def _parts(network: nn.Module, names: Sequence[str]) -> Iterator[nn.Module]:
