@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from segwright.core import Classes, Segmentation
+from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.decoding.score_calibration import ScoreCalibration, log_odds
 from segwright.evaluation.accumulate import Counted, Counter
 from segwright.evaluation.calibration_choice import (
@@ -16,9 +16,10 @@ from segwright.evaluation.calibration_choice import (
     held_out_probabilities,
     scored_objects,
 )
-from segwright.evaluation.evaluate import Tally
+from segwright.evaluation.evaluate import Tally, count_predictions
 from segwright.metrics.average_precision import AveragePrecision
 from segwright.metrics.matching import ImageMatches, Matches
+from segwright.tasks.instance import Instance
 
 CLASSES = Classes.of(["cat", "dog"], is_thing=[True, True])
 EVERY = np.uint64(2**10 - 1)  # all thresholds
@@ -78,6 +79,29 @@ def test_scores_that_say_too_much_become_probabilities_on_fresh_images_and_ap_st
     plain, changed = (metric.score(sum(states[1:], states[0])) for states in (fresh, mapped))
     for name in ("AP", "AP50", "AP/cat", "AP/dog"):
         assert changed[name] == plain[name] > 0
+
+
+def squares(places, rng) -> tuple[Sample, Segmentation]:
+    """An image with a square of 4 x 4 at each place, and surely found ones of which half lie beside them."""
+    masks, found = np.zeros((2, len(places), 36, 36), bool)
+    for number, (row, column) in enumerate(places):
+        masks[number, row : row + 4, column : column + 4] = True
+        column += 5 * int(rng.random() < 0.5)
+        found[number, row : row + 4, column : column + 4] = True
+    ids, scores = np.zeros(len(places), int), rng.uniform(0.9, 1, len(places))
+    truth, guess = (Segmentation.instances(each, ids, classes=CLASSES) for each in (masks, found))
+    return Sample.of("", np.zeros((1, 36, 36), np.uint8), truth), replace(guess, scores=scores.astype(np.float32))
+
+
+def test_from_images_to_a_map():
+    """As after training: predictions are counted by the metrics of the task, and what was counted gives the map."""
+    rng = np.random.default_rng(0)
+    grid = [(row, column) for row in range(0, 36, 6) for column in (0, 12, 24)]
+    pairs = {f"{n}": squares(grid, rng) for n in range(8)}
+    data = Dataset("memory", CLASSES, tuple(pairs), lambda key: replace(pairs[key][0], key=key))
+    tally = count_predictions(lambda sample: pairs[sample.key][1], data, metrics=Instance.metrics)
+    chosen, (told,) = chosen_calibration(tally, range(8))
+    assert told.startswith("From now on") and chosen.probabilities(np.array([0.95])) == pytest.approx([0.5], abs=0.1)
 
 
 def test_scores_that_are_probabilities_stay():
