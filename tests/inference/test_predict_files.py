@@ -88,6 +88,27 @@ def test_of_a_data_set_with_parts_no_mask_is_predicted(tmp_path, photos):
     assert [path.name for path in written] == ["train__train.png", "val__val.png"]
 
 
+@pytest.mark.parametrize("ending", [".nii.gz", ".png"])
+def test_channels_of_nnunet_are_one_image_called_like_its_case(tmp_path, ending):
+    picture, folder = scene(0), tmp_path / "imagesTs"
+    folder.mkdir()
+    for case in ("a", "b"):
+        for channel in range(3):
+            file = folder / f"{case}_{channel:04}{ending}"
+            values = picture if channel < 2 else np.zeros_like(picture)
+            if ending == ".png":
+                Image.fromarray(values).save(file)
+            else:
+                write_volume(file, np.stack([values] * 2)[None], Grid((2, *picture.shape), (2.0, 1.0, 1.0)))
+    written = predict(predictor(tile=(32, 32) if ending == ".png" else None), folder, tmp_path / "out")
+    assert [path.name for path in written] == [f"a{ending}", f"b{ending}"]
+    found = np.array(Image.open(written[0])) if ending == ".png" else read_volume(written[0])[0][0, 0]
+    np.testing.assert_array_equal(found, picture > 100)  # the mean of two bright channels and a dark one is bright
+    (folder / f"b_0001{ending}").unlink()
+    with pytest.raises(FormatError, match=rf"add the missing files: b_0001{ending}"):
+        predict(predictor(), folder, tmp_path / "out")
+
+
 def test_a_mask_for_each_image(photos, tmp_path):
     written = predict(predictor(), photos, tmp_path / "new" / "masks")
     assert written == [tmp_path / "new" / "masks" / f"{number}.png" for number in range(7)]

@@ -25,8 +25,8 @@ Lost: the numbers of objects; of overlapping segments the later covers the earli
 
 import json
 import logging
-import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,18 +36,17 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, TypeAdapter, Valid
 
 from segwright.codecs import volume_file
 from segwright.codecs.image_file import SUFFIXES as IMAGE_SUFFIXES
-from segwright.codecs.image_file import read_image, read_mask
+from segwright.codecs.image_file import read_mask
 from segwright.codecs.image_writer import write_image, write_values
 from segwright.codecs.json_stream import top_keys
-from segwright.codecs.tiff_axes import Axes
 from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError, OutputError, SettingError
-from segwright.core.spelling import composed
 from segwright.formats import dataset_file
 from segwright.formats.image_index import found, natural, safe_key
 from segwright.formats.label_encoding import numbers_of_class
 from segwright.formats.label_maps import NOTHING, region_numbers, to_maps, to_segmentation
+from segwright.formats.nnunet_channels import CASE, CaseReader, Part, files_ending, read_channels
 from segwright.formats.resume_journal import Journal, truth_of
 from segwright.formats.volume_masks import check_same_grid, read_number_volume
 
@@ -59,7 +58,6 @@ LOSES = (
 )
 BACKGROUND, IGNORE = "background", "ignore"
 MAX_REGIONS = 15  # each set of regions that may overlap at a pixel has a number of its own, of 16 bits
-CASE = re.compile(r"(.+)_(\d{4})")
 UNKNOWN = NOTHING - 1  # class of a number that no label has
 VALUES = 1 << 16
 
@@ -130,18 +128,7 @@ class Reader:
     def __call__(self, key: str) -> Sample:
         paths, label_path = self.files[key]
         numbers, label_grid = read_labels(label_path)
-        first, grid = _image(paths[0], numbers.shape)
-        images = [first]
-        for path in paths[1:]:
-            image, other = _image(path, numbers.shape)
-            check_same_grid(grid, other, paths[0], path)
-            images.append(image)
-        kinds = {image.dtype for image in images}
-        image = np.concatenate(images)
-        if len(kinds) > 1:
-            log.info("%s: the channels are stored as %s and become %s", key, ", ".join(map(str, kinds)), image.dtype)
-        if len(image) != self.channels:
-            raise FormatError(f"{paths[0]} and its like have {len(image)} channels, dataset.json names {self.channels}")
+        image, grid = read_channels(key, paths, self.channels, numbers.shape)
         check_same_grid(grid, label_grid, paths[0], label_path)
         return Sample(key, image, grid, self.meaning.truth(numbers, label_path))
 
@@ -169,68 +156,94 @@ def read(path: Path | str) -> Dataset:
     for folder in (root / "imagesTr", root / "labelsTr"):
         if not folder.is_dir():
             raise FormatError(f"{folder} is no folder; images and labels of nnU-Net lie in imagesTr/ and labelsTr/")
-    train, test = _Part.of(root, "Tr", ending), _Part.of(root, "Ts", ending)
+    labels = {name: files_ending(root / f"labels{name}", ending) for name in ("Tr", "Ts")}
+    train, test = (Part.of(root / f"images{name}", ending, labels[name]) for name in ("Tr", "Ts"))
     if not train.images:
         raise FormatError(f"{root / 'imagesTr'} holds no image CASE_0000{ending} ({found(root / 'imagesTr')}); name them so")
-    has_test = bool(test.images.keys() & test.labels.keys())
-    if test.labels and not has_test:
-        log.warning("%s: no label in labelsTs/ (%d) has an image in imagesTs/; they are left out", root, len(test.labels))
+    has_test = bool(test.images.keys() & labels["Ts"].keys())
+    if labels["Ts"] and not has_test:
+        log.warning("%s: no label in labelsTs/ (%d) has an image in imagesTs/; they are left out", root, len(labels["Ts"]))
     parts = {"train__": train, "test__": test} if has_test else {"": train}
     dropped, files = dataset_file.dropped(root), {}
     for prefix, part in parts.items():
+        own = labels["Ts" if part is test else "Tr"]
         for case in sorted(part.images, key=natural):
             key = safe_key(prefix + case)
-            if key in dropped or (part is test and case not in part.labels):
+            if key in dropped or (part is test and case not in own):
                 continue
             if key in files:
-                raise FormatError(f"two cases would both be called {key}, the second is {part.labels[case]}; rename one")
-            files[key] = part.files(case, len(content.channel_names))
+                raise FormatError(f"two cases would both be called {key}, the second is {own[case]}; rename one")
+            files[key] = _with_label(part, case, len(content.channel_names), own)
     image_files = {key: images[0] for key, (images, _) in files.items() if len(images) == 1}
     return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning, len(content.channel_names)), image_files)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The files of images{name}/ and labels{name}/, "Tr" or "Ts": the images of each case by channel, and its label."""
+def _with_label(part: Part, case: str, channels: int, labels: Mapping[str, Path]) -> tuple[list[Path], Path]:
+    """The images of a case, and its label.
 
-    name: str
-    images: dict[str, dict[int, Path]]
-    labels: dict[str, Path]
-
-    @classmethod
-    def of(cls, root: Path, name: str, ending: str) -> "_Part":
-        """The part of a data set; a folder that is not there holds nothing."""
-        images: dict[str, dict[int, Path]] = {}
-        labels = _files(root / f"labels{name}", ending)
-        for stem, file in _files(root / f"images{name}", ending).items():
-            match = CASE.fullmatch(stem) if stem not in labels else None
-            images.setdefault(match[1] if match else stem, {})[int(match[2]) if match else 0] = file
-        return cls(name, images, labels)
-
-    def files(self, case: str, channels: int) -> tuple[list[Path], Path]:
-        """The images of a case, one per channel or one in all, and its label.
-
-        Raises:
-            FormatError: one is missing.
-        """
-        images = self.images[case]
-        folder = next(iter(images.values())).parent
-        if sorted(images) != [*range(len(images))] or len(images) not in (1, channels):
-            raise FormatError(
-                f"{folder}: case {case} has the channels {sorted(images)}, {channels} are named in dataset.json; "
-                "add the missing files"
-            )
-        if case not in self.labels:
-            label = folder.with_name(f"labels{self.name}") / images[0].name.replace(f"{case}_0000", case)
-            raise FormatError(f"{label} does not exist; each case of imagesTr/ needs it, cases without truth lie in imagesTs/")
-        return [images[channel] for channel in range(len(images))], self.labels[case]
+    Raises:
+        FormatError: one is missing.
+    """
+    images = part.files(case, channels)
+    if case not in labels:
+        name = images[0].name.replace(f"{case}_0000", case)
+        label = part.folder.with_name(part.folder.name.replace("images", "labels")) / name
+        raise FormatError(f"{label} does not exist; each case of imagesTr/ needs it, cases without truth lie in imagesTs/")
+    return images, labels[case]
 
 
-def _files(folder: Path, ending: str) -> dict[str, Path]:
-    """The files of a folder that end so, but hidden ones, by their composed names without that; none without the folder."""
-    files = folder.iterdir() if folder.is_dir() else ()
-    named = [file for file in files if file.name.endswith(ending) and not file.name.startswith(".")]
-    return {composed(file.name.removesuffix(ending)): file for file in named}
+def images_alone(place: Path, shape: tuple[int | None, ...] | None = None) -> Dataset | None:
+    """The cases at a folder without truth: one of images such as imagesTs/, or a data set with such; None for others.
+
+    A folder of images is called imagesTr or imagesTs, or holds a dataset.json of nnU-Net; without one in or above it, as many
+    channels are needed as some case has. Keys are those of `read`. `shape` is what is known of the sides of images.
+
+    Raises:
+        FormatError: a channel is missing, or dataset.json is wrong.
+    """
+    if not place.is_dir():
+        return None
+    if matches(place):
+        content = _content(place / "dataset.json")
+        ending, channels = content.file_ending, len(content.channel_names)
+        labels = {name: files_ending(place / f"labels{name}", ending) for name in ("Tr", "Ts")}
+        parts = [Part.of(place / f"images{name}", ending, labels[name]) for name in ("Tr", "Ts")]
+        has_test = bool(parts[1].images.keys() & labels["Ts"].keys())
+        prefixes = ("train__", "test__") if has_test else ("", "")
+    else:
+        file = _dataset_file(place)
+        is_named = place.name.lower() in ("imagestr", "imagests")
+        if not is_named and (file is None or file.parent.absolute() != place.absolute()):
+            return None
+        ending, channels = _told(place, file)
+        parts, prefixes = [Part.of(place, ending, {})], ("", "")
+        channels = channels or max([len(images) for images in parts[0].images.values()], default=0)
+    files: dict[str, list[Path]] = {}
+    for prefix, part in zip(prefixes, parts, strict=False):
+        for case in sorted(part.images, key=natural):
+            key, own = safe_key(prefix + case), part.files(case, channels)
+            if files.setdefault(key, own) is not own:
+                raise FormatError(f"two cases would both be called {key}, the second is {own[0]}; rename one")
+    if not files:
+        return None
+    images = {key: own[0] for key, own in files.items()}
+    return Dataset(str(place), Classes.of(["nothing"]), tuple(files), CaseReader(files, channels, shape), images)
+
+
+def _dataset_file(folder: Path) -> Path | None:
+    """The dataset.json of nnU-Net in a folder, or in the one above."""
+    files = (folder / "dataset.json", folder.absolute().parent / "dataset.json")
+    return next((file for file in files if file.is_file() and {"labels", "file_ending"} <= top_keys(file)), None)
+
+
+def _told(folder: Path, file: Path | None) -> tuple[str, int]:
+    """The ending and the number of the channels of the images in a folder; 0 of them where no dataset.json tells."""
+    if file is not None:
+        content = _content(file)
+        return content.file_ending, len(content.channel_names)
+    names = [entry.name for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")]
+    endings = Counter(name[match.end() :] for name in names if (match := CASE.match(name)))
+    return (endings.most_common(1)[0][0] if endings else "?"), 0
 
 
 def labels_meaning(folder: Path) -> NnunetMeaning | None:
@@ -241,8 +254,7 @@ def labels_meaning(folder: Path) -> NnunetMeaning | None:
     Raises:
         FormatError: it is not as the docstring of the module says.
     """
-    files = (folder / "dataset.json", folder.absolute().parent / "dataset.json")
-    file = next((file for file in files if file.is_file() and {"labels", "file_ending"} <= top_keys(file)), None)
+    file = _dataset_file(folder)
     return None if file is None else _meaning(_content(file), file)
 
 
@@ -336,14 +348,6 @@ def _in_order(numbers: dict[str, list[int]], order: list[int] | None, path: Path
             "that lies in it, which it writes over the regions before it"
         )
     return [[n, *(other for other in inside if other != n)] for n, inside in zip(order, numbers.values(), strict=True)]
-
-
-def _image(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, Grid]:
-    """The image (C, *S) of a file and its grid; `shape` is that of its label."""
-    if volume_file.suffix_of(path):
-        return volume_file.read_volume(path)
-    image = read_image(path, Axes(shape))
-    return image, Grid(image.shape[1:])
 
 
 def read_labels(path: Path) -> tuple[np.ndarray, Grid]:

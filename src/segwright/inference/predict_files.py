@@ -28,7 +28,7 @@ from segwright.core.errors import FormatError, OutputError, SegwrightError, Sett
 from segwright.core.missing import missing_pixels
 from segwright.core.segment_overlay import overlay_segments
 from segwright.data.undeclared_nodata import undeclared_nodata
-from segwright.formats import dataset_file, dicom, mask_folder, ome_zarr, open_dataset, tiff, volume
+from segwright.formats import dataset_file, dicom, mask_folder, nnunet, ome_zarr, open_dataset, tiff, volume
 from segwright.formats.coco_ids import CocoIds, ids_of
 from segwright.formats.image_index import safe_key
 from segwright.formats.label_maps import numbers_in_use
@@ -376,6 +376,9 @@ def _found(place: Path, shape: tuple[None, ...] | None) -> list[_Job]:
     Raises:
         FormatError: there is no image, or two would have one key.
     """
+    if cases := nnunet.images_alone(place, shape):
+        source = _as_told(cases, place)
+        return [_Job(key, volume if suffix_of(file) else _kind_of(file), source) for key, file in cases.image_files.items()]
     if suffix_of(place) and place.is_file():
         return _jobs_of(place, {safe_key(place.name[: -len(suffix_of(place))]): place}, lambda file: volume, shape)
     if place.is_dir():
