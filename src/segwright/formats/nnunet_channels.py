@@ -91,9 +91,9 @@ def read_channels(
     if len(kinds) > 1:
         log.info("%s: the channels are stored as %s and become %s", key, ", ".join(map(str, kinds)), image.dtype)
     if len(image) != channels:
-        match = CASE.match(paths[0].name)
-        lacks = match is not None and len(paths) == len(image) < channels
-        missing = f"; add {paths[0].with_name(f'{match[1]}_{len(image):04}{paths[0].name[match.end() :]}')}" if lacks else ""  # type: ignore[index]
+        match, missing = CASE.match(paths[0].name), ""
+        if match is not None and len(paths) == len(image) < channels:
+            missing = f"; add {paths[0].with_name(f'{match[1]}_{len(image):04}{paths[0].name[match.end() :]}')}"
         raise FormatError(f"{paths[0]} and its like have {len(image)} channels, dataset.json names {channels}{missing}")
     return image, grid
 
