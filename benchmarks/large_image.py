@@ -7,9 +7,10 @@ The oracle is given the numbers of the cells as its image. In each tile it says 
 28 x 28 probabilities for what the tile shows of each cell, both off by some percent, and less sure of parts than of wholes.
 
 A cell that the border of a tile cuts is whole if one object has most of its own pixels there, no other has, and both share half
-of the pixels that either has. Memory is the most that the process holds while it predicts, beyond what it held before
-(network, libraries, truth), and the image. Seconds are those of the processor, on all its threads together. Each size runs in a
-process of its own. Axes: H, W of the image, h, w of a tile, N cells.
+of the pixels that either has. How many of the other cells are whole tells what of the rest is the network's own fault. Memory
+is the most that the process holds while it predicts, beyond what it held before (network, libraries, truth), and the image.
+Seconds are those of the processor, on all its threads together. Each size runs in a process of its own. Axes: H, W of the
+image, h, w of a tile, N cells.
 """
 
 import argparse
@@ -200,11 +201,13 @@ def measure(size: int, options: argparse.Namespace) -> None:
         numbers, [np.rint(start * ratio).astype(int) for start in starts], tuple(round(side * ratio) for side in tile)
     )
     count, is_alike = whole_cells(found.planes, numbers)
-    whole = (count[cut] == 1) & is_alike[cut]
+    whole = (count == 1) & is_alike
+    others = np.setdiff1d(np.arange(1, len(areas)), cut)
     megapixels = size**2 / 1e6
     print(
         f"| {size} x {size} | {len(areas) - 1} | {len(found)} | {len(starts[0])} x {len(starts[1])} | {len(cut)} "
-        f"| {100 * whole.mean():.2f} % | {(count[cut] == 0).sum()} | {(count[cut] > 1).sum()} | {most:.0f} "
+        f"| {100 * whole[cut].mean():.2f} % | {100 * whole[others].mean():.2f} % "
+        f"| {(count[cut] == 0).sum()} | {(count[cut] > 1).sum()} | {most:.0f} "
         f"| {len(found.planes)} | {seconds / megapixels:.3f} | {(seconds - oracle.seconds) / megapixels:.3f} |",
         flush=True,
     )
@@ -226,8 +229,9 @@ def main() -> None:
     if options.alone:
         measure(options.sizes[0], options)
         return
-    print("| image | cells | found | tiles | cut cells | whole | lost | more than once | MiB | planes | s/Mpx | of decoding |")
-    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|", flush=True)
+    columns = "image | cells | found | tiles | cut cells | whole | others whole | lost | more than once | MiB | planes | s/Mpx"
+    print(f"| {columns} | of decoding |")
+    print("|---|" + "--:|" * (columns.count("|") + 1), flush=True)
     for size in options.sizes:
         subprocess.run([sys.executable, __file__, *sys.argv[1:], "--alone", "--sizes", str(size)], check=True)
 

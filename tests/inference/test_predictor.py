@@ -421,6 +421,40 @@ def test_large_images_are_normalised_part_by_part(shape, tile, preprocess, monke
         replace(predictor, tile=None)(image)
 
 
+class BrightFlows(nn.Module):
+    """Bright pixels are of an object, and those that touch have one middle."""
+
+    OUTPUT = "flows"
+    divisors = (1, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(image), torch.zeros_like(image), image - 251], dim=1)
+
+
+class BrightCells(nn.Module):
+    """One cell where a tile is brightest, as large as it is bright."""
+
+    divisors = (1, 1)
+
+    def forward(self, image: torch.Tensor) -> Detections:
+        high, place = image.flatten(1).max(dim=1)
+        left, top = place % image.shape[3], place // image.shape[3]
+        boxes = torch.stack([left, top, left + high / 30, top + high / 30], dim=1)[:, None]
+        return Detections(boxes, high[:, None] / 255, torch.zeros(len(image), 1).long(), torch.ones(len(image), 1, 2, 2), boxes)
+
+
+@pytest.mark.parametrize("network", [BrightFlows(), BrightCells()])
+def test_objects_of_large_images_are_found_part_by_part(network, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 255, (1, 60, 90)).astype(np.uint8)
+    changes = {"task": Instance(), "classes": Classes.of(["cell"], is_thing=[True]), "tile": (32, 32)}
+    predictor = predictor_of(network, preprocess=AS_IT_IS, **changes)
+    whole = predictor(image)
+    monkeypatch.setattr("segwright.inference.predictor.LARGE", 0)
+    monkeypatch.setattr(Preprocess, "__call__", lambda *_: pytest.fail("all of it was normalised"))
+    found = predictor(image)
+    assert len(found) > 3 and (found.planes == whole.planes).all() and (found.scores == whole.scores).all()
+
+
 def test_parts_of_large_images_are_on_the_scale_of_training(monkeypatch):
     image = square((40, 60), (5, 5), (20, 30))
     predictor = predictor_of(Bright(), tile=(16, 16), trained_on=TRAINED)

@@ -226,7 +226,7 @@ class Predictor:
                 f"the image has {axes} spatial axes, but tile is {self.tile}; give an image with as many axes as the tile"
             )
         self._check_crf(axes, len(sample.image))
-        if sample.image.size >= LARGE and self.in_parts(axes):
+        if sample.image.size >= LARGE and self._sees_tiles(sample):
             view = self.view_in_parts(sample.image, sample.grid, sample.key, self.scale_of(sample.image, sample.key))
         else:
             view = self.preprocess(replace(self.on_scale(sample), truth=None))
@@ -270,6 +270,12 @@ class Predictor:
         has_tiles = self.tile is not None and len(self.tile) == axes
         is_final = self.crf is None and self.postprocess == Postprocess()
         return has_tiles and is_final and hasattr(self.task, "label_rows") and self.run(axes).output != "queries"
+
+    def _sees_tiles(self, sample: Sample) -> bool:
+        """Whether the network sees a sample in tiles alone, so that no more than one of them need be normalised."""
+        if self.tile is None or self.crf is not None:
+            return False
+        return any(side > part for side, part in zip(self.preprocess.shape_of(sample.grid, sample.key), self.tile, strict=True))
 
     def view_in_parts(
         self, pixels: PixelSource, grid: Grid, key: str, change: Callable[[np.ndarray], np.ndarray] | None
