@@ -66,15 +66,15 @@ def made(root: Path, shape: tuple[int, ...], count: int = 4) -> Path:
     return root
 
 
-def plan_of(data: Path, axes: int, **task) -> Plan:
+def plan_of(data: Path, axes: int, steps: int = 60) -> Plan:
     sides = (16, 24, 24)[-axes:]
     return Plan(
-        task=Regions(**task),
+        task=Regions(),
         data=Data(train=str(data), preprocess=Preprocess(channels=1)),
         augmentation=Augmentation(geometric=Geometric(scale=(0.9, 1.1), rotate_deg=10.0), intensity=Intensity(saturation=0.0)),
         model=NETWORKS[axes],
         optimiser=adamw.Config(learning_rate=0.02),
-        training=Training(steps=60, batch_size=2, crop=sides, validations=1),
+        training=Training(steps=steps, batch_size=2, crop=sides, validations=1),
         inference=Inference(tile=sides, flip_axes=(-1,)),
     )
 
@@ -121,7 +121,7 @@ def test_from_a_folder_of_nnunet_to_its_numbers(tmp_path, axes):
 def test_folds_are_averaged(tmp_path):
     data = made(tmp_path / "data", (32, 32))
     for number in (1, 2):
-        train(plan_of(data, 2), tmp_path / f"run-{number}")
+        train(plan_of(data, 2, steps=4), tmp_path / f"run-{number}")
     first, second = (load(tmp_path / f"run-{number}") for number in (1, 2))
     seen = open_dataset(data)
     network = Regions().averaged([first.network, second.network])
@@ -168,7 +168,7 @@ def test_own_folders_hold_regions_too(tmp_path):
 
 def test_a_crf_is_refused_and_the_remedy_works(tmp_path):
     data = made(tmp_path / "data", (32, 32))
-    train(plan_of(data, 2), tmp_path / "run")
+    train(plan_of(data, 2, steps=2), tmp_path / "run")
     with pytest.raises(SettingError, match="this is a task 'Regions'; predict without it .leave out --crf"):
         segwright.predict(tmp_path / "run", data / "imagesTr", tmp_path / "out", crf=DenseCRF())
     assert segwright.predict(tmp_path / "run", data / "imagesTr", tmp_path / "out")
