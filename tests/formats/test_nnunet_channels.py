@@ -10,7 +10,7 @@ from segwright.codecs.volume_file import write_volume
 from segwright.core import Grid
 from segwright.core.errors import FormatError
 from segwright.formats import nnunet
-from segwright.formats.nnunet_channels import Part, files_ending, read_channels
+from segwright.formats.nnunet_channels import CasePart, files_ending, read_channels
 
 GRID = Grid((2, 3, 4), (2.5, 0.7, 0.5))
 IMAGE = np.arange(48, dtype=np.float32).reshape(2, 2, 3, 4)
@@ -60,7 +60,7 @@ def test_a_data_set_has_the_keys_of_its_truth(tmp_path):
 def test_numbers_of_four_digits_are_no_channels_where_no_file_is_the_first(tmp_path):
     for case in ("hippo_0001", "hippo_0002"):
         write_volume(tmp_path / f"{case}.nii.gz", IMAGE, GRID)
-    part = Part.of(tmp_path, ".nii.gz", {})
+    part = CasePart.of(tmp_path, ".nii.gz", {})
     assert sorted(part.images) == ["hippo_0001", "hippo_0002"] and len(part.files("hippo_0001", 2)) == 1
     assert sorted(files_ending(tmp_path, ".nii.gz")) == ["hippo_0001", "hippo_0002"]
 

@@ -193,7 +193,7 @@ def test_memory_is_told_before_it_is_taken(shape, tile):
     run, view = predictor.run(len(shape)), predictor.view_in_parts(image, Grid(shape), "a", None)
     deque(predictor.task.label_rows(run, view), maxlen=0)  # kernels are loaded
     tracemalloc.start()
-    told = expected_bytes(run, view) - psutil.Process().memory_info().rss
+    told = expected_bytes(run, view, network) - psutil.Process().memory_info().rss
     kept = deque(predictor.task.label_rows(run, view), maxlen=0 if len(shape) == 2 else None)  # a volume's are kept
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -46,7 +46,7 @@ from segwright.formats import dataset_file
 from segwright.formats.image_index import found, natural, safe_key
 from segwright.formats.label_encoding import numbers_of_class
 from segwright.formats.label_maps import NOTHING, region_numbers, to_maps, to_segmentation
-from segwright.formats.nnunet_channels import CASE, CaseReader, Part, files_ending, read_channels
+from segwright.formats.nnunet_channels import CASE, CasePart, CaseReader, files_ending, read_channels
 from segwright.formats.resume_journal import Journal, truth_of
 from segwright.formats.volume_masks import check_same_grid, read_number_volume
 
@@ -157,7 +157,7 @@ def read(path: Path | str) -> Dataset:
         if not folder.is_dir():
             raise FormatError(f"{folder} is no folder; images and labels of nnU-Net lie in imagesTr/ and labelsTr/")
     labels = {name: files_ending(root / f"labels{name}", ending) for name in ("Tr", "Ts")}
-    train, test = (Part.of(root / f"images{name}", ending, labels[name]) for name in ("Tr", "Ts"))
+    train, test = (CasePart.of(root / f"images{name}", ending, labels[name]) for name in ("Tr", "Ts"))
     if not train.images:
         raise FormatError(f"{root / 'imagesTr'} holds no image CASE_0000{ending} ({found(root / 'imagesTr')}); name them so")
     has_test = bool(test.images.keys() & labels["Ts"].keys())
@@ -178,7 +178,7 @@ def read(path: Path | str) -> Dataset:
     return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning, len(content.channel_names)), image_files)
 
 
-def _with_label(part: Part, case: str, channels: int, labels: Mapping[str, Path]) -> tuple[list[Path], Path]:
+def _with_label(part: CasePart, case: str, channels: int, labels: Mapping[str, Path]) -> tuple[list[Path], Path]:
     """The images of a case, and its label.
 
     Raises:
@@ -207,7 +207,7 @@ def images_alone(place: Path, shape: tuple[int | None, ...] | None = None) -> Da
         content = _content(place / "dataset.json")
         ending, channels = content.file_ending, len(content.channel_names)
         labels = {name: files_ending(place / f"labels{name}", ending) for name in ("Tr", "Ts")}
-        parts = [Part.of(place / f"images{name}", ending, labels[name]) for name in ("Tr", "Ts")]
+        parts = [CasePart.of(place / f"images{name}", ending, labels[name]) for name in ("Tr", "Ts")]
         has_test = bool(parts[1].images.keys() & labels["Ts"].keys())
         prefixes = ("train__", "test__") if has_test else ("", "")
     else:
@@ -216,7 +216,7 @@ def images_alone(place: Path, shape: tuple[int | None, ...] | None = None) -> Da
         if not is_named and (file is None or file.parent.absolute() != place.absolute()):
             return None
         ending, channels = _told(place, file)
-        parts, prefixes = [Part.of(place, ending, {})], ("", "")
+        parts, prefixes = [CasePart.of(place, ending, {})], ("", "")
         channels = channels or max([len(images) for images in parts[0].images.values()], default=0)
     files: dict[str, list[Path]] = {}
     for prefix, part in zip(prefixes, parts, strict=False):

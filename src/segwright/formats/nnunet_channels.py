@@ -22,7 +22,7 @@ CASE = re.compile(r"(.+)_(\d{4})")
 
 
 @dataclass(frozen=True)
-class Part:
+class CasePart:
     """The images of the cases in a `folder` by channel, of files that end in `ending`."""
 
     folder: Path
@@ -30,7 +30,7 @@ class Part:
     images: dict[str, dict[int, Path]]
 
     @classmethod
-    def of(cls, folder: Path, ending: str, labels: Mapping[str, Path]) -> "Part":
+    def of(cls, folder: Path, ending: str, labels: Mapping[str, Path]) -> "CasePart":
         """Those of a folder; one that is not there holds none.
 
         A file that is called like a label holds all channels, and so do all files where none ends in _0000.
@@ -91,9 +91,11 @@ def read_channels(
     if len(kinds) > 1:
         log.info("%s: the channels are stored as %s and become %s", key, ", ".join(map(str, kinds)), image.dtype)
     if len(image) != channels:
-        match, missing = CASE.match(paths[0].name), ""
+        match = CASE.match(paths[0].name)
+        missing = ""
         if match is not None and len(paths) == len(image) < channels:
-            missing = f"; add {paths[0].with_name(f'{match[1]}_{len(image):04}{paths[0].name[match.end() :]}')}"
+            following = f"{match[1]}_{len(image):04}{paths[0].name[match.end() :]}"
+            missing = f"; add {paths[0].with_name(following)}"
         raise FormatError(f"{paths[0]} and its like have {len(image)} channels, dataset.json names {channels}{missing}")
     return image, grid
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from torch import nn
 
 from segwright.codecs.image_writer import colormap_of
 from segwright.codecs.tiff_axes import Axes
@@ -28,6 +29,7 @@ from segwright.decoding.run import Run
 from segwright.decoding.sliding_window import FLOAT_BYTES, OVERLAP, sums_bytes
 from segwright.formats import ome_zarr, tiff, volume
 from segwright.inference.engine import AutoEngine
+from segwright.inference.network_memory import living_bytes
 from segwright.inference.predictor import Predictor
 from segwright.inference.probability_files import labels_beside_probabilities, probability_path
 from segwright.transforms.prepare import PixelSource, View
@@ -35,7 +37,7 @@ from segwright.transforms.prepare import PixelSource, View
 LARGE = 2**26  # pixels, 8192 x 8192: below, maps and images take little memory
 GLANCED_AT = 2**24  # pixels that tell the scale of the values, in bands spread over the image
 BANDS = 16
-LOGITS_AT_ONCE = 2  # of a tile: what the network gives, and a brick or what it had a layer before
+PROBABILITY_ROWS = 2  # of the rows of a tile: those that are complete, and those that are put into them
 GB = 1e9
 log = logging.getLogger(__name__)
 
@@ -125,7 +127,9 @@ def _label_rows(
     view = predictor.view_in_parts(pixels, grid, key, predictor.scale_of(seen, key))
     run = predictor.run(len(grid.shape))
     del seen
-    log.info("%s takes about %.1f GB of memory", key, expected_bytes(run, view, probabilities=beside is not None) / GB)
+    network = predictor.network if getattr(predictor.engine, "device", "cpu") == "cpu" else None  # else a GPU holds its maps
+    expected = expected_bytes(run, view, network, probabilities=beside is not None)
+    log.info("%s takes about %.1f GB of memory", key, expected / GB)
     if isinstance(predictor.engine, AutoEngine):
         predictor.engine.ahead = _tiles(*run.sizes(view.covered)) * 2 ** len(predictor.flips)
     task: Any = predictor.task  # as Predictor.in_parts says
@@ -135,15 +139,21 @@ def _label_rows(
     return _with_void(labels_beside_probabilities(rows, pixels, grid, predictor.answers, beside), pixels)
 
 
-def expected_bytes(run: Run, view: View, *, probabilities: bool = False) -> int:
+def expected_bytes(run: Run, view: View, network: nn.Module | None, *, probabilities: bool = False) -> int:
     """What this process will hold at most, which holds what it keeps of the image, and all libraries, already.
 
-    Networks of a stride above 1 give fewer logits, and take less than this.
+    `network` is one that answers in this process's memory. Networks of a stride above 1 give fewer logits, and take less than
+    this.
     """
     tile, padded = run.sizes(view.covered)
     logits = FLOAT_BYTES * len(run.classes) * prod(tile)
+    shape = (run.at_once, view.image.shape[0], *tile)
+    answering = max(logits * run.at_once, (living_bytes(network, shape) if network is not None else None) or 0)
     labels = prod(view.source.shape) if len(tile) == 3 else tile[0] * view.source.shape[1]
-    return psutil.Process().memory_info().rss + sums_bytes(padded, tile, len(run.classes)) + LOGITS_AT_ONCE * logits + labels
+    rows = FLOAT_BYTES * len(run.classes) * tile[0] * prod(view.source.shape[1:])
+    beside = PROBABILITY_ROWS * rows if probabilities else 0
+    held = sums_bytes(padded, tile, len(run.classes)) + logits + labels  # the logits are a brick of those that are final
+    return psutil.Process().memory_info().rss + held + answering + beside
 
 
 def _tiles(tile: tuple[int, ...], padded: tuple[int, ...]) -> int:
