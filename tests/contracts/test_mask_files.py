@@ -73,4 +73,4 @@ def test_colours_are_those_of_the_classes(tmp_path):
 
 def test_each_such_format_has_both_functions():
     doors = {name for name, module in readers().items() if hasattr(module, "write_mask")}
-    assert doors == {*SHAPES, "dicom"} and all(hasattr(readers()[name], "mask_path") for name in doors)
+    assert doors == {*SHAPES, "dicom", "ome_zarr"} and all(hasattr(readers()[name], "mask_path") for name in doors)
