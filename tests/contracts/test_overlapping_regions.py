@@ -99,12 +99,10 @@ def test_from_a_folder_of_nnunet_to_its_numbers(tmp_path, axes):
         for index in np.flatnonzero(found.class_ids == k):
             numbers[found.mask(int(index))] = number
     written = segwright.predict(predictor, data / "imagesTr", tmp_path / "out")
-    assert len(written) == 4 and written[0].name == ("c0_0000.png" if axes == 2 else "c0_0000.nii.gz")
+    assert len(written) == 4 and written[0].name == ("c0.png" if axes == 2 else "c0.nii.gz")
     values = read_mask(written[0]) if axes == 2 else read_volume(written[0])[0][0]
     assert np.array_equal(values, numbers) and set(np.unique(values)) <= {0, 1, 2, 3}
 
-    for file in written:  # as nnU-Net calls them
-        file.rename(file.with_name(file.name.replace("_0000", "")))
     files = measure(tmp_path / "out", data, metrics=["confusion"], resamples=0).values
 
     def as_written(sample: Sample) -> Segmentation:

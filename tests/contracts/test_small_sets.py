@@ -157,7 +157,7 @@ SIDES = {  # channels and classes of the network that learns from it
     "16-bit images of five channels": (5, 2),
     "numbers with gaps": (3, 3),
     "pixels that nobody knows": (3, 2),
-    "nested regions": (3, 3),
+    "nested regions": (3, 2),
 }
 
 

@@ -1,7 +1,7 @@
 import re
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from segwright.reports.html.series import BOTTOM, COLORS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, color_of, series_chart
@@ -28,6 +28,8 @@ def test_colours_begin_again():
     assert color_of(0) == color_of(len(COLORS)) == COLORS[0] and len(set(COLORS)) == len(COLORS)
 
 
+@example([(5e-324, 0.0)])
+@example([(0.0, 0.0), (1.0, 5e-324)])
 @given(st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 100)), min_size=1, max_size=8))
 def test_law_curves_stay_inside(points):
     seconds, values = zip(*sorted(points), strict=True)

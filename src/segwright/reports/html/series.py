@@ -14,6 +14,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8c
 
 UNITS = ((1.0, "s"), (60.0, "min"), (3600.0, "h"))  # of time, in seconds, with their names
 MOST_UNITS = 300  # of one kind, beyond which the next one is taken
+LEAST_SPAN = 1e-9  # of seconds and of values: what is less is rounding, and still has an axis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +37,11 @@ def series_chart(series: Sequence[Series], label: str) -> str:
     series = [each for each in series if len(each.seconds)]
     if not series:
         return ""
-    last = max(float(each.seconds.max()) for each in series) or 1.0
+    last = max(float(each.seconds.max()) for each in series)
+    last = last if last > LEAST_SPAN else 1.0
     high = max(float(each.values.max()) for each in series)
     low = min(float(each.values.min()) for each in series)
-    high = high if high > low else low + 1e-3
+    high = high if high - low > LEAST_SPAN else low + 1e-3
     spacing = round_spacing(high - low, 5)  # lines or so
     low, high = spacing * np.floor(low / spacing), spacing * np.ceil(high / spacing)
 
