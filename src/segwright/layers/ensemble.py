@@ -46,22 +46,11 @@ class Ensemble(nn.Module):
         return total - math.log(len(self.networks)), entropy / len(self.networks)
 
 
-class RegionEnsemble(nn.Module):
+class RegionEnsemble(Ensemble):
     """Images (B, C, *S) to logits (B, K, *s) whose sigmoid is the mean of those of all networks, and to a map (B, 1, *s).
 
     All else is as in `Ensemble`; the entropy of a pixel is the mean of those of its classes, each of which is there or not.
     """
-
-    def __init__(self, networks: Sequence[nn.Module], *, temperature: float = 1.0) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-        self.temperature = temperature
-        if hasattr(networks[0], "divisors"):
-            self.divisors = networks[0].divisors
-
-    def extra_repr(self) -> str:
-        """The temperature, by which two ensembles of the same networks differ."""
-        return f"temperature={self.temperature:g}"
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The log-odds of the mean probabilities, and the mean entropy."""
