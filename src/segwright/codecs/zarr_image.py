@@ -1,6 +1,6 @@
 """Images in Zarr folders, versions 2 and 3, of which parts are read when they are taken; OME-Zarr tells what axes mean.
 
-    NAME.zarr/                 an array of its own, or a group as OME-Zarr 0.1 to 0.5 has it (ngff.openmicroscopy.org/0.5)
+    NAME.zarr/                 an array of its own, or a group as OME-Zarr 0.4 and 0.5 have it (ngff.openmicroscopy.org/0.5)
     NAME.zarr/0                of a group: the array of full resolution, the first of its "multiscales"; others are not read
     NAME.zarr/labels/LABEL     label images, groups like that of the image
 

@@ -207,8 +207,8 @@ class Predictor:
         """
         if not isinstance(self.task, TellsUncertainty):
             raise SettingError(
-                "how unsure a model is of each pixel is known of Segwright's semantic models alone, whose classes compete for "
-                f"it, and the task of this one is {type(self.task).__name__}; leave out --uncertainty"
+                "how unsure a model is of each pixel is known of Segwright's models for semantic segmentation and regions "
+                f"alone, and the task of this one is {type(self.task).__name__}; leave out --uncertainty"
             )
         if self.crf is not None:
             raise SettingError("the CRF redraws what the network was unsure of; ask for --uncertainty without --crf")
