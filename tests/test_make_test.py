@@ -40,4 +40,5 @@ def test_a_process_that_is_lost_ends_the_run_and_the_test_is_named(it, tmp_path)
         [sys.executable, "-m", "pytest", *options], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert re.findall(r"crashed while running '(.+)'", done.stdout) == ["test_a.py::test_it"], done.stdout
+    lost = re.findall(r"crashed while running '(.+)'", done.stdout)  # once more in the summary, where CI is set
+    assert set(lost) == {"test_a.py::test_it"}, done.stdout
