@@ -10,6 +10,7 @@ from segwright.core.errors import FormatError, SettingError, UnknownNameError
 from segwright.encoders import timm
 from segwright.losses.cross_entropy import CrossEntropy
 from segwright.losses.dice import Dice
+from segwright.losses.focal import Focal
 from segwright.losses.weighted_sum import WeightedSum
 from segwright.models import segformer, unet
 from segwright.optimisers import sgd
@@ -67,6 +68,8 @@ def test_settings_from_the_command_line(plan):
     changed = plan.with_settings(lines)
     assert (changed.training.steps, changed.data.val, changed.model.encoder.name) == (20, "elsewhere", "resnet18")
     assert changed.training.crop == (32, 32)
+    again = changed.with_settings(["task.criterion.terms.1.smooth=2", "task.criterion.terms.0.kind=focal"])
+    assert isinstance(again.task.criterion.terms[0], Focal) and again.task.criterion.terms[1].smooth == 2
     assert changed.reasons["training.steps"] == "set by hand" and changed.reasons["task.criterion"] == "rare classes count"
 
 
@@ -108,6 +111,13 @@ def test_a_new_kind_starts_from_its_defaults(plan):
             "task.criterion=dice",
             "'task.criterion' is 'dice', a group of settings is needed; choose one by 'task.criterion.kind'",
         ),
+        (
+            "task.criterion.terms.2.smooth=1",
+            "'task.criterion.terms.2.smooth' does not exist: 'terms' holds 2 groups of settings",
+        ),
+        ("task.criterion.terms.smooth=1", "'terms' holds 2 groups of settings, counted from 0"),
+        ("task.criterion.terms.1=5", "'task.criterion.terms.1' is a group of settings; replace one of them: .*terms.1.NAME"),
+        ("task.criterion.weights.1=5", "'weights' is a value, not a group"),
         ("task.criterion.terms=[1]", "'task.criterion.terms\\[0\\]' has no kind"),
         ("training=5", "'training' is 5, a group of settings is needed; replace one of them: 'training.NAME'"),
         ("model.kind=os.path", "has no dataclass Config or Posixpath; add one, or choose another kind"),

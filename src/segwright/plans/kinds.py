@@ -6,6 +6,7 @@ setting: `Annotated[Loss, Kind("losses")]`.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from itertools import pairwise
 from types import ModuleType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -133,7 +134,7 @@ def _checked(content: Any, expected: Any, path: str) -> Any:
 
 
 def assign(table: dict[str, Any], assignment: str) -> None:
-    """Put one `path=value` into a nested table.
+    """Put one `path=value` into a nested table; a number in the path counts what a list holds, from 0.
 
     Raises:
         SettingError: it is no assignment, or its path leads through a value.
@@ -142,10 +143,17 @@ def assign(table: dict[str, Any], assignment: str) -> None:
     *parents, name = path.strip().split(".")
     if not equals or not name:
         raise SettingError(f"'{assignment}' is no assignment; write path=value, for example training.steps=100")
-    for parent in parents:
-        table = table.setdefault(parent, {}) if isinstance(table, dict) else table
-        if not isinstance(table, dict):
+    for parent, child in pairwise([*parents, name]):
+        held: Any = table.setdefault(parent, {}) if isinstance(table, dict) else table[int(parent)]
+        if isinstance(held, list) and held and isinstance(held[0], dict):
+            if child not in map(str, range(len(held))):
+                count = f"{len(held)} groups of settings, counted from 0"
+                raise SettingError(f"'{path.strip()}' does not exist: '{parent}' holds {count}")
+        elif not isinstance(held, dict):
             raise SettingError(f"'{path.strip()}' does not exist: '{parent}' is a value, not a group of settings")
+        table = held
+    if isinstance(table, list):
+        raise SettingError(f"'{path.strip()}' is a group of settings; replace one of them: '{path.strip()}.NAME'")
     if name == "kind":
         table.clear()
     table[name] = _parsed(text.strip())
