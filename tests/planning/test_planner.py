@@ -188,7 +188,8 @@ def test_volumes_get_nnunets_topology_spacing_and_mirror_images(thick, costs):
     assert type(made.model) is nnunet.Config and made.model.strides[0] == (1, 2, 2)
     sides = zip(made.training.crop, (24, 48, 64), strict=True)
     assert all(0.8 * side <= crop <= side for crop, side in sides)  # the usual volume has 12 slices, of which 24 are made
-    assert made.training.batch_size == 4
+    assert made.training.batch_size == 2
+    assert "to go larger, 600 and 48 are needed" in made.reasons["model"]
     assert made.inference.flip_axes == made.augmentation.geometric.flip_axes != ()
     for path in ("data.preprocess.spacing_mm", "inference.flip_axes", "model", "training.steps"):
         assert made.reasons[path]

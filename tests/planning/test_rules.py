@@ -70,6 +70,16 @@ def test_a_scene_without_an_up_is_turned_all_the_way():
     assert augmentation.intensity.saturation == 0
 
 
+def test_most_crops_of_volumes_stay_as_they_are():
+    class_map = np.arange(60)[None, None, :] % 2 + np.zeros((30, 48, 1), int)
+    volume = np.random.default_rng(0).normal(100, 20, (1, 30, 48, 60)).astype(np.float32)
+    augmentation, reasons = augmentation_rules(fingerprint(dataset([volume], [class_map])), 1)
+    geometric = augmentation.geometric
+    assert geometric.scale_probability == geometric.rotate_probability == geometric.elastic_probability == 0.3
+    assert geometric.rotate_deg == 30 and geometric.elastic_px == 0.5 and augmentation.intensity.saturation == 0
+    assert "detail" in reasons["augmentation.geometric.scale_probability"]
+
+
 def test_rare_classes_are_looked_for():
     found = looked_at()
     assert sampler_rules(found) == (Uniform(), {"sampler": "'a' is the rarest class, with 50.00% of the pixels"})

@@ -14,8 +14,10 @@ from segwright.data.samplers.uniform import Uniform
 from segwright.data.store import RARE
 from segwright.planning.nnunet_topology import target_spacing
 from segwright.plans.plan import Augmentation
+from segwright.transforms.gaussian_blur import GaussianBlur
 from segwright.transforms.geometric import Geometric
 from segwright.transforms.intensity import Intensity
+from segwright.transforms.low_resolution import LowResolution
 from segwright.transforms.normalise import Normalise
 from segwright.transforms.prepare import Preprocess
 
@@ -28,6 +30,8 @@ ONE_SPACING = 1.1  # times between the finest and the coarsest: less, augmentati
 CROP_SHARE = 0.9  # of the image: a little less than all, so that crops differ
 LARGEST_BEND = 4.0  # pixels: what sections and cells show anyway
 BENDS = 60  # of a side: at a 40th of a crop the image begins to fold, and crops are smaller than images
+SELDOM = 0.3  # of the crops of volumes each change of place is made on: a third of them keep their voxels
+VOLUMES_SELDOM = "a third of the crops stay as volumes are at prediction, as a change of place takes detail from all it touches"
 ALIKE = 0.5  # of the spread inside an image: image means closer than that allow one normalisation for all
 FEW_IMAGES = 0.1  # of those with a truth: a class that fewer hold is seldom met, wherever a crop lies in an image
 MOST_INDEXED = 2000  # images: to know which hold a class, all masks are read once more, twice in a run
@@ -87,18 +91,52 @@ def augmentation_rules(found: Fingerprint, channels: int) -> tuple[Augmentation,
     shadows and JPEG, which recipes for days of training have, are left to who asks for them: runs of minutes see few images.
     """
     has_direction = has_up(found)
-    geometric = Geometric(
-        scale=(0.7, 1.5) if found.axes == 2 else (0.85, 1.2),
-        rotate_deg=8.0 if has_direction or found.axes == 3 else 180.0,
-        flip_axes=free_axes(found),
-        elastic_px=0.0 if has_direction else round(min(LARGEST_BEND, min(found.size_median) / BENDS), 2),
+    flip_axes, reasons = free_axes(found), dict[str, str]()
+    reasons["augmentation.geometric.flip_axes"] = (
+        "the classes lie off the middle by "
+        f"{', '.join(f'{part:.2f}' for part in off_centre(found))} of a side at most; an axis under {CENTRED} has no direction"
     )
-    reasons = {
-        "augmentation.geometric.flip_axes": "the classes lie off the middle by "
-        f"{', '.join(f'{part:.2f}' for part in off_centre(found))} of a side at most; an axis under {CENTRED} has no direction",
-        "augmentation.geometric.rotate_deg": "the images have an up" if has_direction else "the images have no up",
-    }
+    bend_px = round(min(LARGEST_BEND, min(found.size_median) / BENDS), 2)
+    if found.axes == 3:
+        reasons["augmentation.geometric.scale_probability"] = VOLUMES_SELDOM
+        return _of_volumes(flip_axes, bend_px), reasons
+    geometric = Geometric(
+        scale=(0.7, 1.5),
+        rotate_deg=8.0 if has_direction else 180.0,
+        flip_axes=flip_axes,
+        elastic_px=0.0 if has_direction else bend_px,
+    )
+    reasons["augmentation.geometric.rotate_deg"] = "the images have an up" if has_direction else "the images have no up"
     return Augmentation(geometric=geometric, intensity=Intensity(saturation=0.3 if channels == 3 else 0.0)), reasons
+
+
+def _of_volumes(flip_axes: tuple[int, ...], bend_px: float) -> Augmentation:
+    """How volumes are changed: nnU-Net's ranges, and a bend; the three changes of place a little more often than there."""
+    return Augmentation(
+        geometric=Geometric(
+            scale=(0.7, 1.4),
+            rotate_deg=30.0,
+            flip_axes=flip_axes,
+            elastic_px=bend_px,
+            scale_probability=SELDOM,
+            rotate_probability=SELDOM,
+            elastic_probability=SELDOM,
+        ),
+        intensity=Intensity(
+            brightness=0.25,
+            contrast=0.25,
+            gamma=0.4,
+            saturation=0.0,
+            noise=0.3,
+            brightness_probability=0.15,
+            contrast_probability=0.15,
+            gamma_probability=0.3,
+            inverted_gamma_probability=0.1,
+            noise_probability=0.1,
+        ),
+        blur=GaussianBlur(probability=0.1),
+        low_resolution=LowResolution(probability=0.125),
+    )
 
 
 def sampler_rules(found: Fingerprint) -> tuple[Sampler, dict[str, str]]:

@@ -23,10 +23,14 @@ from segwright.transforms.prepare import Preprocess
 
 PASSES = 12  # times that each training pixel is seen, from scratch: with fewer, a cheaper network has learnt more by then
 TRAINED_PASSES = 5  # from trained weights: street scenes seen 5 times taught more than the same at half scale seen 13 times
+# of volumes, before a larger network is taken: in the same time 16 channels came to a Dice of 0.872 in 47 passes over small
+# volumes, and 32 to 0.869 in 17 (benchmarks/fit_hippocampus.py tells of the data)
+VOLUME_PASSES = 48
 FEWEST_STEPS = 600  # the same for small data sets, whose pixels are soon seen
 SMALLEST_SIDE = 96  # pixels of a view: with less, objects vanish
 MEASURED_CROPS = 4
 BATCH = {"cpu": 4, "cuda": 16}  # larger ones save a CPU no time, and cost it steps; taken in parts where memory ends
+VOLUME_BATCH = {"cpu": 2, "cuda": 16}  # of the smallest volumes: 2 came to a Dice of 0.875, and 4 to 0.872 in half the steps
 NORMALISE = "data.preprocess.normalise"
 TILE_CROPS = 2  # sides of a crop that inference looks at in one go: fewer seams, and no gradients to keep in memory
 
@@ -50,6 +54,11 @@ class _Option:
         return PASSES if self.plan.init.weights is None else TRAINED_PASSES
 
     @property
+    def passes_before(self) -> int:
+        """The epochs that would have to be left before this network is taken instead of a smaller one."""
+        return max(self.passes_needed, VOLUME_PASSES) if len(self.plan.training.crop) == 3 else self.passes_needed
+
+    @property
     def learns(self) -> bool:
         """Whether time is enough for this network, so that a cheaper one would learn no more."""
         return self.passes >= self.passes_needed and self.steps >= FEWEST_STEPS
@@ -68,14 +77,13 @@ class Trial:
         """A draft with another network and scale, with the crop that goes with them, and what the network starts from."""
         axes = self.found.axes
         crop = crop_for(self.found, scale, divisors_of(network, axes))
-        batch_size = BATCH[draft.training.device]
+        device = draft.training.device
+        batch_size = batch_for_volumes(crop, VOLUME_BATCH[device]) if axes == 3 else BATCH[device]
         fitted = replace(
             draft,
             model=network,
             data=replace(draft.data, preprocess=self._scaled(draft.data.preprocess, scale)),
-            training=replace(
-                draft.training, crop=crop, batch_size=batch_for_volumes(crop, batch_size) if axes == 3 else batch_size
-            ),
+            training=replace(draft.training, crop=crop, batch_size=batch_size),
             inference=Inference(tile=tuple(TILE_CROPS * side for side in crop)),
         )
         return self.started(fitted)
@@ -167,12 +175,12 @@ class Trial:
             best = self._option(draft, candidates(scale)[0], scale, seconds, memory)
         for network in candidates(scale)[1:]:
             larger = self._larger(best, draft, network, scale, seconds, memory)
-            if larger is None or not larger.learns:
+            if larger is None or not larger.learns or larger.passes < larger.passes_before:
                 break
             best = larger
         reason = (
             f"{best.steps:.0f} steps and {best.passes:.0f} epochs of training pixels in {seconds:.0f} s; "
-            f"to go larger, {FEWEST_STEPS} and {best.passes_needed} are needed"
+            f"to go larger, {FEWEST_STEPS} and {best.passes_before} are needed"
         )
         why_scale = reason if learnt is None else "that of the run which training starts from"
         return replace(best.plan, reasons=best.plan.reasons | {"model": reason, "data.preprocess.scale": why_scale}), best.cost
