@@ -15,7 +15,7 @@ PARTS = re.compile(r"\s+(?:AND|OR)\s+")  # of a licence that is an SPDX expressi
 
 # Exceptions, by package or by licence. None asks anything of a program that uses the package as it is.
 PACKAGES = {
-    "certifi": "MPL-2.0, a list of certificates that pyproj brings along, of the extra geo: as hypothesis",
+    "certifi": "MPL-2.0, a list of certificates that httpx and pyproj bring along: as hypothesis",
     "nvidia-": "CUDA, proprietary: torch pulls it on Linux, and loads it where there is such a graphics card",
     "cuda-toolkit": "names CUDA's packages, and holds nothing itself",
     "hypothesis": "MPL-2.0, tests only: its files stay under it, whatever else uses them",

@@ -8,14 +8,15 @@ from segwright.core.errors import SettingError
 from segwright.data.samplers import Sampler
 from segwright.data.samplers.class_balanced import ClassBalanced
 from segwright.data.samplers.uniform import Uniform
-from segwright.data.store import Store, StoredSample
+from segwright.data.store import Store
+from segwright.data.stored_sample import StoredSample
 from segwright.transforms.prepare import Preprocess
 
 
 def item_of(class_map: np.ndarray | None, classes: Classes | None = None) -> StoredSample:
     shape = (1, 100, 100) if class_map is None else (1, *class_map.shape)
     truth = None if class_map is None else Segmentation.semantic(class_map, classes)
-    return StoredSample(Sample.of("a", np.zeros(shape, np.uint8), truth))
+    return StoredSample.of(Sample.of("a", np.zeros(shape, np.uint8), truth))
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_where_nothing_is_known_crops_lie_anywhere():
 def test_a_class_that_left_the_image_is_no_target():
     truth = Segmentation.semantic(np.zeros((8, 8), int), Classes.of(["a", "b"]))
     gone = Segmentation(truth.planes, np.array([0, 1], np.int32), np.zeros(2, np.int32), np.ones(2, np.float32), truth.classes)
-    item = StoredSample(Sample.of("a", np.zeros((1, 8, 8), np.uint8), gone))
+    item = StoredSample.of(Sample.of("a", np.zeros((1, 8, 8), np.uint8), gone))
     for seed in range(8):
         assert ClassBalanced(share=1).pixel(item, None, np.random.default_rng(seed)).shape == (2,)
 

@@ -11,7 +11,7 @@ from segwright.data.samplers import Sampler
 from segwright.data.samplers.class_balanced import ClassBalanced
 from segwright.data.samplers.foreground_patches import ForegroundPatches
 from segwright.data.samplers.uniform import Uniform
-from segwright.data.store import StoredSample
+from segwright.data.stored_sample import StoredSample
 
 CLASSES = Classes.of(["background", "cell", "wall"])
 
@@ -19,7 +19,7 @@ CLASSES = Classes.of(["background", "cell", "wall"])
 def item_of(class_map: np.ndarray | None, classes: Classes = CLASSES) -> StoredSample:
     shape = (1, 100, 100) if class_map is None else (1, *class_map.shape)
     truth = None if class_map is None else Segmentation.semantic(class_map, classes)
-    return StoredSample(Sample.of("a", np.zeros(shape, np.uint8), truth))
+    return StoredSample.of(Sample.of("a", np.zeros(shape, np.uint8), truth))
 
 
 @pytest.fixture
@@ -84,14 +84,6 @@ def test_a_draw_takes_no_longer_in_a_larger_image():
 
     small, large = seconds(64), seconds(2048)  # 1024 times the pixels: a look at each of them would take 1 ms and more
     assert large < 4 * small + 1e-4
-
-
-def test_the_index_of_a_volume_leaves_the_background_out():
-    volume = np.zeros((40, 40, 40), np.int64)
-    volume[10:14, 10:14, 10:14] = 1
-    item = item_of(volume)
-    assert item.foreground.order.nbytes == 4 * 64 and "positions" not in vars(item)
-    assert item.positions.order.nbytes <= item.sample.truth.planes.nbytes  # all of the classes: as much as the truth
 
 
 def test_a_share_that_is_none_is_refused():

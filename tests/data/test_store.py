@@ -1,15 +1,18 @@
 """Samples are decoded and resampled once, as far as memory allows."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from segwright.core import Sample, Segmentation
+from segwright.core import Segmentation
 from segwright.core.errors import UsageError
 from segwright.data import store
-from segwright.data.store import ClassIndex, Store, StoredSample
+from segwright.data.disk_samples import DiskSamples
+from segwright.data.store import ClassIndex, Store
+from segwright.transforms.normalise import Normalise
 from segwright.transforms.prepare import Preprocess
 
 
@@ -18,27 +21,57 @@ def test_each_sample_is_decoded_once(truths):
     data = replace(truths, load=lambda key: loaded.append(key) or truths.load(key))
     kept = Store(data, Preprocess(scale=(0.5, 0.5)))
     for _ in range(3):
-        assert kept.read("s1").sample.image.shape == (3, 6, 8)
+        assert kept.read("s1").image.shape == (3, 6, 8)
     assert loaded == ["s1"]
 
 
 def test_a_full_store_changes_nothing_but_time(truths, monkeypatch):
-    expected = Store(truths, Preprocess()).read("s1").sample
+    expected = Store(truths, Preprocess()).read("s1")
     monkeypatch.setattr(store, "CACHE_BYTES", 0)
     kept = Store(truths, Preprocess())
-    assert np.array_equal(kept.read("s1").sample.image, expected.image) and not kept.items
+    assert np.array_equal(kept.read("s1").image, expected.image) and not kept.items
 
 
-def test_positions_are_those_of_the_class_map(truths):
-    item = Store(truths, Preprocess()).read("s2")
-    for k in range(3):
-        np.testing.assert_array_equal(item.positions.of(k), np.flatnonzero(item.sample.truth.class_map() == k))
-    assert item.positions is item.positions
+@pytest.fixture
+def counted(truths, monkeypatch, tmp_path):
+    """A store that keeps all it can on disk, and the keys that were decoded for it."""
+    monkeypatch.setattr(store, "CACHE_BYTES", 0)
+    monkeypatch.setattr(store, "LARGE", 0)
+    loaded = []
+    data = replace(truths, load=lambda key: loaded.append(key) or truths.load(key))
+    return Store(data, Preprocess(), DiskSamples((8, 8), tmp_path)), loaded
 
 
-def test_a_sample_without_truth_has_no_positions():
-    with pytest.raises(UsageError, match="sample 'a' has no truth"):
-        _ = StoredSample(Sample.of("a", np.zeros((1, 2, 2), np.uint8))).positions
+def test_what_memory_does_not_hold_is_decoded_once_and_read_from_disk(counted, truths):
+    kept, loaded = counted
+    item = [kept.read("s1") for _ in range(3)][-1]
+    assert loaded == ["s1"] and item.folder is not None and not kept.bytes
+    assert np.array_equal(item.whole().image, Store(truths, Preprocess()).read("s1").image)
+
+
+def test_what_was_removed_from_disk_is_made_again(counted):
+    kept, loaded = counted
+    shutil.rmtree(kept.read("s1").folder)
+    assert kept.read("s1").whole().image.shape == (3, 12, 16) and loaded == ["s1", "s1"]
+
+
+def test_threads_that_ask_for_one_sample_wait_for_one_of_them(counted):
+    kept, loaded = counted
+    with ThreadPoolExecutor(4) as pool:
+        items = list(pool.map(kept.read, ["s1", "s2"] * 8))
+    assert sorted(loaded) == ["s1", "s2"] and len(set(map(id, items))) == 2
+
+
+def test_small_samples_are_not_worth_a_place_on_disk(counted, monkeypatch, tmp_path):
+    monkeypatch.setattr(store, "LARGE", 1 << 20)
+    assert counted[0].read("s1").folder is None and not list(tmp_path.iterdir()) and not counted[0].items
+
+
+def test_memory_is_reckoned_in_what_samples_take_there(truths):
+    for preprocess in (Preprocess(scale=(0.5, 2.0)), Preprocess(normalise=Normalise(mean=(1.0,) * 3, std=(2.0,) * 3))):
+        kept = Store(truths, preprocess)
+        whole = kept.read("s1").whole()
+        assert kept.bytes == whole.image.nbytes + whole.truth.planes.nbytes
 
 
 def test_the_index_says_which_classes_each_sample_holds(truths):

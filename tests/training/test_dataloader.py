@@ -12,8 +12,13 @@ from PIL import Image
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import UsageError
+from segwright.data import store
 from segwright.data.missing import void_where_missing
+from segwright.data.samplers.class_balanced import ClassBalanced
+from segwright.data.samplers.class_balanced_images import ClassBalancedImages
+from segwright.data.samplers.foreground_patches import ForegroundPatches
 from segwright.data.splits import open_splits
+from segwright.data.store import ClassIndex
 from segwright.layers.object_truth import ObjectTruth
 from segwright.training import dataloader
 from segwright.training.dataloader import CropDataset, ahead_of, batches
@@ -64,7 +69,24 @@ def test_where_images_lack_values_crops_have_the_mean_and_teach_nothing(tiny_pla
         share.append((image[0] == 0).mean())
     assert 0.1 < np.mean(share) < 0.7
     item = crops.store.read(crops.store.dataset.keys[0])
-    assert item.positions.counts().sum() == np.isfinite(item.sample.image).sum()  # no crop is centred on a hole
+    assert item.locations.counts().sum() == np.isfinite(item.whole().image).sum()  # no crop is centred on a hole
+
+
+@pytest.mark.parametrize("sampler", [ForegroundPatches(share=0.5), ClassBalanced(share=0.5), ClassBalancedImages()])
+def test_crops_are_alike_to_the_bit_whether_samples_lie_in_memory_or_on_disk(tiny_plan, sampler, monkeypatch, tmp_path):
+    augmentation = replace(tiny_plan.augmentation, copy_paste=CopyPaste(share=0.7))
+    plan = replace(tiny_plan, sampler=sampler, augmentation=augmentation)
+    monkeypatch.setattr(ClassIndex, "rare", np.array([1]))
+    expected = [crops_of(plan)[position] for position in range(6)]
+    monkeypatch.setattr(store, "CACHE_BYTES", 0)
+    monkeypatch.setattr(store, "LARGE", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    crops = crops_of(plan)
+    for position, wanted in enumerate(expected):
+        for a, b in zip(wanted, crops[position], strict=True):
+            assert np.array_equal(a, b)
+        assert np.array_equal(crops.truth(position).truth.class_map(), wanted[2])
+    assert crops.store.items and all(item.folder is not None for item in crops.store.items.values())
 
 
 def test_each_epoch_sees_each_sample_once(tiny_plan):

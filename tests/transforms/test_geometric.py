@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,7 +8,7 @@ from scipy.ndimage import map_coordinates
 
 from segwright.core import VOID, Grid, Sample, Segmentation
 from segwright.core.errors import SettingError, ShapeError
-from segwright.transforms.geometric import STEP, Geometric, anywhere, place, resample, rotation, source_nodes, spline_noise
+from segwright.transforms.geometric import STEP, CropPlacement, Geometric, anywhere, place, rotation, source_nodes, spline_noise
 
 STILL = {"scale": (1.0, 1.0), "flip_axes": ()}
 
@@ -81,7 +83,7 @@ def test_the_kernel_equals_interpolation_at_explicit_coordinates(shape, dtype):
     class_map = generator.integers(-1, 5, source)
     matrix, elastic_px = rotation(len(shape), 25, None, generator) / 0.8, np.full(len(shape), 2.0)
     nodes = source_nodes(shape, matrix, np.array(source) / 2, elastic_px, generator)
-    result = resample(sample_of(image, class_map), shape, nodes, None)
+    result = CropPlacement(shape, nodes, source).crop(sample_of(image, class_map))
     at = np.stack(np.meshgrid(*(np.arange(side) / STEP for side in shape), indexing="ij"))
     coordinates = [map_coordinates(axis, at, order=1) for axis in nodes]
     for channel, expected in zip(result.image, image.astype(np.float64), strict=True):
@@ -102,7 +104,7 @@ def test_missing_values_are_not_mixed_with_their_neighbours(shape):
     matrix, elastic_px = rotation(len(shape), 25, None, generator) / 0.8, np.full(len(shape), 2.0)
     nodes = source_nodes(shape, matrix, np.array(source) / 2, elastic_px, generator)
     result, zeros, weights, nearest = (
-        resample(sample_of(values.astype(np.float32), index.astype(int)), shape, nodes, None)
+        CropPlacement(shape, nodes, source).crop(sample_of(values.astype(np.float32), index.astype(int)))
         for values, index in ((image, known[0]), (np.nan_to_num(image), known[1]), (known, known[0]), (image, known[1]))
     )
     for channel, truth in ((0, result.truth), (1, nearest.truth)):
@@ -117,6 +119,33 @@ def test_any_memory_layout_gives_the_same():
     geometric = Geometric(rotate_deg=20, elastic_px=1)
     one, other = (geometric(sample_of(i), (16, 16), draws(5)).image for i in (image, np.ascontiguousarray(image)))
     np.testing.assert_array_equal(one, other)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32), st.sampled_from([2, 3]), st.booleans(), st.booleans())
+def test_a_crop_from_a_part_is_that_of_the_whole_to_the_bit(seed, axes, is_at_border, lacks_values):
+    generator = draws(seed)
+    source = tuple(int(side) for side in generator.integers(1, 40, axes))
+    image = generator.normal(100, 20, (2, *source)).astype(np.float32)
+    if lacks_values:
+        image[generator.random(image.shape) < 0.2] = np.nan
+    sample = sample_of(image, generator.integers(-1, 4, source), (1.0,) * axes)
+    geometric = Geometric(scale=(0.6, 1.8), rotate_deg=40.0, flip_axes=(-1, -2), elastic_px=0.5)
+    corner = np.zeros(axes) if is_at_border else np.array(source) - 1
+    placement = geometric.placement("a", sample.grid, (12, 10, 13)[:axes], generator, lambda _: corner)
+    window = placement.window()
+    assert all(0 <= here.start < here.stop <= side for here, side in zip(window, source, strict=True))
+    everywhere = (slice(None), *window)
+    part = sample_of(np.ascontiguousarray(image[everywhere]))
+    part = replace(part, truth=replace(sample.truth, planes=np.ascontiguousarray(sample.truth.planes[everywhere])))
+    whole, again = placement.crop(sample), placement.crop(part, tuple(here.start for here in window))
+    assert whole.image.tobytes() == again.image.tobytes()
+    np.testing.assert_array_equal(whole.truth.planes, again.truth.planes)
+
+
+def test_no_more_of_a_sample_is_needed_than_a_crop_covers():
+    placement = Geometric(**STILL).placement("a", Grid((500, 400)), (32, 16), draws(), lambda _: np.array([250, 200]))
+    assert [here.stop - here.start for here in placement.window()] == [36, 20]  # neighbours, and one for rounding
 
 
 # By a law

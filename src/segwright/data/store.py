@@ -1,8 +1,9 @@
-"""Samples on the network's grid, each decoded and resampled once as far as memory allows.
+"""Samples on the network's grid, each decoded and resampled once as far as memory and disk allow.
 
-Axes: N samples, C channels, K classes, *M of that grid.
+Axes: N samples, K classes, *M of that grid.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,46 +11,15 @@ from threading import Lock
 
 import numpy as np
 
-from segwright.core import VOID, ClassPositions, Dataset, Sample, Segmentation
-from segwright.core.classes import background_of
-from segwright.core.errors import UsageError, naming
+from segwright.core import Dataset, Sample, Segmentation
+from segwright.core.errors import naming
+from segwright.data.disk_samples import DiskSamples
+from segwright.data.stored_sample import StoredSample
 from segwright.transforms.prepare import Preprocess
 
-CACHE_BYTES = 2 << 30  # of samples kept in memory; with more data the rest is decoded again each time
+CACHE_BYTES = 2 << 30  # of samples kept in memory; with more data the rest is kept on disk, or decoded again each time
+LARGE = 8 << 20  # bytes of a sample that is worth a place on disk: a smaller one is decoded in a few hundredths of a second
 RARE = 0.02  # of the pixels: below, a class is found by looking for it
-
-
-@dataclass(eq=False)
-class StoredSample:
-    """One sample (C, *M), and where its classes lie, which is indexed when it is first asked for."""
-
-    sample: Sample
-
-    @cached_property
-    def positions(self) -> ClassPositions:
-        """The pixels of each class of the truth.
-
-        Raises:
-            UsageError: the sample has none.
-        """
-        if self.sample.truth is None:
-            raise UsageError(f"sample {self.sample.key!r} has no truth; add its mask, or take it out of the data set")
-        return self.sample.truth.class_positions()
-
-    @cached_property
-    def foreground(self) -> ClassPositions:
-        """The same but for the background, which has no positions here: they would take nearly all of the memory.
-
-        Raises:
-            UsageError: the sample has no truth.
-        """
-        truth = self.sample.truth
-        background = None if truth is None else background_of(truth.classes)
-        if truth is None or background is None:
-            return self.positions
-        class_map = truth.class_map()
-        class_map[class_map == background] = VOID
-        return ClassPositions.of_map(class_map, len(truth.classes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +59,19 @@ class ClassIndex:
 
 @dataclass(eq=False)
 class Store:
-    """The samples of a data set under one way of preparing them; many threads may read."""
+    """The samples of a data set under one way of preparing them; many threads may read.
+
+    The first that come are kept in memory, large ones among the rest on `disk`, if there is one. Where a sample is kept changes
+    nothing but time.
+    """
 
     dataset: Dataset
     preprocess: Preprocess
+    disk: DiskSamples | None = None
     items: dict[str, StoredSample] = field(default_factory=dict)
     bytes: int = 0
     lock: Lock = field(default_factory=Lock)
+    making: dict[str, Lock] = field(default_factory=dict)
     indexing: Lock = field(default_factory=Lock)
 
     @property
@@ -125,13 +101,35 @@ class Store:
         Raises:
             UsageError: the sample cannot be read, or has other channels than the network.
         """
-        if key in self.items:
-            return self.items[key]
-        item = StoredSample(self.preprocess.resampled(self.dataset.load(key)))
-        truth = item.sample.truth
-        size = item.sample.image.nbytes + (2 * truth.planes.nbytes if truth else 0)  # 2: positions take as much as a plane
+        if (item := self._kept(key)) is not None:
+            return item
         with self.lock:
-            if key not in self.items and self.bytes + size <= CACHE_BYTES:
-                self.items[key] = item
-                self.bytes += size
+            making = self.making.setdefault(key, Lock())
+        with making:  # one thread decodes a sample for all that ask for it
+            return self._kept(key) or self._made(key)
+
+    def _kept(self, key: str) -> StoredSample | None:
+        item = self.items.get(key)
+        return item if item is not None and item.is_there() else None
+
+    def _made(self, key: str) -> StoredSample:
+        """The item of a key, decoded, and kept where there is room."""
+        sample = self.dataset.load(key)
+        size = self._bytes(sample)
+        with self.lock:
+            fits = self.bytes + size <= CACHE_BYTES
+            self.bytes += size if fits else 0
+        if fits or self.disk is None or size < LARGE:
+            item = StoredSample.of(self.preprocess.resampled(sample))
+        else:
+            item = self.disk.stored(sample, self.preprocess)
+        if fits or item.folder is not None:
+            self.items[key] = item
         return item
+
+    def _bytes(self, sample: Sample) -> int:
+        """The memory that a sample will take on the network's grid."""
+        image, normalise = sample.image.dtype, self.preprocess.normalise
+        each = 4 if normalise.mean is None else image.itemsize  # 4: of what is normalised, float32
+        planes = 0 if sample.truth is None else 4 * len(sample.truth.planes)
+        return math.prod(self.preprocess.shape_of(sample.grid, sample.key)) * (self.preprocess.channels * each + planes)

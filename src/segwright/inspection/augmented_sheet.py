@@ -85,7 +85,7 @@ def _plan_of(data: str, found: Fingerprint, train_set: Dataset, settings: Sequen
 def _row(train_set: Dataset, plan: Plan, key: str, position: int, seen: set[int]) -> PictureRow:
     """The pictures of an image, whose crops begin at a position of the run; the classes in them are added to `seen`."""
     crops = CropDataset.of(train_set.subset([key]), plan)
-    sample = crops.store.read(key).sample
+    sample = crops.store.read(key).whole()
     views = [(plan.data.preprocess.values(sample.image), plan.task.target(sample))]
     views += [crops[place][1:] for place in range(position, position + DRAWS)]
     low, high = _range_of(sample.image)

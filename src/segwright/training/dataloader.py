@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, islice
 from typing import Any, TypeVar
@@ -18,8 +18,9 @@ import torch
 
 from segwright.core import Dataset, Sample
 from segwright.core.errors import naming
-from segwright.data.samplers import pixel_of
+from segwright.data.disk_samples import DiskSamples
 from segwright.data.store import Store
+from segwright.data.stored_sample import StoredSample
 from segwright.plans.plan import Plan
 from segwright.tasks import Batch, Task
 from segwright.transforms.copy_paste import paste
@@ -45,7 +46,7 @@ class CropDataset:
     @classmethod
     def of(cls, data: Dataset, plan: Plan) -> "CropDataset":
         """The crops of a data set that a plan asks for."""
-        return cls(Store(data, plan.data.preprocess), plan)
+        return cls(Store(data, plan.data.preprocess, DiskSamples(plan.training.crop)), plan)
 
     def __getitem__(self, position: int) -> tuple[str, np.ndarray, Any]:
         if self.plan.training.num_crops is None:
@@ -66,7 +67,7 @@ class CropDataset:
     def truth(self, position: int) -> Sample:
         """The crop at a position with an image of no channels (0, *S), which takes less time to make."""
         position = self._place(position)
-        return self._placed(position, np.random.default_rng([self.plan.training.seed, 1, position]), _without_image)
+        return self._placed(position, np.random.default_rng([self.plan.training.seed, 1, position]), StoredSample.without_image)
 
     def _place(self, position: int) -> int:
         """Where the crop of a position came first: once there were as many as may differ, they come again in other orders."""
@@ -76,17 +77,17 @@ class CropDataset:
         round_, place = divmod(position, training.num_crops)
         return int(np.random.default_rng([training.seed, 5, round_]).permutation(training.num_crops)[place])
 
-    def _placed(self, position: int, generator: np.random.Generator, part: Callable[[Sample], Sample]) -> Sample:
+    def _placed(self, position: int, generator: np.random.Generator, part: Callable[[StoredSample], StoredSample]) -> Sample:
         """The crop of part of a sample at a position: where it lies, and what is pasted into it."""
         plan = self.plan
         key, class_id = plan.sampler.choose(self.store, position, plan.training.seed)
         with naming(f"sample {key!r}"):
             item = self.store.read(key)
             centre = partial(plan.sampler.pixel, item, class_id)
-            crop = plan.augmentation.geometric(part(item.sample), plan.training.crop, generator, centre)
+            crop = part(item).crop(plan.augmentation.geometric, plan.training.crop, generator, centre)
         return self._with_rare(crop, position, part)
 
-    def _with_rare(self, crop: Sample, position: int, part: Callable[[Sample], Sample]) -> Sample:
+    def _with_rare(self, crop: Sample, position: int, part: Callable[[StoredSample], StoredSample]) -> Sample:
         """A crop, pasted into it an object of a rare class out of another image, where that is due and possible."""
         plan, store = self.plan, self.store
         generator = np.random.default_rng([plan.training.seed, 4, position])  # its own: all else is as without pasting
@@ -97,8 +98,8 @@ class CropDataset:
         key = str(generator.choice([other for other in holding if other != crop.key] or holding))
         with naming(f"sample {key!r}"):
             item = store.read(key)
-            centre = partial(pixel_of, item, item.positions, k)
-            donor = plan.augmentation.geometric(part(item.sample), plan.training.crop, generator, centre)
+            centre = partial(item.pixel, k)
+            donor = part(item).crop(plan.augmentation.geometric, plan.training.crop, generator, centre)
         return paste(crop, donor, k, generator)
 
     def parts(self, positions: Sequence[int], accumulate: int) -> list[Batch]:
@@ -106,12 +107,8 @@ class CropDataset:
         return _collated(self.plan.task, [self[position] for position in positions], accumulate)
 
 
-def _whole(sample: Sample) -> Sample:
-    return sample
-
-
-def _without_image(sample: Sample) -> Sample:
-    return replace(sample, image=sample.image[:0])
+def _whole(item: StoredSample) -> StoredSample:
+    return item
 
 
 def batches(crops: CropDataset, start: int, accumulate: int, *, rank: int, world: int) -> Iterator[list[Batch]]:

@@ -84,24 +84,71 @@ class Geometric:
         Raises:
             ShapeError: the shape and the sample differ in the number of axes, or a flipped axis does not exist.
         """
-        if len(shape) != len(sample.grid.shape):
-            raise ShapeError(
-                f"sample {sample.key!r} has {len(sample.grid.shape)} axes, the crop {shape}; give one side per axis"
-            )
+        return self.placement(sample.key, sample.grid, shape, generator, centre).crop(sample)
+
+    def placement(
+        self, key: str, grid: Grid, shape: tuple[int, ...], generator: np.random.Generator, centre: Centre = anywhere
+    ) -> "CropPlacement":
+        """Where a crop lies that is drawn as above, of a sample of which no more than its grid is known.
+
+        Raises:
+            ShapeError: as above.
+        """
+        if len(shape) != len(grid.shape):
+            raise ShapeError(f"sample {key!r} has {len(grid.shape)} axes, the crop {shape}; give one side per axis")
         if any(-axis > len(shape) for axis in self.flip_axes):
-            raise ShapeError(f"sample {sample.key!r} has {len(shape)} axes, flip_axes is {self.flip_axes}; leave out the rest")
+            raise ShapeError(f"sample {key!r} has {len(shape)} axes, flip_axes is {self.flip_axes}; leave out the rest")
         scale = math.exp(generator.uniform(*np.log(self.scale))) if happens(self.scale_probability, generator) else 1.0
         degrees = self.rotate_deg if happens(self.rotate_probability, generator) else 0.0
-        spacing_mm = sample.grid.spacing_mm
+        spacing_mm = grid.spacing_mm
         scales = np.where(_thick(len(shape), spacing_mm), 1.0, scale)
         matrix = rotation(len(shape), degrees, spacing_mm, generator) / scales
         for axis in self.flip_axes:
             if generator.random() < 0.5:
                 matrix[:, axis] *= -1
-        middle = place(sample.grid.shape, np.array(shape) / scales, centre(generator), generator)
+        middle = place(grid.shape, np.array(shape) / scales, centre(generator), generator)
         elastic_px = self.elastic_px if happens(self.elastic_probability, generator) else 0.0
         nodes = source_nodes(shape, matrix, middle, np.where(_thick(len(shape), spacing_mm), 0.0, elastic_px), generator)
-        return resample(sample, shape, nodes, spacing_mm and tuple((np.array(spacing_mm) / scales).tolist()))
+        return CropPlacement(shape, nodes, grid.shape, spacing_mm and tuple((np.array(spacing_mm) / scales).tolist()))
+
+
+@dataclass(frozen=True, eq=False)
+class CropPlacement:
+    """Where the pixels of a crop of shape *T come from, in a sample of the shape `source`, *S.
+
+    `nodes` are the source index coordinates, float64 (n, *G), of the output pixels 0, STEP, 2 STEP, ...; the crop's pixels have
+    the size `spacing_mm`.
+    """
+
+    shape: tuple[int, ...]
+    nodes: np.ndarray
+    source: tuple[int, ...]
+    spacing_mm: tuple[float, ...] | None = None
+
+    def window(self) -> tuple[slice, ...]:
+        """The part of the sample that the crop is made of, what is mirrored at its borders included."""
+        window = []
+        for coordinates, side in zip(self.nodes, self.source, strict=True):
+            low, high = math.floor(coordinates.min()), math.floor(coordinates.max()) + 1
+            period = max(2 * side - 2, 1)
+            places = np.abs(np.arange(low - 1, high + 2)) % period  # one more to both sides, for rounding between the nodes
+            places = np.minimum(places, period - places)
+            window.append(slice(int(places.min()), int(places.max()) + 1))
+        return tuple(window)
+
+    def crop(self, part: Sample, first: tuple[int, ...] | None = None) -> Sample:
+        """The crop of the sample, or of a part that holds `window()` and begins at the pixel `first` (n,): alike to the bit."""
+        image = part.image if part.image.dtype.name in KERNEL_DTYPES else part.image.astype(np.float32)
+        truth = part.truth
+        planes = truth.planes if truth is not None else np.empty((0, *part.grid.shape), np.int32)
+        image_out = np.empty((len(image), *self.shape), np.float32)
+        planes_out = np.empty((len(planes), *self.shape), np.int32)
+        kernel = _resample_2d if len(self.shape) == 2 else _resample_3d
+        begin = np.array(first or (0,) * len(self.shape), np.int64)
+        kernel(image, planes, self.nodes, np.array(self.source, np.int64), begin, image_out, planes_out)
+        if truth is not None:
+            truth = Segmentation(planes_out, truth.class_ids, truth.instance_ids, truth.scores, truth.classes)
+        return Sample(part.key, image_out, Grid(self.shape, self.spacing_mm), truth)
 
 
 def _thick(axes: int, spacing_mm: tuple[float, ...] | None) -> np.ndarray:
@@ -175,20 +222,6 @@ def _spline_basis(position: np.ndarray) -> np.ndarray:
     return basis / math.sqrt((basis**2).sum(axis=1).mean())
 
 
-def resample(sample: Sample, shape: tuple[int, ...], nodes: np.ndarray, spacing_mm: tuple[float, ...] | None) -> Sample:
-    """A sample of shape *T whose pixels come from the source coordinates in `nodes`."""
-    image = sample.image if sample.image.dtype.name in KERNEL_DTYPES else sample.image.astype(np.float32)
-    truth = sample.truth
-    planes = truth.planes if truth is not None else np.empty((0, *sample.grid.shape), np.int32)
-    image_out = np.empty((len(image), *shape), np.float32)
-    planes_out = np.empty((len(planes), *shape), np.int32)
-    kernel = _resample_2d if len(shape) == 2 else _resample_3d
-    kernel(image, planes, nodes, image_out, planes_out)
-    if truth is not None:
-        truth = Segmentation(planes_out, truth.class_ids, truth.instance_ids, truth.scores, truth.classes)
-    return Sample(sample.key, image_out, Grid(shape, spacing_mm), truth)
-
-
 @njit(cache=True, nogil=True, inline="always")
 def reflected(index: int, side: int) -> int:
     """The index inside 0 .. side - 1 that shows at `index` when an axis is mirrored at its first and last pixel."""
@@ -201,10 +234,19 @@ def reflected(index: int, side: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _resample_2d(
-    image: np.ndarray, planes: np.ndarray, nodes: np.ndarray, image_out: np.ndarray, planes_out: np.ndarray
+    image: np.ndarray,
+    planes: np.ndarray,
+    nodes: np.ndarray,
+    source: np.ndarray,
+    first: np.ndarray,
+    image_out: np.ndarray,
+    planes_out: np.ndarray,
 ) -> None:
-    """Fill the image bilinearly and the planes by nearest neighbour, both at the same source coordinate, row by row."""
-    C, H, W = image.shape
+    """Fill the image bilinearly and the planes by nearest neighbour, both at the same source coordinate, row by row.
+
+    `image` and `planes` are what is at hand of a sample of the shape `source`: they begin at its pixel `first`.
+    """
+    C, (H, W) = len(image), source
     width = image_out.shape[2]
     line = np.empty((2, nodes.shape[2] * STEP))  # source coordinates of an output row
     top, bottom, left, right = np.empty((4, width), np.uint32)  # unsigned: an index counts from the front, which saves a check
@@ -212,8 +254,8 @@ def _resample_2d(
     low, high, share = np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3, np.float32)  # as of a volume of one slice
     for i in range(image_out.shape[1]):
         _source_line(nodes, i, line)
-        _neighbours(line[0], H, top, bottom, dy)
-        _neighbours(line[1], W, left, right, dx)
+        _neighbours(line[0], H, first[0], top, bottom, dy)
+        _neighbours(line[1], W, first[1], left, right, dx)
         for c in range(C):
             plane, values = image[c], image_out[c, i]
             for j in range(width):
@@ -234,7 +276,7 @@ def _resample_2d(
             plane, labels = planes[p], planes_out[p, i]
             for j in range(width):
                 known = 0 <= row[j] < H and 0 <= column[j] < W
-                labels[j] = plane[row[j], column[j]] if known else VOID
+                labels[j] = plane[row[j] - first[0], column[j] - first[1]] if known else VOID
 
 
 @njit(cache=True, nogil=True)
@@ -251,18 +293,21 @@ def _source_line(nodes: np.ndarray, i: int, line: np.ndarray) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _neighbours(coordinates: np.ndarray, side: int, low: np.ndarray, high: np.ndarray, part: np.ndarray) -> None:
-    """The pixels before and after each coordinate on an axis, reflected at its border, and how far it lies from the first."""
+def _neighbours(coordinates: np.ndarray, side: int, begin: int, low: np.ndarray, high: np.ndarray, part: np.ndarray) -> None:
+    """The pixels before and after each coordinate on an axis, reflected at its border, and how far it lies from the first.
+
+    They are counted from the pixel `begin`.
+    """
     outside = False
     for j in range(len(low)):
         at = int(math.floor(coordinates[j]))
         part[j] = np.float32(coordinates[j] - at)
-        low[j], high[j] = at, at + 1
+        low[j], high[j] = at - begin, at + 1 - begin
         outside |= at < 0 or at + 1 >= side
     if outside:
         for j in range(len(low)):
             at = int(math.floor(coordinates[j]))
-            low[j], high[j] = reflected(at, side), reflected(at + 1, side)
+            low[j], high[j] = reflected(at, side) - begin, reflected(at + 1, side) - begin
 
 
 @njit(cache=True, nogil=True)
@@ -283,10 +328,15 @@ def _nearest(coordinates: np.ndarray, index: np.ndarray) -> None:
 
 @njit(cache=True, nogil=True)
 def _resample_3d(
-    image: np.ndarray, planes: np.ndarray, nodes: np.ndarray, image_out: np.ndarray, planes_out: np.ndarray
+    image: np.ndarray,
+    planes: np.ndarray,
+    nodes: np.ndarray,
+    source: np.ndarray,
+    first: np.ndarray,
+    image_out: np.ndarray,
+    planes_out: np.ndarray,
 ) -> None:
     """As resample_2d, trilinearly, on (D, H, W)."""
-    size = image.shape[1:]
     line = np.empty((3, nodes.shape[3]))
     at, low, high, part = np.empty(3), np.empty(3, np.int64), np.empty(3, np.int64), np.empty(3, np.float32)
     for k in range(image_out.shape[1]):
@@ -306,10 +356,12 @@ def _resample_3d(
                     low[axis] = int(math.floor(at[axis]))
                     part[axis] = np.float32(at[axis] - low[axis])
                     high[axis] = low[axis] + 1
-                    if low[axis] < 0 or high[axis] >= size[axis]:
-                        low[axis], high[axis] = reflected(low[axis], size[axis]), reflected(high[axis], size[axis])
+                    if low[axis] < 0 or high[axis] >= source[axis]:
+                        low[axis], high[axis] = reflected(low[axis], source[axis]), reflected(high[axis], source[axis])
+                    low[axis], high[axis] = low[axis] - first[axis], high[axis] - first[axis]
                     at[axis] = math.floor(at[axis] + 0.5)
-                    known = known and 0 <= at[axis] < size[axis]
+                    known = known and 0 <= at[axis] < source[axis]
+                    at[axis] -= first[axis]
                 for c in range(len(image)):
                     front = _bilinear(image[c, low[0]], low, high, part)
                     back = _bilinear(image[c, high[0]], low, high, part)

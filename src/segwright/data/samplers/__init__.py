@@ -9,9 +9,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from segwright.core import ClassPositions
 from segwright.core.errors import SettingError
-from segwright.data.store import Store, StoredSample
+from segwright.data.store import Store
+from segwright.data.stored_sample import StoredSample
 
 
 class Choice(NamedTuple):
@@ -50,13 +50,5 @@ def shuffled(keys: Sequence[str], position: int, seed: int) -> str:
 
 def foreground_pixel(item: StoredSample, generator: np.random.Generator) -> np.ndarray | None:
     """A random pixel (n,) of a class drawn evenly from those present but the background; None where there are none."""
-    if item.sample.truth is None:
-        return None
-    present = np.flatnonzero(item.foreground.counts())
-    return pixel_of(item, item.foreground, int(generator.choice(present)), generator) if len(present) else None
-
-
-def pixel_of(item: StoredSample, positions: ClassPositions, k: int, generator: np.random.Generator) -> np.ndarray | None:
-    """A random pixel (n,) of class k, in a time that does not grow with the image; None where there is none."""
-    pixels = positions.of(k)
-    return np.array(np.unravel_index(generator.choice(pixels), item.sample.grid.shape)) if len(pixels) else None
+    present = item.foreground()
+    return item.pixel(int(generator.choice(present)), generator) if len(present) else None

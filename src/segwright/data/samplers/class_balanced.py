@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segwright.data.samplers import Choice, check_crop_share, pixel_of, shuffled
-from segwright.data.store import Store, StoredSample
+from segwright.data.samplers import Choice, check_crop_share, shuffled
+from segwright.data.store import Store
+from segwright.data.stored_sample import StoredSample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +28,9 @@ class ClassBalanced:
 
     def pixel(self, item: StoredSample, class_id: int | None, generator: np.random.Generator) -> np.ndarray | None:
         """A random pixel (n,) of a random class; None for any place, and where all is void."""
-        if generator.random() >= self.share or item.sample.truth is None:
+        if generator.random() >= self.share:
             return None
-        for k in generator.permutation(np.unique(item.sample.truth.class_ids)):  # one of the list may have left the image
-            if (pixel := pixel_of(item, item.positions, int(k), generator)) is not None:
+        for k in generator.permutation(np.unique(item.class_ids)):  # one of the list may have left the image
+            if (pixel := item.pixel(int(k), generator)) is not None:
                 return pixel
         return None

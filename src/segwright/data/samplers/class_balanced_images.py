@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from segwright.core.errors import UsageError
-from segwright.data.samplers import Choice, pixel_of, shuffled
-from segwright.data.store import Store, StoredSample
+from segwright.data.samplers import Choice, shuffled
+from segwright.data.store import Store
+from segwright.data.stored_sample import StoredSample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,4 @@ class ClassBalancedImages:
 
     def pixel(self, item: StoredSample, class_id: int | None, generator: np.random.Generator) -> np.ndarray | None:
         """A random pixel (n,) of the class; None for any place where resampling left none of it."""
-        if class_id is None or item.sample.truth is None:
-            return None
-        return pixel_of(item, item.positions, class_id, generator)
+        return None if class_id is None or item.head.truth is None else item.pixel(class_id, generator)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from segwright.data.samplers import Choice, check_crop_share, foreground_pixel, shuffled
-from segwright.data.store import Store, StoredSample
+from segwright.data.store import Store
+from segwright.data.stored_sample import StoredSample
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ import numpy as np
 
 from segwright.core.errors import SettingError
 from segwright.data.samplers import Choice, check_crop_share, foreground_pixel
-from segwright.data.store import ClassIndex, Store, StoredSample
+from segwright.data.store import ClassIndex, Store
+from segwright.data.stored_sample import StoredSample
 
 
 @dataclass(frozen=True, kw_only=True)
