@@ -35,6 +35,7 @@ from segwright.planning.start import Wish
 from segwright.planning.variants import Variant, check_common, grid, named, variant_plans
 from segwright.plans.plan import Plan
 from segwright.reports.comparison_page import write_comparison
+from segwright.training.first_stage import first_stage
 from segwright.training.jobs import done, set_threads, threads_of
 from segwright.training.loop import open_data, train
 from segwright.training.run_dir import check_free, read_log
@@ -392,7 +393,8 @@ def _counted(run: _Run, splits: Splits) -> Tally:
     model = ModelFile.read(run.folder / MODEL_FILE, own_modules=True)
     network = model.plan.model.build()
     network.load_state_dict(model.weights)
-    predictor = training_predictor(network, run.plan, model.classes, trained_on=model.values)
+    first = first_stage(run.plan, [splits.val], run.folder, own_modules=True)
+    predictor = training_predictor(network, run.plan, model.classes, trained_on=model.values, first=first)
     return count_predictions(predictor, splits.val, metrics=[*run.plan.task.metrics, run.plan.task.score])
 
 

@@ -14,7 +14,8 @@ import pytest
 from segwright.codecs.volume_file import layout_of
 from segwright.core import Classes
 from segwright.data.fingerprint import Fingerprint, IntensityStatistics, ObjectSizes
-from segwright.planning.nnunet_topology import axis_order
+from segwright.planning.cascade import low_resolution
+from segwright.planning.nnunet_topology import COARSER, axis_order
 from segwright.planning.rules import batch_for_volumes, crop_for, on_grid, preprocess_rules
 from segwright.planning.trial import BATCH, divisors_of
 from segwright.tasks.semantic import Semantic
@@ -169,6 +170,20 @@ def test_differences_are_those_that_have_a_reason(name):
         else:
             planned, nnunet, why = wanted
             assert (mine[setting], other[setting]) == (planned, nnunet) and planned != nnunet and why, setting
+
+
+@pytest.mark.parametrize("name", ["ct", "hippocampus", "heart"])
+def test_a_first_network_is_planned_where_nnunet_plans_one(name):
+    """The spacing is nnU-Net's too, to a step, as its patch of 128 x 128 x 128 is also the planner's largest crop."""
+    found = fingerprint_of(name)
+    seen = on_grid(found, preprocess_rules(found)[0])
+    crop = crop_for(seen, 1.0, divisors_of(Semantic().candidates(seen, from_scratch=True)[0], found.axes))
+    coarse = low_resolution(seen.spacing_mm, seen.size_median, crop)
+    theirs = facts_of(name)[2]["plans"]["nnUNetPlans"].get("3d_lowres")
+    if theirs is None:
+        assert coarse is None
+    else:
+        assert coarse == pytest.approx(theirs["spacing"], rel=COARSER - 1)
 
 
 def test_sizes_that_are_read_here_are_those_that_nnunet_finds():

@@ -192,3 +192,21 @@ def test_statistics_of_an_image_in_parts_are_taken_in_bands(monkeypatch):
     np.testing.assert_allclose(parts[:, 2:5, 3:9], Preprocess(channels=1)(sample).image[:, 2:5, 3:9], atol=1e-6)
     parts[:, 0:5, 0:5]
     assert len(read) == 22 and all(rows.stop - rows.start == 1 for rows in read[:20])  # measured once
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_channels_of_classes_are_0_or_1_whatever_is_done_with_the_others(fixed):
+    image = np.random.default_rng(0).integers(50, 90, (1, 8, 8)).astype(np.uint8)
+    there = np.zeros((2, 8, 8), np.uint8)
+    there[0, :4], there[1, :, 5:] = 1, 1  # 5: three of the eight columns, of which the middle one of four is half
+    normalise = Normalise(mean=(70.0,), std=(4.0,)) if fixed else Normalise()
+    alone, both = (Preprocess(channels=1, scale=(0.5, 0.5), normalise=normalise, class_channels=k) for k in (0, 2))
+    view = both(Sample.of("a", np.concatenate([image, there])))
+    assert both.all_channels == 3 and view.image.dtype == np.float32
+    np.testing.assert_array_equal(view.image[:1], alone(Sample.of("a", image)).image)
+    np.testing.assert_array_equal(view.image[1], np.repeat([1, 1, 0, 0], 4).reshape(4, 4))
+    np.testing.assert_array_equal(view.image[2][:, [0, 1, 3]], np.tile([0, 0, 1], (4, 1)))
+    crop = np.array([[[70.0]], [[0.4]], [[0.6]]])  # as interpolation leaves it
+    assert both.values(crop)[1:].ravel().tolist() == [0, 1]
+    with pytest.raises(SettingError, match="class_channels is -1; give 0, or the number of classes"):
+        Preprocess(class_channels=-1)

@@ -1,5 +1,6 @@
 """From a run's folder, or from published weights, to a predictor."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,12 @@ import torch
 from torch import nn
 
 from segwright.checkpoints.fill import classes_in, fill
+from segwright.checkpoints.first_folder import first_of
 from segwright.checkpoints.folds_folder import FoldsFolder, is_folds_folder
 from segwright.checkpoints.model_file import ModelFile, model_file_of
 from segwright.checkpoints.named_weights import NamedWeights, named_weights
 from segwright.checkpoints.nnunet_folder import is_nnunet_folder
-from segwright.core import Classes, Dataset, Sample
+from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, SettingError, UnknownNameError, UsageError
 from segwright.core.lookup import find
 from segwright.core.weights import Intake
@@ -32,6 +34,7 @@ from segwright.plans.commands import command
 from segwright.plans.kinds import class_of
 from segwright.plans.plan import Plan
 from segwright.tasks import Averages
+from segwright.transforms.class_channels import shown_classes
 from segwright.transforms.normalise import Normalise
 from segwright.transforms.prepare import Preprocess
 
@@ -58,7 +61,8 @@ def load(
 ) -> Predictor:
     """The predictor of a run: give the run's folder, or its model.safetensors; or the folder of a model of nnU-Net.
 
-    That of a cross-validation (`fit --folds 5`) opens as the networks of all folds, whose answers are averaged.
+    That of a cross-validation (`fit --folds 5`) opens as the networks of all folds, whose answers are averaged; that of a
+    cascade with its first network, which is asked first.
 
     With `weights`, that of a network by its published name, such as "segformer_b0", with the weights of a file or a name (see
     `segwright models`), which `online` lets be fetched.
@@ -87,10 +91,13 @@ def load(
             )
         return nnunet_predictor(path)
     if is_folds_folder(path):
-        network, content = _folds(FoldsFolder.read(path, own_modules=own_modules), own_modules=own_modules)
+        folds = FoldsFolder.read(path, own_modules=own_modules)
+        folder, (network, content) = folds.runs[0], _folds(folds, own_modules=own_modules)
     else:
-        network, content = _network(model_file_of(path), own_modules=own_modules)
-    predictor = Predictor(**_settings_of(network, content.plan, content.classes), trained_on=content.values)
+        file = model_file_of(path)
+        folder, (network, content) = file.parent, _network(file, own_modules=own_modules)
+    first = _first(folder, content.plan, own_modules=own_modules)
+    predictor = Predictor(**_settings_of(network, content.plan, content.classes), trained_on=content.values, first=first)
     return predictor if task is None else _for_task(predictor, content.plan.model, task)
 
 
@@ -129,6 +136,24 @@ def _folds(folds: FoldsFolder, *, own_modules: bool) -> tuple[nn.Module, ModelFi
     network = task.averaged(networks, temperature=inference.temperature)
     plan = replace(folds.plan, inference=replace(inference, temperature=1.0))  # which the network has taken care of
     return network, replace(contents[0], plan=plan)
+
+
+def _first(folder: Path, plan: Plan, *, own_modules: bool) -> Predictor | None:
+    """The predictor of the first run of a cascade, whose copy is in the folder of the second; None where there is none.
+
+    Raises:
+        FormatError: it is not there, or not the one that the second was trained with.
+    """
+    if plan.cascade.first is None:
+        return None
+    first = load(first_of(folder), own_modules=own_modules)
+    found, wanted = len(shown_classes(first.answers)), plan.data.preprocess.class_channels
+    if found != wanted:
+        raise FormatError(
+            f"the first run in {folder} finds {found} classes beside the background, and the model was trained with {wanted}; "
+            "put back the folder that was there"
+        )
+    return first
 
 
 def _for_task(predictor: Predictor, config: Any, name: str) -> Predictor:
@@ -273,18 +298,24 @@ def _eight_bit() -> ValueRange:
 
 
 def training_predictor(
-    network: nn.Module, plan: Plan, classes: Classes, *, trained_on: ValueRange | None = None, told: set[str] | None = None
+    network: nn.Module,
+    plan: Plan,
+    classes: Classes,
+    *,
+    trained_on: ValueRange | None = None,
+    told: set[str] | None = None,
+    first: Callable[[Sample], Segmentation] | None = None,
 ) -> Predictor:
     """The predictor of a network that goes on learning: on the device and in the precision in which it learns.
 
-    `told` holds what its predecessors have said, so that it is not said again.
+    `told` holds what its predecessors have said, so that it is not said again; `first` is as in `Predictor`.
     """
     training = plan.training
     engine = TorchEngine(
         network, training.device, channels_last=training.channels_last, bfloat16=training.precision == "bf16-mixed"
     )
     told = set() if told is None else told
-    return Predictor(**_settings_of(network, plan, classes), engine=engine, trained_on=trained_on, told=told)
+    return Predictor(**_settings_of(network, plan, classes), engine=engine, trained_on=trained_on, told=told, first=first)
 
 
 def _settings_of(network: nn.Module, plan: Plan, classes: Classes) -> dict[str, Any]:

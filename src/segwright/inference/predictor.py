@@ -22,6 +22,7 @@ from segwright.inference.dense_crf import DenseCRF
 from segwright.inference.engine import AutoEngine
 from segwright.inference.probability_files import labels_beside_probabilities
 from segwright.tasks import Task, TellsProbabilities, TellsUncertainty
+from segwright.transforms.class_channels import with_class_channels
 from segwright.transforms.prepare import PixelSource, Preprocess, View
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,9 @@ class Predictor:
 
     Probabilities of pixels are those of logits divided by the `temperature`; `postprocess` is done with each segmentation.
 
+    `first` finds what the network sees besides, as channels behind those of the image: the first network of a cascade. It gets
+    samples as they are in their files.
+
     `classes` are those of the network, and `answers` those of the segmentations, which differ where a network for several tasks
     does another than it was trained for: the things alone, or a background besides.
     """
@@ -81,12 +85,15 @@ class Predictor:
     temperature: float = 1.0
     postprocess: Postprocess = Postprocess()
     calibration: ScoreCalibration = ScoreCalibration()
+    first: Callable[[Sample], Segmentation] | None = None
     told: set[str] = field(default_factory=set)
     answers: Classes = field(default=None)  # type: ignore[assignment]  # never None once it is made
 
     def __post_init__(self) -> None:
         if self.answers is None:
             object.__setattr__(self, "answers", self.classes)
+        if isinstance(self.first, Predictor) and self.values is not None and self.first.preprocess.normalise.mean is not None:
+            object.__setattr__(self, "first", replace(self.first, values=self.values))  # both see the same image
         self._check_values()
         self._check_crf(len(self.tile or (0, 0)), self.preprocess.channels)
         if self.engine is None:
@@ -226,7 +233,10 @@ class Predictor:
                 f"the image has {axes} spatial axes, but tile is {self.tile}; give an image with as many axes as the tile"
             )
         self._check_crf(axes, len(sample.image))
-        if sample.image.size >= LARGE and self._sees_tiles(sample):
+        if self.first is not None:
+            seen = with_class_channels(replace(self.on_scale(sample), truth=None), self.first(sample))
+            view = self.preprocess(seen)
+        elif sample.image.size >= LARGE and self._sees_tiles(sample):
             view = self.view_in_parts(sample.image, sample.grid, sample.key, self.scale_of(sample.image, sample.key))
         else:
             view = self.preprocess(replace(self.on_scale(sample), truth=None))
@@ -268,7 +278,7 @@ class Predictor:
     def in_parts(self, axes: int) -> bool:
         """Whether images of so many spatial axes may be seen in parts: labels come row by row and stay as they are."""
         has_tiles = self.tile is not None and len(self.tile) == axes
-        is_final = self.crf is None and self.postprocess == Postprocess()
+        is_final = self.crf is None and self.postprocess == Postprocess() and self.first is None
         return has_tiles and is_final and hasattr(self.task, "label_rows") and self.run(axes).output != "queries"
 
     def _sees_tiles(self, sample: Sample) -> bool:

@@ -38,7 +38,7 @@ class Need:
 def need(plan: Plan) -> Need | None:
     """What a step of a plan takes beside the data and the program; None for a network that cannot be run without numbers."""
     training = plan.training
-    shape = (training.batch_size // training.accumulate, plan.data.preprocess.channels, *training.crop)
+    shape = (training.batch_size // training.accumulate, plan.data.preprocess.all_channels, *training.crop)
     kept = KeptForBackward()
     try:
         with torch.device("meta"):

@@ -9,7 +9,7 @@ The plans are those of nnunetv2 2.8 to the last number, which the tests hold aga
 Axes: N images, n = 2 or 3 spatial axes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal
@@ -265,13 +265,35 @@ def _low_resolution(
     full: Topology, spacing: list[float], usual: list[float], count: int, wanted: dict[str, Any]
 ) -> Topology | None:
     """The plan at the smallest spacing at which a patch sees enough of the usual volume; None where that is hardly coarser."""
-    low, voxels, seen = None, float(prod(usual)), float(prod(full.patch))
-    coarse = np.array(spacing)
+
+    def plan_at(coarse: Sequence[float], shape: Sequence[int]) -> Topology:
+        voxels = float(np.prod([side * fine / step for side, fine, step in zip(usual, spacing, coarse, strict=True)]))
+        return _topology(coarse, shape, pixels=voxels * count, **wanted)
+
+    coarse = coarser_spacing(spacing, usual, full.patch, lambda *at: plan_at(*at).patch)
+    return None if coarse is None else plan_at(coarse, _shape_at(coarse, spacing, usual))
+
+
+def coarser_spacing(
+    spacing: Sequence[float],
+    usual: Sequence[float],
+    patch: Sequence[int],
+    patch_at: Callable[[Sequence[float], Sequence[int]], Sequence[int]],
+) -> list[float] | None:
+    """The smallest spacing (n,) at which a patch sees enough of the usual volume, of shape (n,) at `spacing`.
+
+    None where `patch`, that at the spacing itself, does, or where the volume would have hardly fewer voxels. `patch_at` gives
+    the patch for another spacing and the shape that the volume has there.
+    """
+    coarse, voxels, seen = np.array(spacing, float), float(prod(usual)), float(prod(patch))
     while seen / voxels < LOW_RESOLUTION:
         is_fine = coarse.max() / coarse > NEAR
         coarse[is_fine if is_fine.any() else slice(None)] *= COARSER
-        shape = spacing / coarse * usual
-        voxels = float(prod(shape))
-        low = _topology(coarse.tolist(), [round(side) for side in shape], pixels=voxels * count, **wanted)
-        seen = float(prod(low.patch))
-    return low if prod(usual) / voxels >= WORTHWHILE else None
+        voxels = float(np.prod(np.array(spacing) / coarse * np.array(usual)))
+        seen = float(prod(patch_at(coarse.tolist(), _shape_at(coarse.tolist(), spacing, usual))))
+    return coarse.tolist() if prod(usual) / voxels >= WORTHWHILE else None
+
+
+def _shape_at(coarse: Sequence[float], spacing: Sequence[float], usual: Sequence[float]) -> list[int]:
+    """The shape (n,) at another spacing of a volume of a shape at a spacing."""
+    return [round(fine / step * side) for fine, step, side in zip(spacing, coarse, usual, strict=True)]

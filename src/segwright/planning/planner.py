@@ -18,10 +18,11 @@ from segwright.data.value_range import ValueRange
 from segwright.models import preset, tasks_of
 from segwright.optimisers import adamw
 from segwright.planning.budget import PROGRAM_BYTES, Budget, Cost
+from segwright.planning.cascade import after_first, first_named, with_cascade_reason
 from segwright.planning.class_weight_rules import with_class_weights
 from segwright.planning.imbalance import ClassBalance
 from segwright.planning.memory import check_fits
-from segwright.planning.rules import augmentation_rules, on_grid, preprocess_rules, sampler_rules
+from segwright.planning.rules import augmentation_rules, on_grid, preprocess_rules, sampler_rules, view_factors
 from segwright.planning.scoring_time import clicking_time
 from segwright.planning.start import Start, Wish, named_start
 from segwright.planning.survey import Survey
@@ -127,7 +128,9 @@ def planned(
     survey = Survey.of(train_set, val_set)
     settings = with_class_weights(settings, survey.found)
     draft = drafted(Data(train=data, val=val, fold=fold, skip=tuple(skip)), task_class, survey.found, train_set, budget)
-    channels, found = draft.data.preprocess.channels, on_grid(survey.found, draft.data.preprocess)
+    first = first_named(settings, (train_set, val_set), device=budget.chosen_device, own_modules=wish.own_modules)
+    draft = after_first(draft, first, train_set.classes)
+    channels, found = draft.data.preprocess.all_channels, on_grid(survey.found, draft.data.preprocess)
     known = preset(model) if model is not None else named and named.network
 
     def candidates(scale: float) -> list[Any]:
@@ -137,7 +140,7 @@ def planned(
 
     if named is not None:
         named.check(candidates(1.0)[0], wish)
-    trial = Trial(found, train_set, wish, named)
+    trial = Trial(found, train_set if first is None else first.added(train_set), wish, named)
     draft = trial.with_network(draft, candidates(1.0)[0], 1.0)
     asked = draft.with_settings(settings)  # a misspelt setting is told before steps are timed
     draft = trial.fastest_precision(draft, PRECISION_SHARE * seconds, budget.memory_bytes)
@@ -146,9 +149,10 @@ def planned(
     if settings:
         chosen = trial.with_settings(chosen, settings)
         cost = _cost_of(chosen, settings, trial, budget)
-    log.info(ClassBalance.of(CropDataset.of(train_set, chosen)).told())
+    log.info(ClassBalance.of(CropDataset.of(trial.train_set, chosen)).told())
     made, after = _scheduled(chosen, cost, trial, len(val_set), left(), on_top=on_top)
     made = set_by_hand(made, settings, train_set) if settings else made
+    made = with_cascade_reason(made, found, first, (train_set, val_set))
     return Planned(made, splits, ValueRange.of(survey.found), after, trial)
 
 
@@ -265,7 +269,7 @@ def _check_crop(plan: Plan, found: Fingerprint) -> None:
         SettingError: it cannot, or they cannot.
     """
     crop, divisors = plan.training.crop, divisors_of(plan.model, found.axes)
-    largest = zip(found.size_max, _factors(plan, found), divisors, strict=True)
+    largest = zip(found.size_max, view_factors(plan.data.preprocess, found), divisors, strict=True)
     most = [math.ceil(CROP_LIMIT * side * factor / divisor) * divisor for side, factor, divisor in largest]
     sides = crop if len(crop) == found.axes else most
     limits = zip(sides, most, divisors, strict=True)
@@ -277,21 +281,13 @@ def _check_crop(plan: Plan, found: Fingerprint) -> None:
         )
 
 
-def _factors(plan: Plan, found: Fingerprint) -> tuple[float, ...]:
-    """The pixels of a view for each of the fingerprint, along each axis."""
-    preprocess, axes = plan.data.preprocess, found.axes
-    if preprocess.spacing_mm is not None and found.spacing_mm is not None and len(preprocess.spacing_mm) == axes:
-        return tuple(has / wants for has, wants in zip(found.spacing_mm, preprocess.spacing_mm, strict=True))
-    return preprocess.scale or (1.0,) * axes
-
-
 def _scheduled(chosen: Plan, cost: Cost, trial: Trial, val_count: int, seconds: float, *, on_top: bool) -> tuple[Plan, float]:
     """The plan with as many steps and validations as fit into the seconds, and the time that scoring and reporting take.
 
     That time is in the seconds, unless it comes on top of them.
     """
     training, size = chosen.training, math.prod(trial.found.size_median)
-    scale = math.prod(_factors(chosen, trial.found))
+    scale = math.prod(view_factors(chosen.data.preprocess, trial.found))
     step_seconds = cost.seconds + training.batch_size * trial.crop_seconds(chosen)
     share = size * scale / (training.batch_size * math.prod(training.crop))  # of an image in the pixels of a step
     val_seconds = val_count * (0.02 + cost.seconds * share / 2)  # a forward pass is about a third of a step

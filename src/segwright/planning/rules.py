@@ -83,6 +83,14 @@ def on_grid(found: Fingerprint, preprocess: Preprocess) -> Fingerprint:
     return found if preprocess.spacing_mm is None else found.at_spacing(preprocess.spacing_mm)
 
 
+def view_factors(preprocess: Preprocess, found: Fingerprint) -> tuple[float, ...]:
+    """The pixels of a view for each of the fingerprint, along each axis."""
+    axes = found.axes
+    if preprocess.spacing_mm is not None and found.spacing_mm is not None and len(preprocess.spacing_mm) == axes:
+        return tuple(has / wants for has, wants in zip(found.spacing_mm, preprocess.spacing_mm, strict=True))
+    return preprocess.scale or (1.0,) * axes
+
+
 def augmentation_rules(found: Fingerprint, channels: int) -> tuple[Augmentation, dict[str, str]]:
     """How images may be changed without changing their meaning, with reasons.
 

@@ -229,7 +229,7 @@ def set_by_hand(plan: Plan, settings: Sequence[str], train_set: Dataset) -> Plan
     changed = plan.with_settings(settings)
     if not any(setting.partition("=")[0].strip() == "model.kind" for setting in settings):
         return changed
-    fitted = changed.task.fitted(changed.model, changed.data.preprocess.channels, train_set.classes)
+    fitted = changed.task.fitted(changed.model, changed.data.preprocess.all_channels, train_set.classes)
     rest = [setting for setting in settings if setting.partition("=")[0].strip() != "model.kind"]
     again = replace(changed, model=fitted).with_settings(rest) if rest else replace(changed, model=fitted)
     return replace(again, reasons=changed.reasons)

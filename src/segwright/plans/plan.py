@@ -16,12 +16,14 @@ from segwright.data.samplers.uniform import Uniform
 from segwright.decoding.postprocess import Postprocess
 from segwright.decoding.score_calibration import ScoreCalibration
 from segwright.optimisers import Optimiser, adamw
+from segwright.plans.commands import command
 from segwright.plans.kinds import assign, build, kinds_of, table_of
 from segwright.plans.migrations import VERSION, migrated
 from segwright.schedules import Schedule
 from segwright.schedules.cosine import Cosine
 from segwright.tasks import Task
 from segwright.tasks.semantic import Semantic
+from segwright.transforms.class_channels import with_errors
 from segwright.transforms.copy_paste import CopyPaste
 from segwright.transforms.gaussian_blur import GaussianBlur
 from segwright.transforms.geometric import Geometric
@@ -59,12 +61,18 @@ class Augmentation:
     low_resolution: LowResolution = LowResolution()
     jpeg: Jpeg = Jpeg()
 
-    def change_values(self, crop: Sample, generator: np.random.Generator) -> Sample:
+    def change_values(self, crop: Sample, generator: np.random.Generator, class_channels: int = 0) -> Sample:
         """The crop with other values and the same truth, as if taken in another light, by another camera, into another file.
 
         The changes come in the order in which they do in the world: light, lens, pixels, exposure with its noise, file. Each
-        but `intensity` draws from a generator of its own, so that turning one on or off leaves what the others draw.
+        but `intensity` draws from a generator of its own, so that turning one on or off leaves what the others draw. The last
+        `class_channels` of the image get the errors of `with_errors`, and no other change.
         """
+        if class_channels:
+            image, classes = crop.image[:-class_channels], crop.image[-class_channels:]
+            changed = self.change_values(replace(crop, image=image), generator)
+            errors = with_errors(classes, generator.spawn(1)[0])
+            return replace(changed, image=np.concatenate([changed.image, errors], dtype=np.float32))
         shadow, blur, low_resolution, jpeg = generator.spawn(4)
         crop = self.shadow(crop, shadow)
         crop = self.blur(crop, blur)
@@ -157,12 +165,23 @@ class Init:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cascade:
+    """What sees an image before the network does: a `first` run, a folder, whose classes become channels of each image.
+
+    A folder of folds predicts each sample by the run that held it out.
+    """
+
+    first: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """One run. `reasons` says why a setting has its value, by dotted path, and is written beside it as a comment."""
 
     version: int = VERSION
     task: Annotated[Task, Kind("tasks")] = Semantic()
     data: Data
+    cascade: Cascade = Cascade()
     sampler: Annotated[Sampler, Kind("data.samplers")] = Uniform()
     augmentation: Augmentation = Augmentation()
     model: Annotated[Any, Kind("models")]
@@ -175,6 +194,13 @@ class Plan:
 
     def __post_init__(self) -> None:
         axes, tile = len(self.training.crop), self.inference.tile
+        first, channels = self.cascade.first, self.data.preprocess.class_channels
+        if (first is None) != (channels == 0):
+            setting = f"cascade.first={first or 'RUN'}"
+            raise SettingError(
+                f"cascade.first is {first!r} and data.preprocess.class_channels is {channels}; a network is built for what a "
+                f"first run finds: make a plan with {command('plan', self.data.train, '--set', setting)}"
+            )
         if tile is not None and (len(tile) != axes or min(tile) < 1):
             raise SettingError(f"inference.tile is {list(tile)}; give one side for each of the {axes} axes of the crop")
         flips = {"augmentation.geometric": self.augmentation.geometric.flip_axes, "inference": self.inference.flip_axes}

@@ -20,6 +20,7 @@ from segwright.inference.load import training_predictor
 from segwright.plans.plan import Plan
 from segwright.tasks import WeighsClasses
 from segwright.training.collapse import collapse, of_classes
+from segwright.training.first_stage import FirstStage
 from segwright.training.learner import Learner
 from segwright.training.resume import State
 from segwright.training.run_dir import TrainLog, read_log
@@ -33,8 +34,9 @@ SAVE_EVERY_S = 30.0  # a killed run loses at most this and one step; half of the
 class Checkpointer:
     """Saves the state of a run, scores its averaged weights at even moments, and keeps the best of them.
 
-    `values` are those of the training images, which the model file keeps. A run that goes `by_clock` learns for at least as
-    long as its last scoring took before it is scored anew: on a machine that is slower than planned, nothing else would happen.
+    `values` are those of the training images, which the model file keeps, and `first` is that of a cascade. A run that goes
+    `by_clock` learns for at least as long as its last scoring took before it is scored anew: on a machine that is slower than
+    planned, nothing else would happen.
     """
 
     run: Path
@@ -43,6 +45,7 @@ class Checkpointer:
     log: TrainLog
     values: ValueRange | None = None
     by_clock: bool = False
+    first: FirstStage | None = None
     told: set[str] = field(default_factory=set)
     saved: float = field(default_factory=time.monotonic)
     learns_until: float = 0.0  # a moment of the monotonic clock
@@ -74,7 +77,9 @@ class Checkpointer:
         fabric, score, task = learner.fabric, self.plan.task.score, self.plan.task
         recall = task.recall if isinstance(task, WeighsClasses) else None
         learner.share_ema()
-        predictor = training_predictor(learner.ema, self.plan, self.val_set.classes, trained_on=self.values, told=self.told)
+        predictor = training_predictor(
+            learner.ema, self.plan, self.val_set.classes, trained_on=self.values, told=self.told, first=self.first
+        )
         keys = self.val_set.keys[fabric.global_rank :: fabric.world_size]
         share = count_predictions(predictor, self.val_set, metrics=[*filter(None, [score, recall])], keys=keys)
         tallies = _gathered(share, fabric)

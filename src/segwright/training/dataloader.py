@@ -61,7 +61,7 @@ class CropDataset:
         generator = np.random.default_rng([plan.training.seed, 1, position])
         crop = self._placed(position, generator, _whole)
         with naming(f"sample {crop.key!r}"):
-            crop = plan.augmentation.change_values(crop, generator)
+            crop = plan.augmentation.change_values(crop, generator, plan.data.preprocess.class_channels)
             return crop.key, plan.data.preprocess.values(crop.image), plan.task.target(crop)
 
     def truth(self, position: int) -> Sample:

@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from segwright.checkpoints.first_folder import copy_first
 from segwright.core import Dataset
 from segwright.core.errors import TrainingError, UnrecognisedError, UsageError
 from segwright.core.run_files import MODEL_FILE, PLAN_FILE, STATE_FILE
@@ -22,6 +23,7 @@ from segwright.plans.plan import Plan
 from segwright.tasks import Batch
 from segwright.training.checkpointer import Checkpointer
 from segwright.training.dataloader import CropDataset, batches
+from segwright.training.first_stage import first_stage
 from segwright.training.init import initialise
 from segwright.training.learner import Learner, ema_decay, is_out_of_memory, launch, layout
 from segwright.training.resume import State, check_same_data, leaked
@@ -55,26 +57,26 @@ def train(
     Raises:
         OutputError: `run` cannot be written, or holds another run.
         TrainingError: the loss is not finite, or not even one sample fits into memory.
-        UsageError: a run is to go on with other data than it began with.
+        UsageError: a run is to go on with other data than it began with, or the first run of a cascade is not there.
     """
     run, fabric = Path(run), launch(plan.training)
     train_set, val_set = (plan.task.dataset(part) for part in splits or remembered(open_data(plan)))
     data = _checked_data(plan, train_set, val_set, run if resume else None)
+    first = first_stage(plan, (train_set, val_set), run if resume else None, own_modules=own_modules)
     learner, log = Learner.new(plan, fabric), TrainLog(run, watchers)
     state = _resumed(learner, log, data) if resume else _started(learner, log, data, own_modules=own_modules, online=online)
     fabric.barrier()
-    crops = CropDataset.of(train_set, plan)
+    crops = CropDataset.of(train_set if first is None else first.added(train_set), plan)
     values = values or ValueRange.measured(train_set)
     clock = _Clock(state, plan.training.steps, minutes, fabric)
-    checkpointer = Checkpointer(run, plan, val_set, log, values, by_clock=minutes is not None)
+    checkpointer = Checkpointer(run, plan, val_set, log, values, by_clock=minutes is not None, first=first)
     feed = _feed_from(state, crops, fabric)
     while True:
         progress = clock.progress()
         checkpointer.keep(learner, state, progress)
         if progress >= 1:
             return run / MODEL_FILE
-        begun = time.perf_counter()
-        parts, rate = next(feed), plan.schedule(progress)
+        begun, parts, rate = time.perf_counter(), next(feed), plan.schedule(progress)
         learner.set_progress(progress)
         try:
             losses = step(learner, parts, state.step, rate)
@@ -149,6 +151,8 @@ def _started(learner: Learner, log: TrainLog, data: RunData, *, own_modules: boo
     weights = plan.init.weights
     if learner.fabric.is_global_zero:
         start_folder(log.run, plan)
+        if plan.cascade.first is not None:
+            copy_first(Path(plan.cascade.first), log.run, own_modules=own_modules)
     if weights is not None:
         learner.ema.load_state_dict(learner.network.state_dict())
         if learner.fabric.is_global_zero:
@@ -226,7 +230,7 @@ def _checked_data(plan: Plan, train_set: Dataset, val_set: Dataset, resumed: Pat
     if resumed is not None:
         check_resumable(resumed)
         check_same_data(resumed, data, train_set.source)
-    fitted = plan.task.fitted(plan.model, plan.data.preprocess.channels, train_set.classes)
+    fitted = plan.task.fitted(plan.model, plan.data.preprocess.all_channels, train_set.classes)
     if fitted != plan.model:
         given = vars(plan.model)
         wrong = ", ".join(f"{name} {given[name]} and not {need}" for name, need in vars(fitted).items() if need != given[name])

@@ -17,9 +17,10 @@ from segwright.core.missing import nan_where_missing, where_measured
 from segwright.transforms.channels import match_channels
 from segwright.transforms.normalise import Normalise, measured
 from segwright.transforms.pad import pad, padded_indices
-from segwright.transforms.resize import resize, resize_part, scaled
+from segwright.transforms.resize import resize, resize_image, resize_part, scaled
 
 MEASURED_AT_ONCE = 2**24  # pixels of a band that is read for its statistics
+PRESENT = 0.5  # of a class: a pixel between others is of it where most of its weight is, as nnU-Net resamples
 MAX_SCALE = 16  # beyond that an image is all interpolation
 
 
@@ -68,16 +69,21 @@ class Preprocess:
 
     `scale` is the factor on the number of pixels, one per axis; without it, images keep their size. `spacing_mm` instead asks
     for pixels of one size in the world, which images that do not know their pixel size cannot follow.
+
+    Images may have `class_channels` behind their own, which tell what an earlier network found; they are 0 or 1 in the input.
     """
 
     channels: int = 3
     scale: tuple[float, ...] | None = None
     spacing_mm: tuple[float, ...] | None = None
     normalise: Normalise = Normalise()
+    class_channels: int = 0
 
     def __post_init__(self) -> None:
         if self.channels < 1:
             raise SettingError(f"channels is {self.channels}; give 1 for grey images, 3 for colour")
+        if self.class_channels < 0:
+            raise SettingError(f"class_channels is {self.class_channels}; give 0, or the number of classes of a first network")
         if any(not 0 < factor <= MAX_SCALE for factor in self.scale or ()):
             raise SettingError(
                 f"scale is {list(self.scale or ())}; give a factor per axis above 0 and up to {MAX_SCALE}, "
@@ -88,6 +94,11 @@ class Preprocess:
         if self.scale is not None and self.spacing_mm is not None:
             raise SettingError("scale and spacing_mm are given; both say how many pixels there are: leave one of them out")
 
+    @property
+    def all_channels(self) -> int:
+        """The channels of the network's input."""
+        return self.channels + self.class_channels
+
     def __call__(self, sample: Sample) -> View:
         """The view of a whole sample, without padding.
 
@@ -96,8 +107,9 @@ class Preprocess:
             SettingError: its pixel size is not known where it is needed, or the settings are for other axes.
         """
         seen = self.resampled(sample)
-        values = self.values if sample.image.dtype.kind == "f" else self._normalised  # nothing is missing among integers
-        return View(values(seen.image), seen.grid.shape, sample.grid)
+        if sample.image.dtype.kind == "f" or self.class_channels:
+            return View(self.values(seen.image), seen.grid.shape, sample.grid)
+        return View(self._normalised(seen.image), seen.grid.shape, sample.grid)  # nothing is missing among integers
 
     def in_parts(self, pixels: PixelSource, grid: Grid, key: str) -> View:
         """The same of an image (C, *S) on a grid, of which parts are read and computed when they are asked for.
@@ -113,17 +125,30 @@ class Preprocess:
         """A sample on the network's grid, image and truth: (channels, *M) in the values of the file, missing ones NaN.
 
         Where the statistics are those of each image (`normalise` has none of its own), its values are normalised here, since a
-        part of the image would tell others.
+        part of the image would tell others. Channels of classes follow.
         """
-        image = nan_where_missing(match_channels(sample.image, self.channels))
-        seen = resize(replace(sample, image=image), self.shape_of(sample.grid, sample.key))
-        return replace(seen, image=self.normalise(seen.image)) if self.normalise.mean is None else seen
+        measured, classes = self._parts(sample.image)
+        image = nan_where_missing(match_channels(measured, self.channels))
+        shape = self.shape_of(sample.grid, sample.key)
+        seen = resize(replace(sample, image=image), shape)
+        seen = replace(seen, image=self.normalise(seen.image)) if self.normalise.mean is None else seen
+        if not self.class_channels:
+            return seen
+        is_there = resize_image(classes.astype(np.float32), shape) >= PRESENT
+        return replace(seen, image=np.concatenate([seen.image, is_there.astype(seen.image.dtype)]))
 
     def values(self, image: np.ndarray) -> np.ndarray:
         """The normalised values float32 (C, ...) of any part of a resampled image; missing ones get the mean, which is 0."""
-        result = self._normalised(image)
+        measured, classes = self._parts(image)
+        result = self._normalised(measured)
         known = where_measured(result)
-        return result if known is None else np.where(known, result, np.float32(0))
+        result = result if known is None else np.where(known, result, np.float32(0))
+        return np.concatenate([result, (classes >= PRESENT).astype(np.float32)]) if self.class_channels else result
+
+    def _parts(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The channels of an image and, behind them, those of classes."""
+        count = len(image) - self.class_channels
+        return image[:count], image[count:]
 
     def _normalised(self, image: np.ndarray) -> np.ndarray:
         return np.asarray(image, np.float32) if self.normalise.mean is None else self.normalise(image)

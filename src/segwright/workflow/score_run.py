@@ -30,6 +30,7 @@ from segwright.plans.kinds import table_of
 from segwright.plans.plan import Inference, Plan
 from segwright.reports.gallery import Gallery
 from segwright.reports.report import write_report
+from segwright.training.first_stage import first_stage
 from segwright.training.loop import open_data
 from segwright.training.run_dir import read_log
 
@@ -67,6 +68,8 @@ def counted(run: Path, val: Dataset, *watchers: Watcher) -> tuple[Tally, PixelSa
     `watchers` are called with each image, its prediction and its scores.
     """
     predictor = load(run, own_modules=True)
+    if (first := first_stage(Plan.read(run, own_modules=True), [val], run, own_modules=True)) is not None:
+        predictor = replace(predictor, first=first)
 
     def watch(sample: Sample, prediction: Segmentation, scores: dict[str, float]) -> None:
         for each in watchers:
