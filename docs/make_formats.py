@@ -17,7 +17,7 @@ from segwright.codecs.tag_table import markdown
 from segwright.conversion import convert, writers
 from segwright.core import Classes, Sample, Segmentation
 from segwright.core.errors import SegwrightError
-from segwright.formats import drawn_shapes, guessed_meaning, label_encoding, readers
+from segwright.formats import drawn_shapes, guessed_meaning, label_encoding, readers, zarr_labels
 from segwright.inspection.finding import MEANING
 
 OUT = Path(__file__).with_name("formats.md")
@@ -114,8 +114,9 @@ def page(place: Path) -> str:
 
 
 def values_section() -> str:
-    """How values are read: the table of tags, and what masks mean."""
-    return "\n".join([VALUES, *markdown(), MASKS, _told(label_encoding), WITHOUT, _told(guessed_meaning)])
+    """How values are read: the table of tags, what masks mean, and Zarrs."""
+    parts = [VALUES, *markdown(), MASKS, _told(label_encoding), WITHOUT, _told(guessed_meaning)]
+    return "\n".join([*parts, f"{ZARRS}    {_told(zarr_labels)}", CHUNKS])
 
 
 def _told(module: ModuleType) -> str:
@@ -177,6 +178,25 @@ MASKS = """
 WITHOUT = """
 Without a word on classes:
 """
+
+ZARRS = """
+## OME-Zarr
+
+`segwright convert DATA NEW --to ome_zarr`, and `predict --format ome_zarr`, write NEW/NAME.ome.zarr (OME-Zarr 0.5) for each
+image: axes c, z, y, x, the scale in millimetres, coarser levels down to 256 pixels (the mean for images, the nearest for
+labels), and the truth as label images:
+
+"""
+
+CHUNKS = """
+Without `--format`, `segwright predict` writes the mask of NAME.zarr as OUT/NAME.zarr, a label image by itself, whose numbers
+are the classes as in every mask that it writes; `metrics` reads folders of them, by the names that they give. `.zarr` masks may
+also lie beside images that are no Zarrs.
+
+Zarr takes a chunk that is not there for one of the fill value, mostly 0: of most files nobody can tell an empty chunk from one
+that was lost in a copy. Segwright therefore writes empty chunks too and notes so ("all_chunks"): of its own files, a missing
+chunk is an error that names the array. Of others `segwright inspect` tells how many chunks are not there ("missing-chunks").
+Missing metadata, a listed label image that is not there and a chunk that is cut short are errors of every file."""
 
 MATRIX = """
 ## What came back

@@ -8,10 +8,12 @@ import pytest
 from segwright.codecs.tiff_axes import Axes
 from segwright.codecs.zarr_image import (
     ZarrImage,
+    chunks_of_zarr,
+    is_image_of_zarr,
     is_zarr,
     labels_of_zarr,
-    named_labels_of_zarr,
     read_numbers_of_zarr,
+    told_labels_of_zarr,
     zarr_package,
     zarr_stem,
 )
@@ -103,7 +105,7 @@ def test_label_images(tmp_path):
     zarr = pytest.importorskip("zarr", reason="Zarr needs segwright[zarr]")
     path = ome(tmp_path / "a.zarr")
     assert labels_of_zarr(path) == ()
-    zarr.create_group(store=str(path / "labels"), zarr_format=3, attributes={"ome": {"labels": ["cells", "gone"]}})
+    zarr.create_group(store=str(path / "labels"), zarr_format=3, attributes={"ome": {"labels": ["cells"]}})
     told = {
         "colors": [{"label-value": 1, "rgba": [9, 8, 7, 255]}, {"label-value": 255, "rgba": [0, 0, 0, 0]}],
         "properties": [{"label-value": 0, "name": "background"}, {"label-value": 1, "name": "cell"}],
@@ -111,11 +113,18 @@ def test_label_images(tmp_path):
     numbers = (VALUES[0] % 2).astype(bool)
     ome(path / "labels" / "cells", numbers, "zyx", **{"image-label": told})
     assert labels_of_zarr(path) == ("cells",)
+    for name in ("gone", "../0"):
+        attributes = {"ome": {"labels": ["cells", name]}}
+        zarr.create_group(store=str(tmp_path / "b.zarr" / "labels"), zarr_format=3, attributes=attributes, overwrite=True)
+        (tmp_path / "b.zarr" / "labels" / "cells").mkdir()
+        with pytest.raises(FormatError, match="the label image '.*', which is not there; copy it again, or shorten the list"):
+            labels_of_zarr(tmp_path / "b.zarr")
     found, grid = read_numbers_of_zarr(path / "labels" / "cells")
     assert found.dtype == np.uint8 and grid.shape == SHAPE[1:]
     np.testing.assert_array_equal(found, numbers)
-    names, colors, void = named_labels_of_zarr(path / "labels" / "cells")
-    assert names == {0: "background", 1: "cell"} and colors[1] == [9, 8, 7] and void == 255
+    said = told_labels_of_zarr(path / "labels" / "cells")
+    assert said.names == {0: "background", 1: "cell"} and said.colors[1] == [9, 8, 7] and said.void == 255
+    assert not told_labels_of_zarr(path).is_label and is_image_of_zarr(path)
 
 
 # By its messages
@@ -159,6 +168,17 @@ def test_refuses_damaged_chunks_and_what_no_memory_holds(tmp_path):
     zarr.create_array(store=str(tmp_path / "b.zarr"), shape=(2**24, 2**24), dtype="f8", chunks=(1024, 1024))
     with pytest.raises(FormatError, match="16777216 x 16777216 of float64, more than the memory .* save parts of it"):
         ZarrImage.opened(tmp_path / "b.zarr")
+
+
+def test_chunks_that_are_not_there_are_counted(tmp_path):
+    zarr = pytest.importorskip("zarr", reason="Zarr needs segwright[zarr]")
+    for version in (2, 3):
+        path = tmp_path / f"{version}.zarr"
+        array = zarr.create_array(store=str(path), shape=(4, 6), chunks=(2, 2), dtype="u1", zarr_format=version)
+        array[:2, :3] = 7
+        assert chunks_of_zarr(path) == (4, 6)
+        array[:] = 1
+        assert chunks_of_zarr(path) == (0, 6)
 
 
 def test_masks_are_whole_numbers_of_one_channel(tmp_path):

@@ -6,8 +6,15 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from segwright.codecs.zarr_image import ZarrImage, named_labels_of_zarr
-from segwright.codecs.zarr_writer import notes_of_channels, notes_of_labels, writing_zarr
+from segwright.codecs.zarr_image import ZarrImage, is_image_of_zarr, labels_of_zarr, told_labels_of_zarr
+from segwright.codecs.zarr_writer import (
+    list_labels,
+    notes_of_channels,
+    notes_of_labels,
+    notes_of_objects,
+    write_empty_group,
+    writing_zarr,
+)
 from segwright.core import Classes, Grid
 from segwright.core.errors import OutputError
 
@@ -55,8 +62,36 @@ def test_the_attributes_are_those_of_ome_zarr(tmp_path):
 def test_label_images_name_their_numbers(tmp_path):
     with writing_zarr(tmp_path / "a.zarr", Grid((4, 5)), np.uint8, notes=notes_of_labels(CLASSES, 255)):
         pass
-    names, colors, void = named_labels_of_zarr(tmp_path / "a.zarr")
-    assert names == {0: "background", 1: "liver"} and colors[1] == [255, 0, 16] and void == 255
+    told = told_labels_of_zarr(tmp_path / "a.zarr")
+    assert told.is_label and told.names == {0: "background", 1: "liver"} and told.colors[1] == [255, 0, 16]
+    assert told.void == 255 and told.nothing is None
+
+
+def test_label_images_tell_where_numbers_begin_and_what_is_nothing(tmp_path):
+    notes = notes_of_labels(CLASSES, 255, first=1, nothing=9, scores={1: 0.5})
+    with writing_zarr(tmp_path / "a.zarr", Grid((4, 5)), np.uint8, notes=notes):
+        pass
+    told = told_labels_of_zarr(tmp_path / "a.zarr")
+    assert told.names == {1: "background", 2: "liver"} and told.nothing == 9 and told.void == 255
+    assert told.properties[1] == {"label-value": 2, "name": "liver", "score": 0.5}
+
+
+def test_objects_and_lists_of_label_images(tmp_path):
+    notes = notes_of_objects([(7, "car", 0.5), (9, "car", 1)])
+    assert notes["image-label"]["properties"][0] == {"label-value": 7, "class": "car", "score": 0.5}
+    write_empty_group(tmp_path / "a.zarr")
+    assert not is_image_of_zarr(tmp_path / "a.zarr") and labels_of_zarr(tmp_path / "a.zarr") == ()
+    with writing_zarr(tmp_path / "a.zarr" / "labels" / "masks", Grid((4, 5)), np.uint8, notes=notes) as array:
+        array[:] = 0
+    list_labels(tmp_path / "a.zarr", ["masks"])
+    assert labels_of_zarr(tmp_path / "a.zarr") == ("masks",)
+
+
+def test_empty_chunks_are_written_too(tmp_path):
+    with writing_zarr(tmp_path / "a.zarr", Grid((200, 5)), np.uint8) as array:
+        array[:] = 0
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "a.zarr" / "0" / "c").rglob("*/*"))
+    assert files == [f"a.zarr/0/c/{row}/0" for row in range(4)] and (ZarrImage.opened(tmp_path / "a.zarr").read() == 0).all()
 
 
 def test_an_error_leaves_what_was_there(tmp_path):
@@ -92,3 +127,17 @@ def test_memory_holds_the_part_and_not_the_image(tmp_path):
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert most < 8 * part.nbytes
+
+
+def test_coarser_levels_are_made_part_by_part(tmp_path):
+    """Of 16 MB, two rows of chunks are held, 256 KB of bytes, and what their means take as float32."""
+    part = np.random.default_rng(0).integers(0, 255, (64, 2048), np.uint8)
+    with writing_zarr(tmp_path / "a.zarr", Grid((8192, 2048)), np.uint8) as array:
+        for first in range(0, 8192, 64):
+            array[first : first + 64] = part
+        tracemalloc.start()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4_000_000
+    levels = sorted(path.name for path in (tmp_path / "a.zarr").iterdir() if path.is_dir())
+    assert levels == [*"012345"] and ZarrImage.opened(tmp_path / "a.zarr").shape == (1, 8192, 2048)

@@ -32,6 +32,7 @@ HOLDS = {
     "labelme": (*MAPS, "overlaps"),
     "mask_folder": MAPS,
     "nnunet": ("classes", "void"),
+    "ome_zarr": (*MAPS, "overlaps"),
     "tiff": (*MAPS, "overlaps"),
     "voc": MAPS,
     "volume": MAPS,

@@ -41,7 +41,7 @@ def test_a_format_recognises_and_reads(name, tmp_path):
     assert (module.__doc__ or "").splitlines()[0].endswith(".")  # it is shown where nothing is recognised
 
 
-OF_VOLUMES = ("mask_folder", "nnunet", "tiff", "volume")
+OF_VOLUMES = ("mask_folder", "nnunet", "ome_zarr", "tiff", "volume")
 WITHOUT_NUMBERS = ("nnunet", "yolo")  # of objects
 
 

@@ -102,8 +102,11 @@ def test_what_systems_leave_beside_files_is_no_data(name, tmp_path):
     assert contents(root) == expected
 
 
+NO_JPEGS = ("coco_panoptic", "nnunet", "ome_zarr", "tiff", "volume")
+
+
 @pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JPG", ".Jpeg"])
-@pytest.mark.parametrize("name", [name for name in WRITERS if name not in ("coco_panoptic", "nnunet", "tiff", "volume")])
+@pytest.mark.parametrize("name", [name for name in WRITERS if name not in NO_JPEGS])
 def test_a_jpeg_may_end_otherwise(name, suffix, tmp_path):
     root = write(name, tmp_path / "data")
     expected = contents(root)

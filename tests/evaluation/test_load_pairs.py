@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segwright.codecs.zarr_writer import writing_zarr
+from segwright.core import Grid
 from segwright.core.errors import FormatError, UsageError
 from segwright.evaluation.load_pairs import open_pairs
 
@@ -41,6 +43,45 @@ def test_two_files_belong_together_whatever_their_names(tmp_path):
     masks(tmp_path, "found.png", "truth.png")
     pairs = open_pairs(tmp_path / "found.png", tmp_path / "truth.png")
     assert pairs.load("truth").prediction.class_map().tolist() == [[0, 1, 2]]
+
+
+def label_images(folder, names=None, **masks):
+    pytest.importorskip("zarr", reason="Zarr needs segwright[zarr]")
+    for name, numbers in masks.items():
+        values = np.array(numbers, np.uint8)
+        told = {"properties": [{"label-value": number, "name": each} for number, each in (names or {}).items()]}
+        notes = {"image-label": told} if names is not None else None
+        with writing_zarr(folder / f"{name}.zarr", Grid(values.shape), np.uint8, notes=notes) as array:
+            array[:] = values
+
+
+@pytest.mark.parametrize("names", [None, {}, {1: "car", 2: "road"}])
+def test_folders_of_zarrs(tmp_path, names):
+    masks(tmp_path / "truth" / "images", "a.png")
+    masks(tmp_path / "truth" / "masks", "a.png")
+    (tmp_path / "truth" / "classes.json").write_text('["sky", "road", "car"]')
+    label_images(tmp_path / "found", names, a=[[0, 1, 2]], a_probabilities=[[9, 9, 9]])
+    for place in (tmp_path / "found", tmp_path / "found" / "a.zarr"):
+        pairs = open_pairs(place, tmp_path / "truth")
+        assert pairs.keys == ("a",) and not pairs.missing
+        expected = [[-1, 2, 1]] if names else [[0, 1, 2]]  # by name; else by number
+        assert pairs.load("a").prediction.class_map().tolist() == expected
+        assert any("holds masks without names of classes" in note for note in pairs.notes) == (not names)
+    masks(tmp_path / "flat", "a.png")
+    label_images(tmp_path / "flat", a_probabilities=[[9, 9, 9]])  # beside masks of another kind
+    assert open_pairs(tmp_path / "flat", tmp_path / "truth").load("a").prediction.class_map().tolist() == [[0, 1, 2]]
+
+
+def test_a_truth_of_zarrs(tmp_path):
+    label_images(tmp_path / "truth", a=[[0, 1, 2]])
+    label_images(tmp_path / "found", a=[[0, 1, 1]])
+    label_images(tmp_path, {0: "road", 1: "car"}, named=[[0, 1, 1]])
+    pairs = open_pairs(tmp_path / "found", tmp_path / "truth")
+    assert pairs.classes.names == ("class_0", "class_1", "class_2")
+    assert pairs.load("a").truth.class_map().tolist() == [[0, 1, 2]]
+    pairs = open_pairs(tmp_path / "found" / "a.zarr", tmp_path / "named.zarr")  # two that are given, whatever their names
+    assert pairs.keys == ("named",) and pairs.classes.names == ("road", "car")
+    assert pairs.load("named").prediction.class_map().tolist() == [[0, 1, 1]]
 
 
 def test_the_test_cases_of_nnu_net_are_those_that_are_predicted(tmp_path):

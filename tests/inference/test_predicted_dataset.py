@@ -10,10 +10,11 @@ import tifffile
 from PIL import Image
 
 from segwright.codecs.volume_file import read_volume, write_volume
+from segwright.codecs.zarr_writer import writing_zarr
 from segwright.conversion import compare_samples, writers
 from segwright.core import VOID, Classes, Grid, Sample, Segmentation
 from segwright.core.errors import OutputError, ShapeError, UnknownNameError, UsageError
-from segwright.formats import dicom, mask_folder, open_dataset, tiff, volume
+from segwright.formats import dicom, mask_folder, ome_zarr, open_dataset, tiff, volume
 from segwright.inference.predict_files import predict
 from segwright.inference.predicted_dataset import Losses, format_for
 
@@ -106,6 +107,8 @@ def test_the_format_that_holds_a_segmentation():
     assert [chosen(tiff, answer, affine=np.eye(3)) for answer in answers] == [None, "geojson", "geojson", "geojson"]
     assert [chosen(tiff, answer) for answer in answers] == [None, "coco", "coco_panoptic", "coco"]
     assert [chosen(dicom, answer, (3, 9, 12)) for answer in answers] == [None] * 4
+    for shape in ((9, 12), (3, 9, 12)):
+        assert [chosen(ome_zarr, answer, shape) for answer in answers] == [None, "ome_zarr", "ome_zarr", "ome_zarr"]
 
 
 @pytest.mark.parametrize(("name", "format"), [("road", "coco_panoptic"), ("Background", "coco")])
@@ -148,6 +151,19 @@ def test_volumes_with_objects_keep_their_grid(tmp_path):
     assert read_volume(tmp_path / "out" / "masks" / "a.nii.gz")[0].max() == 255
     predict(Fake(classes_of), tmp_path / "scans", tmp_path / "nnunet", format="nnunet")
     assert open_dataset(tmp_path / "nnunet").keys == ("a",)
+
+
+def test_zarrs_with_objects_keep_all(tmp_path, caplog):
+    pytest.importorskip("zarr", reason="Zarr needs segwright[zarr]")
+    caplog.set_level(logging.WARNING, "segwright")
+    scan, grid = np.random.default_rng(0).integers(0, 99, (2, 3, 10, 16)).astype(np.int16), Grid((3, 10, 16), (3.0, 0.5, 0.5))
+    with writing_zarr(tmp_path / "scans" / "a.zarr", grid, scan.dtype, channels=2) as array:
+        array[:] = scan
+    written = predict(Fake(boxes), tmp_path / "scans", tmp_path / "out")
+    [sample] = open_dataset(tmp_path / "out")
+    change = compare_samples(Sample("a", scan, grid, boxes(scan)), sample)
+    assert not change.reasons and not change.notes and not caplog.text
+    assert tmp_path / "out" / "a.ome.zarr" / "labels" / "instances" / "zarr.json" in written
 
 
 @pytest.mark.parametrize("format", writers())

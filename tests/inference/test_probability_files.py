@@ -23,6 +23,7 @@ from segwright.inference.predict_files import predict
 from segwright.inference.predictor import Predictor
 from segwright.inference.probability_files import labels_beside_probabilities, probability_path
 from segwright.tasks.instance import Instance
+from segwright.tasks.regions import Regions
 from segwright.tasks.semantic import Semantic
 from segwright.transforms.normalise import Normalise
 from segwright.transforms.prepare import Preprocess
@@ -98,6 +99,22 @@ def test_large_images_in_parts_are_what_the_whole_would_be(tmp_path, kind, monke
         assert np.array_equal(read_volume(parts[0])[0][0], first.read().argmax(axis=0))
 
 
+def test_regions_have_a_probability_each(tmp_path):
+    zarr_or_skip()
+    image, regions = values(20, 24, 30), Classes.of(["whole", "core", "rim"], regions=[[1, 2, 3], [2, 3], [3]])
+    with writing_zarr(tmp_path / "a.zarr", Grid(image.shape), image.dtype) as array:
+        array[:] = image
+    predictor = predictor_of(3, task=Regions(), classes=regions)
+    written = predict(predictor, tmp_path / "a.zarr", tmp_path / "out", probabilities=True)
+    stored = ZarrImage.opened(written[1]).read()
+    np.testing.assert_allclose(stored, predictor.probabilities(image[None]), atol=1e-6)
+    assert (stored.sum(axis=0) > 1).any() and [path.name for path in written] == ["a.zarr", "a_probabilities.zarr"]
+    found = predictor.with_probabilities(image[None], tmp_path / "again.zarr")
+    for k, mask in zip(found.class_ids, found.masks(), strict=True):
+        np.testing.assert_array_equal(mask, stored[k] > 0.5)
+    assert np.array_equal(found.planes, predictor(image[None]).planes)
+
+
 def test_what_lacks_values_has_no_probability(tmp_path):
     zarr_or_skip()
     pixels = np.zeros((1, 6, 4), np.float32)
@@ -127,7 +144,11 @@ def test_what_cannot_be_is_told_before_anything_is_written(tmp_path, monkeypatch
         (predictor, {"format": "coco"}, "coco holds none; leave out one of the two"),
         (predictor, {"uncertainty": True}, "uncertainty follows from them, as their entropy; leave out"),
         (predictor, {"crf": DenseCRF()}, "ask for --probabilities without --crf"),
-        (replace(predictor, task=Instance()), {}, "Instance gives no probabilities .* leave out --probabilities"),
+        (
+            replace(predictor, task=Instance()),
+            {},
+            "Instance gives no probabilities .* leave out --probabilities: objects have scores",
+        ),
     ]
     for model, settings, message in wrong:
         with pytest.raises(SettingError, match=message):

@@ -110,6 +110,8 @@ def test_probabilities_are_sigmoids():
     logits = np.array([[[[0.0, 2.0]], [[-3.0, 200.0]], [[-200.0, 1.0]]]])
     probs = Regions().probabilities(run_of(Fixed(logits)), view_of(np.zeros((1, 1, 2), np.float32)))
     np.testing.assert_allclose(probs, 1 / (1 + np.exp(-logits[0])), atol=1e-6)
+    [(first, row)] = Regions().probability_rows(run_of(Fixed(logits)), view_of(np.zeros((1, 1, 2), np.float32)))
+    assert first == 0 and np.array_equal(row, probs)
     halved = Regions().probabilities(run_of(Fixed(logits), temperature=2.0), view_of(np.zeros((1, 1, 2), np.float32)))
     np.testing.assert_allclose(halved, 1 / (1 + np.exp(-logits[0] / 2)), atol=1e-6)
 

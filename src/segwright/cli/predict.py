@@ -8,9 +8,12 @@ import typer
 _VALUES = typer.Option(
     help="Values in the images that stand for the darkest and brightest of training, where types do not tell."
 )
+_UNCERTAINTY = typer.Option(
+    "--uncertainty", help="Also write how unsure the model is of each pixel, and how far folds disagree."
+)
 _PROBABILITIES = typer.Option(
     "--probabilities",
-    help="Also write the probability of each class at each pixel, as OME-Zarr (pip install 'segwright[zarr]').",
+    help="Also write the probability of each class or region at each pixel, as OME-Zarr (pip install 'segwright[zarr]').",
 )
 _CRF = typer.Option(
     "--crf", help="Draw borders to the edges of RGB and grey images, after a semantic model, by a dense CRF: slower."
@@ -23,10 +26,7 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for the masks.")] = Path("predictions"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with the mask over the image.")] = False,
     palette: Annotated[bool, typer.Option("--palette", help="Masks with the colours of the classes (palette PNG).")] = False,
-    uncertainty: Annotated[
-        bool,
-        typer.Option("--uncertainty", help="Also write how unsure the model is of each pixel, and how far folds disagree."),
-    ] = False,
+    uncertainty: Annotated[bool, _UNCERTAINTY] = False,
     probabilities: Annotated[bool, _PROBABILITIES] = False,
     flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images: slower, a little better.")] = False,
     values: Annotated[tuple[float, float] | None, _VALUES] = None,
@@ -51,7 +51,8 @@ def run(
 ) -> None:
     """Write one mask per image, on the image's own grid, whose values are class indices; for a DICOM series a DICOM-SEG.
 
-    Where the model finds objects, or with --format, all images and what was found in them become a data set.
+    A mask of a Zarr is an OME-Zarr label image, NAME.zarr; with --format ome_zarr it lies in labels/ of its image's copy. Where
+    the model finds objects, or with --format, all images and what was found in them become a data set.
     """
     from segwright.cli.terminal import working
     from segwright.inference.dense_crf import DenseCRF

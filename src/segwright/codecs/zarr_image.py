@@ -5,13 +5,18 @@
     NAME.zarr/labels/LABEL     label images, groups like that of the image
 
 Axes are z, y, x and c; t, of which there may be one point, is dropped, and so is a z of one slice: microscopes write both for
-plain images. The scale gives the spacing, in micrometres where no unit is named, as in OME. An array without names of its axes
-is read as tiff_axes.py says. The affine is that of the files that Segwright wrote.
+plain images, and Segwright notes where it means a stack. The scale gives the spacing, in micrometres where no unit is named, as
+in OME. An array without names of its axes is read as tiff_axes.py says. The affine is that of the files that Segwright wrote.
+
+A chunk that is not there is one of the fill value, by definition of Zarr, so that a lost one cannot be told from an empty one.
+Segwright writes empty ones too, and says so: of its files, a lost chunk is an error. Of others `chunks_of_zarr` counts them.
 
 Axes: C channels, *S spatial axes, (D, H, W) or (H, W). Needs `segwright[zarr]`.
 """
 
 import logging
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,8 +39,11 @@ log = logging.getLogger(__name__)
 
 SUFFIX = ".zarr"
 OURS = "segwright"  # key of the attributes that no standard has
+ALL_CHUNKS, IS_STACK, IS_EMPTY, NOTHING = "all_chunks", "is_stack", "is_empty", "nothing"  # what we note there
 LABELS = "labels"
+IMAGE_LABEL = "image-label"  # key of OME-Zarr, by which a label image is known
 MARKS = ("zarr.json", ".zgroup", ".zarray")  # one of them makes a folder a Zarr
+_CHUNK = re.compile(r"(c\.)?\d+(\.\d+)*")  # the name of a file of one
 _OLD_AXES = "tczyx"  # of OME-Zarr 0.1 and 0.2, which name none
 _NAMES = {name: name[0] for name in ("t", "time", "c", "channel", "z", "y", "x")}
 _DEFAULT_UNIT = "micrometer"  # of OME-XML, whose files most OME-Zarrs were made of
@@ -90,11 +98,12 @@ class ZarrImage:
         path = Path(path)
         with _readable(path):
             array, facts = _finest(path, _opened(path))
+            _check_chunks(path, array, facts[OURS])
             shape = tuple(map(int, array.shape))
             if array.dtype.kind not in _READ_KINDS:
                 raise FormatError(f"{path} holds {array.dtype}; save it as integers or floats")
             letters, scales, units = _named_axes(facts, array, path, known)
-        return cls._of(path, array, shape, letters, scales, units, facts)
+            return cls._of(path, array, shape, letters, scales, units, facts)
 
     @classmethod
     def _of(
@@ -115,7 +124,10 @@ class ZarrImage:
         if "t" in letters and shape[letters.index("t")] > 1:
             count = shape[letters.index("t")]
             raise FormatError(f"{path} holds {count} time points, one is needed; save each as a .zarr of its own")
-        spatial = [axis for axis in map(letters.find, "zyx") if axis >= 0 and (letters[axis] != "z" or shape[axis] > 1)]
+        is_stack = _noted(facts[OURS], IS_STACK)
+        spatial = [
+            axis for axis in map(letters.find, "zyx") if axis >= 0 and (letters[axis] != "z" or shape[axis] > 1 or is_stack)
+        ]
         sides = tuple(shape[axis] for axis in spatial)
         if array.dtype.itemsize * prod(shape) > psutil.virtual_memory().total:
             raise FormatError(
@@ -172,31 +184,109 @@ def labels_of_zarr(path: Path) -> tuple[str, ...]:
     """The names of the label images in the Zarr folder of an image, none where it has none.
 
     Raises:
-        FormatError: the folder is damaged.
+        FormatError: the folder is damaged, or a label image is not there.
         MissingExtraError: zarr is not installed.
     """
     folder = path / LABELS
-    if not any((folder / mark).is_file() for mark in MARKS):
+    if not folder.is_dir() or not any(folder.iterdir()):
         return ()
     with _readable(folder):
-        names = _ome(_opened(folder)).get(LABELS, ())
-        return tuple(name for name in names if isinstance(name, str) and (folder / name).is_dir())
+        names = tuple(name for name in _ome(_opened(folder)).get(LABELS, ()) if isinstance(name, str))
+    gone = next((name for name in names if ".." in Path(name).parts or not (folder / name.lstrip("/")).is_dir()), None)
+    if gone is not None:
+        raise FormatError(
+            f"{folder} lists the label image {gone!r}, which is not there; copy it again, or shorten the list there"
+        )
+    return names
 
 
-def named_labels_of_zarr(path: Path) -> tuple[dict[int, str], dict[int, list[int]], int | None]:
-    """The names and colours that a label image gives to its numbers, and the one, but 0, that has no name and is transparent.
+def is_image_of_zarr(path: Path) -> bool:
+    """Whether a Zarr folder holds an image of its own; one that Segwright wrote for label images alone does not.
 
     Raises:
         FormatError: the folder is damaged.
         MissingExtraError: zarr is not installed.
     """
     with _readable(path):
-        told = _ome(_opened(path)).get("image-label") or {}
-        properties, colors = told.get("properties") or (), told.get("colors") or ()
-        names = {int(entry["label-value"]): str(entry["name"]) for entry in properties if "name" in entry}
+        return not _noted(_opened(path).attrs.get(OURS), IS_EMPTY)
+
+
+def chunks_of_zarr(path: Path) -> tuple[int, int]:
+    """How many chunks the array of full resolution in a Zarr folder lacks, which are read as its fill value, and has in all.
+
+    Raises:
+        FormatError: the folder is damaged, or holds no image.
+        MissingExtraError: zarr is not installed.
+    """
+    with _readable(path):
+        array, _ = _finest(path, _opened(path))
+        return _absent_chunks(path, array)
+
+
+@dataclass(frozen=True)
+class ToldLabels:
+    """What a label image says of its numbers: names, colours, which one is void or nothing, if any, and other properties.
+
+    Void is a number, but 0, that has no name and is transparent; nothing, but for 0, is what Segwright has noted.
+    """
+
+    is_label: bool
+    names: dict[int, str]
+    colors: dict[int, list[int]]
+    void: int | None
+    nothing: int | None
+    properties: tuple[Mapping[str, Any], ...]
+
+    @property
+    def meaning(self) -> tuple[Any, ...]:
+        """What has to be the same in all label images of a data set."""
+        return self.names, self.colors, self.void, self.nothing
+
+
+def told_labels_of_zarr(path: Path) -> ToldLabels:
+    """What the group of a label image says of its numbers.
+
+    Raises:
+        FormatError: the folder is damaged.
+        MissingExtraError: zarr is not installed.
+    """
+    with _readable(path):
+        told = _ome(_opened(path)).get(IMAGE_LABEL)
+        given, colors = (told or {}).get("properties") or (), (told or {}).get("colors") or ()
+        names = {int(entry["label-value"]): str(entry["name"]) for entry in given if "name" in entry}
+        nothing = next((int(entry["label-value"]) for entry in given if entry.get(OURS) == NOTHING), None)
         shown = {int(entry["label-value"]): list(map(int, entry["rgba"])) for entry in colors if "rgba" in entry}
-    hidden = [number for number, rgba in shown.items() if number and rgba[-1] == 0 and number not in names]
-    return names, {number: rgba[:3] for number, rgba in shown.items()}, hidden[0] if len(hidden) == 1 else None
+        nameless = {number: rgba for number, rgba in shown.items() if number not in (0, nothing, *names)}
+        hidden = [number for number, rgba in nameless.items() if rgba[-1] == 0]
+        palette = {number: rgba[:3] for number, rgba in shown.items()}
+        properties = tuple(entry for entry in given if isinstance(entry, Mapping))
+    return ToldLabels(told is not None, names, palette, hidden[0] if len(hidden) == 1 else None, nothing, properties)
+
+
+def _noted(ours: Any, key: str) -> Any:
+    """What Segwright has noted under a key, None where it has not."""
+    return ours.get(key) if isinstance(ours, Mapping) else None
+
+
+def _absent_chunks(path: Path, array: Any) -> tuple[int, int]:
+    """How many chunks, or shards, of an array in a Zarr folder are not there, and how many it has in all.
+
+    Files are counted: to ask zarr takes time for each chunk that there should be, however many a damaged shape asks for.
+    """
+    pieces = getattr(array, "shards", None) or array.chunks
+    count = prod(-(-side // piece) for side, piece in zip(array.shape, pieces, strict=True))
+    there = sum(bool(_CHUNK.fullmatch(name)) for _, _, names in os.walk(path / array.path) for name in names)
+    return max(0, count - there), count
+
+
+def _check_chunks(path: Path, array: Any, ours: Any) -> None:
+    """Refuse an array that Segwright wrote of which chunks are gone."""
+    gone, count = _absent_chunks(path, array) if _noted(ours, ALL_CHUNKS) else (0, 0)
+    if gone:
+        raise FormatError(
+            f"{path} is not whole: {gone} of its {count} chunks are gone; copy or write it again (if another program "
+            f"removed chunks that it emptied, take {ALL_CHUNKS!r} out of the attributes in its zarr.json)"
+        )
 
 
 def _opened(path: Path) -> Any:
@@ -298,7 +388,7 @@ def _spacing_mm(scales: list[float], units: list[str | None], path: Path) -> tup
 
 def _affine(facts: Mapping[str, Any], axes: int) -> np.ndarray | None:
     """The affine that Segwright has written."""
-    given = facts[OURS].get("affine") if isinstance(facts[OURS], Mapping) else None
+    given = _noted(facts[OURS], "affine")
     if given is None:
         return None
     affine = np.array(given, float)

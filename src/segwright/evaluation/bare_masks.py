@@ -1,11 +1,13 @@
 """A folder of masks alone, as `segwright predict` and nnU-Net write them, and as many keep their truth.
 
-    FOLDER/NAME.png      or NAME.nii.gz and other volumes; also FOLDER/masks/NAME.png, FOLDER/CITY/NAME.png, or one such file
+    FOLDER/NAME.png      or NAME.nii.gz and other volumes, or NAME.zarr; also FOLDER/masks/NAME.png, FOLDER/CITY/NAME.png, or
+                         one such file
 
 The classes of predictions are those of the truth: a number k is class k, where classes that are all things have the background
 before them, and 255 is void; where classes are regions, numbers are those that lie in them. Of two classes, masks of 0 and one
 other number are the first and the second; and where the second is a thing, the numbers of a 16-bit mask are its objects. Masks
-that name their segments (.seg.nrrd) are read by these names where the truth has any of them.
+that name their segments (.seg.nrrd) are read by these names where the truth has any of them; label images of OME-Zarr that
+name their numbers are read by these names.
 
 The classes of a truth are those of a classes.json beside the masks or above them, or of nnU-Net's dataset.json; else they are
 guessed as in any data set, from the numbers of both sides if the prediction is a folder of masks alone, too.
@@ -19,6 +21,7 @@ import numpy as np
 
 from segwright.codecs.image_file import JPEG_SUFFIXES, SUFFIXES
 from segwright.codecs.volume_file import suffix_of
+from segwright.codecs.zarr_image import is_zarr, zarr_stem
 from segwright.core import Classes, Dataset, Sample
 from segwright.core.classes import plain
 from segwright.data.background import Background
@@ -29,6 +32,7 @@ from segwright.formats.label_encoding import VOID_8_BIT, VOID_16_BIT, Meaning, m
 from segwright.formats.label_maps import numbers_in_use
 from segwright.formats.mask_folder import Reader
 from segwright.formats.nnunet import NnunetMeaning, labels_meaning, read_labels
+from segwright.formats.ome_zarr import named_meaning, zarrs_below
 from segwright.formats.pairing import IMAGE_FOLDERS, Files, subfolders
 from segwright.formats.slicer_segments import segments_of
 from segwright.formats.volume import volumes_below
@@ -51,6 +55,9 @@ def bare_masks(path: Path | str, truth: Classes, *, key: str | None = None) -> D
     masks = _Masks.of(path, key=key)
     if masks is None:
         return None
+    named = masks.named()
+    if named is not None:
+        return masks.dataset(named)
     background = Background.of(truth)
     return masks.dataset(_named(masks.guess(only_first=True), background.classes if background else truth))
 
@@ -64,7 +71,7 @@ def bare_truth(path: Path | str, prediction: Path | str) -> Dataset | None:
     masks = _Masks.of(path, is_truth=True)
     if masks is None:
         return None
-    meaning = labels_meaning(masks.folder) or written_meaning(masks.folder, is_above=True)
+    meaning = labels_meaning(masks.folder) or written_meaning(masks.folder, is_above=True) or masks.named()
     if meaning is None:
         meaning, predicted = masks.guess(), _Masks.of(prediction)
         is_black_and_white = len(meaning.classes) == 2 and meaning.class_of[VOID_8_BIT] == 1
@@ -77,7 +84,10 @@ def bare_truth(path: Path | str, prediction: Path | str) -> Dataset | None:
 
 @dataclass(frozen=True, eq=False)
 class _Masks:
-    """The masks that lie in a folder, or one of them, by key, all of them volumes or none. `source` is what was given."""
+    """The masks that lie in a folder, or one of them, by key, all of them volumes, or Zarrs, or none.
+
+    `source` is what was given.
+    """
 
     source: str
     folder: Path
@@ -89,6 +99,8 @@ class _Masks:
         """Those of a folder, its subfolder of masks or one file; None where there is none. JPEGs are masks of a truth only."""
         root = Path(path)
         suffix = suffix_of(root)
+        if is_zarr(root):
+            return cls(str(path), root.parent, {key or safe_key(zarr_stem(root.name)): root}, are_volumes=True)
         if root.is_file() and (suffix or _is_mask(root, is_truth)):
             name = root.name[: -len(suffix)] if suffix else root.stem
             return cls(str(path), root.parent, {key or safe_key(name): root}, bool(suffix))
@@ -97,11 +109,17 @@ class _Masks:
         for folder in (*subfolders(root, MASK_FOLDERS), root):
             volumes = {safe_key(stem): file for stem, file in volumes_below(folder).items() if not stem.endswith(BESIDE)}
             images = {safe_key(stem): file for stem, file in images_below(folder) if _is_mask(file, is_truth)}
-            for found in (volumes, images):
+            zarrs = {safe_key(stem): file for stem, file in zarrs_below(folder).items()}
+            for found in (zarrs, volumes, images):
                 here = {name: file for name, file in found.items() if file.parent == folder}
                 if here or (found and not subfolders(root, IMAGE_FOLDERS)):
-                    return cls(str(path), folder, here or found, found is volumes)
+                    return cls(str(path), folder, here or found, found is not images)
         return None
+
+    def named(self) -> Meaning | None:
+        """What Zarrs call their numbers; None where the first names none, and for other files."""
+        zarrs = [*filter(is_zarr, self.files.values())]
+        return named_meaning(zarrs) if zarrs else None
 
     def guess(self, *, only_first: bool = False, beside: "_Masks | None" = None) -> Meaning:
         """What the numbers mean by the masks: here and in another folder, or of volumes, which take long, in the first."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segwright.codecs.json_stream import top_keys
+from segwright.codecs.zarr_image import is_zarr, told_labels_of_zarr
 from segwright.core import Dataset
 from segwright.core.errors import FormatError, UnrecognisedError, UsageError
 from segwright.evaluation.bare_masks import bare_masks, bare_truth
@@ -12,6 +13,7 @@ from segwright.evaluation.pairs import Pairs, pair
 from segwright.formats import dataset_file, open_dataset
 from segwright.formats.image_index import SHOWN
 from segwright.formats.image_index import found as content_of
+from segwright.formats.ome_zarr import zarrs_alone
 from segwright.plans.commands import command
 
 MODEL = ".safetensors"
@@ -41,7 +43,8 @@ def open_pairs(
     there, is_bare = _side(truth, truth_format, "truth", lambda: bare_truth(truth, prediction))
     if is_bare:
         notes.append(f"{truth} holds masks alone; their classes are {_classes_of(there)}.")
-    key = there.keys[0] if Path(truth).is_file() else None  # of a file that is given by hand, whatever its name
+    is_one = Path(truth).is_file() or is_zarr(Path(truth))
+    key = there.keys[0] if is_one else None  # of a file that is given by hand, whatever its name
     here, is_bare = _side(prediction, prediction_format, "prediction", lambda: bare_masks(prediction, there.classes, key=key))
     if is_bare:
         notes.append(f"{prediction} holds masks without names of classes; their numbers are taken for {_classes_of(here)}.")
@@ -53,11 +56,15 @@ def open_pairs(
 def _side(path: str | Path, format: str | None, side: str, bare: Callable[[], Dataset | None]) -> tuple[Dataset, bool]:
     """The data set of one side, and whether it is of masks alone: a mask file, or a folder that no format recognises.
 
+    Of Zarrs, which any folder of images may hold too, those are masks alone that have no label images in them. Where they name
+    their classes, these are known.
+
     Raises:
         FormatError: it cannot be read.
     """
-    if format is None and Path(path).is_file() and (found := bare()) is not None:
-        return found, True
+    zarrs = zarrs_alone(Path(path)) if format is None else []
+    if format is None and (Path(path).is_file() or zarrs) and (found := bare()) is not None:
+        return found, not (zarrs and told_labels_of_zarr(zarrs[0]).names)
     try:
         return _opened(path, format, side), False
     except UnrecognisedError as error:

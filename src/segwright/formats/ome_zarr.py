@@ -1,50 +1,62 @@
 """OME-Zarr: NAME.zarr, or a folder of them, with truth in their labels/ or, as images/ and masks/, in .zarr of the same names.
 
     ROOT/NAME.zarr                    one image each; alone, it may be given itself
-    ROOT/NAME.zarr/labels/LABEL       its truth: the only label image, or the one called "masks"
-    ROOT/images/NAME.zarr             or the images here, in folders named as for mask_folder, subfolders allowed
+    ROOT/NAME.zarr/labels/LABEL       its truth: the only label image, or the one called "masks", with what zarr_labels.py says
+    ROOT/images/NAME.zarr             or the images here, in folders named as for mask_folder, subfolders allowed; where none is
+                                      a Zarr, they may be volumes or image files
     ROOT/masks/NAME.zarr              and label images of the same names here; also NAME_mask, NAME_seg, ...
+    ROOT/instances/NAME.zarr          optional: the number of the object at each pixel, 0 for none
     ROOT/classes.json                 optional; label_encoding.py says what it holds
 
 codecs/zarr_image.py says what is read: versions 2 and 3, level 0, one time point. The key of a sample is the path of its image
 without suffix, a/b written as a__b. Without classes.json the names are those that the label images give to their numbers
 ("image-label", "properties", "name"); 0 without a name is nothing, and another number without a name and of no opacity void.
 Without names, numbers are guessed as in `volume`. Numbers beyond 65535 are objects; fewer are too where classes.json says
-"masks": "instances".
+"masks": "instances". A folder of nothing but label images holds masks without images. What `segwright predict` writes beside
+masks, NAME_probabilities.zarr, is passed over.
 
-Masks are written as label images with names and colours of the classes. Reading and writing need `segwright[zarr]`.
+What is written: NAME.ome.zarr, OME-Zarr 0.5 (Zarr version 3) with coarser levels, the label images in its labels/, and
+classes.json. `segwright predict` writes a label image of class numbers for a Zarr, NAME.zarr, with names and colours of the
+classes. Reading and writing need `segwright[zarr]`.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from segwright.codecs.image_file import read_image
+from segwright.codecs.image_header import unread_image
 from segwright.codecs.tiff_axes import Axes
+from segwright.codecs.volume_file import read_volume, suffix_of
 from segwright.codecs.zarr_image import (
     LABELS,
     ZarrImage,
+    is_image_of_zarr,
     is_zarr,
     labels_of_zarr,
-    named_labels_of_zarr,
     read_numbers_of_zarr,
+    told_labels_of_zarr,
     zarr_stem,
 )
-from segwright.codecs.zarr_writer import notes_of_labels, writing_zarr
+from segwright.codecs.zarr_writer import CHUNK, notes_of_labels, write_empty_group, writing_zarr
 from segwright.core import Classes, Dataset, Grid, Sample
-from segwright.core.errors import FormatError
+from segwright.core.errors import FormatError, OutputError
 from segwright.core.spelling import composed
 from segwright.formats import dataset_file
 from segwright.formats.image_index import MASK_FOLDERS, found, natural, safe_key
 from segwright.formats.label_encoding import Meaning, meaning_of, written_meaning
 from segwright.formats.label_maps import mask_values
-from segwright.formats.pairing import IMAGE_FOLDERS, Files, partners_of, subfolders
-from segwright.formats.resume_journal import truth_of
+from segwright.formats.pairing import IMAGE_FOLDERS, NUMBER_FOLDER, Files, by_stem, partners_of, subfolders
+from segwright.formats.resume_journal import Journal, truth_of
+from segwright.formats.volume import volumes_below
 from segwright.formats.volume_masks import check_same_grid, guessed
+from segwright.formats.zarr_labels import MASKS, read_truth, write_labels, write_numbers_of_classes
 
-OURS = "masks"  # the label image that is taken where there are several
+LOSES = "objects without a pixel are not kept"
+PROBABILITIES = "_probabilities"  # at the end of the names of what predict writes beside masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,20 +76,17 @@ class Reader:
 
     def _sample(self, key: str, *, is_whole: bool) -> Sample:
         files = self.files[key]
-        if files.image is None:
-            raise FormatError(f"sample {key!r} has no files; copy them again")
-        numbers, shape = None, self.shape
+        truth, mask_grid = None, None
         if files.mask is not None and self.meaning is not None:
-            numbers, mask_grid = read_numbers_of_zarr(files.mask)
-            shape = mask_grid.shape
-        image = ZarrImage.opened(files.image, Axes(shape))
-        values = image.read() if is_whole else np.zeros((0, *image.grid.shape), image.dtype)
-        if numbers is None or self.meaning is None or files.mask is None:
-            return Sample(key, values, image.grid)
-        check_same_grid(image.grid, mask_grid, files.image, files.mask)
-        is_void = numbers < 0
-        truth = self.meaning.truth(np.maximum(numbers, 0), files.mask)
-        return Sample(key, values, image.grid, truth.with_void(is_void) if is_void.any() else truth)
+            truth, mask_grid = read_truth(files, self.meaning)
+        if files.image is None:
+            if mask_grid is None:
+                raise FormatError(f"sample {key!r} has no files; copy them again")
+            return Sample(key, np.zeros((0, *mask_grid.shape), np.uint8), mask_grid, truth)
+        values, grid = _read_image(files.image, self.shape if mask_grid is None else mask_grid.shape, is_whole=is_whole)
+        if mask_grid is not None and files.mask is not None:
+            check_same_grid(grid, mask_grid, files.image, files.mask)
+        return Sample(key, values, grid, truth)
 
 
 def matches(path: Path | str) -> bool:
@@ -85,7 +94,7 @@ def matches(path: Path | str) -> bool:
     path = Path(path)
     if not path.is_dir():
         return False
-    if is_zarr(path) or any(map(is_zarr, path.iterdir())):
+    if is_zarr(path) or any(is_zarr(entry) and not _is_beside_masks(entry) for entry in path.iterdir()):
         return True
     return any(zarrs_below(folder) for folder in subfolders(path, MASK_FOLDERS))
 
@@ -111,10 +120,31 @@ def read(path: Path | str) -> Dataset:
     alone = [entry.image for entry in files.values() if entry.mask is None]
     if alone:
         raise FormatError(f"{alone[0]} has no label image, {len(alone)} of {len(files)} have none; add them, or move these")
-    meaning = written_meaning(root.parent if is_zarr(root) else root, is_above=True) or _named(masks)
+    meaning = written_meaning(root.parent if is_zarr(root) else root, is_above=True) or named_meaning(masks)
     if meaning is None:
         meaning = guessed((np.maximum(read_numbers_of_zarr(mask)[0], 0) for mask in masks), masks[0])
+    if meaning.is_instances:
+        files = {key: Files(entry.image, entry.mask) for key, entry in files.items()}
     return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning), images)
+
+
+def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
+    """Write samples as NAME.ome.zarr with their label images, and classes.json; the docstring of the module says how.
+
+    Raises:
+        OutputError: the place is not writable or already holds samples, there is no sample, or one has no truth, an unsafe key,
+            other classes than the first, or values that are no numbers; or there are too many classes.
+        MissingExtraError: zarr is not installed.
+    """
+    root = Path(path)
+    with Journal(root, "ome_zarr", samples) as journal:
+        for sample in journal.samples():
+            truth_of(sample)
+            place = root / f"{sample.key}.ome.zarr"
+            _write_image(place, sample)
+            write_labels(place, sample)
+            journal.add(sample)
+        write_numbers_of_classes(root / "classes.json", journal.classes)
 
 
 def mask_path(folder: Path, key: str, source: Dataset) -> Path:
@@ -153,7 +183,9 @@ def write_label_rows(
 
 
 def zarrs_below(folder: Path) -> dict[str, Path]:
-    """The folders NAME.zarr below a folder in name order by their path without suffix, composed, but hidden ones.
+    """The folders NAME.zarr below a folder in name order by their path without suffix, composed.
+
+    Hidden ones are passed over, and so are the probabilities that predict writes beside masks.
 
     Raises:
         FormatError: two have one name.
@@ -161,7 +193,7 @@ def zarrs_below(folder: Path) -> dict[str, Path]:
     paths = []
     for place, folders, _ in os.walk(folder):
         here = [name for name in folders if not name.startswith(".")]
-        paths += [Path(place, name) for name in here if is_zarr(Path(place, name))]
+        paths += [path for name in here if is_zarr(path := Path(place, name)) and not _is_beside_masks(path)]
         folders[:] = [name for name in here if not is_zarr(Path(place, name))]  # os.walk enters what is left here
     named: dict[str, Path] = {}
     for path in sorted(paths, key=lambda path: natural(path.relative_to(folder).as_posix())):
@@ -172,58 +204,127 @@ def zarrs_below(folder: Path) -> dict[str, Path]:
     return named
 
 
+def zarrs_alone(path: Path) -> list[Path]:
+    """A Zarr, or those of a folder that is no data set of images and masks, if none has label images in it; else none.
+
+    Raises:
+        FormatError: two have one name.
+    """
+    if is_zarr(path):
+        zarrs = [path]
+    else:
+        zarrs = [*zarrs_below(path).values()] if path.is_dir() and not subfolders(path, IMAGE_FOLDERS) else []
+    return [] if any((each / LABELS).is_dir() for each in zarrs) else zarrs
+
+
+def named_meaning(masks: Sequence[Path]) -> Meaning | None:
+    """What label images call their numbers; None where the first names none.
+
+    Raises:
+        FormatError: another calls them differently.
+    """
+    first = told_labels_of_zarr(masks[0])
+    for mask in masks[1:]:
+        if told_labels_of_zarr(mask).meaning != first.meaning:
+            raise FormatError(f"{mask} and {masks[0]} give other names to their numbers; write classes.json beside the images")
+    if not first.names:
+        return None
+    numbers = sorted(first.names)
+    nothing = first.nothing if first.nothing is not None or 0 in first.names else 0
+    content = {
+        "classes": [first.names[number] for number in numbers],
+        "values": numbers,
+        **({"palette": [first.colors[number] for number in numbers]} if {*numbers} <= first.colors.keys() else {}),
+        **({} if first.void is None else {"ignore_index": first.void}),
+        **({} if nothing is None else {"nothing_index": nothing}),
+    }
+    return meaning_of(content, f"the label images such as {masks[0]}")
+
+
+def _is_beside_masks(path: Path) -> bool:
+    """Whether a Zarr folder holds the probabilities of a prediction, which are no image, and no mask."""
+    return zarr_stem(path.name).endswith(PROBABILITIES)
+
+
+def _write_image(place: Path, sample: Sample) -> None:
+    """Write the image of a sample, or, where it has none, a group to hold label images alone."""
+    image = sample.image
+    if not len(image):
+        write_empty_group(place)
+        return
+    if image.dtype.kind not in "uifb":
+        raise OutputError(f"sample {sample.key!r}: OME-Zarr holds no {image.dtype}; convert it to uint8 or float32")
+    high = CHUNK[image.ndim - 1][0]
+    with writing_zarr(place, sample.grid, image.dtype, channels=len(image)) as array:
+        for first in range(0, image.shape[1], high):
+            array[:, first : first + high] = image[:, first : first + high]
+
+
+def _read_image(path: Path, shape: tuple[int | None, ...] | None, *, is_whole: bool) -> tuple[np.ndarray, Grid]:
+    """The image (C, *S) in a Zarr folder, a volume or an image file, or one of no channels, and its grid."""
+    if is_zarr(path):
+        image = ZarrImage.opened(path, Axes(shape))
+        return image.read() if is_whole else np.zeros((0, *image.grid.shape), image.dtype), image.grid
+    if suffix_of(path):
+        values, grid = read_volume(path)
+        return values if is_whole else values[:0], grid
+    values = read_image(path, Axes(shape)) if is_whole else unread_image(path, Axes(shape))
+    return values, Grid(values.shape[1:])
+
+
 def _paired(root: Path) -> dict[str, Files]:
     """The files of each sample of a folder by the path of its image."""
     mask_folders = [folder for folder in subfolders(root, MASK_FOLDERS) if zarrs_below(folder)]
     if not mask_folders:
-        return {stem: _with_labels(image) for stem, image in zarrs_below(root).items()}
-    image_folders = [folder for folder in subfolders(root, IMAGE_FOLDERS) if zarrs_below(folder)]
+        return _alone(root)
+    image_folders = {folder: files for folder in subfolders(root, IMAGE_FOLDERS) if (files := _images_below(folder))}
     if len(image_folders) != 1 or len(mask_folders) != 1:
         raise FormatError(
-            f"{root} holds {found(root)}, with .zarr in {len(image_folders)} folders of images and {len(mask_folders)} of "
-            "masks; put them into images/ and masks/"
+            f"{root} holds {found(root)}, with images in {len(image_folders)} folders of images and .zarr in "
+            f"{len(mask_folders)} of masks; put them into images/ and masks/"
         )
-    images, masks = zarrs_below(image_folders[0]), zarrs_below(mask_folders[0])
+    [images], masks = image_folders.values(), zarrs_below(mask_folders[0])
     partners = partners_of(images, masks)
     alone = [image for stem, image in images.items() if stem not in partners]
     left = [mask for stem, mask in masks.items() if stem not in {*partners.values()}]
     if alone or left:
         which = f"{alone[0]} has no mask" if alone else f"{left[0]} has no image"
         raise FormatError(f"{which} of its name ({len(alone)} images and {len(left)} masks have none); add it, or move it")
-    return {stem: Files(images[stem], masks[partner]) for stem, partner in partners.items()}
+    numbers = zarrs_below(root / NUMBER_FOLDER)
+    return {stem: Files(images[stem], masks[mask], numbers.get(stem)) for stem, mask in partners.items()}
+
+
+def _images_below(folder: Path) -> dict[str, Path]:
+    """The images below a folder of images: Zarrs if there are any, else volumes, else image files."""
+    return zarrs_below(folder) or volumes_below(folder) or by_stem(folder)
+
+
+def _alone(root: Path) -> dict[str, Files]:
+    """The Zarrs below a folder with the label images in them; masks without images where all are label images.
+
+    Raises:
+        FormatError: some are and others not.
+    """
+    zarrs = zarrs_below(root)
+    masks = {stem: path for stem, path in zarrs.items() if told_labels_of_zarr(path).is_label}
+    if masks and len(masks) < len(zarrs):
+        image = next(path for stem, path in zarrs.items() if stem not in masks)
+        raise FormatError(
+            f"{next(iter(masks.values()))} is a label image and {image} is none ({len(masks)} of {len(zarrs)} are); put them "
+            "into images/ and masks/, under the same names"
+        )
+    return {stem: Files(None, path) if masks else _with_labels(path) for stem, path in zarrs.items()}
 
 
 def _with_labels(image: Path) -> Files:
-    """An image with the label image in its own folder, if it has one."""
+    """An image with the label image in its own folder, if it has one; or a label image itself."""
+    if told_labels_of_zarr(image).is_label:
+        return Files(None, image)
     names = labels_of_zarr(image)
-    if len(names) > 1 and OURS not in names:
+    if len(names) > 1 and MASKS not in names:
         raise FormatError(
-            f"{image} has the label images {', '.join(names)}, and one is needed; call that {OURS!r}, in the list in "
+            f"{image} has the label images {', '.join(names)}, and one is needed; call that {MASKS!r}, in the list in "
             f"{image / LABELS} too"
         )
-    chosen = OURS if OURS in names else next(iter(names), None)
-    return Files(image, None if chosen is None else image / LABELS / chosen)
-
-
-def _named(masks: Sequence[Path]) -> Meaning | None:
-    """What label images call their numbers; None where the first names none.
-
-    Raises:
-        FormatError: another calls them differently.
-    """
-    first = named_labels_of_zarr(masks[0])
-    for mask in masks[1:]:
-        if named_labels_of_zarr(mask) != first:
-            raise FormatError(f"{mask} and {masks[0]} give other names to their numbers; write classes.json beside the images")
-    names, colors, void = first
-    if not names:
-        return None
-    numbers = sorted(names)
-    content = {
-        "classes": [names[number] for number in numbers],
-        "values": numbers,
-        **({"palette": [colors[number] for number in numbers]} if {*numbers} <= colors.keys() else {}),
-        **({} if void is None else {"ignore_index": void}),
-        **({} if 0 in names else {"nothing_index": 0}),
-    }
-    return meaning_of(content, f"the label images such as {masks[0]}")
+    chosen = MASKS if MASKS in names else next(iter(names), None)
+    return Files(image if is_image_of_zarr(image) else None, None if chosen is None else image / LABELS / chosen)

@@ -1,4 +1,5 @@
-"""The masks of volumes: whole numbers on a grid, what they mean where nobody wrote it down, and the segments that they name.
+"""The masks of volumes, and label images in Zarrs: whole numbers on a grid, what they mean where nobody wrote it down, and the
+segments that they name.
 
 volume.py says how they are read. Axes: P layers, *S spatial axes.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from segwright.codecs.volume_file import read_numbers_of_volume
+from segwright.codecs.zarr_image import is_zarr, read_numbers_of_zarr
 from segwright.core import Classes, Grid, Segmentation
 from segwright.core.classes import plain, spellings
 from segwright.core.errors import FormatError
@@ -96,8 +98,11 @@ def read_mask_volume(path: Path, *, is_named: bool = True) -> MaskVolume:
     """What a mask file holds, with the segments that it names unless only numbers count.
 
     Raises:
-        FormatError: as `read_volume`; or there are fractions.
+        FormatError: as `read_volume`, or `ZarrImage.opened`; or there are fractions.
     """
+    if is_zarr(path):
+        numbers, grid = read_numbers_of_zarr(path)
+        return MaskVolume(path, numbers[None], (), grid)
     layers, grid = read_numbers_of_volume(path)
     return MaskVolume(path, layers, segments_of(path) if is_named else (), grid)
 

@@ -121,17 +121,17 @@ def predict(
     the name of a published network, and these, `task` and `online` are as in `load`. `images` are files, or folders with all
     below them: volumes if there are any, else Zarrs, else DICOM series, else images. A mask is called KEY.png: class numbers at
     the image's own size, with the classes' colours if `palette`. For a TIFF it is KEY.tif with the same place on the map, for a
-    volume a volume of the same kind on the same grid, for a Zarr KEY.zarr, for a DICOM series KEY.dcm, a DICOM-SEG. `overlay`
-    adds pictures for people, KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice; `uncertainty` the maps that
-    `Predictor.with_uncertainty` gives, KEY_uncertainty.tif, or a volume; `probabilities` those of the classes, as they come, to
-    KEY_probabilities.zarr. `flips` replaces those of the model, `values`, `crf` and `min_score` are as in `Predictor`. Masks of
+    volume a volume of its kind on its grid, for a Zarr KEY.zarr, a label image, for a DICOM series KEY.dcm, a DICOM-SEG.
+    `overlay` adds pictures for people, KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice; `uncertainty` the
+    maps that `Predictor.with_uncertainty` gives, KEY_uncertainty.tif, or a volume; `probabilities` those of classes or
+    regions to KEY_probabilities.zarr. `flips` replaces the model's; `values`, `crf`, `min_score` as in `Predictor`. Masks of
     an earlier run are replaced, images and the masks of a data set (images/ and masks/ side by side) never.
 
     With `format`, such as "coco", `out` becomes a data set of that format with images and predictions, which `open_dataset`
     reads; if `images` is one file of COCO's, with its numbers of images and categories. It does so by itself where the model
     finds objects, which a map of classes would lose: COCO (panoptic where there is stuff besides), for GeoTIFFs GeoJSON, for
-    volumes `volume`; a DICOM-SEG holds them. The folder must be new or empty, or left by the same call when that was stopped,
-    which then goes on. Overlays are in a folder beside it, OUT_overlays. What a format cannot hold is logged.
+    volumes `volume`, for Zarrs `ome_zarr`; a DICOM-SEG holds them. The folder must be new or empty, or left by the same call
+    that was stopped, which then goes on. Overlays are in a folder beside it, OUT_overlays. What a format cannot hold is logged.
 
     Raises:
         FormatError, UnknownNameError: no image or format of that name, or two of one name; nothing was written.

@@ -39,8 +39,8 @@ def format_for(sample: Sample, kind: ModuleType) -> str | None:
         return "volume" if truth.instance_ids.any() else "nnunet"  # objects; regions that overlap
     if kind is tiff and len(truth.shape) == 3:
         return "tiff"
-    if kind is ome_zarr and len(truth.shape) == 3:
-        return "volume"
+    if kind is ome_zarr:
+        return "ome_zarr"
     if kind is tiff and sample.grid.affine is not None:
         return "geojson"  # in coordinates of the map
     known = zip(truth.classes.names, truth.classes.is_thing, strict=True)

@@ -20,7 +20,7 @@ from segwright.decoding.score_calibration import ScoreCalibration
 from segwright.decoding.upsample_argmax import label_dtype
 from segwright.inference.dense_crf import DenseCRF
 from segwright.inference.engine import AutoEngine
-from segwright.inference.probability_files import labels_beside_probabilities
+from segwright.inference.probability_files import written_probabilities
 from segwright.tasks import Task, TellsProbabilities, TellsUncertainty
 from segwright.transforms.class_channels import with_class_channels
 from segwright.transforms.prepare import PixelSource, Preprocess, View
@@ -185,9 +185,9 @@ class Predictor:
         rows = self.task.probability_rows(  # type: ignore[attr-defined]  # checked
             self.run(len(view.source.shape)), view
         )
-        found = [each for _, each in labels_beside_probabilities(rows, sample.image, sample.grid, self.answers, path)]
-        missing = missing_pixels(sample.image)
-        answer = self.postprocess(Segmentation.semantic(np.concatenate(found), self.answers))
+        written = written_probabilities(rows, sample.image, sample.grid, self.answers, path)
+        found = self.task.decided((probs for _, probs in written), self.answers)  # type: ignore[attr-defined]
+        missing, answer = missing_pixels(sample.image), self.postprocess(found)
         return answer if missing is None else answer.with_void(missing)
 
     def check_probabilities(self) -> None:
@@ -199,8 +199,9 @@ class Predictor:
         """
         if not isinstance(self.task, TellsProbabilities):
             raise SettingError(
-                f"{type(self.task).__name__} gives no probabilities of classes at pixels, as Segwright's semantic models do; "
-                "leave out --probabilities"
+                f"{type(self.task).__name__} gives no probabilities of classes at pixels, as Segwright's models for semantic "
+                "segmentation and regions do; leave out --probabilities: objects have scores, which are in the data set that "
+                "is written of them"
             )
         if self.crf is not None:
             raise SettingError("the CRF redraws what the network says; ask for --probabilities without --crf")

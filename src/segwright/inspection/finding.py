@@ -20,6 +20,7 @@ MEANING = {  # the names are stable: programs may look for them
     "one-slice": "volumes of a single slice",
     "stack-without-axes": "a TIFF stack does not say which of its axes are slices and which are channels",
     "repeated-masks": "masks with a fourth axis along which nothing changes",
+    "missing-chunks": "a Zarr lacks chunks, which may be empty or lost",
     "exif-not-applied": "an image is turned by its EXIF orientation, its mask is not",
     "masks-0-255": "the masks hold 0 and 255",
     "rgb-masks": "the masks hold colours, not numbers",

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from segwright.codecs.volume_file import suffix_of
+from segwright.codecs.zarr_image import is_zarr
 from segwright.core import Classes, Dataset
 from segwright.core.errors import FormatError, SegwrightError
 from segwright.data.splits import cut
-from segwright.formats import dataset_file, label_encoding, mask_folder, open_dataset, readers, volume
+from segwright.formats import dataset_file, label_encoding, mask_folder, ome_zarr, open_dataset, readers, volume
 from segwright.formats.guessed_meaning import guess_meaning, shown_values
 from segwright.formats.image_index import TRAIN_NAMES, VAL_NAMES, split_of
 from segwright.formats.mask_file import read_mask_file
@@ -21,6 +22,7 @@ from segwright.inspection.finding import Finding, Fix, plural, some
 from segwright.inspection.sample_scan import Item
 from segwright.inspection.unpaired_files import MaskFiles, scan
 from segwright.inspection.volume_files import about_volumes
+from segwright.inspection.zarr_files import about_zarrs
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,7 @@ def open_leniently(path: Path | str, format: str | None = None) -> LenientData:
     if dataset is None and not scans and not _is_recognised(path, format):
         raise refusal or FormatError(f"{path} cannot be opened")
     findings = [*_missing(scans), *([_refused(refusal)] if refusal else []), *about_volumes(_pairs(scans))]
+    findings += about_zarrs(root) if root is not None and _has_zarrs(Path(path), dataset) else []
     if dataset is None and any(finding.name == "missing-partner" for finding in findings):
         findings = [finding for finding in findings if finding.name != "cannot-open"]
     classes, items = _items(dataset, scans)
@@ -81,6 +84,11 @@ def open_leniently(path: Path | str, format: str | None = None) -> LenientData:
         is_split=is_split,
         findings=tuple(findings),
     )
+
+
+def _has_zarrs(path: Path, dataset: Dataset | None) -> bool:
+    """Whether a data set has images or masks in Zarrs."""
+    return ome_zarr.matches(path) or (dataset is not None and any(map(is_zarr, dataset.image_files.values())))
 
 
 def named_classes(root: Path) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ planner, the engines, the predictor, the writers and the reports know nothing el
 Axes: B batch, C channels, *S spatial axes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -119,10 +119,13 @@ class TellsUncertainty(Protocol):
 
 @runtime_checkable
 class TellsProbabilities(Protocol):
-    """What a task may offer besides, where each pixel has one class, and each class a probability there."""
+    """What a task may offer besides, where each class has a probability at each pixel."""
 
     def probability_rows(self, run: Run, view: View) -> Iterator[tuple[int, np.ndarray]]:
         """Probabilities float32 (K, n, ...) of rows on the original grid, and the first of them, from the top to the bottom."""
+
+    def decided(self, rows: Iterable[np.ndarray], classes: Classes) -> Segmentation:
+        """The segmentation (*S) that follows from the probabilities (K, n, ...) of all rows, from the top to the bottom."""
 
 
 def task_for(data: Dataset) -> str:

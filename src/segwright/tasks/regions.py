@@ -9,7 +9,7 @@ Axes: B batch, C channels, K classes, *S spatial axes, *s those of the logits.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -158,9 +158,22 @@ class Regions:
             ShapeError: as in `decode`.
         """
         found = np.empty((len(run.classes), *view.source.shape), np.float32)
-        for first, logits in tiled_maps(*asked_in_tiles(run, view)):
-            found[:, first : first + logits.shape[1]] = 0.5 + 0.5 * np.tanh(logits / 2)  # a sigmoid that does not overflow
+        for first, probs in self.probability_rows(run, view):
+            found[:, first : first + probs.shape[1]] = probs
         return found
+
+    def probability_rows(self, run: Run, view: View) -> Iterator[tuple[int, np.ndarray]]:
+        """The same of rows (K, n, ...) as they come, and the first of them.
+
+        Raises:
+            ShapeError: as in `decode`.
+        """
+        for first, logits in tiled_maps(*asked_in_tiles(run, view)):
+            yield first, 0.5 + 0.5 * np.tanh(logits / 2)  # a sigmoid that does not overflow
+
+    def decided(self, rows: Iterable[np.ndarray], classes: Classes) -> Segmentation:
+        """Each class where its probability, of (K, n, ...) of rows, is above one half, at each pixel (*S)."""
+        return Segmentation.regions(np.concatenate([probs > 0.5 for probs in rows], axis=1), classes)
 
     def averaged(self, networks: Sequence[nn.Module], *, temperature: float = 1.0) -> nn.Module:
         """A network that gives the mean of the probabilities of these, whose logits are first divided by the `temperature`."""

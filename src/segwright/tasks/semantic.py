@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
@@ -29,7 +29,7 @@ from segwright.decoding.sliding_window import (
 )
 from segwright.decoding.tta import mirrored
 from segwright.decoding.uncertainty import labels_and_uncertainty
-from segwright.decoding.upsample_argmax import upsample_argmax
+from segwright.decoding.upsample_argmax import label_dtype, upsample_argmax
 from segwright.encoders import timm
 from segwright.layers.auxiliary import WithAuxiliary
 from segwright.layers.class_segments import class_segments
@@ -281,6 +281,11 @@ class Semantic:
         if run.output == "queries":
             return iter([(0, query_probabilities(run, view))])
         return tiled_prob_rows(*asked_in_tiles(run, view))
+
+    def decided(self, rows: Iterable[np.ndarray], classes: Classes) -> Segmentation:
+        """The class with the highest of the probabilities (K, n, ...) of rows at each pixel (*S)."""
+        labels = [probs.argmax(axis=0).astype(label_dtype(len(probs))) for probs in rows]
+        return Segmentation.semantic(np.concatenate(labels), classes)
 
     def averaged(self, networks: Sequence[nn.Module], *, temperature: float = 1.0) -> nn.Module:
         """A network that gives the mean of the probabilities of these, whose logits are first divided by the `temperature`.
