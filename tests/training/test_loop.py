@@ -18,6 +18,7 @@ import torch
 from segwright.checkpoints.model_file import read_tensors
 from segwright.core.errors import FormatError, OutputError, TrainingError, UsageError
 from segwright.core.run_files import STATE_FILE
+from segwright.data import store
 from segwright.plans.plan import Plan
 from segwright.training import loop
 from segwright.training.loop import train
@@ -46,6 +47,17 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def with_training(plan, **changes):
     return replace(plan, training=replace(plan.training, **changes))
+
+
+def test_a_run_is_the_same_to_the_bit_whether_its_samples_lie_in_memory_or_on_disk(tiny_plan, tmp_path, monkeypatch):
+    train(with_training(tiny_plan, steps=4), tmp_path / "memory")
+    monkeypatch.setattr(store, "CACHE_BYTES", 0)
+    monkeypatch.setattr(store, "LARGE", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("disk", "found again"):
+        train(with_training(tiny_plan, steps=4), tmp_path / name)
+        assert len(list((tmp_path / "cache" / "segwright" / "samples").iterdir())) == 6
+        assert same(weights(tmp_path / "memory"), weights(tmp_path / name))
 
 
 def test_a_run_learns_and_leaves_its_files(tiny_plan, tmp_path):
