@@ -147,8 +147,9 @@ class Preprocess:
 
     def _parts(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The channels of an image and, behind them, those of classes."""
-        count = len(image) - self.class_channels
-        return image[:count], image[count:]
+        if not self.class_channels:
+            return image, image[:0]
+        return image[: -self.class_channels], image[-self.class_channels :]
 
     def _normalised(self, image: np.ndarray) -> np.ndarray:
         return np.asarray(image, np.float32) if self.normalise.mean is None else self.normalise(image)
