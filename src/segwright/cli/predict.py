@@ -12,6 +12,10 @@ _PROBABILITIES = typer.Option(
     "--probabilities",
     help="Also write the probability of each class at each pixel, as OME-Zarr (pip install 'segwright[zarr]').",
 )
+_UNCERTAINTY = typer.Option(
+    "--uncertainty",
+    help="Also write how unsure the model is of each pixel, how far folds disagree, and the Dice to expect of each image.",
+)
 _CRF = typer.Option(
     "--crf", help="Draw borders to the edges of RGB and grey images, after a semantic model, by a dense CRF: slower."
 )
@@ -23,10 +27,7 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for the masks.")] = Path("predictions"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with the mask over the image.")] = False,
     palette: Annotated[bool, typer.Option("--palette", help="Masks with the colours of the classes (palette PNG).")] = False,
-    uncertainty: Annotated[
-        bool,
-        typer.Option("--uncertainty", help="Also write how unsure the model is of each pixel, and how far folds disagree."),
-    ] = False,
+    uncertainty: Annotated[bool, _UNCERTAINTY] = False,
     probabilities: Annotated[bool, _PROBABILITIES] = False,
     flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images: slower, a little better.")] = False,
     values: Annotated[tuple[float, float] | None, _VALUES] = None,
