@@ -112,7 +112,8 @@ def test_from_a_folder_of_nnunet_to_its_numbers(tmp_path, axes):
 
     direct = segwright.evaluate(as_written, seen, resamples=0).values
     assert files == pytest.approx(direct, abs=1e-3, nan_ok=True)  # another engine may round otherwise
-    _, maps = predictor.with_uncertainty(seen[0])
+    _, maps, quality = predictor.with_uncertainty(seen[0])
+    assert len(quality.expected) == len(seen.classes) + 1 and 0 <= quality.expected[-1] <= 1
     assert maps["uncertainty"].shape == found.shape and 0 <= maps["uncertainty"].min() <= maps["uncertainty"].max() <= 1
 
 

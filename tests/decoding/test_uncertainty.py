@@ -13,10 +13,14 @@ def entropy(probs):
 def test_by_hand():
     probs = np.array([[1.0, 0.5, 0.25], [0.0, 0.5, 0.75]])[:, None]  # (K, 1, 3)
     logits = np.log(np.maximum(probs, 1e-30)).astype(np.float32)
-    labels, maps = labels_and_uncertainty([(0, logits)], (1, 3), 2)
+    labels, maps, sums = labels_and_uncertainty([(0, logits)], (1, 3), 2)
     assert labels.tolist() == [[0, 0, 1]] and labels.dtype == np.uint8
     assert [*maps] == ["uncertainty"] and maps["uncertainty"].dtype == np.float32
     np.testing.assert_allclose(maps["uncertainty"][0], [0, 1, entropy(probs)[0, 2] / np.log(2)], atol=1e-6)
+    assert sums.predicted.tolist() == [2, 1]
+    np.testing.assert_allclose([sums.inside, sums.whole], [[1.5, 0.75], [1.75, 1.25]], atol=1e-6)
+    _, _, without = labels_and_uncertainty([(0, logits)], (1, 3), 2, np.array([[True, False, False]]))
+    assert without.predicted.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (4, 3, 5)])
@@ -25,20 +29,23 @@ def test_rows_one_by_one_say_the_same_and_equal_numpy(shape):
     probs = rng.dirichlet([0.3] * 4, (3, *shape)).transpose(0, -1, *range(1, len(shape) + 1))  # (N, K, *S) of three networks
     mean, inner = probs.mean(axis=0), np.mean([entropy(each) for each in probs], axis=0)
     logits = np.concatenate([np.log(mean) + 7, inner[None]]).astype(np.float32)  # what is added to all classes says nothing
-    labels, maps = labels_and_uncertainty([(0, logits)], shape, 4)
+    labels, maps, sums = labels_and_uncertainty([(0, logits)], shape, 4)
     assert (labels == mean.argmax(axis=0)).all()
     np.testing.assert_allclose(maps["uncertainty"], entropy(mean) / np.log(4), atol=1e-5)
     np.testing.assert_allclose(maps["disagreement"], (entropy(mean) - inner) / np.log(4), atol=1e-5)
     assert (maps["disagreement"] <= maps["uncertainty"]).all() and maps["disagreement"].max() > 0.1
     rows = ((first, logits[:, first : first + 1]) for first in range(shape[0]))
-    again, same = labels_and_uncertainty(rows, shape, 4)
+    again, same, others = labels_and_uncertainty(rows, shape, 4)
     assert (again == labels).all() and all((same[name] == maps[name]).all() for name in maps)
+    for each, other in zip(sums.dice(), others.dice(), strict=True):
+        assert each == pytest.approx(other, abs=1e-6)
+    assert sums.whole == pytest.approx(mean.reshape(4, -1).sum(axis=1), rel=1e-5)
 
 
 def test_networks_that_say_the_same_do_not_disagree():
     probs = np.full((3, 2, 2), 1 / 3)
     logits = np.concatenate([np.log(probs), entropy(probs)[None]]).astype(np.float32)
-    _, maps = labels_and_uncertainty([(0, logits)], (2, 2), 3)
+    _, maps, _ = labels_and_uncertainty([(0, logits)], (2, 2), 3)
     np.testing.assert_allclose(maps["uncertainty"], 1, atol=1e-6)
     assert (maps["disagreement"] <= 1e-6).all()
 
@@ -63,8 +70,10 @@ def test_regions_are_there_or_not(shape):
     inner = np.mean([[entropy(np.stack([each, 1 - each])) for each in one] for one in probs], axis=(0, 1))
     logits = np.concatenate([np.log(mean) - np.log(1 - mean), inner[None]]).astype(np.float32)
     rows = ((first, logits[:, first : first + 1]) for first in range(shape[0]))
-    is_inside, maps = regions_and_uncertainty(rows, shape, 4)
+    is_inside, maps, sums = regions_and_uncertainty(rows, shape, 4)
     assert np.array_equal(is_inside, mean > 0.5)
+    np.testing.assert_allclose(sums.inside, np.where(mean > 0.5, mean, 0).reshape(4, -1).sum(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(sums.whole, mean.reshape(4, -1).sum(axis=1), rtol=1e-5)
     outer = np.mean([entropy(np.stack([each, 1 - each])) for each in mean], axis=0)
     np.testing.assert_allclose(maps["uncertainty"], outer / np.log(2), atol=1e-5)
     np.testing.assert_allclose(maps["disagreement"], (outer - inner) / np.log(2), atol=1e-5)

@@ -12,6 +12,7 @@ from segwright.checkpoints.named_weights import NamedWeights
 from segwright.core import Classes, Sample
 from segwright.core.errors import FormatError, SettingError, UnknownNameError, UsageError
 from segwright.core.weights import Weights
+from segwright.decoding.expected_dice import QualityCalibration
 from segwright.decoding.postprocess import Postprocess
 from segwright.decoding.score_calibration import ScoreCalibration
 from segwright.encoders import resnet
@@ -136,15 +137,17 @@ def test_scores_of_objects_are_probabilities_in_what_a_run_predicts_and_in_no_ot
     np.testing.assert_allclose(mapped.scores, calibration.probabilities(plain.scores), rtol=1e-6)
 
 
-def test_a_network_that_does_another_task_takes_no_map_for_scores_along(tiny_plan, tmp_path):
+def test_a_network_that_does_another_task_takes_nothing_along_that_this_one_has_learned(tiny_plan, tmp_path):
     small = {"width": 16, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 4}
     encoder = resnet.Config(block="basic", depths=(1, 1, 1, 1))
     network = mask2former.Config(in_channels=1, num_classes=1, encoder=encoder, **small).build()
-    inference = replace(tiny_plan.inference, calibration=ScoreCalibration(shift=1.0))
+    quality = QualityCalibration(low=(-1.0, -1.0), middle=(0.0, 0.0), high=(1.0, 1.0))
+    inference = replace(tiny_plan.inference, calibration=ScoreCalibration(shift=1.0), quality=quality)
     plan = replace(tiny_plan, task=Instance(), model=network.config, inference=inference)
     ModelFile(network.state_dict(), plan, Classes.of(["cell"], is_thing=[True])).write(tmp_path / "q.safetensors")
-    assert load(tmp_path / "q.safetensors", task="instance").calibration.is_needed
-    assert not load(tmp_path / "q.safetensors", task="panoptic").calibration.is_needed
+    same, other = (load(tmp_path / "q.safetensors", task=task) for task in ("instance", "panoptic"))
+    assert same.calibration.is_needed and same.quality == quality
+    assert not other.calibration.is_needed and other.quality == QualityCalibration()
 
 
 def test_folds_whose_answers_have_no_mean_are_told(saved, tiny_plan, tmp_path):

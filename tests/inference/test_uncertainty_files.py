@@ -10,6 +10,8 @@ from PIL import Image
 
 from segwright.core import Classes, Dataset, Grid, Sample
 from segwright.core.errors import SettingError
+from segwright.decoding.expected_dice import QualityCalibration
+from segwright.decoding.postprocess import Postprocess
 from segwright.formats import dicom, mask_folder, volume
 from segwright.inference.dense_crf import DenseCRF
 from segwright.inference.engine import TorchEngine
@@ -45,7 +47,7 @@ def image():
 
 
 def test_what_networks_say_apart_is_what_the_maps_say_of_them(predictor, image):
-    found, maps = predictor.with_uncertainty(image)
+    found, maps, _ = predictor.with_uncertainty(image)
     assert (found.class_map() == predictor(image).class_map()).mean() > 0.999  # ties by rounding
     view = torch.from_numpy(predictor.preprocess(Sample.of("", image)).image)[None]
     with torch.no_grad():
@@ -64,11 +66,39 @@ def test_what_networks_say_apart_is_what_the_maps_say_of_them(predictor, image):
 
 def test_tiles_and_mirrors_blend_them_too(predictor, image):
     tiled = replace(predictor, tile=(32, 32), flips=(-1,))
-    found, maps = tiled.with_uncertainty(image)
+    found, maps, quality = tiled.with_uncertainty(image)
     assert (found.class_map() == tiled(image).class_map()).mean() > 0.999
     assert maps["uncertainty"].shape == (40, 56) and maps["disagreement"].min() >= 0
-    turned, other = tiled.with_uncertainty(image[..., ::-1].copy())
+    _, other, same = tiled.with_uncertainty(image[..., ::-1].copy())
     np.testing.assert_allclose(other["uncertainty"][:, ::-1], maps["uncertainty"], atol=1e-4)
+    np.testing.assert_allclose(same.expected, quality.expected, atol=1e-3)
+    expected = expected_dice(tiled.probabilities(image), found.class_map())
+    np.testing.assert_allclose(quality.expected[:3], expected, atol=1e-3)
+
+
+def expected_dice(probs, labels):
+    """What is expected of each class by its definition, NaN of those that are not there."""
+    inside = [probs[k][labels == k].sum() if (labels == k).any() else np.nan for k in range(len(probs))]
+    return [2 * part / ((labels == k).sum() + probs[k].sum()) for k, part in enumerate(inside)]
+
+
+def test_the_quality_to_expect_is_at_the_temperature_and_after_what_the_run_has_learned(image):
+    one = Predictor(network=network_of(0), task=Semantic(), classes=CLASSES, preprocess=Preprocess(channels=1))
+    found, _, plain = one.with_uncertainty(image)
+    probs, is_known = one.probabilities(image), ~np.isnan(plain.expected)
+    np.testing.assert_allclose(plain.expected[:3], expected_dice(probs, found.class_map()), atol=1e-3)
+    assert is_known.tolist() == [True, True, False, True] and np.isnan(plain.low).all()
+    assert plain.expected[3] == pytest.approx(plain.expected[:2].sum() / (2 + probs[2].max()), abs=1e-3)
+    softer = replace(one, temperature=3.0)
+    _, _, soft = softer.with_uncertainty(image)
+    np.testing.assert_allclose(soft.expected[:3], expected_dice(softer.probabilities(image), found.class_map()), atol=1e-3)
+    assert (soft.expected < plain.expected)[is_known].all()
+    learned = replace(one, quality=QualityCalibration(low=(-1.0,) * 4, middle=(-0.5,) * 4, high=(0.5,) * 4))
+    _, _, (expected, low, high) = learned.with_uncertainty(image)
+    assert ((low < expected) & (expected < plain.expected) & (plain.expected < high))[is_known].all()
+    assert np.isnan([low[2], expected[2], high[2]]).all()
+    gone = replace(learned, postprocess=Postprocess(min_pixels=(0, 10**6, 0)), classes=Classes.of(["background", "b", "c"]))
+    assert np.isnan(gone.with_uncertainty(image)[2].expected).tolist() == [False, True, True, False]
 
 
 def test_one_network_does_not_disagree_with_itself(image):
@@ -79,7 +109,9 @@ def test_one_network_does_not_disagree_with_itself(image):
 def test_what_lacks_values_is_not_known(predictor, image):
     gaps = image.astype(np.float32)
     gaps[0, :5] = np.nan
-    found, maps = predictor.with_uncertainty(gaps)
+    found, maps, quality = predictor.with_uncertainty(gaps)
+    expected = expected_dice(predictor.probabilities(gaps)[:, 5:], found.class_map()[5:])
+    np.testing.assert_allclose(quality.expected[:3], expected, atol=1e-3)
     assert (found.class_map()[:5] == -1).all()
     for values in maps.values():
         assert np.isnan(values[:5]).all() and not np.isnan(values[5:]).any()
@@ -89,7 +121,7 @@ def test_files_lie_beside_the_masks(predictor, image, tmp_path):
     (tmp_path / "in").mkdir()
     Image.fromarray(image[0]).save(tmp_path / "in" / "x.png")
     written = predict(predictor, tmp_path / "in", tmp_path / "out", uncertainty=True)
-    assert [path.name for path in written] == ["x.png", "x_uncertainty.tif", "x_disagreement.tif"]
+    assert [path.name for path in written] == ["x.png", "x_uncertainty.tif", "x_disagreement.tif", "quality.csv"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in written}
     expected = predictor.with_uncertainty(image)[1]
     for name in expected:

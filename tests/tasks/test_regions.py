@@ -118,10 +118,11 @@ def test_probabilities_are_sigmoids():
 
 def test_how_uncertain_regions_are():
     logits = np.array([[[[0.0, 90.0]], [[0.0, -90.0]], [[0.0, 0.0]]]])
-    _, maps = Regions().with_uncertainty(run_of(Fixed(logits)), view_of(np.zeros((1, 1, 2), np.float32)))
+    _, maps, sums = Regions().with_uncertainty(run_of(Fixed(logits)), view_of(np.zeros((1, 1, 2), np.float32)))
+    assert sums.predicted.tolist() == [1, 0, 0] and sums.whole == pytest.approx([1.5, 0.5, 1.0])
     assert {name: values.tolist() for name, values in maps.items()} == {"uncertainty": [[1.0, pytest.approx(1 / 3)]]}
     both = RegionEnsemble([Fixed(np.full((1, 3, 1, 2), 90.0)), Fixed(np.full((1, 3, 1, 2), -90.0))])
-    _, maps = Regions().with_uncertainty(run_of(both), view_of(np.zeros((1, 1, 2), np.float32)))
+    _, maps, _ = Regions().with_uncertainty(run_of(both), view_of(np.zeros((1, 1, 2), np.float32)))
     assert maps["uncertainty"] == pytest.approx(1, abs=1e-5) and maps["disagreement"] == pytest.approx(1, abs=1e-5)
 
 

@@ -25,6 +25,7 @@ def test_a_trained_run_gets_its_scores_its_report_and_its_steps(tiny_plan, tmp_p
     train(replace(tiny_plan, training=replace(tiny_plan.training, steps=3, validations=1)), tmp_path / "run")
     scores = finish(tmp_path / "run")
     assert Scores.from_json((tmp_path / "run" / "scores.json").read_text()).values.keys() == scores.values.keys()
+    assert "has no interval: 2 validation images" in " ".join(scores.notes)
     inference = Plan.read(tmp_path / "run").inference
     assert inference == ModelFile.read(tmp_path / "run" / "model.safetensors").plan.inference
     assert inference.temperature != 1 and load(tmp_path / "run").temperature == inference.temperature

@@ -15,6 +15,10 @@ _PROBABILITIES = typer.Option(
     "--probabilities",
     help="Also write the probability of each class or region at each pixel, as OME-Zarr (pip install 'segwright[zarr]').",
 )
+_UNCERTAINTY = typer.Option(
+    "--uncertainty",
+    help="Also write how unsure the model is of each pixel, how far folds disagree, and the Dice to expect of each image.",
+)
 _CRF = typer.Option(
     "--crf", help="Draw borders to the edges of RGB and grey images, after a semantic model, by a dense CRF: slower."
 )

@@ -23,6 +23,7 @@ from segwright.core.weights import Intake
 from segwright.data.fingerprint import IntensityStatistics
 from segwright.data.objects_alone import things_of
 from segwright.data.value_range import EIGHT_BIT, ValueRange
+from segwright.decoding.expected_dice import QualityCalibration
 from segwright.decoding.postprocess import Postprocess
 from segwright.decoding.score_calibration import ScoreCalibration
 from segwright.formats import ade20k, cityscapes, coco_panoptic, voc
@@ -185,7 +186,13 @@ def _for_task(predictor: Predictor, config: Any, name: str) -> Predictor:
     task = task_class()
     engine, answers = AutoEngine(predictor.network, task.agreement), task.dataset(_no_samples(predictor.classes)).classes
     return replace(
-        predictor, task=task, engine=engine, answers=answers, postprocess=Postprocess(), calibration=ScoreCalibration()
+        predictor,
+        task=task,
+        engine=engine,
+        answers=answers,
+        postprocess=Postprocess(),
+        calibration=ScoreCalibration(),
+        quality=QualityCalibration(),
     )
 
 
@@ -330,4 +337,5 @@ def _settings_of(network: nn.Module, plan: Plan, classes: Classes) -> dict[str, 
         temperature=plan.inference.temperature,
         postprocess=plan.inference.postprocess,
         calibration=plan.inference.calibration,
+        quality=plan.inference.quality,
     )

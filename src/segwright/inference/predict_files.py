@@ -28,6 +28,7 @@ from segwright.core.errors import FormatError, OutputError, SegwrightError, Sett
 from segwright.core.missing import missing_pixels
 from segwright.core.segment_overlay import overlay_segments
 from segwright.data.undeclared_nodata import undeclared_nodata
+from segwright.decoding.expected_dice import Quality
 from segwright.formats import dataset_file, dicom, mask_folder, nnunet, ome_zarr, open_dataset, tiff, volume
 from segwright.formats.coco_ids import CocoIds, ids_of
 from segwright.formats.image_index import safe_key
@@ -45,6 +46,7 @@ from segwright.inference.predicted_dataset import finished_keys, format_for, run
 from segwright.inference.predictor import Predictor
 from segwright.inference.probability_files import probability_path
 from segwright.inference.prompting import answers_prompts
+from segwright.inference.quality_file import write_quality
 from segwright.inference.uncertainty_files import map_paths, write_maps
 
 log = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ AHEAD = 2  # images decoded before they are needed, and results that wait to be 
 LISTS = (".json", ".yaml", ".yml", ".xml")  # files that name the images of a data set
 SHOWN = 10  # images named in a message; the log names all
 
-_Maps = dict[str, Mapping[str, np.ndarray]]  # of how unsure a model is, float32 (*S) by name, by the key of an image
+_Told = dict[str, tuple[Mapping[str, np.ndarray], Quality]]  # maps of how unsure a model is, and what to expect, by key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +125,9 @@ def predict(
     the image's own size, with the classes' colours if `palette`. For a TIFF it is KEY.tif with the same place on the map, for a
     volume a volume of its kind on its grid, for a Zarr KEY.zarr, a label image, for a DICOM series KEY.dcm, a DICOM-SEG.
     `overlay` adds pictures for people, KEY_overlay.jpg for a JPEG, else .png, of volumes the middle slice; `uncertainty` the
-    maps that `Predictor.with_uncertainty` gives, KEY_uncertainty.tif, or a volume; `probabilities` those of classes or
-    regions to KEY_probabilities.zarr. `flips` replaces the model's; `values`, `crf`, `min_score` as in `Predictor`. Masks of
-    an earlier run are replaced, images and the masks of a data set (images/ and masks/ side by side) never.
+    maps that `Predictor.with_uncertainty` gives, KEY_uncertainty.tif, or a volume, and quality.csv; `probabilities` those of
+    classes or regions to KEY_probabilities.zarr. `flips` replaces the model's; `values`, `crf`, `min_score` as in `Predictor`.
+    Masks of an earlier run are replaced, images and the masks of a data set (images/ and masks/ side by side) never.
 
     With `format`, such as "coco", `out` becomes a data set of that format with images and predictions, which `open_dataset`
     reads; if `images` is one file of COCO's, with its numbers of images and categories. It does so by itself where the model
@@ -191,7 +193,8 @@ def _write_files(
 
     Then nothing is left of what was written. `failed` tells why images were left out.
     """
-    maps: _Maps | None = {} if beside.uncertainty else None
+    told: _Told | None = {} if beside.uncertainty else None
+    qualities: dict[str, Quality] = {}
     outputs = _checked_outputs(jobs, out, beside)
     make_folder(out)
     written: dict[str, list[Path]] = {}
@@ -209,12 +212,14 @@ def _write_files(
     wanted, others = None, [job for job in jobs if job.key not in in_parts]
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future[None]] = deque()
-        for job, sample in _predicted(others, predictor, failed, maps, out if beside.probabilities else None):
+        for job, sample in _predicted(others, predictor, failed, told, out if beside.probabilities else None):
             if sample is None:
                 continue
             if wanted := format_for(sample, job.kind):
                 break
-            own = {} if maps is None else maps.pop(job.key)
+            own: Mapping[str, np.ndarray] = {}
+            if told is not None:
+                own, qualities[job.key] = told.pop(job.key)
             waiting.append(pool.submit(write, job, sample, own))
             written[job.key] = [*outputs[job.key], *(job.maps(out)[name] for name in own)]
             if len(waiting) > AHEAD:
@@ -229,7 +234,8 @@ def _write_files(
     if lost:
         log.warning("the masks do not hold all that was predicted: %s; a data set may: choose its format", "; ".join(lost))
     written |= {key: outputs[key] for key in in_parts}
-    return [path for job in jobs if job.image not in failed for path in written.get(job.key, ())], None
+    table = [write_quality(out, qualities, predictor.answers.names)] if qualities else []
+    return [*(path for job in jobs if job.image not in failed for path in written.get(job.key, ())), *table], None
 
 
 def _is_done_in_parts(job: _Job, predictor: Predictor, out: Path, failed: dict[Path, str], beside: _Beside) -> bool:
@@ -283,28 +289,29 @@ def _predicted(
     jobs: Sequence[_Job],
     predictor: Predictor,
     failed: dict[Path, str],
-    maps: _Maps | None = None,
+    told: _Told | None = None,
     probabilities: Path | None = None,
 ) -> Iterator[tuple[_Job, Sample | None]]:
     """Each job with its image and what the model finds in it as the truth, or with None where that failed.
 
-    `maps`, where they are wanted, get those of how unsure the model is, by the key of the job; the folder `probabilities`,
-    where it is given, a file of them.
+    `told`, where it is wanted, gets how unsure the model is, by the key of the job; the folder `probabilities`, where it is
+    given, a file of them.
     """
-    told: set[float] = set()
+    warned: set[float] = set()
     for number, (job, image) in enumerate(_decoded(jobs)):
         if isinstance(predictor.engine, AutoEngine):
             predictor.engine.ahead = (len(jobs) - number) * 2 ** len(predictor.flips)
         result = None
         try:
             sample = image.result()
-            _tell_missing(job.image, sample.image, told)
+            _tell_missing(job.image, sample.image, warned)
             if probabilities is not None:
                 found = predictor.with_probabilities(sample, probability_path(probabilities, job.key))
-            elif maps is None:
+            elif told is None:
                 found = predictor(sample)
             else:
-                found, maps[job.key] = predictor.with_uncertainty(sample)
+                found, maps, quality = predictor.with_uncertainty(sample)
+                told[job.key] = maps, quality
             result = replace(sample, truth=found)
         except SegwrightError as error:
             _tell_failed(job, error, failed)

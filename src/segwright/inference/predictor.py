@@ -14,6 +14,7 @@ from segwright.core import Classes, Grid, Sample, Segmentation
 from segwright.core.errors import SettingError, ShapeError
 from segwright.core.missing import missing_pixels
 from segwright.data.value_range import ValueRange, ends_of, full_scale
+from segwright.decoding.expected_dice import Quality, QualityCalibration
 from segwright.decoding.postprocess import Postprocess
 from segwright.decoding.run import Engine, Run
 from segwright.decoding.score_calibration import ScoreCalibration
@@ -62,7 +63,8 @@ class Predictor:
     Objects with scores below `min_score` are left out. Evaluation, which ranks them, takes all. Where there is a `calibration`,
     scores are the probabilities that it makes of them, and so is `min_score`.
 
-    Probabilities of pixels are those of logits divided by the `temperature`; `postprocess` is done with each segmentation.
+    Probabilities of pixels are those of logits divided by the `temperature`; `postprocess` is done with each segmentation;
+    `quality` is what was learned about the Dice to expect of them.
 
     `first` finds what the network sees besides, as channels behind those of the image: the first network of a cascade. It gets
     samples as they are in their files.
@@ -85,6 +87,7 @@ class Predictor:
     temperature: float = 1.0
     postprocess: Postprocess = Postprocess()
     calibration: ScoreCalibration = ScoreCalibration()
+    quality: QualityCalibration = QualityCalibration()
     first: Callable[[Sample], Segmentation] | None = None
     told: set[str] = field(default_factory=set)
     answers: Classes = field(default=None)  # type: ignore[assignment]  # never None once it is made
@@ -132,13 +135,14 @@ class Predictor:
         missing, found = missing_pixels(sample.image), self.calibration(self.postprocess(found), self.min_score)
         return found if missing is None else found.with_void(missing)
 
-    def with_uncertainty(self, image: Sample | np.ndarray) -> tuple[Segmentation, dict[str, np.ndarray]]:
-        """The segmentation (*S) of an image, and maps float32 (*S) by name of how unsure the network is, 0 to 1.
+    def with_uncertainty(self, image: Sample | np.ndarray) -> tuple[Segmentation, dict[str, np.ndarray], Quality]:
+        """The segmentation (*S) of an image, maps float32 (*S) by name of how unsure the network is, 0 to 1, and its quality.
 
         They are NaN where the image lacks values.
 
         "uncertainty" is the entropy of the classes of a pixel as a share of the highest. Of several networks, such as those of
-        folds, "disagreement" is the part of it by which they say different things, which more training data would lessen.
+        folds, "disagreement" is the part of it by which they say different things, which more training data would lessen. The
+        quality is the Dice to expect, with intervals where the run had enough validation images (`decoding/expected_dice.py`).
 
         Raises:
             SettingError: the task knows of no uncertainty, or a CRF redraws what the network says.
@@ -146,13 +150,16 @@ class Predictor:
         """
         self.check_uncertainty()
         sample, view = self._seen(image)
-        found, maps = self.task.with_uncertainty(  # type: ignore[attr-defined]  # checked
-            self.run(len(view.source.shape)), view
+        missing = missing_pixels(sample.image)
+        found, maps, sums = self.task.with_uncertainty(  # type: ignore[attr-defined]  # checked
+            self.run(len(view.source.shape)), view, missing
         )
-        missing, found = missing_pixels(sample.image), self.postprocess(found)
+        found = self.postprocess(found)
+        quality = self.quality(sums, np.isin(np.arange(len(sums.whole)), found.class_ids))
         if missing is None:
-            return found, dict(maps)
-        return found.with_void(missing), {name: np.where(missing, np.float32(np.nan), each) for name, each in maps.items()}
+            return found, dict(maps), quality
+        gaps = {name: np.where(missing, np.float32(np.nan), each) for name, each in maps.items()}
+        return found.with_void(missing), gaps, quality
 
     def probabilities(self, image: Sample | np.ndarray) -> np.ndarray:
         """The probability of each class of a semantic model at each pixel of an image, float32 (K, *S), before any rule.

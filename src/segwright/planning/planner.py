@@ -15,6 +15,7 @@ from segwright.data.fingerprint import Fingerprint
 from segwright.data.splits import Fold, Splits, open_splits, remembered
 from segwright.data.unreadable import unreadable_keys
 from segwright.data.value_range import ValueRange
+from segwright.evaluation.conformal import looked_at
 from segwright.models import preset, tasks_of
 from segwright.optimisers import adamw
 from segwright.planning.budget import PROGRAM_BYTES, Budget, Cost
@@ -29,7 +30,7 @@ from segwright.planning.survey import Survey
 from segwright.planning.trial import BATCH, Trial, divisors_of, set_by_hand
 from segwright.plans.kinds import assign, class_of
 from segwright.plans.plan import Data, Plan, Training
-from segwright.tasks import DEFAULT, OVERLAPPING, task_for
+from segwright.tasks import DEFAULT, OVERLAPPING, TellsUncertainty, task_for
 from segwright.training.dataloader import CropDataset
 
 VALIDATION_SHARE = 0.08  # of the time for looking at the validation samples on the way
@@ -297,7 +298,9 @@ def _scheduled(chosen: Plan, cost: Cost, trial: Trial, val_count: int, seconds: 
     last_seconds = val_seconds
     if (clicking := clicking_time(chosen, trial.train_set)) is not None:
         val_seconds, last_seconds = (val_count * each for each in clicking)
-    after = REPORT_SECONDS + val_seconds + last_seconds + atlas_seconds  # the last validation comes when the time is over
+    again = len(looked_at(val_count)) / val_count if isinstance(chosen.task, TellsUncertainty) else 0
+    # The last validation comes when the time is over; then images are scored one by one, and some are asked what to expect.
+    after = REPORT_SECONDS + val_seconds + (1 + again) * last_seconds + atlas_seconds
     scoring = 0.0 if on_top else after
     validations = max(1, min(MOST_VALIDATIONS, int(VALIDATION_SHARE * seconds / val_seconds)))
     steps = max(1, int((seconds - scoring - (validations - 1) * val_seconds) / step_seconds))

@@ -13,6 +13,7 @@ from segwright.core.errors import FormatError, SettingError
 from segwright.core.lookup import Kind
 from segwright.data.samplers import Sampler
 from segwright.data.samplers.uniform import Uniform
+from segwright.decoding.expected_dice import QualityCalibration
 from segwright.decoding.postprocess import Postprocess
 from segwright.decoding.score_calibration import ScoreCalibration
 from segwright.optimisers import Optimiser, adamw
@@ -137,7 +138,8 @@ class Inference:
     """How a trained network looks at a view: in tiles of at most `tile`, or whole; mirrored over `flip_axes` too.
 
     Probabilities are those of its logits divided by the `temperature`, which is fitted on validation images; `postprocess` are
-    rules about pieces of classes that have helped there, and `calibration` makes probabilities of the scores of objects.
+    rules about pieces of classes that have helped there, `calibration` makes probabilities of the scores of objects, and
+    `quality` tells the Dice to expect of a segmentation.
     """
 
     tile: tuple[int, ...] | None = None
@@ -145,6 +147,7 @@ class Inference:
     temperature: float = 1.0
     postprocess: Postprocess = Postprocess()
     calibration: ScoreCalibration = ScoreCalibration()
+    quality: QualityCalibration = QualityCalibration()
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):

@@ -15,6 +15,7 @@ from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.classes import background_of
 from segwright.core.errors import SegwrightError
 from segwright.data.fingerprint import Fingerprint
+from segwright.decoding.expected_dice import OverlapSums
 from segwright.decoding.run import Outputs, Run
 from segwright.transforms.prepare import View
 
@@ -113,8 +114,13 @@ class Averages(Protocol):
 class TellsUncertainty(Protocol):
     """What a task may offer besides, where it knows how sure a network is of each pixel."""
 
-    def with_uncertainty(self, run: Run, view: View) -> tuple[Segmentation, Mapping[str, np.ndarray]]:
-        """What `decode` gives, and maps float32 (*S) by name on the original grid: 0 where the network is sure, 1 at most."""
+    def with_uncertainty(
+        self, run: Run, view: View, missing: np.ndarray | None = None
+    ) -> tuple[Segmentation, Mapping[str, np.ndarray], OverlapSums]:
+        """What `decode` gives, maps float32 (*S) by name on the original grid, from 0, sure, to 1, and sums.
+
+        These tell what Dice to expect; pixels `missing`, bool (*S), are not among them.
+        """
 
 
 @runtime_checkable

@@ -21,6 +21,7 @@ from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.errors import SettingError, UsageError
 from segwright.core.lookup import Kind
 from segwright.data.fingerprint import Fingerprint
+from segwright.decoding.expected_dice import OverlapSums
 from segwright.decoding.run import Outputs, Run
 from segwright.decoding.sliding_window import tiled_maps
 from segwright.decoding.uncertainty import regions_and_uncertainty
@@ -179,15 +180,17 @@ class Regions:
         """A network that gives the mean of the probabilities of these, whose logits are first divided by the `temperature`."""
         return RegionEnsemble(networks, temperature=temperature)
 
-    def with_uncertainty(self, run: Run, view: View) -> tuple[Segmentation, Mapping[str, np.ndarray]]:
-        """The regions, as `decode` finds them, and how uncertain they are (see `decoding/uncertainty.py`).
+    def with_uncertainty(
+        self, run: Run, view: View, missing: np.ndarray | None = None
+    ) -> tuple[Segmentation, Mapping[str, np.ndarray], OverlapSums]:
+        """The regions, as `decode` finds them, how uncertain they are (see `decoding/uncertainty.py`), and sums.
 
         Raises:
             ShapeError: as in `decode`.
         """
         parts = tiled_maps(*asked_in_tiles(run, view, with_entropy=True))
-        is_inside, maps = regions_and_uncertainty(parts, view.source.shape, len(run.classes))
-        return Segmentation.regions(is_inside, run.classes), maps
+        is_inside, maps, sums = regions_and_uncertainty(parts, view.source.shape, len(run.classes), missing)
+        return Segmentation.regions(is_inside, run.classes), maps, sums
 
     def agreement(self, outputs: Outputs, reference: Outputs, shape: tuple[int, ...]) -> float:
         """The part of all classes at all pixels that logits say the same of."""

@@ -17,6 +17,7 @@ from segwright.core.lookup import Kind
 from segwright.data.background import with_background
 from segwright.data.class_weights import class_weights
 from segwright.data.fingerprint import Fingerprint, has_up
+from segwright.decoding.expected_dice import OverlapSums
 from segwright.decoding.queries import decode_classes, queries_agree, query_probabilities
 from segwright.decoding.run import Outputs, Run
 from segwright.decoding.sliding_window import (
@@ -296,8 +297,10 @@ class Semantic:
             return QueryEnsemble(networks)
         return Ensemble(networks, temperature=temperature)
 
-    def with_uncertainty(self, run: Run, view: View) -> tuple[Segmentation, Mapping[str, np.ndarray]]:
-        """The class at each pixel, as `decode` finds it, and how uncertain that is (see `decoding/uncertainty.py`).
+    def with_uncertainty(
+        self, run: Run, view: View, missing: np.ndarray | None = None
+    ) -> tuple[Segmentation, Mapping[str, np.ndarray], OverlapSums]:
+        """The class at each pixel, as `decode` finds it, how uncertain that is (see `decoding/uncertainty.py`), and sums.
 
         Of several networks, such as those of folds, also how far they disagree; of networks of queries not.
 
@@ -308,10 +311,12 @@ class Semantic:
         if run.output == "queries":
             found = self.decode(run, view)
             probs = query_probabilities(run, view)
-            parts = [(0, np.log(np.maximum(probs, np.finfo(np.float32).tiny)))]
-            return found, labels_and_uncertainty(parts, shape, len(probs))[1]
-        labels, maps = labels_and_uncertainty(tiled_maps(*asked_in_tiles(run, view, with_entropy=True)), shape, count)
-        return Segmentation.semantic(labels, run.classes), maps
+            logs = np.log(np.maximum(probs, np.finfo(np.float32).tiny))
+            _, maps, sums = labels_and_uncertainty([(0, logs)], shape, len(probs), missing)
+            return found, maps, sums
+        parts = tiled_maps(*asked_in_tiles(run, view, with_entropy=True))
+        labels, maps, sums = labels_and_uncertainty(parts, shape, count, missing)
+        return Segmentation.semantic(labels, run.classes), maps, sums
 
     def agreement(self, outputs: Outputs, reference: Outputs, shape: tuple[int, ...]) -> float:
         """The part of the pixels of the images that get the same class; of queries, also what `queries_agree` says."""

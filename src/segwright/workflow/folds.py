@@ -27,6 +27,7 @@ from segwright.reports.gallery import Gallery
 from segwright.training.loggers import logger
 from segwright.training.loop import train
 from segwright.training.run_dir import OnRecord, note_places, read_log
+from segwright.workflow.quality_intervals import with_quality
 from segwright.workflow.score_run import chosen_inference, counted, note_inference, write_results, write_steps
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,8 @@ def _watchers(watch: OnRecord | None, number: int, count: int) -> list[OnRecord]
 def _scored_together(folds: FoldsFolder, pieces: Sequence[Splits]) -> Scores:
     """The scores of all samples, which are written with a report, as those of each run are.
 
-    The temperature and the rules about pieces of classes, which are for all runs together, come from all samples.
+    The temperature, the rules about pieces of classes, and intervals of the Dice to expect, which are for all runs together,
+    come from all samples.
     """
     gallery, tallies, samples, main = Gallery(), list[Tally](), list[PixelSample | None](), list[float]()
     score, keys = folds.plan.task.score, [key for splits in pieces for key in splits.val.keys]
@@ -125,9 +127,11 @@ def _scored_together(folds: FoldsFolder, pieces: Sequence[Splits]) -> Scores:
         main.append(scores.values[score])
     whole = Tally.merged(tallies, keys)
     inference, told = chosen_inference(folds.plan, trial, whole, samples)
+    held_out = [(run, splits.val) for run, splits in zip(folds.runs, pieces, strict=True)]
+    inference, of_quality = with_quality(inference, folds.plan, held_out)
     note_inference(folds.folder, inference)
     together = whole.scores()
-    together = replace(together, notes=(*together.notes, _told(score, main), *told))
+    together = replace(together, notes=(*together.notes, *of_quality, _told(score, main), *told))
     write_results(folds.folder, folds.plan.data.train, together, gallery)
     return together
 

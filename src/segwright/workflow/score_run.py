@@ -17,6 +17,7 @@ from segwright.core import Dataset, Sample, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.run_files import MODEL_FILE, PLAN_FILE, REPORT_FILE, SCORES_FILE
 from segwright.data.splits import Splits
+from segwright.decoding.expected_dice import QualityCalibration
 from segwright.decoding.postprocess import Postprocess
 from segwright.evaluation.bootstrap import group_labels
 from segwright.evaluation.calibration_choice import chosen_calibration
@@ -33,6 +34,7 @@ from segwright.reports.report import write_report
 from segwright.training.first_stage import first_stage
 from segwright.training.loop import open_data
 from segwright.training.run_dir import read_log
+from segwright.workflow.quality_intervals import with_quality
 
 Watcher = Callable[[Sample, Segmentation, Mapping[str, float]], None]
 
@@ -41,8 +43,8 @@ def finish(run: Path, splits: Splits | None = None) -> Scores:
     """Score the best model of a run that was just trained on its validation samples; write scores.json and report.html.
 
     The temperature of its probabilities, or the map that makes probabilities of its objects' scores, is fitted on them, and
-    rules about pieces of classes that help there are kept, all in its plan and its model file. The plan was the trainer's own,
-    so that modules of their own are imported.
+    rules about pieces of classes that help there are kept, and how far off the Dice to expect is there, all in its plan and its
+    model file. The plan was the trainer's own, so that modules of their own are imported.
     """
     plan = Plan.read(run, own_modules=True)
     splits = splits or open_data(plan)
@@ -53,8 +55,9 @@ def finish(run: Path, splits: Splits | None = None) -> Scores:
     if not inference.calibration.is_needed:
         calibration, more = chosen_calibration(tally, _labels(plan, tally))
         inference, told = replace(inference, calibration=calibration), (*told, *more)
+    inference, of_quality = with_quality(inference, plan, [(run, splits.val)])
     scores = tally.scores()
-    scores = replace(scores, notes=(*scores.notes, *told))
+    scores = replace(scores, notes=(*scores.notes, *told, *of_quality))
     note_inference(run, inference)
     model = ModelFile.read(run / MODEL_FILE, own_modules=True)
     replace(model, plan=replace(model.plan, inference=inference)).write(run / MODEL_FILE)
@@ -122,6 +125,8 @@ def note_inference(run: Path, inference: Inference) -> None:
         table["postprocess"] = table_of(inference.postprocess, "", {})
     if inference.calibration.is_needed:
         table["calibration"] = table_of(inference.calibration, "", {})
+    if inference.quality != QualityCalibration():
+        table["quality"] = table_of(inference.quality, "", {})
     replace_file(run / PLAN_FILE, tomlkit.dumps(document).encode())
 
 
