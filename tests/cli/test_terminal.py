@@ -6,11 +6,20 @@ from pathlib import Path
 import pytest
 
 from segwright.checkpoints.folds_folder import FoldsFolder
-from segwright.cli.terminal import print_scores, print_table, show_run, training_progress, working, write_text
+from segwright.cli.terminal import (
+    print_differences,
+    print_scores,
+    print_table,
+    show_run,
+    training_progress,
+    working,
+    write_text,
+)
 from segwright.core import Classes
 from segwright.core.errors import OutputError
 from segwright.core.run_files import STATE_FILE
 from segwright.evaluation.scores import Scores
+from segwright.evaluation.significance import Difference
 from segwright.models import cellpose, preset
 from segwright.tasks.instance import Instance
 from segwright.tasks.promptable import Promptable
@@ -51,6 +60,13 @@ def test_of_several_processes_the_first_shows_its_progress(capsys, monkeypatch, 
     with training_progress("a run", Path("run")) as watch:
         watch({"step": 1, "progress": 0.5, "loss": 1.25})
     assert ("a run" in capsys.readouterr().err) == is_shown
+
+
+def test_what_training_has_changed_is_a_table(capsys):
+    row = Difference(score="mIoU", first=0.5, second=0.25, difference=-0.25, interval=(-0.5, float("nan")), p=0.01, p_holm=0.02)
+    print_differences([row], "before", "after")
+    out = capsys.readouterr().out
+    assert out.splitlines()[1].split() == ["mIoU", "0.5000", "0.2500", "-0.2500", "at", "least", "-0.5000", "0.0100", "0.0200"]
 
 
 def test_an_unwritable_text_is_named(tmp_path):

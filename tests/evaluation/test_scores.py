@@ -8,6 +8,7 @@ import pytest
 from segwright.core.errors import FormatError, OutputError
 from segwright.evaluation.evaluate import evaluate
 from segwright.evaluation.scores import Scores, interval_text, is_distance, score_text, write_scores
+from segwright.evaluation.significance import Difference
 
 
 def test_law_json_reads_back_what_it_wrote(truths, guess, tmp_path, classes):
@@ -53,3 +54,14 @@ def test_an_end_that_is_not_known_is_null(truths, guess):
     assert table == {"mIoU": [0.25, None], "Dice": [None, 0.5], "kappa": [None, None]}
     again = Scores.from_json(scores.to_json()).intervals
     np.testing.assert_array_equal(list(again.values()), list(scores.intervals.values()))
+
+
+def test_differences_read_back_with_what_is_not_known(truths, guess):
+    row = Difference(score="mIoU", first=0.5, second=0.6, difference=0.1, interval=(nan, 0.2), p=0.04, p_holm=nan)
+    scores = replace(evaluate(guess, truths), differences=(row,))
+    (again,) = Scores.from_json(scores.to_json()).differences
+    assert replace(again, interval=row.interval, p_holm=row.p_holm) == row
+    assert np.isnan([again.interval[0], again.p_holm]).all() and again.interval[1] == 0.2
+    earlier = json.loads(scores.to_json())
+    del earlier["differences"]
+    assert Scores.from_json(json.dumps(earlier)).differences == ()

@@ -10,9 +10,14 @@ import torch
 
 from segwright.core.errors import SettingError
 from segwright.data.splits import open_splits
+from segwright.encoders import resnet
+from segwright.models import encoder_unet
 from segwright.planning import budget
-from segwright.planning.budget import Budget, KeptForBackward, step_cost
+from segwright.planning.budget import Budget, Cost, KeptForBackward, step_cost
 from segwright.training.dataloader import CropDataset
+from segwright.training.frozen import MOST_BYTES
+
+FROZEN = ['training.frozen=["encoder"]']
 
 
 def test_what_is_granted():
@@ -121,3 +126,43 @@ def test_a_step_that_runs_out_of_memory_costs_without_end(tiny_plan, monkeypatch
 
     monkeypatch.setattr(budget, "step", starved)
     assert step_cost(tiny_plan, parts_of(tiny_plan)).seconds == float("inf")
+
+
+# Crops that come again
+
+
+def test_steps_whose_crops_come_again_by_hand(tiny_plan):
+    training = replace(tiny_plan.training, batch_size=4, num_crops=40)
+    cost = Cost(seconds=1.0, memory_bytes=10, first_seconds=2.0, answer_bytes=5, crop_bytes=3)
+    assert cost.steps(training, 35.0, crop_seconds=0.125) == 10  # each of 3.5 s, and then all crops have come
+    assert cost.steps(training, 7.0, crop_seconds=0.125) == 2
+    assert cost.steps(training, 135.0, crop_seconds=0.125) == 110
+    assert cost.kept_bytes(training) == 40 * 8
+    plain = replace(training, num_crops=None)
+    assert Cost(seconds=1.0, memory_bytes=10).steps(plain, 30.0, crop_seconds=0.125) == 20 and cost.kept_bytes(plain) == 0
+
+
+def test_answers_that_find_no_room_are_asked_for_again(tiny_plan):
+    training = replace(tiny_plan.training, num_crops=40)
+    cost = Cost(seconds=1.0, memory_bytes=10, first_seconds=2.0, answer_bytes=MOST_BYTES // 10)
+    assert cost.later_seconds(training) == pytest.approx(1 + 2 * 0.75)
+    assert cost.kept_bytes(training) == MOST_BYTES
+
+
+def test_a_frozen_encoder_costs_less_and_its_kept_answers_less_still(tiny_plan):
+    network = encoder_unet.Config(
+        in_channels=1,
+        num_classes=2,
+        encoder=resnet.Config(block="basic", depths=(1, 1, 1, 1)),
+        decoder_widths=(16, 8, 8, 8, 8),
+    )
+    plan = replace(tiny_plan, model=network, training=replace(tiny_plan.training, crop=(64, 64)))
+    whole, frozen, kept = (
+        step_cost(each, parts_of(each))
+        for each in (plan, plan.with_settings(FROZEN), plan.with_settings([*FROZEN, "training.num_crops=8"]))
+    )
+    assert frozen.memory_bytes < 0.7 * whole.memory_bytes and kept.memory_bytes <= frozen.memory_bytes
+    assert whole.first_seconds == frozen.first_seconds == frozen.answer_bytes == 0
+    with torch.no_grad():
+        maps = network.encoder.build(1)(torch.zeros(1, 1, 64, 64))
+    assert kept.answer_bytes == sum(level.nbytes for level in maps) and kept.first_seconds > 0

@@ -10,7 +10,8 @@ from torch import nn
 
 from segwright.core.errors import UsageError
 from segwright.data.splits import open_splits
-from segwright.models import nnunet, segformer, unet
+from segwright.encoders import resnet
+from segwright.models import encoder_unet, nnunet, segformer, unet
 from segwright.planning.budget import step_cost
 from segwright.planning.memory import GB, check_fits, gigabytes, need, need_of_one, rounded_up, shortened, within
 from segwright.plans.plan import Inference
@@ -145,3 +146,36 @@ def test_a_plan_for_a_larger_machine(tiny_plan):
         check_fits(plan, need_of_one(plan) - 1)
     free = float(re.search(r"where (\S+) GB", str(caught.value))[1])
     check_fits(with_training(plan, accumulate=6), int(free * GB))
+
+
+# Frozen parts, and crops that come again
+
+WITH_ENCODER = encoder_unet.Config(
+    in_channels=1, num_classes=2, encoder=resnet.Config(block="basic", depths=(1, 1, 1, 1)), decoder_widths=(16, 8, 8, 8, 8)
+)
+
+
+def test_what_is_frozen_keeps_nothing_for_gradients(tiny_plan):
+    plan = with_training(replace(tiny_plan, model=WITH_ENCODER), crop=(64, 64))
+    whole, frozen = need(plan), need(with_training(plan, frozen=("encoder",)))
+    assert frozen.parameters == whole.parameters and frozen.weight_bytes < 0.5 * whole.weight_bytes
+    assert frozen.memory_bytes - frozen.weight_bytes < whole.memory_bytes - whole.weight_bytes
+    parts = CropDataset.of(open_splits(plan.data.train).train, plan).parts(range(plan.training.batch_size), 1)
+    assert frozen.memory_bytes == pytest.approx(
+        step_cost(with_training(plan, frozen=("encoder",)), parts).memory_bytes, rel=0.15
+    )
+
+
+def test_crops_that_come_again_and_do_not_fit_are_told_with_how_many_do(tiny_plan):
+    plan = with_training(replace(tiny_plan, model=WITH_ENCODER), crop=(64, 64), frozen=("encoder",), num_crops=1000)
+    needed = need(plan)
+    maps = 64 * 32**2 + 64 * 16**2 + 128 * 8**2 + 256 * 4**2 + 512 * 2**2  # of the encoder, in float32 as the image
+    assert needed.kept_bytes == 1000 * 4 * (64 * 64 + maps)
+    check_fits(plan, needed.memory_bytes + needed.kept_bytes)
+    room = needed.memory_bytes + needed.kept_bytes // 2
+    with pytest.raises(UsageError, match=r"1000 crops that come again.* keep fewer: --set training.num_crops=(\d+)") as caught:
+        check_fits(plan, room)
+    check_fits(plan.with_settings([str(caught.value).rpartition("--set ")[2]]), room)
+    with pytest.raises(UsageError, match=r"keep fewer: leave training.num_crops out"):
+        check_fits(plan, needed.memory_bytes)
+    check_fits(with_training(plan, num_crops=None), needed.memory_bytes)

@@ -14,6 +14,7 @@ from segwright.planning.budget import Budget, Cost
 from segwright.planning.planner import plan, planned
 from segwright.planning.scoring_time import ScoringTime
 from segwright.planning.start import Wish
+from segwright.planning.starting_model import StartingModel
 from segwright.plans.plan import Plan
 
 NOTHING_ELSE = {"val": None, "fold": None, "task": None, "model": None, "wish": Wish(weights="scratch"), "settings": ()}
@@ -46,6 +47,16 @@ def test_the_time_that_clicks_take_is_kept_for_scoring(data, costs, monkeypatch)
     assert "GB, and on a CPU the process 0.7 GB beside the samples" in made.plan.reasons["training.batch_size"]
     assert planner.REPORT_SECONDS + 2 * (3 + 5) <= made.seconds_after < planner.REPORT_SECONDS + 2 * (3 + 5) + 1
     assert made.plan.reasons["training.validations"].startswith("2 images take 6 s each time")
+    assert made.plan.training.steps * costs_of(made.plan) + made.seconds_after <= 120.5  # the reason rounds its figure
+
+
+def test_scoring_the_model_before_is_in_the_minutes(data, costs, monkeypatch):
+    monkeypatch.setattr(planner, "clicking_time", lambda made, samples: ScoringTime(on_the_way=3.0, at_the_end=5.0))
+    monkeypatch.setattr(planner, "starting_model", lambda made, samples, own_modules: StartingModel("runs/a", samples))
+    monkeypatch.setattr(planner, "seconds_before", lambda model, made, own: own + 1.0)
+    made = planned(data, budget=Budget(minutes=2, device="cpu"), **NOTHING_ELSE | {"model": "sam_nano"})
+    assert planner.REPORT_SECONDS + 2 * (3 + 5 + 6) <= made.seconds_after < planner.REPORT_SECONDS + 2 * (3 + 5 + 6) + 1
+    assert ", 12 s of these for those before" in made.plan.reasons["training.steps"]
     assert made.plan.training.steps * costs_of(made.plan) + made.seconds_after <= 120.5  # the reason rounds its figure
 
 

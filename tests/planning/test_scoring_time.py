@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from segwright.core.errors import ShapeError
 from segwright.data.splits import open_splits
 from segwright.models import preset
 from segwright.planning import scoring_time
-from segwright.planning.scoring_time import ScoringTime, clicking_time
+from segwright.planning.scoring_time import ScoringTime, clicking_time, seconds_before
+from segwright.planning.starting_model import StartingModel
 from segwright.tasks.promptable import Promptable
 
 
@@ -40,3 +42,23 @@ def test_an_image_is_timed_for_each_set_of_scores_once_all_is_compiled(clicks, m
 def test_real_clicks_take_some_time(clicks):
     found = clicking_time(clicks, clicks.task.dataset(open_splits(clicks.data.train).train))
     assert 0 < found.on_the_way < 60 and 0 < found.at_the_end < 60
+
+
+def test_the_model_before_takes_as_long_as_the_run_or_an_image_is_timed(clicks, monkeypatch):
+    clock, asked = [0.0], []
+
+    def ask(data, *, metrics, keys):
+        asked.append((metrics, keys))
+        clock[0] += 7.0
+
+    monkeypatch.setattr(scoring_time, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    data = open_splits(clicks.data.train).train
+    assert seconds_before(None, clicks, 2.0) == seconds_before(StartingModel("a", data, why_not="so"), clicks, 2.0) == 0
+    assert seconds_before(StartingModel("a", data, ask, is_alike=True), clicks, 2.0) == 2 and not asked
+    assert seconds_before(StartingModel("a", data, ask), clicks, 2.0) == 7
+    assert asked == [(clicks.task.metrics, [data.keys[3]])]
+
+    def refuse(data, *, metrics, keys):
+        raise ShapeError("it is a volume; give an image")
+
+    assert seconds_before(StartingModel("a", data, refuse), clicks, 2.0) == 0

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -6,6 +8,7 @@ from segwright.core.errors import OutputError
 from segwright.evaluation.error_analysis import Atlas
 from segwright.evaluation.evaluate import evaluate
 from segwright.evaluation.scores import Scores
+from segwright.evaluation.significance import Difference
 from segwright.formats.synthetic import cells
 from segwright.reports.gallery import Gallery
 from segwright.reports.report import plan_table, write_report
@@ -44,6 +47,13 @@ def test_by_hand_everything_is_there(report, read_html):
     assert tags.seen.count("img") == 3 * 4 and tags.seen.count("svg") == 4
     assert text.index("rank 6 of 6") < text.index("rank 5 of 6") < text.index("rank 1 of 6")
     assert len(html) < 200_000
+
+
+def test_what_training_has_changed_stands_below_the_scores(truths, guess, tmp_path, read_html):
+    row = Difference(score="mIoU", first=0.5, second=0.625, difference=0.125, interval=(0.1, 0.15), p=0.0004, p_holm=0.25)
+    write_report(tmp_path / "r.html", title="t", scores=replace(evaluate(guess, truths), differences=(row,)))
+    text = "".join(read_html((tmp_path / "r.html").read_text(encoding="utf-8")).text)
+    assert "ScoreBeforeAfterChange95 % intervalpp (Holm)mIoU50.062.512.510.0 to 15.0below 0.0010.25" in text
 
 
 def test_classes_are_sorted_and_the_absent_one_is_last(classes, tmp_path, read_html):

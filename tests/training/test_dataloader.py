@@ -182,6 +182,16 @@ def test_crops_come_again_in_other_orders_where_a_plan_says_how_many_differ(tiny
 # Copy-paste
 
 
+def test_crops_that_are_kept_take_the_bytes_of_image_and_target(tiny_plan):
+    crops = crops_of(replace(tiny_plan, training=replace(tiny_plan.training, num_crops=4)))
+    assert crops.kept_bytes == 0
+    crops.parts([0, 1], 1)
+    assert crops.kept_bytes == 32 * 48 * (4 + 8)  # a float32 image of one channel, and a target of int64
+    truth = ObjectTruth(torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64), torch.zeros(1, 32, 48, dtype=torch.int32))
+    crops.kept[0] = crops.kept[1] = ("a", np.zeros((1, 32, 48), np.float32), truth)
+    assert crops.kept_bytes == 32 * 48 * (4 + 4) + 3 * (16 + 8)
+
+
 def rare_crops(tiny_plan, share: float) -> CropDataset:
     """Crops of noise in which two of four images hold a bright object of a rare class."""
     classes = Classes.of(["background", "rare"])

@@ -10,7 +10,7 @@ from segwright.core.errors import SettingError
 from segwright.encoders import resnet
 from segwright.models import encoder_unet
 from segwright.tasks import Batch
-from segwright.training.frozen import freeze, hold, remember
+from segwright.training.frozen import forget_answers, freeze, hold, is_asked_once, remember
 from segwright.training.learner import Learner, launch
 from segwright.training.loop import step, train
 
@@ -77,6 +77,20 @@ def test_an_encoder_that_remembers_says_the_same_and_is_asked_once(kind):
         for ours, theirs in zip(kept(images), plain(images), strict=True):
             assert torch.equal(ours, theirs)
     assert kept.asked == 5
+
+
+@pytest.mark.parametrize("kind", [Counting, CountingOne])
+def test_what_is_forgotten_is_asked_again(kind, tiny_plan):
+    encoder = kind()
+    remember(encoder)
+    images = torch.randn(2, 1, 4, 4)
+    encoder(images)
+    assert forget_answers(encoder) == 2 * 4 * {Counting: 16 + 4, CountingOne: 4}[kind] and forget_answers(encoder) == 0
+    encoder(images)
+    assert encoder.asked == 4
+    training = replace(tiny_plan.training, num_crops=4)
+    assert is_asked_once(replace(training, frozen=("encoder",))) and not is_asked_once(training)
+    assert not is_asked_once(replace(training, frozen=("encoder",), num_crops=None))
 
 
 def test_an_image_twice_in_a_batch_and_one_beyond_memory(monkeypatch):

@@ -141,23 +141,14 @@ def _refuse(option: str, others: Mapping[str, object]) -> None:
 
 def _print_differences(rows: "list[Difference]", first: str, second: str, *, as_json: bool) -> None:
     """Print how two predictions differ in each score, as a table with what its columns mean or as JSON."""
-    from segwright.cli.terminal import number, print_table
-    from segwright.evaluation.scores import interval_text, without_nan
+    from segwright.cli.terminal import print_differences
+    from segwright.evaluation.scores import without_nan
     from segwright.evaluation.significance import CONVENTION
 
     if as_json:
         typer.echo(json_module.dumps(without_nan([asdict(row) for row in rows])))
         return
-    table = [
-        [
-            row.score,
-            *(number(value) for value in (row.first, row.second, row.difference)),
-            interval_text(row.interval, number) or "-",
-            *(number(value) for value in (row.p, row.p_holm)),
-        ]
-        for row in rows
-    ]
-    print_table(["score", first, second, "difference", "95 % interval", "p", "p (Holm)"], table)
+    print_differences(rows, first, second)
     typer.echo(CONVENTION)
 
 

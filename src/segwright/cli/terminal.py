@@ -17,6 +17,7 @@ from segwright.core.errors import OutputError, SettingError
 
 if TYPE_CHECKING:  # loading the scores takes longer than `segwright --help` may
     from segwright.evaluation.scores import Scores
+    from segwright.evaluation.significance import Difference
     from segwright.plans.plan import Plan
 
 MOST_COLUMNS = 6  # of scores per class in one table: it fits a terminal of 80 letters
@@ -198,7 +199,7 @@ def _has_mean(plan: "Plan") -> bool:
 
 
 def print_scores(scores: "Scores") -> None:
-    """Scores with their 95 % intervals, a row per class that occurs, and the conventions that they follow."""
+    """Scores with their 95 % intervals, a row per class that occurs, what training has changed, and the conventions."""
     means = [name for name in scores.values if "/" not in name]
     print_table(
         ["score", "value", "95 % interval"], [[name, number(scores.values[name]), _interval(scores, name)] for name in means]
@@ -213,11 +214,29 @@ def print_scores(scores: "Scores") -> None:
         ]
         if rows:
             print_table(["class", *shown], rows)
+    if scores.differences:
+        print_differences(scores.differences, "before", "after")
     lines = [f"{scores.size}.", *scores.notes]
     if any(not isfinite(scores.values[name]) for name in means):
         lines.append("A dash stands where nothing can be measured, as no such object or pixel occurs.")
     lines += [f"{name}: {sentence}" for name, sentence in scores.conventions.items()]
     Console().print(Text("\n".join(lines), style="dim"))
+
+
+def print_differences(rows: "Sequence[Difference]", first: str, second: str) -> None:
+    """A table of how each score differs between two predictions of these names, with intervals and p-values."""
+    from segwright.evaluation.scores import interval_text
+
+    table = [
+        [
+            row.score,
+            *(number(value) for value in (row.first, row.second, row.difference)),
+            interval_text(row.interval, number) or "-",
+            *(number(value) for value in (row.p, row.p_holm)),
+        ]
+        for row in rows
+    ]
+    print_table(["score", first, second, "difference", "95 % interval", "p", "p (Holm)"], table)
 
 
 def number(value: float) -> str:

@@ -208,11 +208,11 @@ def evaluate_clicks(
     _check_filled(dataset)
     counter = counter_of_clicks(metrics, dataset.classes)
     user = SimulatedUser(opened, clicks_for(counter), is_centred=is_centred)
-    scores = _tally_of_clicks(user, void_where_missing(dataset), counter, on_image).scores(resamples)
+    scores = tally_of_clicks(user, void_where_missing(dataset), counter, on_image).scores(resamples)
     return replace(scores, notes=(*scores.notes, user.note))
 
 
-def _tally_of_clicks(user: SimulatedUser, dataset: Dataset, counter: Counter, on_image: OnImage | None) -> Tally:
+def tally_of_clicks(user: SimulatedUser, dataset: Dataset, counter: Counter, on_image: OnImage | None = None) -> Tally:
     """What the clicks of a simulated person come to on all images."""
     tally = Tally(counter)
     for counted, sample, first in counted_clicks(user, dataset, counter):
@@ -243,7 +243,7 @@ def count_predictions(
     if answers_prompts(predict):
         clicks = counter_of_clicks(metrics or predict.task.metrics, dataset.classes)
         user = SimulatedUser(opener_of(predict), clicks_for(clicks))
-        return _tally_of_clicks(user, dataset if keys is None else dataset.subset(keys), clicks, on_image)
+        return tally_of_clicks(user, dataset if keys is None else dataset.subset(keys), clicks, on_image)
     task = getattr(predict, "task", None)
     wanted = chosen(metrics or (task.metrics if task is not None else ["confusion"]))
     if task is not None:

@@ -12,6 +12,7 @@ import numpy as np
 from segwright.core import Classes
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError
+from segwright.evaluation.significance import Difference
 from segwright.reports.html.page import percent
 
 DISTANCES = ("HD95", "HD", "ASSD", "error")  # how scores are called that are no shares, and of which less is better
@@ -25,7 +26,8 @@ class Scores:
     scores of each image by key. `matrix` counts pixels: a row per true class, a column per predicted class, and a last column
     for pixels that were given no class; it is empty where no classes of pixels were scored. `conventions` says for each metric
     what was averaged, and over what,
-    and `notes` what else one must know, as images that have no prediction.
+    and `notes` what else one must know, as images that have no prediction. `differences` are those from the model that training
+    started from, the first of each, on the same images.
     """
 
     count: int
@@ -36,6 +38,7 @@ class Scores:
     matrix: tuple[tuple[int, ...], ...]
     conventions: dict[str, str]
     notes: tuple[str, ...] = ()
+    differences: tuple[Difference, ...] = ()
 
     @property
     def size(self) -> str:
@@ -73,6 +76,7 @@ class Scores:
                 matrix=tuple(tuple(row) for row in table["matrix"]),
                 conventions=dict(table["conventions"]),
                 notes=tuple(table["notes"]),
+                differences=tuple(map(_difference, table.get("differences", ()))),  # earlier files have none
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FormatError(
@@ -129,6 +133,13 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_nan(each) for each in value]
     return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _difference(row: Mapping[str, Any]) -> Difference:
+    """A difference that JSON has held."""
+    low, high = row["interval"]
+    numbers = {name: _number(value) for name, value in row.items() if name not in ("score", "interval")}
+    return Difference(score=row["score"], interval=(_number(low), _number(high)), **numbers)
 
 
 def _number(value: float | None) -> float:

@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from segwright.core.errors import UsageError
 from segwright.inference.engine import tensors_of
-from segwright.planning.budget import WEIGHT_COPIES, WORKSPACE, KeptForBackward
-from segwright.plans.plan import Plan
+from segwright.planning.budget import WORKSPACE, KeptForBackward, weight_bytes
+from segwright.plans.plan import Plan, Training
+from segwright.training.frozen import ENCODER, MOST_BYTES, freeze, is_asked_once
 
 LOSS_MAPS = 4  # of all classes at full size in float32, that a loss keeps: interpolated, and for cross-entropy and Dice
 LEAST_MAP = 2  # voxels of a side at the deepest stage, of which a norm can tell a deviation
@@ -28,11 +30,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """What a network has in `parameters`, and what a step takes in bytes: for its weights, and with the crops of one part."""
+    """What a network has in `parameters`, and what a step takes in bytes: for its weights, and with the crops of one part.
+
+    Where crops come again, `kept_bytes` are for them and for what a frozen encoder says of them, beside the step.
+    """
 
     parameters: int
     weight_bytes: int
     memory_bytes: int
+    kept_bytes: int = 0
 
 
 def need(plan: Plan) -> Need | None:
@@ -45,10 +51,11 @@ def need(plan: Plan) -> Need | None:
             network = plan.model.build().train()
         with _shapes_alone(plan):
             network._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))  # as if on a CPU, which autocast knows
+            freeze(network, training.frozen)
             with kept.counting():
                 outputs = tensors_of(network(torch.empty(shape)))
             parameters = sum(value.numel() for value in network.parameters())
-            weights = sum(value.nbytes for value in network.parameters())
+            weights, kept_bytes = weight_bytes(network), _kept_bytes(network, training, shape[1:])
             maps = sum(output.shape[1] for output in outputs if output.ndim == len(shape))
     except Exception as error:  # any network of a user's own may look at values; it is measured then, as all are
         log.debug("what %s takes is not known before it runs: %s", type(plan.model).__module__, error)
@@ -56,9 +63,24 @@ def need(plan: Plan) -> Need | None:
     loss = LOSS_MAPS * 4 * maps * shape[0] * math.prod(training.crop)
     return Need(
         parameters=parameters,
-        weight_bytes=WEIGHT_COPIES * weights,
-        memory_bytes=int(WEIGHT_COPIES * weights + WORKSPACE * (kept.total + loss)),
+        weight_bytes=weights,
+        memory_bytes=int(weights + WORKSPACE * (kept.total + loss)),
+        kept_bytes=kept_bytes,
     )
+
+
+def _kept_bytes(network: nn.Module, training: Training, shape: Sequence[int]) -> int:
+    """What crops of a shape (C, *S) take that come again, with what a frozen encoder says of them; nothing is allocated."""
+    if training.num_crops is None:
+        return 0
+    image, answers = torch.empty(1, *shape), 0
+    if is_asked_once(training):
+        encoder = network.get_submodule(ENCODER)
+        with torch.no_grad():
+            said = getattr(encoder, "last_map", encoder)(image)
+        answers = sum(level.nbytes for level in ([said] if isinstance(said, torch.Tensor) else said))
+    crops = training.num_crops * image.nbytes if training.device == "cpu" else 0  # a GPU keeps none
+    return crops + min(training.num_crops * answers, MOST_BYTES)
 
 
 @contextmanager
@@ -122,13 +144,27 @@ def check_fits(plan: Plan, memory_bytes: int) -> None:
         UsageError: it cannot; the message names settings with which it could, where there are any.
     """
     needed = need(plan)
-    if needed is None or needed.memory_bytes <= memory_bytes:
+    if needed is None or needed.memory_bytes + needed.kept_bytes <= memory_bytes:
         return
     training = plan.training
+    if needed.memory_bytes <= memory_bytes:
+        raise UsageError(_told_of_crops(training, needed, memory_bytes))
     part = training.batch_size // training.accumulate
     raise UsageError(
         f"{_told(plan.model, needed)}: a step with {part} crops of {training.crop} at once takes "
         f"{gigabytes(needed.memory_bytes)} GB and {gigabytes(memory_bytes)} GB may be used; {_remedy(plan, memory_bytes)}"
+    )
+
+
+def _told_of_crops(training: Training, needed: Need, memory_bytes: int) -> str:
+    """That the crops which come again do not fit beside a step, and what to do."""
+    count = training.num_crops or 0
+    fitting = int(count * (memory_bytes - needed.memory_bytes) / needed.kept_bytes)
+    way = "leave training.num_crops out" if fitting < training.batch_size else f"--set training.num_crops={fitting}"
+    return (
+        f"{count} crops that come again, with what a frozen encoder says of them, take {gigabytes(needed.kept_bytes)} GB "
+        f"beside the {gigabytes(needed.memory_bytes)} GB of a step, and {gigabytes(memory_bytes)} GB may be used; keep fewer: "
+        f"{way}"
     )
 
 

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,10 +24,12 @@ from segwright.planning.class_weight_rules import with_class_weights
 from segwright.planning.imbalance import ClassBalance
 from segwright.planning.memory import check_fits
 from segwright.planning.rules import augmentation_rules, on_grid, preprocess_rules, sampler_rules, view_factors
-from segwright.planning.scoring_time import clicking_time
+from segwright.planning.scoring_time import clicking_time, seconds_before
 from segwright.planning.start import Start, Wish, named_start
+from segwright.planning.starting_model import StartingModel, starting_model
 from segwright.planning.survey import Survey
-from segwright.planning.trial import BATCH, Trial, divisors_of, set_by_hand
+from segwright.planning.trial import BATCH, Candidates, Trial, divisors_of, set_by_hand
+from segwright.planning.tuning import kept_part, with_kept
 from segwright.plans.kinds import assign, class_of
 from segwright.plans.plan import Data, Plan, Training
 from segwright.tasks import DEFAULT, OVERLAPPING, TellsUncertainty, task_for
@@ -144,17 +146,35 @@ def planned(
     trial = Trial(found, train_set if first is None else first.added(train_set), wish, named)
     draft = trial.with_network(draft, candidates(1.0)[0], 1.0)
     asked = draft.with_settings(settings)  # a misspelt setting is told before steps are timed
-    draft = trial.fastest_precision(draft, PRECISION_SHARE * seconds, budget.memory_bytes)
     survey.check(asked.data.preprocess.channels, CHECK_SHARE * seconds)
-    chosen, cost = trial.choose(draft, candidates, left(), budget.memory_bytes)
+    chosen, cost = _chosen(draft, trial, candidates, settings, left, budget)
     if settings:
         chosen = trial.with_settings(chosen, settings)
         cost = _cost_of(chosen, settings, trial, budget)
     log.info(ClassBalance.of(CropDataset.of(trial.train_set, chosen)).told())
-    made, after = _scheduled(chosen, cost, trial, len(val_set), left(), on_top=on_top)
+    before = None if on_top else starting_model(chosen, splits.train, own_modules=wish.own_modules)
+    made, after = _scheduled(chosen, cost, trial, len(val_set), left(), on_top=on_top, before=before)
     made = set_by_hand(made, settings, train_set) if settings else made
     made = with_cascade_reason(made, found, first, (train_set, val_set))
     return Planned(made, splits, ValueRange.of(survey.found), after, trial)
+
+
+def _chosen(
+    draft: Plan, trial: Trial, candidates: Candidates, settings: Sequence[str], left: Callable[[], float], budget: Budget
+) -> tuple[Plan, Cost]:
+    """A network that has time to learn in what is `left`, at a scale and in a precision, with the cost of a step.
+
+    Raises:
+        UsageError: memory does not suffice.
+    """
+    limit, memory = PRECISION_SHARE * 60 * budget.minutes, budget.memory_bytes
+    first = candidates(1.0)[0]
+    if (part := kept_part(draft, trial, first, settings, left())) is not None:
+        kept = with_kept(draft, part, trial, first, left(), memory, limit)
+        if kept is not None:
+            return kept
+    draft = trial.fastest_precision(draft, limit, memory)
+    return trial.choose(draft, candidates, left(), memory)
 
 
 def _task_named(
@@ -223,7 +243,8 @@ def _size_of_a_step(plan: Plan) -> tuple[Any, ...]:
     """All that decides what a step of a plan costs, but for the loss, which takes little beside a network."""
     training = plan.training
     layout = training.precision, training.channels_last, training.device
-    return (plan.model, plan.data.preprocess, training.crop, training.batch_size, training.accumulate, *layout)
+    kept = training.frozen, training.num_crops
+    return (plan.model, plan.data.preprocess, training.crop, training.batch_size, training.accumulate, *layout, *kept)
 
 
 def _cost_of(plan: Plan, settings: Sequence[str], trial: Trial, budget: Budget) -> Cost:
@@ -282,38 +303,60 @@ def _check_crop(plan: Plan, found: Fingerprint) -> None:
         )
 
 
-def _scheduled(chosen: Plan, cost: Cost, trial: Trial, val_count: int, seconds: float, *, on_top: bool) -> tuple[Plan, float]:
+def _scheduled(
+    chosen: Plan,
+    cost: Cost,
+    trial: Trial,
+    val_count: int,
+    seconds: float,
+    *,
+    on_top: bool,
+    before: StartingModel | None = None,
+) -> tuple[Plan, float]:
     """The plan with as many steps and validations as fit into the seconds, and the time that scoring and reporting take.
 
-    That time is in the seconds, unless it comes on top of them.
+    That time is in the seconds, unless it comes on top of them. With it the model `before`, which is tuned, is scored too.
     """
     training, size = chosen.training, math.prod(trial.found.size_median)
     scale = math.prod(view_factors(chosen.data.preprocess, trial.found))
-    step_seconds = cost.seconds + training.batch_size * trial.crop_seconds(chosen)
+    crop_seconds = trial.crop_seconds(chosen)
     share = size * scale / (training.batch_size * math.prod(training.crop))  # of an image in the pixels of a step
-    val_seconds = val_count * (0.02 + cost.seconds * share / 2)  # a forward pass is about a third of a step
+    forward = cost.seconds / 2 + cost.first_seconds  # about a third of a step; a frozen encoder takes no more the first time
+    val_seconds = val_count * (0.02 + forward * share)
     flip_axes, why_mirrored = _mirrored(chosen, val_seconds, seconds)
     val_seconds *= 2 ** len(flip_axes)
     atlas_seconds = ATLAS_SECONDS * val_count * size
     last_seconds = val_seconds
     if (clicking := clicking_time(chosen, trial.train_set)) is not None:
         val_seconds, last_seconds = (val_count * each for each in clicking)
+    before_seconds = val_count * seconds_before(before, chosen, last_seconds / val_count)
     again = len(looked_at(val_count)) / val_count if isinstance(chosen.task, TellsUncertainty) else 0
     # The last validation comes when the time is over; then images are scored one by one, and some are asked what to expect.
-    after = REPORT_SECONDS + val_seconds + (1 + again) * last_seconds + atlas_seconds
+    after = REPORT_SECONDS + val_seconds + (1 + again) * last_seconds + atlas_seconds + before_seconds
     scoring = 0.0 if on_top else after
     validations = max(1, min(MOST_VALIDATIONS, int(VALIDATION_SHARE * seconds / val_seconds)))
-    steps = max(1, int((seconds - scoring - (validations - 1) * val_seconds) / step_seconds))
+    steps = max(1, int(cost.steps(training, seconds - scoring - (validations - 1) * val_seconds, crop_seconds)))
+    kept_bytes = cost.memory_bytes + cost.kept_bytes(training)
     reasons = {
-        "training.steps": f"a step takes {step_seconds:.3g} s here, "
-        f"{seconds:.0f} s are left, {scoring:.0f} s of them for scores",
+        "training.steps": f"a step takes {_step_times(cost, training, crop_seconds)}, "
+        f"{seconds:.0f} s are left, {scoring:.0f} s of them for scores"
+        f"{f', {before_seconds:.0f} s of these for those before' if before_seconds and not on_top else ''}",
         "training.batch_size": f"a step takes {cost.memory_bytes / 2**30:.1f} GB, and on a CPU the process "
-        f"{(cost.memory_bytes + PROGRAM_BYTES) / 2**30:.1f} GB beside the samples that it keeps",
+        f"{(kept_bytes + PROGRAM_BYTES) / 2**30:.1f} GB beside the samples that it keeps",
         "training.validations": f"{val_count} images take {val_seconds:.0f} s each time",
     }
     training = replace(training, steps=steps, validations=validations)
     inference = replace(chosen.inference, flip_axes=flip_axes)
     return replace(chosen, training=training, inference=inference, reasons=chosen.reasons | reasons | why_mirrored), after
+
+
+def _step_times(cost: Cost, training: Training, crop_seconds: float) -> str:
+    """What a step takes, in words: less where its crops have come before, and need neither be made nor be shown the encoder."""
+    making = training.batch_size * crop_seconds
+    if training.num_crops is None:
+        return f"{cost.seconds + making:.3g} s here"
+    first = cost.seconds + cost.first_seconds + making
+    return f"{cost.later_seconds(training):.3g} s here, and {first:.3g} s while its crops are the first {training.num_crops}"
 
 
 def _mirrored(chosen: Plan, val_seconds: float, seconds: float) -> tuple[tuple[int, ...], dict[str, str]]:

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from segwright.checkpoints.model_file import ModelFile, model_file_of
-from segwright.checkpoints.named_weights import NamedWeights, named_weights
+from segwright.checkpoints.named_weights import named_weights
 from segwright.checkpoints.published_files import published_file
 from segwright.checkpoints.recognise import recognised, shapes
 from segwright.core.errors import FormatError, UsageError
@@ -48,7 +48,8 @@ class Wish:
 class Start:
     """Weights, the images that they know (None: unknown), why they were taken, and the network that they are of, if of one.
 
-    Those of an earlier run know objects at the `scale` of its views, in pixels for each of an image.
+    Those of an earlier run know objects at the `scale` of its views, in pixels for each of an image; `preset` is the name of a
+    network that others have published.
     """
 
     init: Init
@@ -56,6 +57,7 @@ class Start:
     why: str
     network: Any = None
     scale: float | None = None
+    preset: str | None = None
 
     def check(self, network: Any, wish: Wish) -> None:
         """See now that the weights fit a network, which else would be told once all is planned.
@@ -91,12 +93,12 @@ def named_start(wish: Wish) -> Start | None:
         return Start(init=init, normalise=preprocess.normalise, why="set by hand", network=plan.model, scale=scale)
     intake = given.facts.intake if given.facts is not None else Intake()
     why = "set by hand" if given.facts is not None else "set by hand; of images that reach it as ImageNet's do, as most files"
-    return Start(init=init, normalise=intake, why=why, network=_network_of(given))
+    known = given.facts.preset if given.facts is not None else recognised(given.tensors)
+    return Start(init=init, normalise=intake, why=why, network=_network_of(known), preset=known)
 
 
-def _network_of(given: NamedWeights) -> Any:
-    """The network that weights are of; None where they are of an encoder, or of a network that cannot be told."""
-    name = given.facts.preset if given.facts is not None else recognised(given.tensors)
+def _network_of(name: str | None) -> Any:
+    """The network of a published name; None where that is of an encoder, or of a network that cannot be told."""
     try:
         return preset(name) if name is not None else None
     except UsageError:  # an encoder, or a kind of network without a published size

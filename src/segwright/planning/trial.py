@@ -121,7 +121,8 @@ class Trial:
         """The cost of a step of a plan."""
         training = plan.training
         crops = CropDataset.of(self.train_set, plan)
-        return step_cost(plan, crops.parts(range(training.batch_size), training.accumulate))
+        cost = step_cost(plan, crops.parts(range(training.batch_size), training.accumulate))
+        return cost if training.device != "cpu" else replace(cost, crop_bytes=crops.kept_bytes)  # a GPU keeps none
 
     def crop_seconds(self, plan: Plan) -> float:
         """The time that one crop of a plan takes to make."""
@@ -185,6 +186,17 @@ class Trial:
         why_scale = reason if learnt is None else "that of the run which training starts from"
         return replace(best.plan, reasons=best.plan.reasons | {"model": reason, "data.preprocess.scale": why_scale}), best.cost
 
+    def measured(self, draft: Plan, network: Any, scale: float, seconds: float, memory: int) -> tuple[Plan, Cost]:
+        """The plan with a network at a scale, its batch in as few parts as fit the memory, and what a step costs.
+
+        Raises:
+            UsageError: not even one crop fits.
+        """
+        found = self._option(draft, network, scale, seconds, memory)
+        learnt = self.named is not None and self.named.scale is not None
+        why = "that of the run which training starts from" if learnt else "that of the images"
+        return replace(found.plan, reasons=found.plan.reasons | {"data.preprocess.scale": why}), found.cost
+
     def _larger(self, best: _Option, draft: Plan, network: Any, scale: float, seconds: float, memory: int) -> _Option | None:
         """A larger network at a scale; None where it would see less at once for want of memory than what was best so far."""
         try:
@@ -215,7 +227,7 @@ class Trial:
                 f"one crop of {training.crop} takes {needed} in training and "
                 f"{memory / 2**30:.2g} GB are granted; grant more with --memory-gb, or choose a smaller network with --model"
             )
-        steps = seconds / cost.seconds
+        steps = cost.steps(training, seconds)
         pixels = found.count * math.prod(found.size_median) * scale**found.axes
         return _Option(candidate, cost, steps, steps * training.batch_size * math.prod(training.crop) / pixels)
 

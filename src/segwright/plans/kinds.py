@@ -21,7 +21,7 @@ def table_of(value: Any, path: str, reasons: Mapping[str, str], kind: Kind | Non
     """A dataclass as a TOML table; settings that are None are left out, as their absence means None."""
     table = tomlkit.table()
     if kind is not None:
-        table["kind"] = _kind_of(value)
+        table["kind"] = kind_of(value)
         if path in reasons:
             table["kind"].comment(reasons[path])
     elif path in reasons:
@@ -100,7 +100,7 @@ def kinds_of(cls: type) -> dict[str, Kind]:
     return {name: mark for name, mark in marks if isinstance(mark, Kind)}
 
 
-def _kind_of(value: object) -> str:
+def kind_of(value: object) -> str:
     """The name under which a class is found: its file's name, or the dotted name of a user's own module."""
     module = type(value).__module__
     return module.rsplit(".", maxsplit=1)[-1] if module.startswith("segwright.") else module

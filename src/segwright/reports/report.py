@@ -5,6 +5,7 @@ Axes: K classes, H, W.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from segwright.core.atomic_files import replace_file
 from segwright.evaluation.error_analysis import Atlas
+from segwright.evaluation.ranking import p_text
 from segwright.evaluation.scores import Scores, interval_text, is_distance, score_text
 from segwright.reports.atlas_page import atlas_sections, suspect_section
 from segwright.reports.gallery import Example
@@ -102,12 +104,27 @@ def _headline(scores: Scores) -> str:
     main = f'<div class="big">{_summary(names[0], scores)}</div>'
     beside = [name for name in names[1:] if name in HEADLINES][:MOST_HEADLINES]
     others = "".join(f"<div>{_summary(name, scores)}</div>" for name in beside)
-    rest = [name for name in names[1:] if name not in beside]
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in scores.notes)
     return (
-        f'<div class="figures">{main}<div class="small">{others}</div></div>{notes}{_rest_table(scores, rest)}'
-        f"{_conventions(scores)}"
+        f'<div class="figures">{main}<div class="small">{others}</div></div>{_differences_table(scores)}{notes}'
+        f"{_rest_table(scores, [name for name in names[1:] if name not in beside])}{_conventions(scores)}"
     )
+
+
+def _differences_table(scores: Scores) -> str:
+    """What scores were before training and are after it, with the interval of the difference and its p; empty without any."""
+    rows = []
+    for row in scores.differences:
+        shown = partial(score_text, row.score, unit="")
+        values = (shown(value) for value in (row.first, row.second, row.difference))
+        cells = (*values, interval_text(row.interval, shown) or "–", p_text(row.p), p_text(row.p_holm))
+        columns = "".join(f'<td class="num">{escape(cell)}</td>' for cell in cells)
+        rows.append(f"<tr><td>{escape(row.score)}</td>{columns}</tr>")
+    if not rows:
+        return ""
+    heads = "".join(f'<th class="num">{head}</th>' for head in ("Before", "After", "Change", "95 % interval", "p", "p (Holm)"))
+    body = "".join(rows)
+    return f'<table class="dense"><thead><tr><th>Score</th>{heads}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _conventions(scores: Scores) -> str:

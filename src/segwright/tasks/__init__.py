@@ -111,6 +111,15 @@ class Averages(Protocol):
 
 
 @runtime_checkable
+class KeepsEncoder(Protocol):
+    """What a task may offer besides, where a part of its networks may stay as it is while few images tune trained weights."""
+
+    @property
+    def stays(self) -> str:
+        """The part, which is asked once for each image: what comes after it learns."""
+
+
+@runtime_checkable
 class TellsUncertainty(Protocol):
     """What a task may offer besides, where it knows how sure a network is of each pixel."""
 

@@ -55,6 +55,7 @@ class Promptable:
 
     score: ClassVar[str] = "IoU@3"
     metrics: ClassVar[tuple[str, ...]] = ("IoU@1", "IoU@3", "IoU@5")
+    stays: ClassVar[str] = "encoder"
 
     @classmethod
     def planned(cls, found: Fingerprint) -> "tuple[Promptable, dict[str, str]]":

@@ -56,6 +56,12 @@ class CropDataset:
             self.kept[position] = self._made(position)
         return self.kept[position]
 
+    @property
+    def kept_bytes(self) -> int:
+        """The bytes that a crop takes which is kept, on average over those that are; 0 where none is."""
+        sizes = [_bytes_of((image, target)) for _, image, target in self.kept.values()]
+        return sum(sizes) // max(len(sizes), 1)
+
     def _made(self, position: int) -> tuple[str, np.ndarray, Any]:
         plan = self.plan
         generator = np.random.default_rng([plan.training.seed, 1, position])
@@ -105,6 +111,14 @@ class CropDataset:
     def parts(self, positions: Sequence[int], accumulate: int) -> list[Batch]:
         """The crops at some positions, as so many batches of one size."""
         return _collated(self.plan.task, [self[position] for position in positions], accumulate)
+
+
+def _bytes_of(target: Any) -> int:
+    """The bytes of all arrays in a target."""
+    if isinstance(target, torch.Tensor | np.ndarray):
+        return int(target.nbytes)
+    parts = target.values() if isinstance(target, Mapping) else target if isinstance(target, list | tuple) else ()
+    return sum(map(_bytes_of, parts))
 
 
 def _whole(item: StoredSample) -> StoredSample:

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from segwright.core.errors import SettingError
 from segwright.core.lookup import did_you_mean
+from segwright.plans.plan import Training
 
 ENCODER = "encoder"  # the part that is asked once for each image
 BATCH_NORMS = "batch_norms"  # in place of a part: all of them, wherever they stand
@@ -42,10 +43,29 @@ def hold(network: nn.Module, names: Sequence[str]) -> None:
         part.eval()
 
 
+def is_asked_once(training: Training) -> bool:
+    """Whether the encoder of a run is asked once for each crop, as it is frozen and crops come again."""
+    return training.num_crops is not None and ENCODER in training.frozen
+
+
 def remember(encoder: nn.Module) -> None:
     """Let a frozen encoder answer from memory where an image comes again, with the same values to the bit."""
-    name = "last_map" if hasattr(encoder, "last_map") else "forward"  # what the others of such an encoder are made of
+    name = _answering(encoder)
     setattr(encoder, name, _Remembering(getattr(encoder, name)))
+
+
+def forget_answers(encoder: nn.Module) -> int:
+    """Let an encoder that remembers begin anew; how many bytes it had kept."""
+    memory: _Remembering = getattr(encoder, _answering(encoder))
+    kept = memory.kept_bytes
+    memory.known.clear()
+    memory.kept_bytes = 0
+    return kept
+
+
+def _answering(encoder: nn.Module) -> str:
+    """The method of an encoder that gives its answers, of which those of its others are made."""
+    return "last_map" if hasattr(encoder, "last_map") else "forward"
 
 
 @dataclass(eq=False)

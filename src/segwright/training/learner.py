@@ -11,7 +11,7 @@ from torch import nn
 
 from segwright.core.errors import SettingError
 from segwright.plans.plan import Plan, Training
-from segwright.training.frozen import ENCODER, freeze, hold, remember
+from segwright.training.frozen import ENCODER, freeze, hold, is_asked_once, remember
 
 CALLED = ("encode", "decode")  # methods of networks that a loss may call beside `forward`, in the precision of the run
 
@@ -40,7 +40,7 @@ class Learner:
         ema = copy.deepcopy(network).requires_grad_(False).eval()
         learning = [weight for weight in network.parameters() if weight.requires_grad or not plan.training.frozen]
         parallel, optimiser = fabric.setup(network, plan.optimiser.build(learning))
-        if plan.training.num_crops is not None and ENCODER in plan.training.frozen:
+        if is_asked_once(plan.training):
             remember(network.get_submodule(ENCODER))
         for name in CALLED:
             if hasattr(network, name):

@@ -27,8 +27,9 @@ from segwright.reports.gallery import Gallery
 from segwright.training.loggers import logger
 from segwright.training.loop import train
 from segwright.training.run_dir import OnRecord, note_places, read_log
+from segwright.workflow.before_after import with_differences
 from segwright.workflow.quality_intervals import with_quality
-from segwright.workflow.score_run import chosen_inference, counted, note_inference, write_results, write_steps
+from segwright.workflow.score_run import chosen_inference, counted, image_groups, note_inference, write_results, write_steps
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +133,8 @@ def _scored_together(folds: FoldsFolder, pieces: Sequence[Splits]) -> Scores:
     note_inference(folds.folder, inference)
     together = whole.scores()
     together = replace(together, notes=(*together.notes, *of_quality, _told(score, main), *told))
+    parts = [splits.val for splits in pieces]
+    together = with_differences(together, folds.folder, folds.plan, parts, whole, image_groups(folds.plan, whole))
     write_results(folds.folder, folds.plan.data.train, together, gallery)
     return together
 

@@ -34,6 +34,7 @@ from segwright.reports.report import write_report
 from segwright.training.first_stage import first_stage
 from segwright.training.loop import open_data
 from segwright.training.run_dir import read_log
+from segwright.workflow.before_after import with_differences
 from segwright.workflow.quality_intervals import with_quality
 
 Watcher = Callable[[Sample, Segmentation, Mapping[str, float]], None]
@@ -53,11 +54,12 @@ def finish(run: Path, splits: Splits | None = None) -> Scores:
     tally, pixels = counted(run, splits.val, gallery, trial)
     inference, told = chosen_inference(plan, trial, tally, [pixels])
     if not inference.calibration.is_needed:
-        calibration, more = chosen_calibration(tally, _labels(plan, tally))
+        calibration, more = chosen_calibration(tally, image_groups(plan, tally))
         inference, told = replace(inference, calibration=calibration), (*told, *more)
     inference, of_quality = with_quality(inference, plan, [(run, splits.val)])
     scores = tally.scores()
     scores = replace(scores, notes=(*scores.notes, *told, *of_quality))
+    scores = with_differences(scores, run, plan, [splits.val], tally, image_groups(plan, tally))
     note_inference(run, inference)
     model = ModelFile.read(run / MODEL_FILE, own_modules=True)
     replace(model, plan=replace(model.plan, inference=inference)).write(run / MODEL_FILE)
@@ -95,7 +97,7 @@ def chosen_inference(
     """
     inference, told = plan.inference, tuple[str, ...]()
     if inference.postprocess == Postprocess():
-        rules, told = trial.choice(_labels(plan, tally))
+        rules, told = trial.choice(image_groups(plan, tally))
         inference = replace(inference, postprocess=rules)
     given = [each for each in pixels if each is not None and len(each.truth)]
     if given:
@@ -104,7 +106,7 @@ def chosen_inference(
     return inference, told
 
 
-def _labels(plan: Plan, tally: Tally) -> list[int]:
+def image_groups(plan: Plan, tally: Tally) -> list[int]:
     """A label for each image that was counted, the same for those of one group of the data set."""
     known = dataset_file.read(plan.data.val or plan.data.train)
     return group_labels([one.key for one in tally.counted], known.groups if known else ())
