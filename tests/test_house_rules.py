@@ -572,13 +572,13 @@ def test_each_module_has_its_test(house):
 
 
 def test_each_imported_package_is_declared(house):
-    found = undeclared(house, declared_packages("dependencies", "geo", "medical", "zarr"))
+    found = undeclared(house, declared_packages("dependencies", "geo", "medical", "text", "zarr"))
     assert not found, "\n" + "\n".join(found)
 
 
 def test_each_declared_package_is_imported(house, beside):
     folders = {folder: [module for module in beside if module.path.startswith(f"../{folder}")] for folder in BESIDE}
-    found = unused(house, declared_packages("dependencies", "geo", "medical", "zarr"))
+    found = unused(house, declared_packages("dependencies", "geo", "medical", "text", "zarr"))
     found += unused(folders["tests"], declared_packages("dev") - COMMANDS)
     found += unused(folders["benchmarks"], declared_packages("bench"))
     assert not found, "\n" + "\n".join(found)

@@ -96,5 +96,18 @@ def test_what_cannot_be_used_is_named(segwright, clip, weights, tmp_path):
     assert code == 2 and "are not on this machine; add --online" in " ".join(err.split()) and "sam2.1_hiera_tiny" in err
     code, _, err = segwright("track", clip, "--weights", "sam2.1_hiera_tiny", "--point", "0:1,1", "--out", tmp_path / "o")
     assert code == 2 and "is a network, and its weights are sam2.1_hiera_tiny" in " ".join(err.split())
-    code, _, err = segwright("track", clip, "--weights", weights, "--point", "9:1,1", "--side", "128", "-o", tmp_path / "o")
-    assert code == 2 and "frame 9 is asked for, and the video has 4" in " ".join(err.split())
+    for words, message in (
+        (["--point", "9:1,1"], "frame 9 is asked for, and the video has 4"),
+        (["--point", "0:nan,1"], "holds what is no number; give finite numbers"),
+        (
+            ["--point", "0:1,1", "--point", "0:1.5,1,-"],
+            "the pixel in column 1, row 1 is said to be on the object and beside it",
+        ),
+        (["--point", "0:1,1@0"], "object_id of a prompt is 0; give a whole number from 1 on"),
+        (["--box", "0:9,9,3,3"], "is empty; give x1, y1, x2, y2"),
+    ):
+        code, _, err = segwright("track", clip, "--weights", weights, *words, "--side", "128", "-o", tmp_path / "o")
+        assert code == 2 and message in " ".join(err.split()), err
+    assert not (tmp_path / "o").exists()
+    code, _, err = segwright("track", clip, "--weights", weights, "--mask", f"0:{tmp_path / 'first.png'}", "-o", tmp_path)
+    assert code == 2 and "where masks are written; choose another folder with --out" in " ".join(err.split())

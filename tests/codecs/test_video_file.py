@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from segwright.codecs import video_file
-from segwright.codecs.video_file import open_video, writing_video
-from segwright.core.errors import FormatError, OutputError
+from segwright.codecs.video_file import check_film, open_video, writing_video
+from segwright.core.errors import FormatError, OutputError, ShapeError
 
 COUNT = 70
 DARKENED = 17  # what the codec makes of the 20 of frame 0
@@ -83,10 +84,48 @@ def test_what_is_no_video_is_named_with_a_remedy(tmp_path, clip):
     with pytest.raises(FormatError, match=r"text.mp4 cannot be read as a video; .* ffmpeg -i VIDEO"):
         open_video(tmp_path / "text.mp4")
     with (
-        pytest.raises(OutputError, match="cannot be written as a video"),
-        writing_video(tmp_path / "no" / "a.mp4", (8, 8), 5.0),
+        pytest.raises(OutputError, match="text.mp4/a.mp4 cannot be written"),
+        writing_video(tmp_path / "text.mp4" / "a.mp4", (8, 8), 5.0),
     ):
         pass
+    Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / "00000.png")
+    with pytest.raises(FormatError, match="00000.png is one image; give the folder of all frames, or a video file"):
+        open_video(tmp_path / "00000.png")
+
+
+def test_a_volume_is_no_frame(tmp_path):
+    tifffile.imwrite(tmp_path / "0.tif", np.zeros((5, 6, 8), np.uint8), metadata={"axes": "ZYX"})
+    with open_video(tmp_path) as frames, pytest.raises(ShapeError, match=r"0.tif is a volume \(5, 6, 8\); save its slices"):
+        frames[0]
+
+
+@pytest.mark.parametrize(
+    ("sides", "fits"), [((2, 2), True), ((3, 5), True), ((2, 8191), True), ((1, 9), False), ((9, 8192), False)]
+)
+def test_a_film_takes_sides_that_its_codec_takes(sides, fits, tmp_path):
+    if not fits:
+        with pytest.raises(OutputError, match=f"frames are {sides[1]} x {sides[0]}, and MPEG-4 takes 2 to 8191 pixels a side"):
+            check_film(tmp_path / "a.mp4", sides)
+        return
+    with writing_video(tmp_path / "new" / "a.mp4", sides, 5.0) as write:
+        write(np.zeros((*sides, 3), np.uint8))
+    with open_video(tmp_path / "new" / "a.mp4") as frames:
+        assert frames[0].shape == (3, *(side // 2 * 2 for side in sides))
+
+
+def test_a_film_that_is_not_finished_leaves_what_was_there(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"earlier")
+    with pytest.raises(KeyError), writing_video(tmp_path / "a.mp4", (8, 8), 5.0) as write:
+        write(np.zeros((8, 8, 3), np.uint8))
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"] and (tmp_path / "a.mp4").read_bytes() == b"earlier"
+
+
+def test_a_damaged_file_makes_no_noise(tmp_path, capfd):
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(FormatError):
+        open_video(tmp_path / "text.mp4")
+    assert not capfd.readouterr().err
 
 
 def test_a_damaged_video_says_which_frame(tmp_path, clip, monkeypatch):

@@ -65,3 +65,87 @@ def squares() -> np.ndarray:
 def squares_prompter() -> Prompter:
     """A promptable network that finds bright squares."""
     return Prompter(network=_Squares(), side=64)
+
+
+def _clip_tokenizer(longest):
+    from transformers import CLIPTokenizer
+
+    letters = [chr(ord("a") + number) for number in range(26)]
+    words = ["!", *letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    vocab = {word: number for number, word in enumerate(words)}
+    return CLIPTokenizer(vocab=vocab, merges=[], pad_token="!", model_max_length=longest)
+
+
+def _save_text_network(kind, folder):
+    """A tiny network of transformers, of random weights, with all files that belong to it."""
+    import transformers
+
+    layers = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"vocab_size": 64, "bos_token_id": 53, "eos_token_id": 54, "pad_token_id": 0}
+    sides = {"size": {"height": 32, "width": 32}}
+    if kind == "owlv2":
+        text, vision = {**layers, **ends, "max_position_embeddings": 16}, {**layers, "image_size": 32, "patch_size": 8}
+        config = transformers.Owlv2Config(text_config=text, vision_config=vision, projection_dim=16)
+        images = transformers.Owlv2ImageProcessor(**sides)
+        network, processor = (
+            transformers.Owlv2ForObjectDetection(config),
+            transformers.Owlv2Processor(images, _clip_tokenizer(16)),
+        )
+    elif kind == "clipseg":
+        text, vision = {**layers, **ends, "max_position_embeddings": 77}, {**layers, "image_size": 32, "patch_size": 8}
+        parts = {"extract_layers": [0, 1], "reduce_dim": 8, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 8}
+        config = transformers.CLIPSegConfig(text_config=text, vision_config=vision, projection_dim=16, **parts)
+        images = transformers.ViTImageProcessor(**sides)
+        network = transformers.CLIPSegForImageSegmentation(config)
+        processor = transformers.CLIPSegProcessor(images, _clip_tokenizer(77))
+    elif kind == "grounding-dino":
+        swin = transformers.SwinConfig(
+            image_size=32, window_size=2, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1],
+            out_features=["stage2", "stage3", "stage4"], out_indices=[2, 3, 4],
+        )  # fmt: skip
+        counts = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+        widths = {"d_model": 32, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_queries": 10}
+        text = {**layers, "vocab_size": 64, "max_position_embeddings": 64, "model_type": "bert"}
+        config = transformers.GroundingDinoConfig(backbone_config=swin, text_config=text, **counts, **widths)
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "cat", "dog", "red"]
+        cut = transformers.BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+        images = transformers.GroundingDinoImageProcessor(size={"shortest_edge": 32, "longest_edge": 64})
+        network = transformers.GroundingDinoForObjectDetection(config)
+        processor = transformers.GroundingDinoProcessor(images, cut)
+    else:
+        wide = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
+        vit = {
+            "model_type": "sam3_vit_model",
+            **wide,
+            "num_hidden_layers": 2,
+            "image_size": 112,
+            "pretrain_image_size": 56,
+            "window_size": 4,
+        }
+        heads = {"geometry_encoder_config": {**wide, "num_layers": 1}, "detr_encoder_config": {**wide, "num_layers": 1}}
+        config = transformers.Sam3Config(
+            vision_config={"backbone_config": {**vit, "global_attn_indexes": [1]}, "fpn_hidden_size": 32},
+            text_config={**layers, **ends, "max_position_embeddings": 32, "projection_dim": 32},
+            detr_decoder_config={**wide, "num_layers": 1, "num_queries": 5},
+            mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2},
+            **heads,
+        )
+        images = transformers.Sam3ImageProcessor(size={"height": 112, "width": 112})
+        network, processor = transformers.Sam3Model(config), transformers.Sam3Processor(images, _clip_tokenizer(32))
+    network.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory):
+    """Gives the folder of a tiny random network that reads texts, by its kind."""
+    made = {}
+
+    def folder(kind):
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp(kind)
+            torch.manual_seed(0)
+            _save_text_network(kind, made[kind])
+        return made[kind]
+
+    return folder

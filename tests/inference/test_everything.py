@@ -109,3 +109,15 @@ def test_what_cannot_be_is_refused(squares_prompter, squares):
     with pytest.raises(ShapeError, match=r"\(3, H, W\) is needed"):
         segment_everything(squares_prompter, squares[:1])
     assert everything.POINTS_PER_SIDE == 32
+
+
+def test_images_of_fewer_pixels_than_crops_are_looked_at():
+    for shape in ((1, 1), (1, 7), (3, 2)):
+        boxes, layers = crop_boxes(shape, 3)
+        assert (boxes[:, 2] > boxes[:, 0]).all() and (boxes[:, 3] > boxes[:, 1]).all() and len(boxes) == len(layers)
+        assert boxes[0].tolist() == [0, 0, shape[1], shape[0]]
+
+
+def test_a_score_that_is_no_number_is_refused(squares_prompter, squares):
+    with pytest.raises(SettingError, match="min_score is no number; give a score from 0 to 1"):
+        segment_everything(squares_prompter, squares, min_score=float("nan"))

@@ -82,8 +82,8 @@ def test_networks_that_learnt_from_squares_see_all_of_one(disc):
     assert (right - left) / (bottom - top) == pytest.approx(2, abs=0.2)
 
 
-def point(x: float, y: float, *, is_foreground: bool = True) -> Prompt:
-    return Prompt(points_xy=np.array([[x, y]], np.float32), is_foreground=np.array([is_foreground]))
+def point(x: float, y: float, *, is_foreground: bool = True, number: int = 1) -> Prompt:
+    return Prompt(points_xy=np.array([[x, y]], np.float32), is_foreground=np.array([is_foreground]), object_id=number)
 
 
 def test_by_hand_a_point_gives_the_best_of_three_discs_in_pixels_of_the_image(session, disc):
@@ -113,9 +113,10 @@ def test_corners_of_a_box_are_the_outermost_pixels(session, disc):
 
 def test_prompts_of_one_kind_are_asked_together_and_come_back_in_order(session, disc):
     box = Prompt(box_xyxy=np.array([40, 10, 50, 20], np.float32), object_id=7)
-    found = session.segment(point(10, 10), box, point(50, 20))
-    assert len(disc.asked) == 2 and found.instance_ids.tolist() == [1, 7, 1]
-    for index, each in enumerate((point(10, 10), box, point(50, 20))):
+    prompts = (point(10, 10), box, point(50, 20, number=2))
+    found = session.segment(*prompts)
+    assert len(disc.asked) == 2 and found.instance_ids.tolist() == [1, 7, 2]
+    for index, each in enumerate(prompts):
         assert np.array_equal(found.mask(index), session.segment(each).mask(0))
 
 
@@ -164,7 +165,7 @@ def test_an_image_is_encoded_once_with_a_cache(disc, tmp_path):
 def test_a_real_network_answers_the_same_alone_and_together():
     torch.manual_seed(0)
     session = Prompter(network=TINY.build().eval(), side=SIDE).open(IMAGE)
-    prompts = [point(10, 10), point(50, 20, is_foreground=False)]
+    prompts = [point(10, 10), point(50, 20, is_foreground=False, number=2)]
     together = session.segment(*prompts)
     for index, prompt in enumerate(prompts):
         alone = session.segment(prompt)
@@ -178,18 +179,49 @@ def test_images_of_odd_shapes_are_answered(shape, disc):
     assert session.segment(point(0.5, 0.5)).shape == shape[1:]
 
 
+def test_values_that_no_published_network_knows_are_refused(disc):
+    prompter = Prompter(network=disc, side=SIDE)
+    for pixels, message in (
+        (np.full((3, 8, 8), 256, np.uint16), "the image has values from 256 to 256, and this network takes 0 to 255; stretch"),
+        (np.full((3, 8, 8), -1.0), "the image has values from -1 to -1"),
+        (np.full((3, 8, 8), np.nan), r"the image has values that are no numbers \(NaN, infinite\); give np.nan_to_num"),
+        (np.full((3, 8, 8), 1e300), "the image has values that are no numbers"),
+        (np.zeros((3, 8, 8), object), "the image is an array of object; give an array of numbers"),
+        ([[[0]]], "the image is a list; give an array of numbers, channels first"),
+    ):
+        with pytest.raises(ShapeError, match=message):
+            prompter.open(pixels)
+    assert prompter.open(np.full((3, 8, 8), 200.5)).shape == (8, 8)
+    assert prompter.open_sample(Sample.of("deep", np.full((3, 8, 8), 2000, np.uint16))).shape == (8, 8)
+
+
+def test_channels_that_are_not_seen_are_told_once(disc, caplog):
+    prompter = Prompter(network=disc, side=SIDE)
+    for key, count, said in (("five_of_a_test", 5, "the first three"), ("two_of_a_test", 2, "the first, as grey")):
+        for _ in range(2):
+            prompter.open_sample(Sample.of(key, np.zeros((count, 8, 8), np.uint8)))
+        assert caplog.text.count(f"{key} has {count} channels, and this network sees three: {said}") == 1
+    caplog.clear()
+    prompter.open_sample(Sample.of("grey", np.zeros((1, 8, 8), np.uint8)))
+    assert not caplog.text
+
+
 def test_what_cannot_be_answered_is_refused(session, disc):
-    with pytest.raises(ShapeError, match=r"points \[\[60.5, 3.0\]\] lie outside the image, which is 60 wide and 30 high"):
+    with pytest.raises(
+        ShapeError, match=r"points \[\[60.5, 3.0\]\] of object 1 lie outside the image, which is 60 wide and 30 high"
+    ):
         session.segment(point(60.5, 3))
     with pytest.raises(ShapeError, match="the box .* is empty; give x1, y1, x2, y2"):
         session.segment(Prompt(box_xyxy=np.array([5, 5, 5, 9], np.float32)))
     with pytest.raises(ShapeError, match=r"the mask is \(3, 3\) and the image \(30, 60\)"):
-        session.segment(Prompt(mask=np.zeros((3, 3), bool)))
+        session.segment(Prompt(mask=np.ones((3, 3), bool)))
     with pytest.raises(UsageError, match="says 'cat', and this network reads no text"):
         session.segment(Prompt(text="cat"))
     twice = np.array([[5, 5], [9, 9], [5, 5]], np.float32)
-    with pytest.raises(UsageError, match=r"the point \[5.0, 5.0\] is said to be on the object and beside it; leave out one"):
-        session.segment(Prompt(points_xy=twice, is_foreground=np.array([True, True, False])))
+    with pytest.raises(UsageError, match="2 prompts are about object 1"):
+        session.segment(point(5, 5), point(9, 9))
+    with pytest.raises(UsageError, match="a list was given for a prompt"):
+        session.candidates([point(5, 5)])
     assert len(session.segment(Prompt(points_xy=twice, is_foreground=np.array([True, True, True])))) == 1
     with pytest.raises(UsageError, match="there is no prompt; give at least one"):
         session.segment()

@@ -165,7 +165,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_opened(image, tmp_pat
         ([image], [], None, None, UsageError, "what to find is not told, .* give prompts"),
         ([image], ON, None, {}, UsageError, "or in several ways"),
         ([image.parent], ON, None, None, UsageError, "prompts are about one image, and 2 are given"),
-        ([image], ON, image, None, OutputError, "a.png is one of the images itself; choose another place"),
+        ([image], ON, image, None, OutputError, "a.png is one of the images itself, .* choose another with out"),
         ([image.parent], [], image.parent, {}, OutputError, "a.png is one of the images itself"),
         ([image], ON, tmp_path / "out.jpg", None, OutputError, "'.jpg' holds no objects here; name the file .png"),
         ([image], ON, image / "out.png", None, OutputError, "a.png cannot be written .*; choose another folder"),
@@ -173,3 +173,26 @@ def test_what_cannot_be_done_is_refused_before_anything_is_opened(image, tmp_pat
     ):
         with pytest.raises(kind, match=message):
             segment_files("no network", images, prompts, out, everything=everything)
+
+
+def test_images_of_one_name_are_not_dropped(squares_prompter, image, tmp_path):
+    other = tmp_path / "more" / "a.png"
+    other.parent.mkdir()
+    other.write_bytes(image.read_bytes())
+    for places in ([image.parent, other.parent], [image, other]):
+        with pytest.raises(FormatError, match="more/a.png and .*photos/a.png would both be called a; rename one, or call once"):
+            segment_files(squares_prompter, places, [], tmp_path / "out", everything={"points_per_side": 2})
+    assert len(segment_files(squares_prompter, [image, image], ON, tmp_path / "out.png")) == 1
+
+
+def test_what_is_read_is_not_replaced_and_folders_are_no_files(squares_prompter, image, tmp_path):
+    mask = tmp_path / "mask.png"
+    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(mask)
+    before = mask.read_bytes()
+    with pytest.raises(OutputError, match="mask.png is one of the images itself, or a mask that was given"):
+        segment_files(squares_prompter, [image], ON, mask, spared=[mask])
+    (tmp_path / "a_overlay.png").mkdir()
+    for out in ("a_overlay.png", "a.json"):
+        with pytest.raises(OutputError, match="a_overlay.png is a folder; give the name of a file in it"):
+            segment_files(squares_prompter, [image], ON, tmp_path / out, overlay=True)
+    assert mask.read_bytes() == before and not (tmp_path / "a.json").exists()

@@ -10,7 +10,7 @@ from PIL import Image
 from segwright.codecs.rle import decode, from_text
 from segwright.codecs.video_file import open_video
 from segwright.core import Classes, Prompt, Segmentation
-from segwright.core.errors import FormatError, OutputError, SettingError
+from segwright.core.errors import FormatError, OutputError, SettingError, ShapeError
 from segwright.formats.davis import PALETTE
 from segwright.inference.track_files import track_video
 
@@ -70,9 +70,8 @@ def test_a_film_shows_frames_with_objects(folder, tmp_path):
 
 
 def test_what_cannot_be_written_is_refused_before_the_work(folder, tmp_path):
-    for number in (255, 0):
-        with pytest.raises(OutputError, match=f"an object has the number {number}, and masks hold 1 to 254"):
-            track_video(Boxes(), folder, [Prompt(box_xyxy=PROMPT.box_xyxy, object_id=number)], tmp_path / "out")
+    with pytest.raises(OutputError, match="an object has the number 255, and masks hold 1 to 254"):
+        track_video(Boxes(), folder, [Prompt(box_xyxy=PROMPT.box_xyxy, object_id=255)], tmp_path / "out")
     with pytest.raises(SettingError, match='a film needs its frames in order, and direction is "both"; give "forward"'):
         track_video(Boxes(), folder, [PROMPT], tmp_path / "out", film=tmp_path / "seen.mp4")
     with pytest.raises(OutputError, match="masks in .*frames would replace the frames there; choose another folder"):
@@ -84,3 +83,55 @@ def test_what_cannot_be_written_is_refused_before_the_work(folder, tmp_path):
     with pytest.raises(FormatError, match="gone does not exist"):
         track_video(Boxes(), tmp_path / "gone", [PROMPT], tmp_path / "out")
     assert not (tmp_path / "out").exists() and (tmp_path / "clip.mp4").read_bytes() == b"frames"
+
+
+class Failing(Boxes):
+    """Cannot track the frame `last`."""
+
+    def __init__(self, last):
+        self.last = last
+
+    def track(self, frames, prompts, *, direction):
+        for frame, found in super().track(frames, prompts, direction=direction):
+            if frame == self.last:
+                raise ShapeError(f"frame {frame} is odd; mend it")
+            yield frame, found
+
+
+def test_nothing_is_written_before_the_first_frame_and_no_film_after_a_failure(folder, tmp_path):
+    out, film = tmp_path / "out", tmp_path / "seen.mp4"
+    film.write_bytes(b"of an earlier call")
+    with pytest.raises(ShapeError, match="^frame 0 is odd; mend it$"):
+        track_video(Failing(0), folder, [PROMPT], out, direction="forward", film=film)
+    assert not out.exists()
+    with pytest.raises(ShapeError, match="frame 2 is odd; mend it; the masks of 2 frames before it are in .*out"):
+        track_video(Failing(2), folder, [PROMPT], out, direction="forward", film=film)
+    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "00001.png", "tracks.jsonl"]
+    assert len((out / "tracks.jsonl").read_text().splitlines()) == 3 and film.read_bytes() == b"of an earlier call"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_masks_of_other_frames_are_not_mixed_with_those_of_this_video(folder, tmp_path):
+    out = tmp_path / "out"
+    track_video(Boxes(), folder, [PROMPT], out)
+    track_video(Boxes(), folder, [PROMPT], out)  # the same frames may be written again
+    (out / "notes.txt").write_text("mine")
+    (out / "00003.png").write_bytes(b"of a longer video")
+    with pytest.raises(
+        OutputError, match="holds 1 masks of frames that are not tracked now, such as 00003.png; choose another"
+    ):
+        track_video(Boxes(), folder, [PROMPT], out)
+    later = [Prompt(box_xyxy=PROMPT.box_xyxy, frame=1)]
+    (out / "00003.png").unlink()
+    for direction, stale in (("forward", "00000"), ("backward", "00002")):
+        with pytest.raises(OutputError, match=f"such as {stale}.png"):
+            track_video(Boxes(), folder, later, out, direction=direction)
+
+
+def test_a_film_is_refused_where_it_cannot_be(folder, tmp_path):
+    words = {"direction": "forward"}
+    (tmp_path / "made.mp4").mkdir()
+    for name in ("frames/0.png", "seen.gif", "seen", "made.mp4"):
+        with pytest.raises(OutputError, match="cannot be written as a video; give a file whose name ends in .mp4, "):
+            track_video(Boxes(), folder, [PROMPT], tmp_path / "out", film=tmp_path / name, **words)
+    assert np.array(Image.open(folder / "0.png")).shape == (*SHAPE, 3) and not (tmp_path / "out").exists()

@@ -251,13 +251,25 @@ def test_what_cannot_be_used_is_told_with_a_remedy(tracker):
         session.segment(point(61, 1, frame=2, number=4))
     with pytest.raises(ShapeError, match=r"the box .* is empty; give x1, y1, x2, y2"):
         session.segment(Prompt(box_xyxy=np.array([5, 5, 5, 9], np.float32)))
-    with pytest.raises(ShapeError, match=r"the mask is \(3, 3\) and the frame \(30, 60\)"):
-        session.segment(Prompt(mask=np.zeros((3, 3), bool)))
+    with pytest.raises(ShapeError, match=r"the mask is \(3, 3\) and frame 0 \(30, 60\)"):
+        session.segment(Prompt(mask=np.ones((3, 3), bool)))
     with pytest.raises(UsageError, match="the prompt says 'dog', and this network reads no text"):
         session.segment(Prompt(text="dog"))
     with pytest.raises(UsageError, match="a mask with points or a box; give a mask alone"):
         session.segment(Prompt(mask=np.zeros(SHAPE, bool), box_xyxy=np.array([1, 1, 9, 9], np.float32)))
+    for call in (session.segment, lambda *prompts: next(tracker.track(Numbered(10), prompts))):
+        with pytest.raises(UsageError, match="2 prompts are about object 1"):
+            call(point(1, 1), point(5, 5))
+    with pytest.raises(SettingError, match="direction is 'up'; give one of forward, backward, both"):
+        next(tracker.track(Numbered(10), [point(1, 1)], direction="up"))
     assert not session._objects
+    for pixels, message in (
+        (np.full((3, *SHAPE), 300, np.uint16), "frame 0 has values from 300 to 300, and this network takes 0 to 255"),
+        (np.full((3, *SHAPE), np.nan), "frame 0 has values that are no numbers"),
+        ([[0]], "frame 0 is a list; give an array of numbers"),
+    ):
+        with pytest.raises(ShapeError, match=message):
+            next(tracker.track([pixels], [point(1, 1)]))
     with pytest.raises(UsageError, match="the video has no frames"):
         tracker.open([])
     with pytest.raises(SettingError, match="side is 100; this network takes sides that are multiples of 32, such as 1024"):

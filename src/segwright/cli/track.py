@@ -40,6 +40,7 @@ def run(
 ) -> None:
     """Write a mask for each frame of a video, whose values are the numbers of the objects that were pointed at."""
     prompts = said_prompts(point or [], box or [], mask or [])
+    _check_masks_spared(mask or [], out)
     from segwright.cli.terminal import counting, working
     from segwright.inference.track_files import track_video
     from segwright.inference.video import open_tracker
@@ -91,6 +92,20 @@ def said_prompts(points: list[str], boxes: list[str], masks: list[str]) -> list[
             )
         )
     return prompts
+
+
+def _check_masks_spared(masks: list[str], out: Path) -> None:
+    """See that no mask that was given lies where those of frames are written.
+
+    Raises:
+        OutputError: one does.
+    """
+    from segwright.core.errors import OutputError
+
+    for text in masks:
+        found = GRAMMAR.fullmatch(text)
+        if found is not None and Path(found["what"]).resolve().parent == out.resolve():
+            raise OutputError(f"--mask {text} lies in {out}, where masks are written; choose another folder with --out")
 
 
 def _numbers(text: str, count: int, option: str) -> list[float]:

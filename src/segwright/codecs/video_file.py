@@ -4,22 +4,30 @@ Video files are read by OpenCV. Frames that follow each other are decoded one af
 wound to it. Axes: C = 3 channels red, green, blue; H, W.
 """
 
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import cv2
 import numpy as np
 
 from segwright.codecs.image_file import SUFFIXES, read_image
-from segwright.core.errors import FormatError, OutputError
+from segwright.core.errors import FormatError, OutputError, ShapeError
 from segwright.core.visualise import as_rgb
 
 AHEAD = 32  # frames that are decoded and left out rather than wound over, which begins anew at a key frame
 DIGITS = 20  # more than any number in a name has
 CODEC = "mp4v"  # which OpenCV writes wherever it is installed
+FILM_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv")  # of files that hold it
+FEWEST, MOST = 2, 8191  # pixels of a side that MPEG-4 takes
+
+# FFmpeg writes hundreds of lines about a damaged file past every stream of Python's; what is wrong, our message says.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when the first video is opened
 
 
 class VideoFile:
@@ -27,6 +35,8 @@ class VideoFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".gif":  # OpenCV takes a number in it for a sequence
+            raise FormatError(f"{path} is one image; give the folder of all frames, or a video file such as clip.mp4")
         self._reader = cv2.VideoCapture(str(path))
         self._next = 0
         self._count = int(self._reader.get(cv2.CAP_PROP_FRAME_COUNT)) if self._reader.isOpened() else 0
@@ -65,7 +75,10 @@ class VideoFile:
 
 
 class ImageFrames:
-    """Frames uint8 (3, H, W) of a folder of images by their number, in natural order: 2.png before 10.png."""
+    """Frames uint8 (3, H, W) of a folder of images by their number, in natural order: 2.png before 10.png.
+
+    An image of more than 8 bits is stretched by itself, between its 1st and 99th percentile.
+    """
 
     frames_per_second = 0.0  # which a folder does not say
 
@@ -84,7 +97,10 @@ class ImageFrames:
         return len(self.paths)
 
     def __getitem__(self, frame: int) -> np.ndarray:
-        return np.moveaxis(as_rgb(read_image(self.paths[frame])), -1, 0)
+        image = read_image(self.paths[frame])
+        if image.ndim != 3:  # (C, H, W)
+            raise ShapeError(f"{self.paths[frame]} is a volume {image.shape[1:]}; save its slices as images, each a frame")
+        return np.moveaxis(as_rgb(image), -1, 0)
 
 
 def _natural(name: str) -> list[str]:
@@ -108,16 +124,43 @@ def open_video(path: Path | str) -> VideoFile | ImageFrames:
 def writing_video(path: Path, sides: tuple[int, int], frames_per_second: float) -> Iterator[Any]:
     """A video file of `sides` (H, W) that takes one picture uint8 (H, W, 3) after the other by calling what this yields.
 
+    It takes its place at the end of the context, and never if that ends with an error; what was there stays till then. The
+    codec takes even sides: the last row or column of odd ones is cut.
+
     Raises:
         OutputError: it cannot be written.
     """
+    check_film(path, sides)
     height, width = sides
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*CODEC), frames_per_second, (width, height))
-    if not writer.isOpened():
-        raise OutputError(
-            f"{path} cannot be written as a video; give a name that ends in .mp4, in a folder that can be written"
-        )
+    unfinished = path.parent / f".{path.name[:50]}.{uuid4().hex}"  # a folder, since OpenCV goes by the suffix of the name
     try:
-        yield lambda picture: writer.write(np.ascontiguousarray(picture[:, :, ::-1]))
+        unfinished.mkdir(parents=True)
+        writer = cv2.VideoWriter(
+            str(unfinished / f"film{path.suffix}"), cv2.VideoWriter.fourcc(*CODEC), frames_per_second, (width, height)
+        )
+        if not writer.isOpened():
+            raise OutputError(f"{path} cannot be written as a video of {width} x {height}; give a name that ends in .mp4")
+        try:
+            yield lambda picture: writer.write(np.ascontiguousarray(picture[:, :, ::-1]))
+        finally:
+            writer.release()
+        os.replace(unfinished / f"film{path.suffix}", path)  # noqa: PTH105  (one step on every system)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}); choose a writable place with free space") from error
     finally:
-        writer.release()
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def check_film(path: Path, sides: tuple[int, int] | None = None) -> None:
+    """Refuse a place for a video, or its `sides` (H, W), before a long work that could not be written there.
+
+    Raises:
+        OutputError: the name ends otherwise, the place is a folder, or a side is none of those that the codec takes.
+    """
+    if path.suffix.lower() not in FILM_SUFFIXES or path.is_dir():
+        raise OutputError(f"{path} cannot be written as a video; give a file whose name ends in {', '.join(FILM_SUFFIXES)}")
+    if sides is not None and not FEWEST <= min(sides) <= max(sides) <= MOST:
+        raise OutputError(
+            f"{path} cannot be written: frames are {sides[1]} x {sides[0]}, and MPEG-4 takes {FEWEST} to {MOST} pixels a side; "
+            "leave the film out, or resize the frames"
+        )

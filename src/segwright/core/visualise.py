@@ -26,7 +26,8 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
         image = image[:, image.shape[1] // 2]
     image = image[:3] if image.shape[0] >= 3 else image[:1]
     if image.dtype != np.uint8:
-        image = image.astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 counts as missing, as elsewhere
+            image = image.astype(np.float32)
         known = image[np.isfinite(image)]
         low, high = np.percentile(known, (1, 99)) if known.size else (0.0, 1.0)
         image = np.nan_to_num(np.clip((image - low) / max(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)

@@ -24,7 +24,7 @@ from segwright.decoding.logit_runs import runs_of_logits
 from segwright.decoding.mask_runs import MaskRuns, surest_masks
 from segwright.decoding.query_pixels import Place
 from segwright.decoding.small_regions import without_small_holes, without_small_islands
-from segwright.inference.prompting import Prompter, PromptSession, objects_of
+from segwright.inference.prompting import Prompter, PromptSession, check_pixels, objects_of
 from segwright.layers.prompts import PromptedMasks
 
 # The numbers of the authors' generator of automatic masks
@@ -74,15 +74,19 @@ def segment_everything(
     an object stays.
 
     Raises:
-        SettingError: there is no point, a number of layers or of pixels is negative, or there are too many layers.
+        SettingError: there is no point, a number of layers or of pixels is negative, there are too many layers, or the score is
+            no number.
         ShapeError: the image has other axes or channels than the network takes.
     """
+    if np.isnan(min_score):
+        raise SettingError("min_score is no number; give a score from 0 to 1, such as 0.88")
     if points_per_side < 1 or not 0 <= crop_layers <= MOST_LAYERS or min_area < 0:
         raise SettingError(
             f"points_per_side is {points_per_side}, crop_layers {crop_layers} and min_area {min_area}; give at least 1, 0 to "
             f"{MOST_LAYERS} and at least 0, such as {POINTS_PER_SIDE}, 0 and 100"
         )
     pixels = image.image if isinstance(image, Sample) else image
+    check_pixels(pixels)
     boxes, _ = crop_boxes((int(pixels.shape[-2]), int(pixels.shape[-1])), crop_layers)
     seen = []
     for left, top, right, bottom in boxes:
@@ -163,8 +167,10 @@ def crop_boxes(shape: tuple[int, int], layers: int) -> tuple[np.ndarray, np.ndar
         sides = [ceil((overlap * (count - 1) + side) / count) for side in (width, height)]
         starts = [[(side - overlap) * number for number in range(count)] for side in sides]
         for left, top in product(*starts):
-            boxes.append((left, top, min(left + sides[0], width), min(top + sides[1], height)))
-            numbers.append(layer)
+            right, bottom = min(left + sides[0], width), min(top + sides[1], height)
+            if right > left and bottom > top:  # in an image of fewer pixels than crops some have none
+                boxes.append((left, top, right, bottom))
+                numbers.append(layer)
     return np.array(boxes, np.int64), np.array(numbers, np.int64)
 
 

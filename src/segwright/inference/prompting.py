@@ -11,6 +11,7 @@ saw, which comes to the same where an image has these sides, and differs in a fe
 Axes: C channels, H, W sides of the image, N prompts, P points, M answers to a prompt, h, w sides of the network's masks.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,7 +27,10 @@ from segwright.checkpoints.fill import fill
 from segwright.checkpoints.named_weights import named_weights
 from segwright.core import Classes, Prompt, Sample, Segmentation
 from segwright.core.errors import SettingError, ShapeError, UsageError
+from segwright.core.missing import where_measured
+from segwright.core.prompt import check_prompts, check_within
 from segwright.core.visualise import as_rgb
+from segwright.core.warn_once import warn_once
 from segwright.core.weights import Intake
 from segwright.decoding.logit_runs import runs_of_logits
 from segwright.decoding.mask_runs import MaskRuns
@@ -43,9 +47,12 @@ from segwright.models import preset, published, tasks_of
 from segwright.transforms.prepare import Preprocess
 from segwright.transforms.resize import resize_image, scaled
 
+log = logging.getLogger(__name__)
+
 _CLASSES = Classes.of(["object"])
 TASK = "promptable"  # what networks that answer prompts are for
 SIDE = 1024  # pixels of the longer side, with which Segment Anything was trained
+WHITE = 255  # the highest value of the images that published networks take
 FINER = 4  # pixels of what the network sees for one of its masks
 
 
@@ -74,9 +81,10 @@ class Prompter:
         """The session of an image (C, H, W), which is encoded now, with values of 0 to 255, or as the predictor was trained on.
 
         Raises:
-            ShapeError: the image has other axes or channels than the network takes.
+            ShapeError: the image has other axes or channels than the network takes, or values that are not 0 to 255.
         """
         pixels = image.image if isinstance(image, Sample) else image
+        check_pixels(pixels)
         channels = len(self.intake.mean) if self.predictor is None else len(pixels)  # which it brings to its own
         if pixels.ndim != 3 or len(pixels) != channels or 0 in pixels.shape:
             raise ShapeError(
@@ -84,6 +92,7 @@ class Prompter:
                 "np.moveaxis(image, -1, 0), and a grey image repeated for each channel"
             )
         if self.predictor is None:
+            check_8_bit(pixels)
             values, seen = self._filled(pixels)
         else:
             sample = replace(image, truth=None) if isinstance(image, Sample) else Sample.of("", pixels)
@@ -102,17 +111,21 @@ class Prompter:
     def on_scale(self, sample: Sample) -> Sample:
         """A sample in the values of its file as `open` takes it: on the scale of the run which trained the network, if one did.
 
-        Else in colours of 8 bits: grey in each channel, more bits stretched.
+        Else in colours of 8 bits: grey in each channel, of several channels the first three, more bits stretched between the
+        1st and the 99th percentile, black where nothing was measured.
 
         Raises:
             ShapeError: it is a volume.
         """
-        if sample.image.ndim != 3:  # (C, H, W)
-            raise ShapeError(
-                f"it is a volume {sample.image.shape[1:]}, and prompts are about images; save one slice of it as an image"
-            )
+        check_flat(sample)
         if self.predictor is not None:
             return self.predictor.on_scale(sample)
+        if sample.image.shape[0] not in (1, 3):
+            warn_once(
+                log,
+                "%s has %d channels, and this network sees three: %s; save the channels that it should see as a picture",
+                *(sample.key, len(sample.image), "the first three" if len(sample.image) > 3 else "the first, as grey"),
+            )
         return replace(sample, image=np.ascontiguousarray(np.moveaxis(as_rgb(sample.image), -1, 0)))
 
     def _embedding(self, values: np.ndarray) -> Tensor:
@@ -180,11 +193,12 @@ class PromptSession:
         Prompts with as many points, and the same other parts, are answered together.
 
         Raises:
-            UsageError: there is no prompt, or one has a text, which this network does not read.
+            UsageError: there is no prompt, one has a text, which this network does not read, or two are about one object.
             ShapeError: a point or a box lies outside the image, or a mask has another shape.
         """
         if not prompts:
             raise UsageError("there is no prompt; give at least one, such as Prompt(box_xyxy=np.array([10, 20, 200, 150]))")
+        check_prompts(prompts)
         groups: dict[tuple, list[int]] = {}
         for index, prompt in enumerate(prompts):
             self._check(prompt)
@@ -208,6 +222,7 @@ class PromptSession:
             UsageError: the prompt has a text, which this network does not read.
             ShapeError: a point or a box lies outside the image, or a mask has another shape.
         """
+        check_prompts([prompt])
         self._check(prompt)
         answer = self.ask([prompt], multimask=True)
         order = answer.scores[0, 0].argsort(descending=True)
@@ -258,35 +273,70 @@ class PromptSession:
     def _check(self, prompt: Prompt) -> None:
         """See that a prompt is about this image, and of a kind that the network knows."""
         if prompt.text is not None:
-            raise UsageError(f"the prompt says {prompt.text!r}, and this network reads no text; give points, a box or a mask")
-        height, width = self.shape
-        for name, given in (("points", prompt.points_xy), ("the box", prompt.box_xyxy)):
-            if given is None:
-                continue
-            xy = np.asarray(given, np.float64).reshape(-1, 2)
-            if not (np.isfinite(xy).all() and (xy >= 0).all() and (xy <= (width, height)).all()):
-                raise ShapeError(
-                    f"{name} {np.asarray(given).tolist()} lie outside the image, which is {width} wide and {height} high; "
-                    f"give x from 0 to {width} and y from 0 to {height}, in pixels of the original image"
-                )
-        if prompt.points_xy is not None:
-            on, off = (prompt.points_xy[np.asarray(prompt.is_foreground, bool) == side].tolist() for side in (True, False))
-            if twice := [point for point in on if point in off]:
-                raise UsageError(f"the point {twice[0]} is said to be on the object and beside it; leave out one of the two")
-        if prompt.box_xyxy is not None and not (prompt.box_xyxy[2:] > prompt.box_xyxy[:2]).all():
-            raise ShapeError(f"the box {prompt.box_xyxy.tolist()} is empty; give x1, y1, x2, y2 with x1 < x2 and y1 < y2")
-        if prompt.mask is not None and prompt.mask.shape != self.shape:
-            raise ShapeError(f"the mask is {prompt.mask.shape} and the image {self.shape}; give a mask of the image's shape")
+            raise UsageError(
+                f"the prompt says {prompt.text!r}, and this network reads no text; give points, a box or a mask, "
+                "or find it with segment_text (segwright segment --text)"
+            )
+        check_within(prompt, self.shape)
 
 
-def objects_of(masks: MaskRuns, scores: np.ndarray, shape: tuple[int, int], object_ids: Sequence[int]) -> Segmentation:
-    """Masks that may overlap, with scores (N,) and numbers, as the objects of an image (H, W)."""
+def check_flat(sample: Sample) -> None:
+    """See that a sample is an image (C, H, W).
+
+    Raises:
+        ShapeError: it is a volume.
+    """
+    if sample.image.ndim != 3:
+        raise ShapeError(
+            f"it is a volume {sample.image.shape[1:]}, and prompts are about images; save one slice of it as an image"
+        )
+
+
+def check_pixels(pixels: np.ndarray, what: str = "the image") -> None:
+    """See that an image or a frame, which messages call `what`, is an array of numbers.
+
+    Raises:
+        ShapeError: it is something else.
+    """
+    if not isinstance(pixels, np.ndarray) or pixels.dtype.kind not in "biuf":
+        kind = f"an array of {pixels.dtype}" if isinstance(pixels, np.ndarray) else f"a {type(pixels).__name__}"
+        raise ShapeError(f"{what} is {kind}; give an array of numbers, channels first: np.asarray(picture) and np.moveaxis")
+
+
+def check_8_bit(pixels: np.ndarray, what: str = "the image") -> None:
+    """See that an image or a frame (C, H, W) has the values that published networks take.
+
+    Raises:
+        ShapeError: one is missing, below 0 or above 255.
+    """
+    if pixels.dtype == np.uint8:
+        return
+    if where_measured(pixels) is not None:
+        raise ShapeError(f"{what} has values that are no numbers (NaN, infinite); give np.nan_to_num(image), or mend them")
+    low, high = pixels.min(), pixels.max()
+    if low < 0 or high > WHITE:
+        raise ShapeError(
+            f"{what} has values from {low:g} to {high:g}, and this network takes 0 to 255; stretch them to these, as "
+            "open_sample does with an image of any kind"
+        )
+
+
+def objects_of(
+    masks: MaskRuns,
+    scores: np.ndarray,
+    shape: tuple[int, int],
+    object_ids: Sequence[int],
+    *,
+    class_ids: np.ndarray | None = None,
+    classes: Classes = _CLASSES,
+) -> Segmentation:
+    """Masks that may overlap, with scores (N,) and numbers, as the objects of an image (H, W); all "object" if none is told."""
     return Segmentation(
         planes=masks.planes(shape),
-        class_ids=np.zeros(len(masks), np.int32),
+        class_ids=np.zeros(len(masks), np.int32) if class_ids is None else class_ids.astype(np.int32),
         instance_ids=np.asarray(object_ids, np.int32),
         scores=np.clip(scores, 0, 1).astype(np.float32),
-        classes=_CLASSES,
+        classes=classes,
     )
 
 

@@ -13,7 +13,7 @@ Axes: C channels, H, W sides of a frame, h, w of the network's masks, P objects,
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -24,10 +24,11 @@ from segwright.checkpoints.fill import fill
 from segwright.checkpoints.named_weights import named_weights
 from segwright.core import Classes, Prompt, Segmentation
 from segwright.core.errors import SettingError, ShapeError, UsageError
+from segwright.core.prompt import check_prompts, check_within
 from segwright.core.weights import Intake
 from segwright.inference import frame_memory
 from segwright.inference.frame_memory import FrameMemory, Known
-from segwright.inference.prompting import published_for
+from segwright.inference.prompting import check_8_bit, check_pixels, published_for
 from segwright.layers.prompts import Prompts
 from segwright.models import preset, sam2
 from segwright.transforms.resize import resize_image
@@ -84,13 +85,17 @@ class Tracker:
         Objects have the numbers of their prompts' `object_id`; those that are not seen in a frame are not in its segmentation.
 
         Raises:
-            UsageError: there are no prompts, or one has a text or none but a mask with points.
+            UsageError: there are no prompts, or one has a text or none but a mask with points, or two are about one object.
             ShapeError: a prompt is beyond the video or its frame, or a frame has another size than the first.
+            SettingError: there is no such direction.
         """
+        if direction not in get_args(Direction):
+            raise SettingError(f"direction is {direction!r}; give one of {', '.join(get_args(Direction))}")
         if not prompts:
             raise UsageError(
                 "there is no prompt; give at least one, such as Prompt(box_xyxy=np.array([10, 20, 200, 150]), frame=0)"
             )
+        check_prompts(prompts)
         with self.open(frames, can_correct=False) as session:
             for frame in sorted({prompt.frame for prompt in prompts}):
                 session.segment(*[prompt for prompt in prompts if prompt.frame == frame])
@@ -141,9 +146,11 @@ class TrackSession:
         """All objects of one frame after prompts for it, one for each object; what a prompt leaves out is not remembered.
 
         Raises:
-            UsageError: there is no prompt, they are about several frames, or one is of a kind that a video does not take.
+            UsageError: there is no prompt, they are about several frames or twice about one object, or one is of a kind that a
+                video does not take.
             ShapeError: a prompt lies beyond the video or its frame, or the frame has another size than the first.
         """
+        check_prompts(prompts)
         frames = sorted({prompt.frame for prompt in prompts})
         if len(frames) != 1:
             raise UsageError(
@@ -199,8 +206,10 @@ class TrackSession:
         if self._seen is not None and self._seen[0] == frame:
             return self._seen[1]
         pixels, channels, side = self.frames[frame], len(self.tracker.intake.mean), self.tracker.side
+        check_pixels(pixels, f"frame {frame}")
         if pixels.ndim != 3 or len(pixels) != channels or 0 in pixels.shape:
             raise ShapeError(f"frame {frame} is {pixels.shape}; ({channels}, H, W) is needed, channels first and no empty axis")
+        check_8_bit(pixels, f"frame {frame}")
         shape = (int(pixels.shape[1]), int(pixels.shape[2]))
         if self._shape is not None and shape != self._shape:
             raise ShapeError(
@@ -353,15 +362,4 @@ def _check(prompt: Prompt, shape: tuple[int, int]) -> None:
             "the prompt has a mask with points or a box; give a mask alone, which is taken as it is, or points and a box, "
             "which correct the mask that was found before"
         )
-    height, width = shape
-    for name, places in (("points", prompt.points_xy), ("the box", prompt.box_xyxy)):
-        xy = np.zeros((0, 2)) if places is None else np.asarray(places, np.float64).reshape(-1, 2)
-        if not (np.isfinite(xy).all() and (xy >= 0).all() and (xy <= (width, height)).all()):
-            raise ShapeError(
-                f"{name} {xy.tolist()} of object {prompt.object_id} lie outside frame {prompt.frame}, which is {width} wide "
-                f"and {height} high; give x from 0 to {width} and y from 0 to {height}, in pixels of the video"
-            )
-    if prompt.box_xyxy is not None and not (prompt.box_xyxy[2:] > prompt.box_xyxy[:2]).all():
-        raise ShapeError(f"the box {prompt.box_xyxy.tolist()} is empty; give x1, y1, x2, y2 with x1 < x2 and y1 < y2")
-    if prompt.mask is not None and prompt.mask.shape != shape:
-        raise ShapeError(f"the mask is {prompt.mask.shape} and the frame {shape}; give a mask of the frame's shape")
+    check_within(prompt, shape, f"frame {prompt.frame}")
