@@ -4,14 +4,18 @@ import hashlib
 import io
 import urllib.error
 import urllib.request
+from dataclasses import replace
+from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
 
+import segwright
 from segwright.checkpoints.published_files import hub_file, local_name, published_file, weights_folder
 from segwright.core.errors import FormatError, UsageError
 from segwright.core.weights import Weights
+from segwright.models import published
 
 REPOSITORY = "models--nvidia--mit-b0"
 REVISION = "0" * 40
@@ -97,6 +101,18 @@ def test_another_file_of_a_repository_is_another(caches, asked):
     in_hub(caches)
     with pytest.raises(UsageError, match="download https://huggingface.co/nvidia/mit-b0/resolve/main/old/a.pth by hand"):
         published_file("x_voc", Weights(address="hf://nvidia/mit-b0/old/a.pth", **FACTS), online=False)
+
+
+def test_what_comes_with_segwright_is_there(caches, asked):
+    name, shipped = next((name, each) for name, each in published().items() if each.address.startswith("package://"))
+    path = published_file(name, shipped, online=True)
+    assert path.name == shipped.file and path.is_relative_to(Path(segwright.__file__).parent)
+    assert shipped.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(UsageError, match=r"models.no comes with Segwright, and is missing; install Segwright again"):
+        published_file(name, replace(shipped, address="package://models/no"), online=False)
+    with pytest.raises(FormatError, match="its sha256 begins with .* and not with 12345678.; install Segwright again"):
+        published_file(name, replace(shipped, sha256="12345678"), online=False)
+    assert asked == []
 
 
 # Nobody is asked unasked

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core import Classes, Prompt, Sample
 from segwright.core.errors import SettingError, ShapeError, UsageError
+from segwright.data.clickable_objects import clickable_objects
 from segwright.encoders import resnet
+from segwright.formats import synthetic
 from segwright.inference.embedding_cache import EmbeddingCache
 from segwright.inference.load import load
 from segwright.inference.predict_files import predict
@@ -253,6 +255,17 @@ def test_weights_that_are_not_named_are_those_published_for_the_network(monkeypa
         UsageError, match="nobody has published weights for sam_tiny_of_a_test; give a file of them with weights"
     ):
         open_prompter("sam_tiny_of_a_test")
+
+
+def test_the_weights_that_come_with_segwright_answer_clicks():
+    sample = clickable_objects(synthetic.cells(1, shape=(150, 250), seed=5))[0]
+    session = open_prompter("sam_nano").open_sample(sample)
+    assert session.seen == (150, 250) and session.embedding.shape[2:] == (10, 16)  # neither enlarged nor padded to a square
+    masks = sample.truth.masks()
+    largest = max(range(len(masks)), key=lambda index: masks[index].sum())
+    rows, columns = masks[largest].nonzero()
+    found = session.segment(point(columns.mean(), rows.mean())).masks()[0]
+    assert (found & masks[largest]).sum() / (found | masks[largest]).sum() > 0.6
 
 
 def test_a_run_is_opened_by_its_folder(tiny_plan, tmp_path):

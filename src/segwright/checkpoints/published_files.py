@@ -1,4 +1,7 @@
-"""From a published file's address to the file on this machine: found where it may lie, or fetched where that was asked for."""
+"""From a published file's address to the file on this machine: found where it may lie, or fetched where that was asked for.
+
+Files that come with Segwright are always there.
+"""
 
 import hashlib
 import re
@@ -16,6 +19,7 @@ from segwright.core.cache_folder import cache_folder
 from segwright.core.errors import FormatError, UsageError
 from segwright.core.weights import Weights
 
+PACKAGE = "package://"  # how addresses inside this package begin: package://FOLDER/FILE
 HUB = "hf://"  # how addresses on the Hugging Face hub begin: hf://OWNER/NAME/FILE
 HUB_NAME = "hf:"  # how people name what lies there: hf:OWNER/NAME
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # what holds the weights there, the safer one first
@@ -26,13 +30,15 @@ CHUNK = 1 << 20  # bytes at a time
 def published_file(name: str, weights: Weights, *, online: bool) -> Path:
     """The file of published weights on this machine.
 
-    It is looked for in Segwright's cache, in torch's and in that of the Hugging Face hub; where it is in none, it is fetched if
-    `online`, and else nobody is asked.
+    One that does not come with Segwright is looked for in its cache, in torch's and in that of the Hugging Face hub; where it
+    is in none, it is fetched if `online`, and else nobody is asked.
 
     Raises:
         UsageError: it is not on this machine; the message says where it is and where to put it.
         FormatError: it is another file than the published one.
     """
+    if weights.address.startswith(PACKAGE):
+        return _from_package(weights)
     if weights.address.startswith(HUB):
         owner, repository, file = weights.address.removeprefix(HUB).split("/", maxsplit=2)
         return _from_hub(f"{owner}/{repository}", (file,), name, name, online=online)
@@ -43,6 +49,15 @@ def published_file(name: str, weights: Weights, *, online: bool) -> Path:
     if not online:
         raise _missing(name, weights.address, local_name(name, weights))
     return _fetched(name, weights)
+
+
+def _from_package(weights: Weights) -> Path:
+    """A file that comes with Segwright."""
+    path, remedy = Path(__file__).parents[1] / weights.address.removeprefix(PACKAGE), "install Segwright again"
+    if not path.is_file():
+        raise UsageError(f"{path} comes with Segwright, and is missing; {remedy}")
+    _check_digest(path, weights, remedy)
+    return path
 
 
 def hub_file(name: str, *, online: bool) -> Path:
@@ -153,8 +168,8 @@ def _chunks(answer: Any) -> Iterator[bytes]:
         raise ConnectionError(f"{came} of {promised} bytes came")
 
 
-def _check_digest(path: Path, weights: Weights) -> None:
-    """Refuse another file than the published one.
+def _check_digest(path: Path, weights: Weights, remedy: str = "") -> None:
+    """Refuse another file than the published one; the remedy is to download it again, unless another is given.
 
     Raises:
         FormatError: its sha256 begins otherwise.
@@ -166,5 +181,5 @@ def _check_digest(path: Path, weights: Weights) -> None:
     if not digest.startswith(weights.sha256):
         raise FormatError(
             f"{path} is not the file that was published (its sha256 begins with {digest[:8]}, and not with "
-            f"{weights.sha256[:8]}); remove it, and download {weights.address} again"
+            f"{weights.sha256[:8]}); {remedy or f'remove it, and download {weights.address} again'}"
         )

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:  # loading it takes longer than `segwright --help` may
     from segwright.inference.segment_files import SegmentedObject
 
-DEFAULT = "mobile_sam"  # the smallest network whose trained weights everybody may have
+DEFAULT = "sam_nano"  # whose weights come with Segwright
 
 _IMAGES = typer.Argument(help="An image; with --text, --everything or --ahead several, or folders of them.")
 _POINT = typer.Option(help="x,y in pixels on the object, or x,y,- beside it; repeatable.")

@@ -17,10 +17,10 @@ class Intake:
 class Weights:
     """A published file: trained weights of a `preset`, for whom to use, from where, and how well they did.
 
-    `address` is where the file lies, "hf://OWNER/NAME/FILE" for one on the Hugging Face hub; `sha256` its first digits, or all
-    of them, None where nobody published any. `licence` is that of the weights, "unstated" where the publisher names none.
-    `classes` are their names in order, or their number where the names are the data set's own; 0 for a bare encoder. `score`
-    is the published one with its data set, None where none was published.
+    `address` is where the file lies, "hf://OWNER/NAME/FILE" for one on the Hugging Face hub, "package://FOLDER/FILE" for one
+    that comes with Segwright; `sha256` its first digits, or all of them, None where nobody published any. `licence` is that of
+    the weights, "unstated" where the publisher names none. `classes` are their names in order, or their number where the names
+    are the data set's own; 0 for a bare encoder. `score` is the published one with its data set, None where none was published.
     """
 
     preset: str

@@ -148,13 +148,20 @@ class Prompter:
         return network_digest(self.network)
 
     def _filled(self, pixels: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-        """An image as networks were trained, in a square, and what of that it fills: all for SAM 2, else its longer side."""
-        factors = tuple(self.side / side for side in pixels.shape[1:])
+        """An image as networks were trained, and what of that it fills.
+
+        Most know one size, and see a square of which it fills all for SAM 2, else the longer side. Others see it as large as it
+        is, up to that size, and no more beside it than their strides make of it.
+        """
+        factors, sides = tuple(self.side / side for side in pixels.shape[1:]), (self.side,) * 2
+        knows_all = getattr(self.network, "knows_all_sides", False)
         if not getattr(self.network, "fills_squares", False):
-            factors = (min(factors),) * 2
+            factors = (min(*factors, *[1.0] * knows_all),) * 2
         seen = scaled(pixels.shape[1:], factors)
+        if knows_all:
+            sides = tuple(-(-side // step) * step for side, step in zip(seen, self.network.divisors, strict=True))
         mean, std = (np.array(part, np.float32)[:, None, None] for part in (self.intake.mean, self.intake.std))
-        values = np.zeros((len(pixels), self.side, self.side), np.float32)
+        values = np.zeros((len(pixels), *sides), np.float32)
         values[:, : seen[0], : seen[1]] = (resize_image(pixels, seen) - mean) / std
         return values, seen
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from segwright.core.errors import SettingError
 from segwright.core.lookup import Kind
+from segwright.core.weights import Weights
 from segwright.encoders import Encoder, timm
 from segwright.layers.image_check import check_image
 from segwright.layers.norms import TracedGroupNorm
@@ -65,6 +66,7 @@ class SamNano(nn.Module):
 
     OUTPUT = "prompted_masks"
     side = 512  # pixels of the longer side of images, unless a run was trained at another scale
+    knows_all_sides = True  # up to that one, and not squares alone
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -254,3 +256,14 @@ def _twice(x: Tensor) -> Tensor:
 
 
 PRESETS = {"sam_nano": Config()}
+WEIGHTS = {
+    "sam_nano_drawn": Weights(  # benchmarks/fit_sam_nano.py
+        preset="sam_nano",
+        address="package://models/sam_nano.safetensors",
+        sha256="31597278e6bd9f93e7a217589abfa95acc51bddbc2181ff29e1789de3b6e39a3",
+        licence="Apache-2.0",
+        trained_on="drawn shapes, streets and cells; nuclei (CC0)",
+        classes=0,
+        intake=timm.LITE_INTAKE,
+    ),
+}
