@@ -202,13 +202,13 @@ def print_scores(scores: "Scores") -> None:
     """Scores with their 95 % intervals, a row per class that occurs, what training has changed, and the conventions."""
     means = [name for name in scores.values if "/" not in name]
     print_table(
-        ["score", "value", "95 % interval"], [[name, number(scores.values[name]), _interval(scores, name)] for name in means]
+        ["score", "value", "95 % interval"], [[name, _number(scores.values[name]), _interval(scores, name)] for name in means]
     )
     titles = list(dict.fromkeys(name.partition("/")[0] for name in scores.values if "/" in name))
     for first in range(0, len(titles), MOST_COLUMNS):
         shown = titles[first : first + MOST_COLUMNS]
         rows = [
-            [name, *(number(scores.values.get(f"{title}/{name}", float("nan"))) for title in shown)]
+            [name, *(_number(scores.values.get(f"{title}/{name}", float("nan"))) for title in shown)]
             for name in scores.classes.names
             if any(isfinite(scores.values.get(f"{title}/{name}", float("nan"))) for title in shown)
         ]
@@ -230,16 +230,16 @@ def print_differences(rows: "Sequence[Difference]", first: str, second: str) -> 
     table = [
         [
             row.score,
-            *(number(value) for value in (row.first, row.second, row.difference)),
+            *(_number(value) for value in (row.first, row.second, row.difference)),
             interval_text(row.interval, number) or "-",
-            *(number(value) for value in (row.p, row.p_holm)),
+            *(_number(value) for value in (row.p, row.p_holm)),
         ]
         for row in rows
     ]
     print_table(["score", first, second, "difference", "95 % interval", "p", "p (Holm)"], table)
 
 
-def number(value: float) -> str:
+def _number(value: float) -> str:
     """A score with four digits; a dash where nothing could be measured."""
     return f"{value:.4f}" if value == value else "-"
 
