@@ -231,7 +231,7 @@ def print_differences(rows: "Sequence[Difference]", first: str, second: str) -> 
         [
             row.score,
             *(_number(value) for value in (row.first, row.second, row.difference)),
-            interval_text(row.interval, number) or "-",
+            interval_text(row.interval, _number) or "-",
             *(_number(value) for value in (row.p, row.p_holm)),
         ]
         for row in rows
@@ -248,7 +248,7 @@ def _interval(scores: "Scores", name: str) -> str:
     """The 95 % interval of a score; a dash where there is none."""
     from segwright.evaluation.scores import interval_text
 
-    return interval_text(scores.intervals.get(name, (float("nan"), float("nan"))), number) or "-"
+    return interval_text(scores.intervals.get(name, (float("nan"), float("nan"))), _number) or "-"
 
 
 def check_places(*places: Path | None) -> None:
