@@ -103,8 +103,8 @@ def _save_text_network(kind, folder):
             image_size=32, window_size=2, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1],
             out_features=["stage2", "stage3", "stage4"], out_indices=[2, 3, 4],
         )  # fmt: skip
-        counts = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
-        widths = {"d_model": 32, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_queries": 10}
+        counts = {"encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+        widths = {"d_model": 64, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_queries": 10}
         text = {**layers, "vocab_size": 64, "max_position_embeddings": 64, "model_type": "bert"}
         config = transformers.GroundingDinoConfig(backbone_config=swin, text_config=text, **counts, **widths)
         words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "cat", "dog", "red"]
