@@ -18,8 +18,8 @@
   OpenCV's, begun with a disc about the first click; grow takes what is connected to a click and about as bright. Differences
   from the network are paired by image. --all also counts clicks to an IoU of 0.85 and 0.90, which takes four times as long.
 * time: an image of 512 x 512 to encode, and one click on one object to answer.
-* adapt: 20 images of CamVid, from the run, whose plan it keeps but for the encoder, which is frozen and asked once for each of
-  16 crops of an image; IoU before and after on other images, and a paired test.
+* adapt: 20 images of CamVid, from these weights; the encoder is frozen, and asked once for each of 16 crops of an image. IoU
+  before and after on other images, and a paired test.
 * pack: the weights in half precision, in the file that comes with Segwright.
 
 What is measured, timed and adapted is what comes with Segwright, unless --run says otherwise.
@@ -66,6 +66,7 @@ VARIANTS = 16  # crops of each
 MINUTES = 5.0  # for them
 EVERY = 8  # of CamVid's validation frames, which follow each other in a video
 NETWORK = "sam_nano"
+SHIPPED = "sam_nano_drawn"  # its weights that come with Segwright
 TIMM = "timm"
 SIDE, DISC_RADIUS = 512, 80  # pixels of an image to time, and of its object
 TURNS = 5
@@ -350,31 +351,17 @@ def objects_of(masks: Sequence[np.ndarray]) -> Segmentation:
 
 def adapt_it(arguments: argparse.Namespace) -> None:
     """Print the scores before and after, and whether chance explains the difference."""
-    from segwright.plans.plan import Init, Plan
     from segwright.training.loop import train
 
     some, held_out = open_dataset(arguments.data / "camvid" / "train"), measured_sets(arguments.data, arguments.most)["camvid"]
     keys = some.keys[:: len(some) // ADAPTED][:ADAPTED]
     if arguments.minutes is None and arguments.steps is None:
         arguments.minutes = MINUTES
-    plan = Plan.read(arguments.run)
-    training = replace(
-        plan.training,
-        steps=steps_of(arguments, STEPS),
-        validations=1,
-        device=arguments.device,
-        frozen=("encoder",),
-        num_crops=VARIANTS * len(keys),
-    )
-    plan = replace(
-        plan,
-        data=replace(plan.data, train=some.source),
-        optimiser=replace(plan.optimiser, learning_rate=TUNING_RATE),
-        training=training,
-        init=Init(weights=str(arguments.run)),
-    )
-    plan = plan.with_settings(arguments.set) if arguments.set else plan
-    out = arguments.run.with_name(f"{arguments.run.name}_adapted")
+    arguments.init, arguments.frozen = SHIPPED if arguments.run == NETWORK else arguments.run, True
+    plan = planned_by_hand(arguments)
+    training = replace(plan.training, validations=1, num_crops=VARIANTS * len(keys))
+    plan = replace(plan, data=replace(plan.data, train=some.source), training=training)
+    out = arguments.out.with_name(f"{arguments.out.name}_adapted")
     splits = Splits(some.subset(keys), held_out.subset(held_out.keys[:2]))
     train(plan, out, splits=splits, minutes=arguments.minutes, watchers=[told])
     before, after = (clicked(opener(NETWORK, run), held_out, FEW)[0] for run in (arguments.run, out))
