@@ -64,7 +64,7 @@ def test_a_scene_with_an_up(tmp_path, drawn):
 def test_volumes_show_their_middle(tmp_path, drawn, given):
     given(*discs((12, 20, 16)))
     write_augmented_sheet(tmp_path / "sheet.png", "data")
-    assert "3 volumes to train with" in drawn["text"] and "low resolution" not in drawn["text"]
+    assert "3 volumes to train with" in drawn["text"] and "low resolution in 12%" in drawn["text"]
     assert all(picture.ndim == 3 and picture.dtype == np.uint8 for row in drawn["rows"] for picture in row.pictures)
     assert drawn["rows"][0].pictures[0].shape == (264, 211, 3)  # 20 x 16
 
@@ -73,6 +73,7 @@ def test_changes_that_few_crops_get_are_told_with_their_share(tmp_path, drawn, g
     given(*discs((12, 20, 16)))
     names = ("geometric.scale", "geometric.rotate", "intensity.noise")
     settings = [f"augmentation.{name}_probability=0.25" for name in names]
+    settings.append("augmentation.intensity.contrast_probability=1")
     write_augmented_sheet(tmp_path / "sheet.png", "data", settings=settings)
     for words in ("scaled by 0.", "turned by up to", "noise"):
         assert drawn["text"].partition(words)[2].partition("%")[0].endswith(" in 25"), words
