@@ -32,7 +32,7 @@ def test_how_unsure_a_model_is_lies_beside_the_masks(segwright, finished_run, ti
     code, _, err = segwright("predict", finished_run, images, "--out", tmp_path / "masks", "--uncertainty")
     assert code == 0, err
     maps = sorted(tmp_path.glob("masks/*_uncertainty.tif"))
-    assert len(maps) == 2 and len(list((tmp_path / "masks").iterdir())) == 4
+    assert len(maps) == 2 and len(list((tmp_path / "masks").iterdir())) == 5 and (tmp_path / "masks" / "quality.csv").exists()
     values = tifffile.imread(maps[0])
     assert values.dtype == np.float32 and values.shape == (48, 64) and 0 <= values.min() < values.max() <= 1
     code, _, err = segwright("predict", finished_run, images, "--out", tmp_path / "c", "--uncertainty", "--format", "coco")

@@ -125,7 +125,8 @@ def found_start(network: Any) -> Start | None:
             continue
         what = "its encoder" if is_encoder else "it"
         why = f"{what} was trained on {weights.trained_on}; the weights ({weights.licence}) lie on this machine"
-        return Start(init=Init(weights=name, new_head=not is_encoder), normalise=weights.intake, why=why)
+        has_head = not is_encoder and hasattr(network, "num_classes")
+        return Start(init=Init(weights=name, new_head=has_head), normalise=weights.intake, why=why)
     source = timm.source(encoder.name) if isinstance(encoder, timm.Config) else None
     if source is None:
         return None
@@ -142,6 +143,7 @@ def found_start(network: Any) -> Start | None:
 def _is_of(weights: Weights, part: Any, published_for: Any, *, is_encoder: bool) -> bool:
     """Whether published weights fill a network but for its head and for other channels of images, or fill an encoder."""
     alike = {} if is_encoder else {"in_channels": RGB, "num_classes": max(weights.num_classes, 1)}
+    alike = {name: value for name, value in alike.items() if hasattr(part, name)}  # what answers prompts knows no classes
     return shapes(replace(part, **alike)) == shapes(replace(published_for, **alike))
 
 
