@@ -37,11 +37,15 @@ def main(run: str, data: str, option: str = "") -> None:
     cases = dice_cases(predict, seen)
     for k, name in enumerate((*seen.classes.names, "mean")):
         expected, low, high = (np.array([getattr(each, part)[k] for each in ends]) for part in ("expected", "low", "high"))
-        true, is_known = cases.true[:, k], ~np.isnan(low) & ~np.isnan(cases.true[:, k])
-        held = int(((low <= true) & (true <= high))[is_known].sum())
+        true = cases.true[:, k]
+        is_known, has_ends = ~np.isnan(expected) & ~np.isnan(true), ~np.isnan(low) & ~np.isnan(true)
+        held = int(((low <= true) & (true <= high))[has_ends].sum())
         rank = spearmanr(expected[is_known], true[is_known]).statistic if is_known.sum() > 1 else np.nan
-        means = [each[is_known].mean() for each in (expected, true, high - low)] if is_known.any() else [np.nan] * 3
-        print(name, f"{held} of {is_known.sum()}", f"{rank:.2f}", *(f"{each:.3f}" for each in means), sep="\t")
+        means = [
+            each[here].mean() if here.any() else np.nan
+            for each, here in zip((expected, true, high - low), (is_known, is_known, has_ends), strict=True)
+        ]
+        print(name, f"{held} of {has_ends.sum()}", f"{rank:.2f}", *(f"{each:.3f}" for each in means), sep="\t")
 
 
 if __name__ == "__main__":
