@@ -124,7 +124,9 @@ def networks(side: int) -> tuple[Any, Any]:
     config.vision_config.backbone_config.image_size = [side, side]
     config.vision_config.backbone_feature_sizes = [[side // stride] * 2 for stride in (4, 8, 16)]
     config.memory_attention_rope_feat_sizes = [side // 16] * 2
-    theirs = transformers.Sam2VideoModel(config).eval()
+    theirs = transformers.Sam2VideoModel(config).eval().requires_grad_(False)
+    directions = theirs.prompt_encoder.shared_embedding.positional_embedding
+    theirs.shared_image_embedding.positional_embedding.copy_(directions)  # as in all published files
     ours = sam2.PRESETS["sam2.1_hiera_tiny"].build().eval()
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
