@@ -2,9 +2,9 @@
 
     python benchmarks/fit_hippocampus.py --minutes 15        (python -m pip install nnunetv2==2.8.1 for nnU-Net's sides)
 
-The data are those 200 volumes of the Medical Segmentation Decathlon (task 4) that lie in ../shared/data. The last sixth of the
-subjects is held out, left and right hippocampus of one subject together. Each side runs alone in a fresh process; all are
-scored by the same code: the Dice of each class, averaged over the volumes held out, and the mean of both.
+The data are those 200 volumes of the Medical Segmentation Decathlon (task 4) that lie in ../shared/data. A sixth of the
+subjects is held out, the last or `--held-out` 1 to 6, left and right hippocampus of one subject together. Each side runs alone
+in a fresh process; all are scored by the same code: the Dice of each class, averaged over the volumes held out, and the mean.
 
 * NAME (such as planned, unet_3d): `segwright fit`, with the network that the planner chooses or with that preset. Its minutes
   hold all that the command does: planning, validations, scoring and the report too.
@@ -31,7 +31,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data" / "hippocampus"
 SIDES = ("planned", "nnunet_3d_fullres", "nnunet_2d")
 PEER = "nnunet_"
 CLASSES = ("Anterior", "Posterior")
-HELD_OUT = 6  # one subject of so many
+SIXTHS = 6  # of the subjects, of which one is held out
 SAME_SUBJECT = {(299, 300): 245}  # besides 2k - 1 and 2k; the README of the data tells why
 PEER_DATA, PEER_PLANS = "Dataset004_Hippocampus", "nnUNetPlans"
 POWER = 0.9  # of nnU-Net's decay of the learning rate
@@ -45,6 +45,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--threads", type=int, default=THREADS, help="cores")
+    parser.add_argument(
+        "--held-out", type=int, default=SIXTHS, choices=range(1, SIXTHS + 1), help="which sixth of the subjects"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the run, of `segwright fit` alone")
     parser.add_argument("--json", type=Path, help="a file to which each row is appended")
     parser.add_argument("--keep", type=Path, help="a folder for runs and predictions; else they are deleted")
@@ -59,7 +62,7 @@ def main() -> None:
     print(f"|---|--:|--:|{'--:|' * len(CLASSES)}--:|---|--:|", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
-        lay_out(arguments.data, folder)
+        lay_out(arguments.data, folder, arguments.held_out)
         for side in arguments.sides:
             options = ["--minutes", str(arguments.minutes), "--threads", str(arguments.threads), "--seed", str(arguments.seed)]
             command = [sys.executable, __file__, side, *options, "--child", str(folder)]
@@ -75,8 +78,8 @@ def main() -> None:
                     file.write(json.dumps(result) + "\n")
 
 
-def parts_of(data: Path) -> dict[str, list[str]]:
-    """The names of the volumes to learn from and of those held out: the last sixth of the subjects."""
+def parts_of(data: Path, held_out: int) -> dict[str, list[str]]:
+    """The names of the volumes to learn from and of those held out: a sixth of the subjects, 1 to 6."""
     also = {other: first for (first, _), other in SAME_SUBJECT.items()}
     subjects: dict[int, list[str]] = {}
     for path in sorted((data / "labelsTr").glob("*.nii.gz")):
@@ -84,15 +87,16 @@ def parts_of(data: Path) -> dict[str, list[str]]:
         number = int(name.rpartition("_")[2])
         subjects.setdefault((also.get(number, number) + 1) // 2, []).append(name)
     order = sorted(subjects)
-    first = len(order) - len(order) // HELD_OUT
-    return {
-        part: [name for k in keys for name in subjects[k]] for part, keys in (("train", order[:first]), ("val", order[first:]))
-    }
+    size = len(order) // SIXTHS
+    end = len(order) - size * (SIXTHS - held_out)
+    start = end - size if held_out > 1 else 0  # the first takes what six do not divide
+    parts = {"train": order[:start] + order[end:], "val": order[start:end]}
+    return {part: [name for k in keys for name in subjects[k]] for part, keys in parts.items()}
 
 
-def lay_out(data: Path, folder: Path) -> None:
+def lay_out(data: Path, folder: Path, held_out: int) -> None:
     """Links to the volumes in folders train/ and val/, and once more to those of train/ where nnU-Net looks for raw data."""
-    parts = parts_of(data)
+    parts = parts_of(data, held_out)
     raw = folder / "nnunet" / "raw" / PEER_DATA
     for target, names in ((folder / "train", parts["train"]), (folder / "val", parts["val"]), (raw, parts["train"])):
         for kind, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):

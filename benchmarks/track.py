@@ -4,8 +4,9 @@
     python benchmarks/track.py long --frames 2000
 
 * frames: milliseconds of a frame once the memory is full, from its pixels to the masks of all objects, on the same random
-  weights and frames: `segwright.inference.video.Tracker` against transformers' `Sam2VideoModel`; both in float32, both keep
-  memory in bfloat16. Sides take turns frame by frame; the median is told, with the share of pixels on which masks agree.
+  weights and frames: `segwright.inference.video.Tracker` in the precision that it picks, and in float32, against transformers'
+  `Sam2VideoModel` in float32, and in autocast to bfloat16; all keep memory in bfloat16.
+  Sides take turns frame by frame; medians are told, with the overlap of masks with those of transformers in float32.
 * long: resident memory of a process that follows two objects, every fiftieth frame; then a correction in the middle, and how
   many frames were read for it and for tracking anew. Frames are drawn when they are asked for; the network sees them at
   `--side` 128, as what memory is needed does not hang on it.
@@ -18,6 +19,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,45 +70,70 @@ def main() -> None:
 
 def beside(side: int, count: int, objects: int) -> None:
     """Time frames of ours and of transformers' in turns."""
+    theirs, tracker = networks(side)
+    frames, prompts = Drawn(count), [prompt(number) for number in range(1, objects + 1)]
+    sides = {
+        "transformers": their_steps(theirs, tracker, frames, prompts, is_half=False),
+        "transformers, bfloat16": their_steps(theirs, tracker, frames, prompts, is_half=True),
+        "segwright, float32": our_steps(tracker, frames, prompts, is_plain=True),
+        "segwright": our_steps(tracker, frames, prompts, is_plain=False),
+    }
+    spent, overlaps = {name: list[float]() for name in sides}, {name: list[float]() for name in sides}
+    shares = list[float]()  # of the pixels, that objects have
+    for frame in range(count):
+        wanted = None
+        for name, steps in sides.items():
+            start = time.perf_counter()
+            masks = next(steps)
+            spent[name].append(time.perf_counter() - start)
+            wanted = masks if wanted is None else wanted
+            both, either = (part.sum((1, 2)) for part in (masks & wanted, masks | wanted))
+            overlaps[name].append(float(np.where(either > 0, both / np.maximum(either, 1), 1).min()))
+            shares.append(float(wanted.mean()))
+        print(f"frame {frame}: " + ", ".join(f"{name} {1000 * times[-1]:.0f} ms" for name, times in spent.items()), flush=True)
+    print(f"\nside {side}, {objects} objects of {100 * min(shares):.1f} % of the pixels or more, memory full\n")
+    print("| | ms a frame | times transformers | IoU, least of frames |")
+    print("|---|--:|--:|--:|")
+    first = statistics.median(spent["transformers"][WARM:])
+    for name, times in spent.items():
+        took = statistics.median(times[WARM:])
+        print(f"| {name} | {1000 * took:.0f} | {first / took:.2f} | {min(overlaps[name]):.4f} |")
+
+
+def our_steps(tracker: Any, frames: Any, prompts: list, *, is_plain: bool) -> Iterator[np.ndarray]:
+    """The masks (objects, H, W) of frame after frame, as a user gets them or in float32."""
+    session = tracker.open(frames)
+    if is_plain:
+        session.precision.takes_half = False
+    session.segment(*prompts)
+    for _, found in session.track():
+        masks = np.zeros((len(prompts), *SHAPE), bool)
+        for row, number in enumerate(found.instance_ids.tolist()):
+            masks[number - 1] = found.mask(row)
+        yield masks
+
+
+def their_steps(theirs: Any, tracker: Any, frames: Any, prompts: list, *, is_half: bool) -> Iterator[np.ndarray]:
+    """The same of transformers' network."""
     import torch
     from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
-    theirs, tracker = networks(side)
-    frames = Drawn(count)
-    prompts = [prompt(number) for number in range(1, objects + 1)]
-    session = tracker.open(frames)
-    session.segment(*prompts)
     mean, std = (torch.tensor(part)[:, None, None] for part in (tracker.intake.mean, tracker.intake.std))
-    their_session = Sam2VideoInferenceSession(video=None, video_height=SHAPE[0], video_width=SHAPE[1], dtype=torch.float32)
+    session = Sam2VideoInferenceSession(video=None, video_height=SHAPE[0], video_width=SHAPE[1], dtype=torch.float32)
     for each in prompts:
-        index = their_session.obj_id_to_idx(each.object_id)
-        step = np.array([side / SHAPE[1], side / SHAPE[0]], np.float32)
+        index = session.obj_id_to_idx(each.object_id)
+        step = np.array([tracker.side / SHAPE[1], tracker.side / SHAPE[0]], np.float32)
         coords = torch.from_numpy(each.points_xy * step)[None, None] - 0.5
         inputs = {"point_coords": coords, "point_labels": torch.ones(1, 1, coords.shape[2], dtype=torch.int32)}
-        their_session.add_point_inputs(index, 0, inputs)
-    their_session.obj_with_new_inputs = [each.object_id for each in prompts]
-    steps, spent, agreed = session.track(), {"segwright": list[float](), "transformers": list[float]()}, list[float]()
-    for frame in range(count):
-        start = time.perf_counter()
-        _, found = next(steps)
-        spent["segwright"].append(time.perf_counter() - start)
-        start = time.perf_counter()
-        image = torch.nn.functional.interpolate(
-            torch.from_numpy(frames[frame])[None].float(), (side, side), mode="bilinear", antialias=True
-        )[0]
-        with torch.inference_mode():
-            said = theirs(inference_session=their_session, frame=(image - mean) / std)
-            masks = torch.nn.functional.interpolate(said.pred_masks, SHAPE, mode="bilinear")[:, 0] > 0
-        spent["transformers"].append(time.perf_counter() - start)
-        for row, number in enumerate(each.object_id for each in prompts):
-            ours = found.mask(found.instance_ids.tolist().index(number)) if number in found.instance_ids else 0
-            agreed.append(float((masks[row].numpy() == ours).mean()))
-        print(f"frame {frame}: " + ", ".join(f"{name} {1000 * times[-1]:.0f} ms" for name, times in spent.items()), flush=True)
-    ours, other = (1000 * statistics.median(spent[name][WARM:]) for name in spent)
-    print(
-        f"side {side}, {objects} objects, full memory: segwright {ours:.0f} ms, transformers {other:.0f} ms, "
-        f"{other / ours:.2f} times as fast; masks agree on {100 * min(agreed):.2f} % of pixels or more"
-    )
+        session.add_point_inputs(index, 0, inputs)
+    session.obj_with_new_inputs = [each.object_id for each in prompts]
+    for frame in range(len(frames)):
+        pixels = torch.from_numpy(frames[frame])[None].float()
+        image = torch.nn.functional.interpolate(pixels, (tracker.side,) * 2, mode="bilinear", antialias=True)[0]
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            said = theirs(inference_session=session, frame=(image - mean) / std)
+            masks = torch.nn.functional.interpolate(said.pred_masks.float(), SHAPE, mode="bilinear")[:, 0] > 0
+        yield masks.numpy()
 
 
 def networks(side: int) -> tuple[Any, Any]:
@@ -125,6 +152,7 @@ def networks(side: int) -> tuple[Any, Any]:
     config.vision_config.backbone_feature_sizes = [[side // stride] * 2 for stride in (4, 8, 16)]
     config.memory_attention_rope_feat_sizes = [side // 16] * 2
     theirs = transformers.Sam2VideoModel(config).eval().requires_grad_(False)
+    theirs.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(5)  # objects are seen, whatever random weights say
     directions = theirs.prompt_encoder.shared_embedding.positional_embedding
     theirs.shared_image_embedding.positional_embedding.copy_(directions)  # as in all published files
     ours = sam2.PRESETS["sam2.1_hiera_tiny"].build().eval()

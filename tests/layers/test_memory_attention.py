@@ -53,6 +53,18 @@ def test_tiles_and_gradients_change_nothing(layers, tile, monkeypatch):
         torch.testing.assert_close(layers(image, SIDES, *given, 3), whole.detach(), rtol=1e-10, atol=1e-10)
 
 
+def test_in_autocast_products_are_taken_in_half(layers, monkeypatch):
+    layers, image, given = layers.float(), torch.randn(1, 12, 16), [part.float() for part in memory(2, 2, 3)]
+    kinds = []
+    monkeypatch.setattr(torch.Tensor, "softmax", lambda x, dim: kinds.append(x.dtype) or torch.softmax(x, dim))
+    with torch.no_grad():
+        wanted = layers(image, SIDES, *given, 3)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = layers(image, SIDES, *given, 3)
+    assert kinds[: len(kinds) // 2] == [torch.float32] * 7 and kinds[len(kinds) // 2 :] == [torch.bfloat16] * 7
+    assert 0 < (found - wanted).abs().max() < 0.1 * wanted.std()
+
+
 def test_objects_of_one_frame_are_told_by_their_own_memory_alone(layers):
     image, (remembered, places) = torch.randn(1, 12, 16, dtype=torch.float64), memory(3, 1, 0)
     with torch.no_grad():

@@ -13,6 +13,7 @@ Axes: C channels, H, W sides of a frame, h, w of the network's masks, P objects,
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -28,6 +29,7 @@ from segwright.core.prompt import check_prompts, check_within
 from segwright.core.weights import Intake
 from segwright.inference import frame_memory
 from segwright.inference.frame_memory import FrameMemory, Known
+from segwright.inference.frame_precision import FramePrecision
 from segwright.inference.prompting import check_8_bit, check_pixels, published_for
 from segwright.layers.prompts import Prompts
 from segwright.models import preset, sam2
@@ -129,6 +131,11 @@ class TrackSession:
     _seen: tuple[int, Tensor] | None = None  # the last frame that was encoded, and its embedding
     _stale_from: int | None = None  # the first frame that a prompt was given for since tracking
 
+    @cached_property
+    def precision(self) -> FramePrecision:
+        """What encodes frames, and answers them by memory."""
+        return FramePrecision(self.tracker.network)
+
     def __enter__(self) -> "TrackSession":
         return self
 
@@ -220,7 +227,7 @@ class TrackSession:
         parameter = next(self.tracker.network.parameters())
         values = torch.from_numpy(resize_image(pixels.astype(np.float32), (side, side))).to(parameter)
         mean, std = (values.new_tensor(part)[:, None, None] for part in (self.tracker.intake.mean, self.tracker.intake.std))
-        self._seen = frame, self.tracker.network.encode(((values - mean) / std)[None])
+        self._seen = frame, self.precision.encode(((values - mean) / std)[None])
         return self._seen[1]
 
     def _ask(self, prompt: Prompt, embedding: Tensor) -> None:
@@ -267,7 +274,7 @@ class TrackSession:
             return
         network, embedding = self.tracker.network, self._embedding(frame)
         for each_group in groups.values():
-            answers = network.answer(embedding, memory=self._memory(each_group, frame, step))
+            answers = self.precision.answer(embedding, self._memory(each_group, frame, step))
             kept = network.remember(embedding, answers, is_asked=False)
             for number, each in enumerate(each_group):
                 each.followed.keep(frame, _known(answers, kept, number))

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segwright.layers.attention import attend
 from segwright.layers.rotary import rotary_angles, rotate
 from segwright.layers.sine_positions import sine_positions
 
@@ -64,8 +63,7 @@ class _MemoryLayer(nn.Module):
         """Pixels (1 or B, N, E) by memory (B, M, R), known as `known` (B, M, R): (B, N, E)."""
         layer, normed = self.attention, self.attention_norm(x)
         query, key = (rotate(project(normed), angles) for project in (layer.query, layer.key))
-        heads = (part[:, None] for part in (query, key, layer.value(normed)))  # one head
-        x = x + layer.output(attend(*heads)[:, 0])
+        x = x + layer.output(_attend_wide(query, key, layer.value(normed)))
         layer = self.to_memory
         query, key = rotate(layer.query(self.memory_norm(x)), angles), layer.key(known)
         pixels = key.shape[1] - tokens
@@ -90,10 +88,13 @@ def _attend_wide(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     query, key = query / sqrt(query.shape[-1]), key.transpose(-2, -1)
     if torch.is_grad_enabled() or query.device.type != "cpu":
         return (query @ key).softmax(dim=-1) @ value
+    if torch.is_autocast_enabled("cpu"):  # which would do so for each tile anew
+        query, key, value = (part.to(torch.get_autocast_dtype("cpu")) for part in (query, key, value))
     rows = max(1, TILE // key.shape[-1])
     whole = torch.empty(*query.shape[:2], value.shape[2], dtype=value.dtype)
-    for number, memory in enumerate(value):
-        for start in range(0, query.shape[1], rows):
-            products = query[number, start : start + rows] @ key[number]
-            whole[number, start : start + rows] = products.softmax(dim=-1) @ memory
+    with torch.autocast("cpu", enabled=False):
+        for number, memory in enumerate(value):
+            for start in range(0, query.shape[1], rows):
+                products = query[number, start : start + rows] @ key[number]
+                whole[number, start : start + rows] = products.softmax(dim=-1) @ memory
     return whole
