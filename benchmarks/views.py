@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from segwright.core import Classes, ClassPositions, Segmentation
+from segwright.core import Classes, Segmentation
 
 COUNT, SHAPE = 100, (1080, 1920)
 SIDES = (40, 500)  # pixels: of persons and cars in a street scene
@@ -41,10 +41,6 @@ def main() -> None:
             "semantic(class_map)": (
                 lambda class_map=class_map: Segmentation.semantic(class_map, CLASSES).class_map(),
                 lambda class_map=class_map: slow_semantic(class_map),
-            ),
-            "class_positions()": (
-                lambda class_map=class_map: ClassPositions.of_map(class_map, len(CLASSES)).order,
-                lambda class_map=class_map: np.concatenate([np.flatnonzero(class_map == k) for k in range(len(CLASSES))]),
             ),
         }
         for view, (ours, plain) in views.items():

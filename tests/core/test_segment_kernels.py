@@ -96,11 +96,3 @@ def test_numbers_are_written_below_a_mask():
     plane = np.zeros((2, 3), np.int32)
     kernels.write_below(np.array([[0, 0, 0], [1, 0, 1]], np.uint8), np.array([1, 2, 0, 3]), np.int32(4), plane)
     assert plane.tolist() == [[0, 0, 0], [4, 0, 4]]
-
-
-def test_positions_by_class():
-    class_map, counts, order = np.array([1, 1, -1, 0, 1], np.int32), np.zeros(2, np.int64), np.empty(4, np.int32)
-    assert kernels.class_counts(class_map, counts)
-    kernels.positions(class_map, np.array([0, 1, 4]), order)
-    assert (counts.tolist(), order.tolist()) == ([1, 3], [3, 0, 1, 4])
-    assert not kernels.class_counts(np.array([2], np.int32), counts)

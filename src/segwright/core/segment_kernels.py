@@ -210,23 +210,6 @@ def write_below(mask, extent, number, plane):
 
 
 @njit(cache=True, nogil=True)
-def positions(class_map, starts, order):
-    """Fill `order` (M,) with the places of the pixels of a class map (n,), class after class, each rising.
-
-    `starts` int64 (K + 1,) are where each class begins; afterwards each holds where its class ends.
-    """
-    start = 0
-    while start < len(class_map):
-        end, k = _run_end(class_map, start), class_map[start]
-        if k >= 0:
-            place = starts[k]
-            for i in range(end - start):
-                order[place + i] = start + i
-            starts[k] = place + end - start
-        start = end
-
-
-@njit(cache=True, nogil=True)
 def class_counts(class_map, counts):
     """Add the pixels of each class of a class map (n,) to counts int64 (K,); whether each class is VOID or has a count."""
     is_known, start = True, 0

@@ -12,7 +12,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from segwright.core.class_positions import ClassPositions
 from segwright.core.classes import MAX_CLASSES, Classes
 from segwright.core.errors import ShapeError
 from segwright.core.visualise import html_picture, paint
@@ -188,10 +187,6 @@ class Segmentation:
                 f"0..{len(self)} and {VOID} for void are what they may hold"
             )
         return result
-
-    def class_positions(self) -> ClassPositions:
-        """Where the pixels of each class of `class_map()` are, so that one can be drawn at once."""
-        return ClassPositions.of_map(self.class_map(), len(self.classes))
 
     def mask(self, index: int) -> np.ndarray:
         """Pixels of one segment, bool (*S)."""
