@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 
 TESTS = Path(__file__).parent
 LONG = (TESTS, *(TESTS / folder for folder in ("contracts", "cli", "planning", "training", "workflow")))
+settings.register_profile("unhurried", deadline=None)  # a busy machine, or a kernel that is compiled first, is no fault
+settings.load_profile("unhurried")
 VOID_TAGS = {"meta", "img", "br", "hr", "link", "input"}  # have no end
 
 

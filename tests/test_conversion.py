@@ -148,7 +148,7 @@ def test_samples_without_truth():
 # By a slow twin
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1))
 def test_the_iou_of_one_object_each(seed):
     generator = np.random.default_rng(seed)

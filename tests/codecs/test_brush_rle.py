@@ -78,7 +78,7 @@ def test_a_byte_of_zeros_follows_where_the_bits_end_with_one():
 
 
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=12)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_equals_the_twin(mask):
     assert np.array_equal(slow_decode(encode_brush(mask), mask.shape), mask)
 
@@ -87,7 +87,7 @@ def test_equals_the_twin(mask):
 
 
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=40)), st.integers(1, 60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_decoding_undoes_encoding(mask, times):
     mask = np.repeat(mask, times, axis=1)
     assert np.array_equal(decode_brush(encode_brush(mask), mask.shape, "here"), mask)
@@ -122,7 +122,7 @@ def test_damaged_data():
 
 
 @given(st.integers(0, 2**32), st.integers(1, 30))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_flipped_bytes_give_a_mask_or_a_message(seed, flips):
     generator = np.random.default_rng(seed)
     data = encode_brush(generator.random((12, 9)) > 0.5)

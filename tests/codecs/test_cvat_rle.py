@@ -30,7 +30,7 @@ def test_counts_are_as_short_as_they_can_be():
 # By a slow twin
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data(), mask=arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=7)))
 def test_equals_a_mask_in_an_image(data, mask):
     height, width = mask.shape
@@ -52,7 +52,7 @@ def test_equals_a_mask_in_an_image(data, mask):
 # By a law
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(mask=arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=8)))
 def test_there_and_back(mask):
     counts = rle.encode(mask)

@@ -327,7 +327,7 @@ def encoded(kind):
     return buffer.getvalue()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(kind=st.sampled_from(["png", "jpeg", "bmp", "webp", "gif", "ppm", "tiff"]), data=st.data())
 def test_damage_ends_in_a_format_error_or_a_picture(tmp_path_factory, kind, data):
     content = bytearray(encoded(kind))

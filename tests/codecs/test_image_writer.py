@@ -50,7 +50,7 @@ class_maps = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(class_map=class_maps, suffix=st.sampled_from([".png", ".tif"]), palette=st.booleans())
 def test_class_maps_come_back(tmp_path_factory, class_map, suffix, palette):
     path = tmp_path_factory.mktemp("maps") / f"map{suffix}"
@@ -67,7 +67,7 @@ def test_a_volume_comes_back(tmp_path):
     assert np.array_equal(read_mask(tmp_path / "a.tif").astype(np.int8), class_map)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     channels=st.integers(1, 5),
     shape=st.lists(st.integers(1, 7), min_size=2, max_size=3),

@@ -140,7 +140,7 @@ def test_shapes_there_and_back(mask):
     check_there_and_back(mask)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(masks)
 def test_any_mask_there_and_back(mask):
     check_there_and_back(mask)
@@ -153,7 +153,7 @@ def test_a_large_mask_there_and_back(monkeypatch):
     check_there_and_back(mask)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(masks)
 def test_the_one_ring_is_the_same_for_pycocotools(mask):
     theirs = pytest.importorskip("pycocotools.mask")

@@ -108,7 +108,7 @@ def test_large_counts_equal_pycocotools():
 # By laws
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(masks)
 def test_decoding_undoes_encoding(mask):
     counts = rle.encode(mask)
@@ -121,7 +121,7 @@ def test_decoding_undoes_encoding(mask):
     assert np.array_equal(again, mask)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arrays(bool, st.tuples(st.integers(0, 6), st.integers(1, 40), st.integers(1, 9))))
 def test_painting_keeps_every_region(several):
     counts = [rle.encode(mask) for mask in several]

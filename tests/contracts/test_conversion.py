@@ -106,7 +106,7 @@ def test_every_format_says_what_it_holds():
 
 
 @pytest.mark.parametrize(("name", "kind"), [(name, kind) for name in HOLDS for kind in HOLDS[name]])
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_mask_comes_back(name, kind, data, tmp_path_factory):
     written = [sample_of(f"s{index}", data.draw(truths(kind))) for index in range(2)]

@@ -117,7 +117,7 @@ def test_volumes_and_spacing():
     assert found.objects[1] == ObjectSizes(count=2, area_median=6, area_5th=6, extent_median=1, extent_5th=1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), shape=st.sampled_from([(1, 1), (7, 9), (3, 4, 5)]))
 def test_equals_a_slow_twin(seed, shape):
     rng = np.random.default_rng(seed)

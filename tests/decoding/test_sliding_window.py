@@ -147,7 +147,7 @@ def test_smaller_tiles_are_not_more(most, more):
     assert len(Axis.over(most + more, rounded).starts) == len(Axis.over(most + more, most).starts)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     size=st.tuples(st.integers(2, 12), st.integers(2, 12)),
     tile=st.tuples(st.integers(2, 6), st.integers(2, 6)),

@@ -80,7 +80,7 @@ def test_places_of_twice_the_pixels():
 # By a slow twin
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     shape=st.tuples(st.integers(1, 30), st.integers(1, 30)),
@@ -92,7 +92,7 @@ def test_equals_interpolation_and_argmax_in_2d(size, shape, classes, seed):
     assert_wins(upsample_argmax(logits, shape), twin(logits, shape))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     size=st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5)),
     shape=st.tuples(st.integers(1, 11), st.integers(1, 11), st.integers(1, 11)),
@@ -103,7 +103,7 @@ def test_equals_interpolation_and_argmax_in_3d(size, shape, seed):
     assert_wins(upsample_argmax(logits, shape), twin(logits, shape))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(ends=st.tuples(st.floats(0.5, 7), st.floats(0.5, 9)), seed=st.integers(0, 99))
 def test_equals_the_twin_on_spans(ends, seed):
     logits, spans = noise(5, 7, 9, seed=seed), tuple((0.0, end) for end in ends)

@@ -3,7 +3,7 @@ from math import exp, inf, log, nan
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
@@ -144,7 +144,6 @@ def test_equals_a_slow_twin():
         assert found[name] == pytest.approx([1 / (1 + exp(-middle - side * reach)) for side in (-1, 1)], abs=0.3 * error)
 
 
-@settings(deadline=None)
 @given(st.integers(2, 30), st.integers(0, 1000), st.booleans())
 def test_law_intervals_hold_the_score_and_stay_within_its_limits(count, seed, are_grouped):
     rng = np.random.default_rng(seed)

@@ -4,7 +4,7 @@ from math import inf
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -111,7 +111,6 @@ def test_images_of_a_group_are_swapped_together():
     assert differences(Average(), *many, 3000, rng, scores=["average"])[0].p < 0.3 * alone.p
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000))
 def test_law_exchanging_the_two_turns_the_sign(seed):
     first, second = two_predictions(7, seed)

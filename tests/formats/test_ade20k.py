@@ -100,7 +100,7 @@ def test_masks_without_images(tmp_path):
 # By a law
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(class_map=arrays(np.int64, (3, 4), elements=st.integers(-2, 2)), classes=st.sampled_from([THREE, CLASSES, None]))
 def test_what_does_not_overlap_comes_back(tmp_path_factory, class_map, classes):
     classes = classes or Classes.of([f"c{k}" for k in range(300)])

@@ -137,7 +137,7 @@ def test_keys_of_any_kind_come_back(tmp_path):
 # By a law
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     class_map=arrays(np.int64, (3, 4), elements=st.integers(-2, 2)),
     numbers=arrays(np.int64, (3, 4), elements=st.sampled_from([0, 1, 2, 999, 1000])),

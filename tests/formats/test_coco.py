@@ -178,7 +178,7 @@ def truths(draw):
     return Segmentation(planes, truth.class_ids, truth.instance_ids, truth.scores, truth.classes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(truths(), min_size=1, max_size=3))
 def test_any_mask_comes_back(tmp_path_factory, given_truths):
     root = tmp_path_factory.mktemp("data") / "x"

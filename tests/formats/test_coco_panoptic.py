@@ -169,7 +169,7 @@ def test_real_segments_survive(shared_data, tmp_path, module):
 # By laws
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arrays(np.int64, array_shapes(min_dims=2, max_dims=2, max_side=15), elements=st.integers(-1, 6)))
 def test_any_map_comes_back(tmp_path_factory, segment_map):
     root = tmp_path_factory.mktemp("data") / "x"

@@ -191,7 +191,7 @@ def test_stuff_stays_stuff(tmp_path):
 # By a slow twin
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(masks=arrays(bool, st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(1, 5))), seed=st.integers(0, 99))
 def test_the_last_painted_is_seen(tmp_path_factory, masks, seed):
     generator = np.random.default_rng(seed)
@@ -217,7 +217,7 @@ def test_the_last_painted_is_seen(tmp_path_factory, masks, seed):
 # By a law
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_objects_come_back(tmp_path_factory, data):
     shape = data.draw(array_shapes(min_dims=2, max_dims=2, max_side=9))

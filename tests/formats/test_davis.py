@@ -161,7 +161,7 @@ def test_a_frame_with_another_class_is_a_sequence_of_its_own(tmp_path):
 # By a law
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data(), frames=st.integers(1, 3))
 def test_any_video_comes_back(tmp_path_factory, data, frames):
     place = tmp_path_factory.mktemp("data") / "set"

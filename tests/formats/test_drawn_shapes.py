@@ -92,7 +92,7 @@ def test_which_kinds_are_polygons():
 
 
 @given(MASKS, st.integers(-10, 10), st.integers(-10, 10), st.integers(1, 9), st.integers(1, 9))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_mask_lies_where_it_is_placed(mask, x, y, height, width):
     whole = np.zeros((height + 40, width + 40), bool)
     whole[y + 20 : y + 20 + mask.shape[0], x + 20 : x + 20 + mask.shape[1]] = mask
@@ -105,7 +105,7 @@ def test_a_mask_lies_where_it_is_placed(mask, x, y, height, width):
 
 
 @given(st.floats(-5, 15), st.floats(-5, 15), st.floats(0.3, 9), st.floats(0.3, 9), st.floats(-360, 360), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_ellipses_and_boxes_hold_the_centres_of_their_pixels(center_x, center_y, a, b, degrees, is_box):
     y, x = np.mgrid[0:9, 0:11] + 0.5
     angle = np.radians(degrees)

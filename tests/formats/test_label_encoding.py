@@ -231,7 +231,7 @@ def test_jpegs_count_by_the_nearest(tmp_path):
 # By a twin
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(numbers=st.lists(st.integers(0, 65535), min_size=1, max_size=20))
 def test_present_equals_unique(numbers):
     assert np.array_equal(present(np.array(numbers)), np.unique(numbers))

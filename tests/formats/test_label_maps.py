@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -145,7 +145,6 @@ def test_many_classes_with_many_numbers():
 # By a law
 
 
-@settings(deadline=None)
 @given(
     class_map=arrays(np.int32, (3, 4), elements=st.integers(NOTHING, 2)),
     numbers=arrays(np.int32, (3, 4), elements=st.sampled_from([0, 1, 5, 65536])),

@@ -200,7 +200,7 @@ def test_object_numbers_count_by_what_is_shown(tmp_path):
 segments = st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2, 300, 65532]))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     maps=st.lists(arrays(np.int64, (4, 5), elements=st.integers(-1, 4)), min_size=1, max_size=3),
     table=st.lists(segments, min_size=4, max_size=4, unique=True),
@@ -233,7 +233,7 @@ class_maps = st.tuples(st.integers(1, 8), st.integers(1, 8)).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(class_map=class_maps, many=st.booleans(), channels=st.integers(1, 4), seed=st.integers(0, 9))
 def test_semantic_truth_comes_back(tmp_path_factory, class_map, many, channels, seed):
     classes = Classes.of([f"c{k}" for k in range(300)]) if many else THREE
@@ -247,7 +247,7 @@ def test_semantic_truth_comes_back(tmp_path_factory, class_map, many, channels, 
     same(sample, data[0])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     numbers=arrays(np.int64, (5, 6), elements=st.sampled_from([VOID, 0, 1, 2, 700, 65532])),
     only=st.sampled_from([None, 0, 1, VOID]),

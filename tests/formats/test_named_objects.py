@@ -109,7 +109,7 @@ def test_keys_and_places(tmp_path):
 
 
 @given(MASKS, st.integers(0, 2**32))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_without(mask, seed):
     taken = np.random.default_rng(seed).random(mask.shape) > 0.5
     left = rle.decode(without(rle.encode(mask), rle.encode(taken), mask.shape), mask.shape)

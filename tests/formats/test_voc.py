@@ -151,7 +151,7 @@ def test_a_writer_that_was_stopped_goes_on(tmp_path):
 # By a law
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     class_map=arrays(np.int64, (3, 4), elements=st.integers(-2, 2)),
     numbers=arrays(np.int64, (3, 4), elements=st.sampled_from([0, 1, 2, 254, 255, 300, 65534])),

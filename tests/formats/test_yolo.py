@@ -209,7 +209,7 @@ def test_stuff_stays_stuff(tmp_path):
 # By a law
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_objects_come_back(tmp_path_factory, data):
     shape = data.draw(array_shapes(min_dims=2, max_dims=2, max_side=9))

@@ -127,7 +127,7 @@ def test_what_is_seen_lands_where_it_was(stride, scale, tile):
     assert wrong.sum() <= 4 * (stride / scale) ** 2
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     shape=st.tuples(st.integers(20, 70), st.integers(20, 70)),
     scale=st.sampled_from([0.5, 0.7, 1.0, 1.5, 2.0]),

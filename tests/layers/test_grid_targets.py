@@ -123,7 +123,7 @@ def slow_twin(truth: ObjectTruth, grids, ranges) -> list[int]:
     return cells
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**31), count=st.integers(0, 12))
 def test_equals_its_slow_twin(seed, count):
     truth, grids, ranges = truth_of(drawn(seed, count)), (7, 5, 3), ((1, 4), (3, 7), (5, 9))
@@ -137,7 +137,7 @@ def test_flipping_flips():
     assert torch.equal(flipped.flip(1), cells)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**31), stride=st.sampled_from([2, 4, 8]))
 def test_masks_are_those_that_opencv_makes_smaller(seed, stride):
     """The authors' targets come from cv2 on bytes, which rounds a half up."""

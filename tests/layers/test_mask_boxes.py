@@ -33,7 +33,7 @@ def test_an_edge_lies_where_the_probability_falls_through_a_half():
     assert boxes_of_masks(masks, 4).tolist() == tight_boxes(masks, 4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**31), stride=st.sampled_from([2, 4, 8]))
 def test_every_pixel_lies_inside_and_half_a_step_more_at_most(seed, stride):
     generator = torch.Generator().manual_seed(seed)

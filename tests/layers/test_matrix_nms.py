@@ -64,7 +64,7 @@ def slow_twin(masks, scores, class_ids, decay) -> list[float]:
     return left
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**31), count=st.integers(1, 9), decay=st.sampled_from(DECAYS))
 def test_equals_its_slow_twin(seed, count, decay):
     generator = torch.Generator().manual_seed(seed)

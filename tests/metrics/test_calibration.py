@@ -2,7 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -116,7 +116,6 @@ def test_where_torchmetrics_differs_probabilities_of_one_are_in_the_last_bin():
     assert float(theirs) == pytest.approx((1 + 0.04) / 2)  # a bin for those of exactly 1
 
 
-@settings(deadline=None)
 @given(st.integers(0, 100))
 def test_law_sums_of_halves_are_those_of_the_whole(seed):
     """Of an image cut into two there is less border, so all but the border."""

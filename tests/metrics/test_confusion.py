@@ -157,7 +157,7 @@ def test_dice_and_iou_by_hand(iou, dice):
 # By a slow twin
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
     classes=st.integers(1, 12),
@@ -189,7 +189,7 @@ def test_any_memory_layout_gives_the_same():
 
 
 @given(seed=st.integers(0, 10**6), cut=st.integers(0, 13))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_parts_add_up_to_the_whole(seed, cut):
     prediction, truth = maps(seed)
     parts = [class_sums(confusion_matrix(prediction[part], truth[part], 3)) for part in (slice(cut), slice(cut, None))]
@@ -197,7 +197,7 @@ def test_parts_add_up_to_the_whole(seed, cut):
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_names_of_classes_do_not_matter(seed):
     prediction, truth = maps(seed)
     order = np.array([2, 0, 1, VOID])  # index -1 is the last
@@ -218,7 +218,7 @@ def test_dice_and_iou_say_the_same():
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_planes_that_do_not_overlap_count_as_one(seed):
     """Several planes are counted class by class, one plane by a table of both classes."""
     prediction, truth = (Segmentation.semantic(each, ABC) for each in maps(seed))
@@ -233,7 +233,7 @@ def test_planes_that_do_not_overlap_count_as_one(seed):
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_kappa_and_accuracy_do_not_care_who_is_asked_first(seed):
     prediction, truth = (np.maximum(each, 0) for each in maps(seed))
     one, other = (

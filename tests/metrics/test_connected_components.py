@@ -64,7 +64,7 @@ def test_nothing_has_no_pieces(shape):
 # By a slow twin
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_equals_scipy_number_by_number(data):
     shape = data.draw(hnp.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=7))

@@ -138,7 +138,7 @@ def best_by_trial(iou, threshold):
     return max(results)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**32 - 1))
 def test_the_assignment_is_the_best(rows, columns, seed):
     iou = np.random.default_rng(seed).integers(1, 6, (rows, columns)) / 5

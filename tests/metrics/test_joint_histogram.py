@@ -44,7 +44,7 @@ def test_no_pixels():
 # By a slow twin
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     size=st.sampled_from([1, 5, 1023, 1024, 1025, 3001]),  # around a block, whole and not whole fours
@@ -65,7 +65,7 @@ def test_the_ends_of_the_range_are_no_labels(extreme):
     assert count_labels(labels, np.array([3, 0]), labels, np.array([2, 0]), NONE)[2, 3] == 3000
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), planes=st.tuples(st.integers(1, 3), st.integers(1, 3)))
 def test_layers_equal_masks_of_each_class(seed, planes):
     generator = np.random.default_rng(seed)

@@ -37,7 +37,7 @@ def slow(detections, truth, overlap, most):
     return order, fates
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(0, 8), st.integers(0, 6), st.integers(1, 10))
 def test_equals_the_slow_twin(seed, count, objects, most):
     generator = np.random.default_rng(seed)
@@ -65,7 +65,7 @@ def test_ranks_are_of_one_class():
     assert found.ranks.tolist() == [0, 1, 0, 1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32), st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), min_size=1, max_size=5))
 def test_images_matched_together_are_as_alone(seed, counts):
     generator = np.random.default_rng(seed)

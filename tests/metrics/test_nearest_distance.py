@@ -120,7 +120,7 @@ def test_equals_all_pairs_far_apart():
 # By laws
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.floats(0.01, 100))
 def test_scales_with_the_spacing_and_does_not_depend_on_the_place(seed, factor):
     generator = np.random.default_rng(seed)

@@ -2,7 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -36,7 +36,6 @@ def test_the_twentieth_click_is_no_failure_and_the_next_too_late():
         assert scores["NoC@90"] == 20 and scores["failures@90"] == failures
 
 
-@settings(deadline=None)
 @given(CURVES)
 def test_equals_a_slow_twin(curves):
     scores = METRIC.score(summed(curves))
@@ -50,7 +49,6 @@ def test_equals_a_slow_twin(curves):
         assert scores[f"IoU@{click}"] == pytest.approx(np.mean([curve[min(click, len(curve)) - 1] for curve in curves]))
 
 
-@settings(deadline=None)
 @given(CURVES)
 def test_law_a_better_curve_takes_no_more_clicks(curves):
     one, other = METRIC.score(summed(curves)), METRIC.score(summed([[min(1, iou + 0.1) for iou in curve] for curve in curves]))

@@ -43,7 +43,7 @@ def test_nothing_shares_nothing():
 
 
 @pytest.mark.parametrize("dense", [0, 2**22])
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
     shape=st.sampled_from([(1, 1), (0, 3), (5, 7), (3, 4, 5)]),

@@ -33,7 +33,7 @@ def pixels_of(runs):
     return masks
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(0, 5), st.tuples(st.integers(1, 40), st.integers(1, 70)))
 def test_masks_become_runs(seed, count, shape):
     masks = random_masks(seed, count, shape)
@@ -64,7 +64,7 @@ def test_masks_may_lie_anywhere():
     assert Runs.of_masks(volume).starts.tolist() == [59]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(0, 6), st.integers(0, 6), st.sampled_from([0.01, 0.5, 1 - 1e-10]))
 def test_overlaps_equal_the_slow_twin(seed, count, objects, least):
     generator = np.random.default_rng(seed)

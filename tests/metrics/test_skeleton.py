@@ -119,13 +119,13 @@ def test_equals_full_scans(seed):
 # By laws
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
 def test_topology_is_kept_in_2d(mask):
     check_law(mask)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(arrays(bool, st.tuples(*[st.integers(1, 6)] * 3)))
 def test_topology_is_kept_in_3d(mask):
     check_law(mask)

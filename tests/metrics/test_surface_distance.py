@@ -197,7 +197,7 @@ def test_classes_of_one_map_are_measured_as_their_masks():
 # By laws
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 100_000), st.floats(0.01, 100))
 def test_laws_of_distances(seed, factor):
     prediction, truth, spacing_mm = masks(seed)

@@ -167,7 +167,7 @@ def test_areas_have_the_symmetries_of_a_cube():
         np.testing.assert_allclose(areas, areas.transpose(axes), rtol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 100_000), st.floats(0.01, 100))
 def test_laws_of_distances(seed, factor):
     prediction, truth, spacing_mm = masks(seed)

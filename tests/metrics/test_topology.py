@@ -134,7 +134,7 @@ def test_patches_equal_a_slow_twin(shape):
 # By twins
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(MASKS)
 def test_betti_numbers_equal_labelled_pixels(mask):
     padded = np.pad(mask, 1)
@@ -153,13 +153,13 @@ def slow_euler(mask):
     return sum((-1) ** sum(side % 2 for side in cell) for cell in cells)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(MASKS)
 def test_euler_characteristic_equals_listed_cells(mask):
     assert euler_characteristic(np.pad(mask, 1)) == slow_euler(mask)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(MASKS)
 def test_betti_numbers_equal_gudhi(mask):
     gudhi = pytest.importorskip("gudhi")

@@ -88,7 +88,7 @@ def test_two_dimensional_images_give_the_same_in_three_dimensions():
 
 
 @given(axis=st.sampled_from([2, 3]), upsampling=st.sampled_from(WAYS[:2]), seed=st.integers(0, 99))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_flipped_kernels_on_a_flipped_image_flip_the_answer(axis, upsampling, seed):
     network = seeded(replace(TINY, upsampling=upsampling), seed)
     image = torch.randn(1, 2, 8, 12, dtype=torch.float64)

@@ -121,7 +121,7 @@ def test_any_memory_layout_gives_the_same():
     np.testing.assert_array_equal(one, other)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.sampled_from([2, 3]), st.booleans(), st.booleans())
 def test_a_crop_from_a_part_is_that_of_the_whole_to_the_bit(seed, axes, is_at_border, lacks_values):
     generator = draws(seed)
@@ -151,7 +151,7 @@ def test_no_more_of_a_sample_is_needed_than_a_crop_covers():
 # By a law
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
     axes=st.sampled_from([2, 3]),
@@ -172,7 +172,7 @@ def test_image_and_truth_stay_together(seed, axes, rotate_deg, elastic_px, centr
     assert np.abs(result.image[:, known] - index).max(initial=0) <= 0.5 + 1e-4
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), axes=st.sampled_from([2, 3]))
 def test_where_a_value_is_missing_the_truth_is_void_and_nowhere_else(seed, axes):
     side = (11, 14, 9)[:axes]
@@ -184,7 +184,7 @@ def test_where_a_value_is_missing_the_truth_is_void_and_nowhere_else(seed, axes)
     assert np.isfinite(result.image[0][result.truth.class_map() == 0]).all()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), axes=st.sampled_from([2, 3]), dtype=st.sampled_from([np.uint8, np.uint16, np.float32]))
 def test_flips_and_crops_are_slices_to_the_bit(seed, axes, dtype):
     side, shape = (12, 15, 10)[:axes], (7, 15, 6)[:axes]

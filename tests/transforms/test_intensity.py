@@ -105,7 +105,7 @@ def test_noise_is_bell_shaped_and_as_strong_as_drawn():
 # By a law
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), gain=st.sampled_from([1 / 256, 1.0, 257.0]), offset=st.sampled_from([0.0, -30.0]))
 def test_the_unit_of_the_file_does_not_matter(seed, gain, offset):
     image = picture((2, 6, 7, 5), seed)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation
 
@@ -91,7 +91,6 @@ def test_an_image_without_any_value_is_all_mean():
 # By a law
 
 
-@settings(deadline=None)
 @given(st.integers(5, 60), st.integers(5, 60), st.floats(0.3, 3), st.floats(0.3, 3))
 def test_the_corners_of_the_view_are_the_corners_of_the_image(height, width, down, across):
     view = Preprocess(channels=1, scale=(down, across), normalise=AS_IT_IS)(sample_of((height, width)))

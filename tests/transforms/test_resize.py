@@ -75,7 +75,7 @@ def test_missing_values_count_for_nothing(shape):
 # By a law
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(scale=st.floats(0.2, 3), axes=st.sampled_from([2, 3]), dtype=st.sampled_from([np.uint8, np.int32, np.float32]))
 def test_a_slope_stays_a_slope_over_the_same_field_of_view(scale, axes, dtype):
     side = (20, 24, 16)[:axes]
@@ -105,7 +105,7 @@ def test_impossible_scales_are_refused(scale):
         scaled((5, 5), (1, scale))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_a_part_is_cut_out_of_the_whole_and_no_more_is_read(data):
     old, new = (tuple(data.draw(st.integers(1, 20)) for _ in range(2)) for _ in range(2))

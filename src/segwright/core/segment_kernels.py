@@ -207,17 +207,3 @@ def write_below(mask, extent, number, plane):
         for i in range(len(line)):
             if line[i]:
                 below[i] = number
-
-
-@njit(cache=True, nogil=True)
-def class_counts(class_map, counts):
-    """Add the pixels of each class of a class map (n,) to counts int64 (K,); whether each class is VOID or has a count."""
-    is_known, start = True, 0
-    while start < len(class_map):
-        end, k = _run_end(class_map, start), class_map[start]
-        if 0 <= k < len(counts):
-            counts[k] += end - start
-        elif k != VOID:
-            is_known = False
-        start = end
-    return is_known
