@@ -1,10 +1,12 @@
 """Volumes after minutes: `segwright fit` on the hippocampus, and nnU-Net's 3d_fullres and 2d, on two cores.
 
     python benchmarks/fit_hippocampus.py --minutes 15        (python -m pip install nnunetv2==2.8.1 for nnU-Net's sides)
+    python benchmarks/fit_hippocampus.py planned --minutes 15 --threads 1 --held-out 1 2 3 4 5 6
 
 The data are those 200 volumes of the Medical Segmentation Decathlon (task 4) that lie in ../shared/data. A sixth of the
-subjects is held out, the last or `--held-out` 1 to 6, left and right hippocampus of one subject together. Each side runs alone
-in a fresh process; all are scored by the same code: the Dice of each class, averaged over the volumes held out, and the mean.
+subjects is held out, the last or `--held-out` 1 to 6, left and right hippocampus of one subject together; of several sixths
+each is held out in a run of its own. Each side runs alone in a fresh process; all are scored by the same code: the Dice of each
+class, averaged over the volumes held out, and the mean.
 
 * NAME (such as planned, unet_3d): `segwright fit`, with the network that the planner chooses or with that preset. Its minutes
   hold all that the command does: planning, validations, scoring and the report too.
@@ -45,9 +47,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--threads", type=int, default=THREADS, help="cores")
-    parser.add_argument(
-        "--held-out", type=int, default=SIXTHS, choices=range(1, SIXTHS + 1), help="which sixth of the subjects"
-    )
+    parser.add_argument("--held-out", type=int, nargs="+", default=[SIXTHS], choices=range(1, SIXTHS + 1), help="which sixths")
     parser.add_argument("--seed", type=int, default=0, help="of the run, of `segwright fit` alone")
     parser.add_argument("--json", type=Path, help="a file to which each row is appended")
     parser.add_argument("--keep", type=Path, help="a folder for runs and predictions; else they are deleted")
@@ -58,24 +58,37 @@ def main() -> None:
         return
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-arguments.threads :])
-    print(f"| side | minutes | wall s | {' | '.join(CLASSES)} | mean Dice | 95 % interval | volumes seen |")
-    print(f"|---|--:|--:|{'--:|' * len(CLASSES)}--:|---|--:|", flush=True)
+    print(f"| side | held out | minutes | wall s | {' | '.join(CLASSES)} | mean Dice | 95 % interval | volumes seen |")
+    print(f"|---|---|--:|--:|{'--:|' * len(CLASSES)}--:|---|--:|", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.keep or Path(temporary)
-        lay_out(arguments.data, folder, arguments.held_out)
         for side in arguments.sides:
-            options = ["--minutes", str(arguments.minutes), "--threads", str(arguments.threads), "--seed", str(arguments.seed)]
-            command = [sys.executable, __file__, side, *options, "--child", str(folder)]
-            start = time.perf_counter()
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            result = json.loads(done.stdout.splitlines()[-1]) | {"side": side, "wall_s": time.perf_counter() - start}
-            numbers = " | ".join(f"{value:.3f}" for value in [*result["dice"], result["mean"]])
-            low, high = result["interval"]
-            wall = f"{arguments.minutes:g} | {result['wall_s']:.0f}"
-            print(f"| {side} | {wall} | {numbers} | {low:.3f} to {high:.3f} | {result['seen']} |", flush=True)
-            if arguments.json:
-                with arguments.json.open("a") as file:
-                    file.write(json.dumps(result) + "\n")
+            rows = list[list[float]]()
+            for sixth in arguments.held_out:
+                folder = (arguments.keep or Path(temporary)) / f"held_out_{sixth}"
+                lay_out(arguments.data, folder, sixth)
+                options = [f"--{name}={getattr(arguments, name)}" for name in ("minutes", "threads", "seed")]
+                command = [sys.executable, __file__, side, *options, "--child", str(folder)]
+                start = time.perf_counter()
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                result = json.loads(done.stdout.splitlines()[-1]) | {"side": side, "held_out": sixth}
+                wall = f"{arguments.minutes:g} | {time.perf_counter() - start:.0f}"
+                print(f"| {side} | {sixth} | {wall} | {scores(result['rows'])} | {result['seen']} |", flush=True)
+                rows += result["rows"]
+                if arguments.json:
+                    with arguments.json.open("a") as file:
+                        file.write(json.dumps(result) + "\n")
+            if len(arguments.held_out) > 1:
+                print(f"| {side} | all {len(rows)} | | | {scores(rows)} | |", flush=True)
+
+
+def scores(rows: list[list[float]]) -> str:
+    """The cells of a table for the Dice (volumes, classes): of each class, their mean, and its interval over volumes."""
+    import numpy as np
+
+    dice = np.array(rows)
+    drawn = dice.mean(axis=1)[np.random.default_rng(0).integers(0, len(dice), (RESAMPLES, len(dice)))].mean(axis=1)
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return " | ".join(f"{value:.3f}" for value in [*dice.mean(axis=0), dice.mean()]) + f" | {low:.3f} to {high:.3f}"
 
 
 def parts_of(data: Path, held_out: int) -> dict[str, list[str]]:
@@ -110,8 +123,7 @@ def lay_out(data: Path, folder: Path, held_out: int) -> None:
 
 
 def scored(side: str, folder: Path, minutes: float, threads: int, seed: int) -> dict[str, Any]:
-    """The scores of a side, in a fresh process."""
-    import numpy as np
+    """The Dice (volumes, classes) of a side and the volumes that it saw, in a fresh process."""
     import torch
 
     from segwright.formats import open_dataset
@@ -122,11 +134,8 @@ def scored(side: str, folder: Path, minutes: float, threads: int, seed: int) -> 
         predict, seen = peer_of(side.removeprefix(PEER), folder, minutes, threads)
     else:
         predict, seen = ours_of(side, folder, minutes, seed)
-    rows = np.array([dice_of(predict(key), val_set.load(key).truth.class_map()) for key in val_set.keys])  # (volumes, classes)
-    generator = np.random.default_rng(0)
-    drawn = rows.mean(axis=1)[generator.integers(0, len(rows), (RESAMPLES, len(rows)))].mean(axis=1)
-    interval = np.percentile(drawn, (2.5, 97.5)).tolist()
-    return {"dice": rows.mean(axis=0).tolist(), "mean": float(rows.mean()), "interval": interval, "seen": seen}
+    rows = [dice_of(predict(key), val_set.load(key).truth.class_map()) for key in val_set.keys]
+    return {"rows": rows, "seen": seen}
 
 
 def dice_of(found: Any, true: Any) -> list[float]:
