@@ -3,7 +3,22 @@
 import numpy as np
 import pytest
 
-from segwright.decoding.uncertainty import labels_and_uncertainty, regions_and_uncertainty
+from segwright.decoding.expected_dice import OverlapSums
+from segwright.decoding.uncertainty import label_rows_and_uncertainty, region_rows_and_uncertainty, rows_of, whole_of
+
+
+def whole(of_rows, parts, shape, num_classes, missing=None):
+    """What is found, maps and sums of all rows."""
+    sums = OverlapSums.of_none(num_classes)
+    return *whole_of(of_rows(parts, num_classes, sums, rows_of(missing)), shape), sums
+
+
+def labels_and_uncertainty(*given):
+    return whole(label_rows_and_uncertainty, *given)
+
+
+def regions_and_uncertainty(*given):
+    return whole(region_rows_and_uncertainty, *given)
 
 
 def entropy(probs):

@@ -8,7 +8,7 @@ from scipy.stats import binom, spearmanr
 
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.decoding.expected_dice import FAR, OverlapSums, Quality, QualityCalibration
-from segwright.decoding.uncertainty import labels_and_uncertainty
+from segwright.decoding.uncertainty import label_rows_and_uncertainty, rows_of, whole_of
 from segwright.evaluation.conformal import (
     FEWEST,
     MOST,
@@ -101,7 +101,8 @@ def scene(rng, difficulty):
 
 
 def predicted(logits):
-    labels, maps, sums = labels_and_uncertainty([(0, logits)], logits.shape[1:], 2)
+    sums = OverlapSums.of_none(2)
+    labels, maps = whole_of(label_rows_and_uncertainty([(0, logits)], 2, sums, rows_of(None)), logits.shape[1:])
     return Segmentation.semantic(labels, CLASSES), maps, QualityCalibration()(sums, np.isin([0, 1], labels))
 
 

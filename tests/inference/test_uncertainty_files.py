@@ -8,11 +8,15 @@ import tifffile
 import torch
 from PIL import Image
 
+from segwright.codecs.volume_file import write_volume
+from segwright.codecs.zarr_image import read_numbers_of_zarr
+from segwright.codecs.zarr_writer import writing_zarr
 from segwright.core import Classes, Dataset, Grid, Sample
 from segwright.core.errors import SettingError
 from segwright.decoding.expected_dice import QualityCalibration
 from segwright.decoding.postprocess import Postprocess
 from segwright.formats import dicom, mask_folder, volume
+from segwright.inference import large_image
 from segwright.inference.dense_crf import DenseCRF
 from segwright.inference.engine import TorchEngine
 from segwright.inference.predict_files import predict
@@ -22,6 +26,7 @@ from segwright.layers.ensemble import Ensemble
 from segwright.models import unet
 from segwright.tasks.instance import Instance
 from segwright.tasks.semantic import Semantic
+from segwright.transforms.normalise import Normalise
 from segwright.transforms.prepare import Preprocess
 
 CLASSES = Classes.of(["a", "b", "c"])
@@ -129,6 +134,39 @@ def test_files_lie_beside_the_masks(predictor, image, tmp_path):
         assert stored.dtype == np.float32 and (stored == expected[name]).all()
 
 
+@pytest.mark.parametrize("kind", ["tiff", "volume", "zarr"])
+def test_of_large_images_in_parts_they_are_those_of_the_whole(kind, tmp_path, monkeypatch):
+    pytest.importorskip("zarr" if kind == "zarr" else "SimpleITK", reason="needs segwright[medical]")
+    axes, side = (2, 90) if kind == "tiff" else (3, 24)
+    values = np.random.default_rng(0).normal(100, 50, (side,) * axes).astype(np.float32)
+    values[3:5, 10:20] = np.nan
+    place = tmp_path / {"tiff": "a.tif", "volume": "a.nii.gz", "zarr": "a.zarr"}[kind]
+    if kind == "tiff":
+        tifffile.imwrite(place, values, photometric="minisblack", metadata=None, tile=(32, 32))
+    elif kind == "volume":
+        write_volume(place, values[None], Grid(values.shape, (2.0, 1.0, 1.0)))
+    else:
+        with writing_zarr(place, Grid(values.shape), values.dtype) as array:
+            array[:] = values
+    kinds = (torch.nn.Conv2d, torch.nn.Conv3d)[axes - 2]
+    network = Ensemble([kinds(1, 3, 3, padding=1).eval().requires_grad_(requires_grad=False) for _ in range(2)])
+    settings = dict(task=Semantic(), classes=CLASSES, tile=(32 if axes == 2 else 16,) * axes, engine=TorchEngine(network))
+    preprocess = Preprocess(channels=1, normalise=Normalise(mean=(100.0,), std=(50.0,)))
+    one = Predictor(network=network, preprocess=preprocess, **settings)
+    whole = predict(one, place, tmp_path / "whole", uncertainty=True)
+    monkeypatch.setattr(large_image, "LARGE", 0)
+    monkeypatch.setattr(Predictor, "with_uncertainty", lambda *_: pytest.fail("the whole image was predicted"))
+    parts = predict(one, place, tmp_path / "parts", uncertainty=True)
+    names = [path.name for path in parts]
+    assert names == [path.name for path in whole] and {*names} == {path.name for path in (tmp_path / "parts").iterdir()}
+    assert {"a_uncertainty", "a_disagreement"} <= {name.partition(".")[0] for name in names}
+    for here, there in zip(parts, whole, strict=True):
+        if here.is_dir():
+            assert np.array_equal(read_numbers_of_zarr(here)[0], read_numbers_of_zarr(there)[0])
+        else:
+            assert here.read_bytes() == there.read_bytes()
+
+
 def test_what_cannot_be_is_told_before_anything_is_written(predictor, image, tmp_path):
     Image.fromarray(image[0]).save(tmp_path / "x.png")
     wrong = [
@@ -150,7 +188,7 @@ def test_volumes_keep_their_kind_and_grid(tmp_path):
     assert map_paths(tmp_path, "s", dicom, source)["disagreement"].name == "s_disagreement.nrrd"
     assert map_paths(tmp_path, "s", mask_folder, source)["uncertainty"].name == "s_uncertainty.tif"
     values = np.random.default_rng(0).random((3, 4, 5), np.float32)
-    sample = Sample("a/scan", np.zeros((1, 3, 4, 5), np.uint8), grid, None)
-    write_maps(tmp_path, sample, {"uncertainty": values}, volume, source)
-    again = volume.read_volume(tmp_path / "a" / "scan_uncertainty.nii.gz")
+    (path,) = write_maps(tmp_path, "a/scan", grid, {"uncertainty": values}, volume, source)
+    again = volume.read_volume(path)
+    assert path == tmp_path / "a" / "scan_uncertainty.nii.gz"
     assert (again[0][0] == values).all() and again[1].spacing_mm == grid.spacing_mm

@@ -202,13 +202,15 @@ def _write_files(
 
     def write(job: _Job, sample: Sample, own: Mapping[str, np.ndarray]) -> None:
         job.kind.write_mask(out, sample, job.source, palette=beside.palette)
-        write_maps(out, sample, own, job.kind, job.source)
+        write_maps(out, sample.key, sample.grid, own, job.kind, job.source)
         lost.update(dict.fromkeys(_lost_in_mask(sample, job)))
         if beside.overlay:
             _draw(sample, job.overlay(out))
 
-    whole = beside.overlay or beside.uncertainty  # asks for all of an image at once
-    in_parts = set() if whole else {job.key for job in jobs if _is_done_in_parts(job, predictor, out, failed, beside)}
+    in_parts = dict[str, list[Path]]()  # an overlay asks for all of an image at once
+    for job in [] if beside.overlay else jobs:
+        if (maps := _done_in_parts(job, predictor, out, failed, beside, qualities)) is not None:
+            in_parts[job.key] = [*outputs[job.key], *maps]
     wanted, others = None, [job for job in jobs if job.key not in in_parts]
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future[None]] = deque()
@@ -233,23 +235,35 @@ def _write_files(
         return [], wanted
     if lost:
         log.warning("the masks do not hold all that was predicted: %s; a data set may: choose its format", "; ".join(lost))
-    written |= {key: outputs[key] for key in in_parts}
+    written |= in_parts
     table = [write_quality(out, qualities, predictor.answers.names)] if qualities else []
     return [*(path for job in jobs if job.image not in failed for path in written.get(job.key, ())), *table], None
 
 
-def _is_done_in_parts(job: _Job, predictor: Predictor, out: Path, failed: dict[Path, str], beside: _Beside) -> bool:
-    """Write the mask of an image that is too large to be held, or say why not in `failed`; False for all other images."""
-    told: set[float] = set()
+def _done_in_parts(
+    job: _Job, predictor: Predictor, out: Path, failed: dict[Path, str], beside: _Beside, qualities: dict[str, Quality]
+) -> list[Path] | None:
+    """Write the mask of an image that is too large to be held, or say why not in `failed`; None for all other images.
+
+    What is returned are maps of uncertainty, where they are wanted, which then have their place in `qualities`.
+    """
+    told, maps = set[float](), list[Path]()
+
+    def keep(quality: Quality, paths: list[Path]) -> None:
+        qualities[job.key] = quality
+        maps.extend(paths)
+
     try:
-        return write_in_parts(
+        is_done = write_in_parts(
             *(predictor, job.kind, job.key, job.source, out, lambda image: _tell_missing(job.image, image, told)),
             palette=beside.palette,
             probabilities=beside.probabilities,
+            told=keep if beside.uncertainty else None,
         )
     except SegwrightError as error:
         _tell_failed(job, error, failed)
-        return True
+        return []
+    return maps if is_done else None
 
 
 def _write_format(

@@ -24,7 +24,7 @@ from segwright.data.fingerprint import Fingerprint
 from segwright.decoding.expected_dice import OverlapSums
 from segwright.decoding.run import Outputs, Run
 from segwright.decoding.sliding_window import tiled_maps
-from segwright.decoding.uncertainty import regions_and_uncertainty
+from segwright.decoding.uncertainty import region_rows_and_uncertainty, rows_of, whole_of
 from segwright.layers.ensemble import RegionEnsemble
 from segwright.layers.point_sampling import WithPoints
 from segwright.losses import Loss
@@ -189,7 +189,9 @@ class Regions:
             ShapeError: as in `decode`.
         """
         parts = tiled_maps(*asked_in_tiles(run, view, with_entropy=True))
-        is_inside, maps, sums = regions_and_uncertainty(parts, view.source.shape, len(run.classes), missing)
+        sums = OverlapSums.of_none(len(run.classes))
+        rows = region_rows_and_uncertainty(parts, len(run.classes), sums, rows_of(missing))
+        is_inside, maps = whole_of(rows, view.source.shape)
         return Segmentation.regions(is_inside, run.classes), maps, sums
 
     def agreement(self, outputs: Outputs, reference: Outputs, shape: tuple[int, ...]) -> float:

@@ -29,7 +29,7 @@ from segwright.decoding.sliding_window import (
     tiled_probs,
 )
 from segwright.decoding.tta import mirrored
-from segwright.decoding.uncertainty import labels_and_uncertainty
+from segwright.decoding.uncertainty import Missing, Row, label_rows_and_uncertainty, rows_of, whole_of
 from segwright.decoding.upsample_argmax import label_dtype, upsample_argmax
 from segwright.encoders import timm
 from segwright.layers.auxiliary import WithAuxiliary
@@ -307,16 +307,19 @@ class Semantic:
         Raises:
             ShapeError: as in `decode`.
         """
-        shape, count = view.source.shape, len(run.classes)
+        shape, sums = view.source.shape, OverlapSums.of_none(len(run.classes))
         if run.output == "queries":
-            found = self.decode(run, view)
             probs = query_probabilities(run, view)
             logs = np.log(np.maximum(probs, np.finfo(np.float32).tiny))
-            _, maps, sums = labels_and_uncertainty([(0, logs)], shape, len(probs), missing)
-            return found, maps, sums
-        parts = tiled_maps(*asked_in_tiles(run, view, with_entropy=True))
-        labels, maps, sums = labels_and_uncertainty(parts, shape, count, missing)
+            _, maps = whole_of(label_rows_and_uncertainty([(0, logs)], len(probs), sums, rows_of(missing)), shape)
+            return self.decode(run, view), maps, sums
+        labels, maps = whole_of(self.uncertainty_rows(run, view, sums, rows_of(missing)), shape)
         return Segmentation.semantic(labels, run.classes), maps, sums
+
+    def uncertainty_rows(self, run: Run, view: View, sums: OverlapSums, missing: Missing) -> Iterator[Row]:
+        """The same as rows on the original grid, from the top to the bottom; what they say is added to the sums."""
+        parts = tiled_maps(*asked_in_tiles(run, view, with_entropy=True))
+        return label_rows_and_uncertainty(parts, len(run.classes), sums, missing)
 
     def agreement(self, outputs: Outputs, reference: Outputs, shape: tuple[int, ...]) -> float:
         """The part of the pixels of the images that get the same class; of queries, also what `queries_agree` says."""
