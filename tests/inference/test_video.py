@@ -32,7 +32,7 @@ class Follower(nn.Module):
     Memory holds the number of the frame it is of. A frame's number is its first value.
     """
 
-    divisors = (32, 32)
+    frame_divisors = (32, 32)
 
     def __init__(self) -> None:
         super().__init__()

@@ -25,18 +25,20 @@ def memory(objects: int, frames: int, tokens: int) -> tuple[torch.Tensor, torch.
     return tuple(torch.randn(objects, 12 * frames + tokens, 8, dtype=torch.float64) for _ in range(2))
 
 
-def test_a_layer_equals_attention_that_brings_memory_to_its_width_first(layers):
+@pytest.mark.parametrize("grid", [SIDES, (2, 3)])  # of what is remembered: as the frame, or coarser, and then four of them
+def test_a_layer_equals_attention_that_brings_memory_to_its_width_first(layers, grid):
     """What the authors do: values of the width of the frame, one head, and products of all pixels with all that is known."""
-    layer, angles = layers.layers[0], rotary_angles(SIDES, 16, torch.zeros((), dtype=torch.float64))
+    layer = layers.layers[0]
+    angles, on_grid = (rotary_angles(sides, 16, torch.zeros((), dtype=torch.float64)) for sides in (SIDES, grid))
     x, (remembered, places) = torch.randn(1, 12, 16, dtype=torch.float64), memory(1, 2, 3)
     with torch.no_grad():
-        found = layer(x, angles, remembered, remembered + places, 3)
+        found = layer(x, angles, on_grid, remembered, remembered + places, 3)
         normed, heads = layer.attention_norm(x), layer.attention
         query, key = rotate(heads.query(normed), angles), rotate(heads.key(normed), angles)
         y = x + heads.output(F.scaled_dot_product_attention(query, key, heads.value(normed)))
         heads = layer.to_memory
         key = heads.key(remembered + places)
-        key = torch.cat([rotate(key[:, :24], angles), key[:, 24:]], dim=1)
+        key = torch.cat([rotate(key[:, :24], on_grid), key[:, 24:]], dim=1)
         query = rotate(heads.query(layer.memory_norm(y)), angles)
         y = y + heads.output(F.scaled_dot_product_attention(query, key, heads.value(remembered)))
         y = y + layer.narrow(layer.widen(layer.mlp_norm(y)).relu())

@@ -89,11 +89,14 @@ class Shown:
         raise AssertionError("frames of golden files are prepared already")
 
 
-def session_of(network: sam2.Sam2, frames: list[Tensor], shape: tuple[int, int]) -> video.TrackSession:
-    """A session on frames that are prepared already, of a video of this shape (H, W)."""
+def session_of(
+    network: sam2.Sam2, frames: list[Tensor], shape: tuple[int, int], *, takes_half: bool = False
+) -> video.TrackSession:
+    """A session on frames that are prepared already, of a video of this shape (H, W), in float32 or, where it follows, in half."""
     session = video.Tracker(network=network, side=SIDE).open(Shown(len(frames)))
     session._shape = shape
-    session._embedding = lambda frame: network.encode(frames[frame][None])
+    session._embedding = lambda frame: session.precision.encode(frames[frame][None])
+    session.precision.takes_half = takes_half
     return session
 
 
@@ -127,6 +130,17 @@ def test_every_frame_of_a_video_equals_the_authors(authors, monkeypatch, name, k
         whole = F.interpolate(known.mask_logits[None, None], OUTSIDE, mode="bilinear", align_corners=False)
         file.check(f"video.{kind}.frame{frame}.video_res_masks", whole)
         assert len(found) == (name == "sam2_a") and (not len(found) or (found.mask(0) == (whole[0, 0] > 0).numpy()).all())
+
+
+def test_in_half_the_masks_of_every_frame_are_nearly_the_authors(authors):
+    file, network = authors("sam2_a")
+    session = session_of(network, frames_of(file), OUTSIDE, takes_half=True)
+    session.segment(point(50, 40, OUTSIDE))
+    for frame, found in session.track():
+        depth = f"video.f32.frame{frame}.video_res_masks"
+        ours = torch.from_numpy(found.mask(0)).reshape(-1)[:: file.meta["outputs"][depth]["stride"]]
+        theirs = file.arrays[f"out/{depth}@sample"] > 0
+        assert theirs.any() and (ours & theirs).sum() > 0.98 * (ours | theirs).sum()
 
 
 def test_every_frame_of_a_video_equals_hugging_face(tiny, golden):

@@ -60,10 +60,11 @@ class Tracker:
     side: int = _SIDE
 
     def __post_init__(self) -> None:
-        step = max(self.network.divisors)
+        step = max(self.network.frame_divisors)
         if self.side < step or self.side % step:
             raise SettingError(
-                f"side is {self.side}; this network takes sides that are multiples of {step}, such as {32 * step}"
+                f"side is {self.side}; this network takes sides that are multiples of {step}, such as "
+                f"{step * max(1, _SIDE // step)}"
             )
 
     def open(self, frames: Frames, *, can_correct: bool = True) -> "TrackSession":
@@ -339,7 +340,7 @@ def open_tracker(name: str, *, weights: str | None = None, online: bool = False,
         UsageError: weights are not on this machine, or do not fill the network.
     """
     config = preset(name)
-    if not isinstance(config, sam2.Config):
+    if not getattr(config, "remembers", False):
         raise SettingError(f"{name} remembers no frames; name a network for videos, such as 'sam2.1_hiera_tiny'")
     given, network = named_weights(weights or published_for(name), online=online), config.build()
     left = fill(network, given.tensors, source=given.source)

@@ -31,18 +31,28 @@ class MemoryAttention(nn.Module):
         self.layers = nn.ModuleList(_MemoryLayer(width, memory_width, mlp_width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, image: Tensor, sides: tuple[int, int], memory: Tensor, places: Tensor, tokens: int) -> Tensor:
+    def forward(
+        self,
+        image: Tensor,
+        sides: tuple[int, int],
+        memory: Tensor,
+        places: Tensor,
+        tokens: int,
+        *,
+        memory_sides: tuple[int, int] | None = None,
+    ) -> Tensor:
         """Pixels (1 or B, N, E) of a frame with `sides` (h, w), for each object by what is known of it: (B, N, E).
 
-        `memory` and its `places` are (B, M, R): first the pixels of some remembered frames of the same sides, then `tokens`
-        tokens. Objects of one frame may share its pixels, whose first look at each other is then taken once for all.
+        `memory` and its `places` are (B, M, R): first the pixels of some remembered frames, of the same sides or of
+        `memory_sides`, then `tokens` tokens. Objects of one frame may share its pixels, whose first look at each other is then
+        taken once for all.
         """
         E = image.shape[2]
         x = image + OF_POSITIONS * sine_positions(sides, E, image)
-        angles = rotary_angles(sides, E, image)
+        angles = [rotary_angles(each, E, image) for each in (sides, memory_sides or sides)]
         known = memory + places
         for layer in self.layers:
-            x = layer(x, angles, memory, known, tokens)
+            x = layer(x, *angles, memory, known, tokens)
         return self.norm(x)
 
 
@@ -59,7 +69,7 @@ class _MemoryLayer(nn.Module):
         self.widen = nn.Linear(width, mlp_width)
         self.narrow = nn.Linear(mlp_width, width)
 
-    def forward(self, x: Tensor, angles: Tensor, memory: Tensor, known: Tensor, tokens: int) -> Tensor:
+    def forward(self, x: Tensor, angles: Tensor, memory_angles: Tensor, memory: Tensor, known: Tensor, tokens: int) -> Tensor:
         """Pixels (1 or B, N, E) by memory (B, M, R), known as `known` (B, M, R): (B, N, E)."""
         layer, normed = self.attention, self.attention_norm(x)
         query, key = (rotate(project(normed), angles) for project in (layer.query, layer.key))
@@ -67,7 +77,7 @@ class _MemoryLayer(nn.Module):
         layer = self.to_memory
         query, key = rotate(layer.query(self.memory_norm(x)), angles), layer.key(known)
         pixels = key.shape[1] - tokens
-        key = torch.cat([rotate(key[:, :pixels], angles), key[:, pixels:]], dim=1)
+        key = torch.cat([rotate(key[:, :pixels], memory_angles), key[:, pixels:]], dim=1)
         mixed = _attend_wide(query.expand(len(key), -1, -1), key, memory)  # (B, N, R); shares add up to 1, so biases stay
         x = x + layer.output(layer.value(mixed))
         return x + self.narrow(F.relu(self.widen(self.mlp_norm(x))))

@@ -1,12 +1,12 @@
-"""What SAM 2's tensors are called by its authors, by Hugging Face, and here."""
+"""What the tensors of SAM 2, and of what is built on it, are called by its authors, by Hugging Face, and here."""
 
 import re
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from segwright.core.errors import FormatError
-from segwright.encoders import hiera
 
 _TRUNKS = ("image_encoder.trunk.", "vision_encoder.backbone.")
 _DEEPEST = 3  # the level of the pyramid that both call 0
@@ -90,6 +90,8 @@ _MEMORY_PARTS = {
     "norm2": "memory_norm",
     "linear1": "widen",
     "linear2": "narrow",
+    "mlp.up_proj": "widen",  # of Hugging Face's EdgeTAM
+    "mlp.down_proj": "narrow",
     "norm3": "mlp_norm",
 }
 _FUSER_PARTS = {
@@ -112,8 +114,10 @@ _SHRINK = re.compile(r"memory_encoder\.mask_downsampler\.(?:encoder\.(\d+)|layer
 _FUSER = re.compile(r"memory_encoder\.(?:memory_)?fuser\.layers\.(\d)\.(\w+)")
 
 
-def renamed(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in the authors' layout or in Hugging Face's under our names.
+def renamed(
+    state_dict: dict[str, Tensor], rename_encoder: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Weights in the authors' layout or in Hugging Face's under our names; those of the encoder as `rename_encoder` says.
 
     Raises:
         FormatError: a tensor has no place in SAM 2, or one of several that are one here is missing; the message names it.
@@ -143,7 +147,7 @@ def renamed(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
             raise FormatError(
                 f"the weights lack {_ROWS[name] - len(ours[name])} of {_ROWS[name]} rows of {name}; take the whole file"
             )
-    return {f"encoder.{name}": tensor for name, tensor in hiera.rename(encoder).items()} | ours
+    return {f"encoder.{name}": tensor for name, tensor in rename_encoder(encoder).items()} | ours
 
 
 def _row_of(key: str) -> tuple[str, int] | None:

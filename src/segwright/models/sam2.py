@@ -18,11 +18,12 @@ The authors' code and weights are Apache-2.0, as are Hugging Face's copies; noth
 
 Axes: B batch, P prompts of an image or objects of a frame, T tokens of a prompt, M masks, C channels, E channels of the
 embedding, R of memory, H, W sides of the image, h, w of its embedding, N = h * w patches, S maps of patches of an image (1
-while all prompts share it, else P), K remembered frames, L pointers.
+while all prompts share it, else P), K remembered frames, L pointers, D what is kept of a frame (N, unless it is condensed).
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, NamedTuple
+from math import lcm
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,7 @@ from segwright.layers.patch_pixels import enlarge_patches, gather_patches, lay_o
 from segwright.layers.prompt_encoder import PromptEncoder
 from segwright.layers.prompts import PromptedMasks, Prompts, count_prompts
 from segwright.layers.sine_positions import sine_positions
+from segwright.layers.spatial_perceiver import SpatialPerceiver
 from segwright.layers.two_way_transformer import CrossAttention, TwoWayBlock
 from segwright.models._sam2_names import renamed
 
@@ -69,6 +71,7 @@ class Config:
     in_channels: int = 3
     encoder: Annotated[Encoder, Kind("encoders")] = field(default_factory=hiera.Config)
     version: Literal["2.0", "2.1"] = "2.1"
+    remembers: ClassVar[bool] = True  # frames of a video
 
     def __post_init__(self) -> None:
         if self.in_channels < 1:
@@ -78,7 +81,8 @@ class Config:
 
     def build(self) -> "Sam2":
         """The network, its weights drawn from torch's global generator."""
-        return Sam2(self)
+        memory = ObjectMemory(MEMORY_DEPTH, has_times=self.version == "2.1")
+        return Sam2(self, self.encoder.build(self.in_channels), memory)
 
 
 class ObjectAnswers(NamedTuple):
@@ -97,7 +101,7 @@ class ObjectAnswers(NamedTuple):
 class Memory(NamedTuple):
     """What P objects are known by in other frames.
 
-    `maps` (P, K, N, R) were remembered `ages` frames ago, 1 to 6, or 0 for those that a person pointed at, however long ago.
+    `maps` (P, K, D, R) were remembered `ages` frames ago, 1 to 6, or 0 for those that a person pointed at, however long ago.
     `pointers` (P, L, E) are of `distances` frames ago, as shares of the longest known.
     """
 
@@ -114,10 +118,10 @@ class Sam2(nn.Module):
     fills_squares = True  # images were brought to squares when it was trained, whatever their sides
     divisors = (2 * STRIDE,) * 2
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Any, encoder: Any, memory: "ObjectMemory") -> None:
         super().__init__()
         self.config = config
-        self.encoder = config.encoder.build(config.in_channels)
+        self.encoder = encoder
         strides = tuple(self.encoder.strides[-4:])
         if strides[:3] != (4, 8, STRIDE):
             raise SettingError(
@@ -128,7 +132,13 @@ class Sam2(nn.Module):
         self.prompts = PromptEncoder(WIDTH, ends_boxes=True)
         self.decoder = _MaskDecoder()
         self.no_memory = nn.Parameter(0.02 * torch.randn(WIDTH))
-        self.memory = _Memory(has_times=config.version == "2.1")
+        self.memory = memory
+
+    @property
+    def frame_divisors(self) -> tuple[int, int]:
+        """What the sides of frames that are remembered must be multiples of."""
+        grid = (1, 1) if self.memory.perceiver is None else self.memory.perceiver.grid
+        return lcm(self.divisors[0], STRIDE * grid[0]), lcm(self.divisors[1], STRIDE * grid[1])
 
     def forward(self, image: Tensor, prompts: Prompts | None = None) -> PromptedMasks:
         """Three answers to each prompt for images; without prompts, to one that says nothing."""
@@ -182,7 +192,7 @@ class Sam2(nn.Module):
         return ObjectAnswers(logits, torch.ones_like(presence), presence, pointers)
 
     def remember(self, embedding: Tensor, answers: ObjectAnswers, *, is_asked: bool) -> Tensor:
-        """What is remembered of the P objects of a frame (P, N, R), by its embedding (1, 4 * E, h, w) and what was said.
+        """What is remembered of the P objects of a frame (P, D, R), by its embedding (1, 4 * E, h, w) and what was said.
 
         With `is_asked`, where a person pointed, masks are remembered as they are seen, and not as how sure the network was.
         """
@@ -192,7 +202,7 @@ class Sam2(nn.Module):
         found = self.memory.encoder(embedding[:, :WIDTH], SURE * (2 * shares - 1))
         if self.memory.absent is not None:
             found = found + (answers.presence <= 0)[:, None, None] * self.memory.absent
-        return found
+        return found if self.memory.perceiver is None else self.memory.perceiver(found, (h, w))
 
     def _answered(
         self, image: Tensor, fine: Tensor, prompts: Prompts | None, embedding: Tensor, *, is_clear: bool = False
@@ -325,13 +335,17 @@ class _MaskDecoder(nn.Module):
         return _Decoded(masks, self.scores(tokens[:, :, 1]).sigmoid(), said, tokens[:, :, 0])
 
 
-class _Memory(nn.Module):
-    """All that a video needs and an image does not; with `has_times`, as 2.1."""
+class ObjectMemory(nn.Module):
+    """All that a video needs and an image does not; with `has_times`, as 2.1.
 
-    def __init__(self, *, has_times: bool) -> None:
+    Of a frame all its patches are kept or, with a `perceiver`, its tokens, of which the first are of a grid of windows.
+    """
+
+    def __init__(self, depth: int, *, has_times: bool, perceiver: SpatialPerceiver | None = None) -> None:
         super().__init__()
-        self.attention = MemoryAttention(WIDTH, MEMORY_WIDTH, MEMORY_MLP, MEMORY_DEPTH)
+        self.attention = MemoryAttention(WIDTH, MEMORY_WIDTH, MEMORY_MLP, depth)
         self.encoder = MemoryEncoder(WIDTH, MEMORY_WIDTH)
+        self.perceiver = perceiver
         self.times = nn.Parameter(0.02 * torch.randn(RECENT + 1, MEMORY_WIDTH))  # 1 to 6 frames ago, then what was pointed at
         self.pointer = _mlp(WIDTH, WIDTH, WIDTH)
         self.no_pointer = nn.Parameter(0.02 * torch.randn(WIDTH))
@@ -342,17 +356,21 @@ class _Memory(nn.Module):
 
     def heed(self, image: Tensor, sides: tuple[int, int], memory: Memory) -> Tensor:
         """Patches (1, N, E) of a frame with `sides` (h, w), for each object by what is known of it: (P, N, E)."""
-        P, _, N, R = memory.maps.shape
+        P, _, D, R = memory.maps.shape
+        grid = sides if self.perceiver is None else self.perceiver.grid
+        parts = grid[0] * grid[1], D - grid[0] * grid[1]  # of each frame, on the grid and anywhere
         times = self.times[[age - 1 for age in memory.ages]]  # the last for 0
-        places = (sine_positions(sides, R, image) + times[:, None]).flatten(0, 1)  # (K * N, R)
+        places = F.pad(sine_positions(grid, R, image), (0, 0, 0, parts[1])) + times[:, None]  # (K, D, R)
         tokens = memory.pointers.unflatten(2, (-1, R)).flatten(1, 2)  # (P, L * E / R, R)
         if self.pointer_times is None or not memory.distances:
             later = tokens.new_zeros(tokens.shape[1], R)
         else:
             apart = _sines(tokens.new_tensor(memory.distances))
             later = self.pointer_times(apart).repeat_interleave(WIDTH // R, dim=0)
-        known = torch.cat([memory.maps.flatten(1, 2), tokens], dim=1)
-        return self.attention(image, sides, known, torch.cat([places, later]).expand(P, -1, -1), tokens.shape[1])
+        known = torch.cat([*(part.flatten(1, 2) for part in memory.maps.split(parts, dim=2)), tokens], dim=1)
+        places = torch.cat([*(part.flatten(0, 1) for part in places.split(parts, dim=1)), later]).expand(P, -1, -1)
+        anywhere = len(memory.ages) * parts[1] + tokens.shape[1]
+        return self.attention(image, sides, known, places, anywhere, memory_sides=grid)
 
 
 def _sines(distances: Tensor) -> Tensor:
@@ -401,4 +419,4 @@ def rename(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         FormatError: a tensor has no place in SAM 2, or one of several that are one here is missing; the message names it.
     """
-    return renamed(state_dict)
+    return renamed(state_dict, hiera.rename)
