@@ -12,7 +12,7 @@ from segwright.core.errors import UsageError
 from segwright.data.splits import open_splits
 from segwright.encoders import resnet
 from segwright.models import encoder_unet, nnunet, segformer, unet
-from segwright.planning.budget import step_cost
+from segwright.planning.budget import WEIGHT_COPIES, step_cost
 from segwright.planning.memory import GB, check_fits, gigabytes, need, need_of_one, rounded_up, shortened, within
 from segwright.plans.plan import Inference
 from segwright.training.dataloader import CropDataset
@@ -164,6 +164,21 @@ def test_what_is_frozen_keeps_nothing_for_gradients(tiny_plan):
     assert frozen.memory_bytes == pytest.approx(
         step_cost(with_training(plan, frozen=("encoder",)), parts).memory_bytes, rel=0.15
     )
+
+
+def test_low_rank_factors_alone_have_moments(tiny_plan):
+    plan = with_training(
+        replace(tiny_plan, model=segformer.Config(in_channels=1, num_classes=2, decoder_width=32)), crop=(64, 64)
+    )
+    whole, frozen = need(plan), need(with_training(plan, frozen=("encoder",)))
+    adapted_plan = with_training(plan, frozen=("encoder",), low_rank=2)
+    adapted = need(adapted_plan)
+    factors = adapted.parameters - whole.parameters
+    assert 0 < factors < 0.05 * whole.parameters
+    assert adapted.weight_bytes - frozen.weight_bytes == WEIGHT_COPIES * 4 * factors
+    assert frozen.memory_bytes < adapted.memory_bytes < whole.memory_bytes
+    parts = CropDataset.of(open_splits(plan.data.train).train, plan).parts(range(plan.training.batch_size), 1)
+    assert adapted.memory_bytes == pytest.approx(step_cost(adapted_plan, parts).memory_bytes, rel=0.15)
 
 
 def test_crops_that_come_again_and_do_not_fit_are_told_with_how_many_do(tiny_plan):

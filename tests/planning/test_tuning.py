@@ -9,19 +9,23 @@ from torch import nn
 from segwright.checkpoints.model_file import ModelFile
 from segwright.core import Classes
 from segwright.core.errors import UsageError
-from segwright.encoders import resnet
-from segwright.models import sam_nano
+from segwright.encoders import resnet, sam_vit
+from segwright.models import sam, sam_nano
 from segwright.planning import planner, trial
 from segwright.planning.budget import Budget, Cost
 from segwright.planning.planner import plan
 from segwright.planning.scoring_time import ScoringTime
 from segwright.planning.start import Start
-from segwright.planning.tuning import FEW_IMAGES, FEW_SECONDS, LEARNING_RATE, kept_part, with_kept
+from segwright.planning.tuning import FEW_IMAGES, FEW_SECONDS, LEARNING_RATE, kept_part, with_kept, with_low_rank_reason
 from segwright.plans.plan import Init, Plan
 from segwright.tasks.promptable import Promptable
 from segwright.training.frozen import MOST_BYTES
 
 GB = 2**30
+ADAPTED = ['training.frozen=["encoder"]', "training.low_rank=2"]
+TOKENS = sam.Config(
+    in_channels=1, width=32, mlp_width=32, encoder=sam_vit.Config(width=16, depth=2, num_heads=2, global_blocks=(1,))
+)
 CLICKS = sam_nano.Config(in_channels=1, encoder=resnet.Config(block="basic", depths=(1, 1, 1, 1), output_stride=16))
 TRAINED = Start(init=Init(weights="runs/a"), normalise=None, why="", network=CLICKS, scale=0.5)
 
@@ -112,3 +116,33 @@ def test_a_run_is_all_that_has_to_be_named(data, costs, monkeypatch, tmp_path, d
     assert "6 images and " in text and " minutes are few" in text and Plan.from_toml(text) == made
     long = plan(data, task="promptable", init=str(run), budget=Budget(minutes=30, device="cpu"))
     assert long.training.frozen == () and long.training.num_crops is None
+
+
+def test_the_reason_of_a_rank_says_how_much_learns(draft):
+    plan = replace(draft, model=TOKENS)
+    assert with_low_rank_reason(plan) is plan
+    said = with_low_rank_reason(plan.with_settings(ADAPTED))
+    factors = 2 * 2 * ((16 + 48) + (16 + 16) + 2 * (16 + 64))  # two blocks, rank 2
+    network = TOKENS.build()
+    every = factors + sum(weight.numel() for weight in network.parameters())
+    others = every - factors - sum(weight.numel() for weight in network.encoder.parameters())
+    assert said.reasons["training.low_rank"] == (
+        f"set by hand: {factors} weights beside 8 linear layers of encoder learn, and {others} of what is not frozen, "
+        f"of {every}; the network runs as a whole in each step"
+    )
+    assert Plan.from_toml(said.to_toml()) == said and said.reasons["training.low_rank"] in said.to_toml()
+
+
+def test_a_plan_with_a_rank_is_timed_with_it(data, costs, monkeypatch, tmp_path, draft):
+    """From the first try on: all of the network might not even fit the memory."""
+    (tmp_path / "run").mkdir()
+    before = replace(draft, model=TOKENS)
+    ModelFile(TOKENS.build().state_dict(), before, Classes.of(["object"], is_thing=[True])).write(
+        tmp_path / "run" / "model.safetensors"
+    )
+    monkeypatch.setattr(planner, "clicking_time", lambda made, samples: ScoringTime(on_the_way=0.1, at_the_end=0.1))
+    monkeypatch.setattr(trial.Trial, "crop_seconds", lambda self, made: 0.001)
+    made = plan(data, task="promptable", init=str(tmp_path / "run"), budget=Budget(minutes=9, device="cpu"), settings=ADAPTED)
+    assert made.training.low_rank == 2 and made.training.frozen == ("encoder",) and made.training.num_crops is None
+    assert costs and all(each.training.low_rank == 2 for each in costs)
+    assert "beside 8 linear layers of encoder learn" in made.to_toml()

@@ -20,6 +20,7 @@ from segwright.inference.engine import tensors_of
 from segwright.planning.budget import WORKSPACE, KeptForBackward, weight_bytes
 from segwright.plans.plan import Plan, Training
 from segwright.training.frozen import ENCODER, MOST_BYTES, freeze, is_asked_once
+from segwright.training.low_rank import adapt
 
 LOSS_MAPS = 4  # of all classes at full size in float32, that a loss keeps: interpolated, and for cross-entropy and Dice
 LEAST_MAP = 2  # voxels of a side at the deepest stage, of which a norm can tell a deviation
@@ -52,6 +53,7 @@ def need(plan: Plan) -> Need | None:
         with _shapes_alone(plan):
             network._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))  # as if on a CPU, which autocast knows
             freeze(network, training.frozen)
+            adapt(network, training)
             with kept.counting():
                 outputs = tensors_of(network(torch.empty(shape)))
             parameters = sum(value.numel() for value in network.parameters())

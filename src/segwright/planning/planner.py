@@ -29,7 +29,7 @@ from segwright.planning.start import Start, Wish, named_start
 from segwright.planning.starting_model import StartingModel, starting_model
 from segwright.planning.survey import Survey
 from segwright.planning.trial import BATCH, Candidates, Trial, divisors_of, set_by_hand
-from segwright.planning.tuning import kept_part, with_kept
+from segwright.planning.tuning import kept_part, with_kept, with_low_rank_reason
 from segwright.plans.kinds import assign, class_of
 from segwright.plans.plan import Data, Plan, Training
 from segwright.tasks import DEFAULT, OVERLAPPING, TellsUncertainty, task_for
@@ -43,6 +43,7 @@ CROP_LIMIT = 2  # of the sides of the largest image: beyond, a crop is mostly pa
 CHECK_SHARE = 0.05  # of the time for reading all samples before training
 PRECISION_SHARE = 0.1  # of the time for timing precisions: where a step is that slow, the first of them must do
 MOST_VALIDATIONS = 10  # more would only crowd the curve
+WHAT_LEARNS = ("training.frozen", "training.low_rank", "training.low_rank_layers")
 LEARNING_RATE = 2e-3  # high for AdamW, since runs from scratch are short
 
 log = logging.getLogger(__name__)
@@ -156,7 +157,7 @@ def planned(
     made, after = _scheduled(chosen, cost, trial, len(val_set), left(), on_top=on_top, before=before)
     made = set_by_hand(made, settings, train_set) if settings else made
     made = with_cascade_reason(made, found, first, (train_set, val_set))
-    return Planned(made, splits, ValueRange.of(survey.found), after, trial)
+    return Planned(with_low_rank_reason(made), splits, ValueRange.of(survey.found), after, trial)
 
 
 def _chosen(
@@ -168,13 +169,27 @@ def _chosen(
         UsageError: memory does not suffice.
     """
     limit, memory = PRECISION_SHARE * 60 * budget.minutes, budget.memory_bytes
-    first = candidates(1.0)[0]
+    first, *others = candidates(1.0)
+    if not others:
+        draft = _with_what_learns(draft, settings)
     if (part := kept_part(draft, trial, first, settings, left())) is not None:
         kept = with_kept(draft, part, trial, first, left(), memory, limit)
         if kept is not None:
             return kept
     draft = trial.fastest_precision(draft, limit, memory)
     return trial.choose(draft, candidates, left(), memory)
+
+
+def _with_what_learns(draft: Plan, settings: Sequence[str]) -> Plan:
+    """A draft with those settings that say what learns of its network, on which memory and time depend.
+
+    Settings of the network may leave other parts in it; then all of them come later.
+    """
+    paths = {setting: setting.partition("=")[0].strip() for setting in settings}
+    if any(path.startswith("model.") for path in paths.values()):
+        return draft
+    chosen = [setting for setting, path in paths.items() if path in WHAT_LEARNS]
+    return draft.with_settings(chosen) if chosen else draft
 
 
 def _task_named(
@@ -243,7 +258,7 @@ def _size_of_a_step(plan: Plan) -> tuple[Any, ...]:
     """All that decides what a step of a plan costs, but for the loss, which takes little beside a network."""
     training = plan.training
     layout = training.precision, training.channels_last, training.device
-    kept = training.frozen, training.num_crops
+    kept = training.frozen, training.num_crops, training.low_rank, training.low_rank_layers
     return (plan.model, plan.data.preprocess, training.crop, training.batch_size, training.accumulate, *layout, *kept)
 
 

@@ -17,7 +17,8 @@ from segwright.planning.budget import Cost
 from segwright.planning.trial import Trial
 from segwright.plans.plan import Plan
 from segwright.tasks import KeepsEncoder
-from segwright.training.frozen import MOST_BYTES
+from segwright.training.frozen import MOST_BYTES, freeze
+from segwright.training.low_rank import adapt
 
 FEW_IMAGES = 100  # to train with: of more, crops enough fit into neither the minutes nor the memory
 FEW_SECONDS = 600.0  # of more, all of the network has time to learn
@@ -77,3 +78,23 @@ def with_kept(
     }
     training = replace(plan.training, num_crops=count)
     return replace(plan, training=training, reasons=plan.reasons | reasons), cost
+
+
+def with_low_rank_reason(plan: Plan) -> Plan:
+    """A plan that says beside its rank how much learns with it; as it is where it has none."""
+    training = plan.training
+    if training.low_rank is None:
+        return plan
+    with torch.device("meta"):
+        network = plan.model.build()
+    freeze(network, training.frozen)
+    others = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+    count = len(adapt(network, training))
+    learning = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+    every = sum(weight.numel() for weight in network.parameters())
+    why = plan.reasons.get("training.low_rank", "set by hand")
+    reason = (
+        f"{why}: {learning - others} weights beside {count} linear layers of {', '.join(training.frozen)} learn, and {others} "
+        f"of what is not frozen, of {every}; the network runs as a whole in each step"
+    )
+    return replace(plan, reasons=plan.reasons | {"training.low_rank": reason})

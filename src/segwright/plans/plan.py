@@ -93,6 +93,9 @@ class Training:
     `frozen` are parts of the network that stay as they are, such as "encoder" or "encoder.layer1", or all its "batch_norms".
     With `num_crops` no more than so many crops differ: they are kept in memory and come again, and so is what a frozen encoder
     says of them, which makes steps several times shorter.
+
+    With `low_rank` factors of that rank learn beside linear layers of what is frozen: all of them, or those that
+    `low_rank_layers` names, such as "query_key_value" or "encoder.blocks.11". The encoder then runs in each step.
     """
 
     steps: int
@@ -101,6 +104,8 @@ class Training:
     accumulate: int = 1
     frozen: tuple[str, ...] = ()
     num_crops: int | None = None
+    low_rank: int | None = None
+    low_rank_layers: tuple[str, ...] = ()
     clip_norm: float = 1.0  # one odd batch must not undo a run
     ema: float = 0.02  # long enough to smooth single batches, short enough to follow the decay
     device: Literal["cpu", "cuda"] = "cpu"
@@ -123,6 +128,7 @@ class Training:
                 f"training.num_crops is {self.num_crops}, less than a batch of {self.batch_size}; give a hundred batches "
                 f"or more, such as {100 * self.batch_size}, or leave it out"
             )
+        self._check_low_rank()
         if len(self.crop) not in (2, 3) or min(self.crop) < 1:
             raise SettingError(f"training.crop is {list(self.crop)}; give one side per axis, such as [192, 256]")
         if not 0 <= self.seed <= MAX_SEED:
@@ -131,6 +137,25 @@ class Training:
             raise SettingError(f"training.clip_norm is {self.clip_norm}; give a positive number, for example 1.0")
         if not 0 <= self.ema <= 1:
             raise SettingError(f"training.ema is {self.ema}; give a share of the run from 0 to 1, for example 0.02")
+
+    def _check_low_rank(self) -> None:
+        """See that factors have a rank, and something frozen to stand beside.
+
+        Raises:
+            SettingError: they have not.
+        """
+        if self.low_rank is None and self.low_rank_layers:
+            raise SettingError(
+                f"training.low_rank_layers is {list(self.low_rank_layers)}, and the rank is missing; add --set "
+                "training.low_rank=4, or leave the layers out"
+            )
+        if self.low_rank is not None and self.low_rank < 1:
+            raise SettingError(f"training.low_rank is {self.low_rank}; give 1 or more, such as 4, or leave it out")
+        if self.low_rank is not None and not self.frozen:
+            raise SettingError(
+                f"training.low_rank is {self.low_rank}, which adds to what is frozen, and nothing is; add --set "
+                "'training.frozen=[\"encoder\"]', or leave it out to train all of the network"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

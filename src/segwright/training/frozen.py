@@ -44,8 +44,8 @@ def hold(network: nn.Module, names: Sequence[str]) -> None:
 
 
 def is_asked_once(training: Training) -> bool:
-    """Whether the encoder of a run is asked once for each crop, as it is frozen and crops come again."""
-    return training.num_crops is not None and ENCODER in training.frozen
+    """Whether the encoder of a run is asked once for each crop, as it is frozen, without factors, and crops come again."""
+    return training.num_crops is not None and ENCODER in training.frozen and training.low_rank is None
 
 
 def remember(encoder: nn.Module) -> None:

@@ -10,15 +10,20 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from segwright.core.errors import SettingError
+from segwright.layers.low_rank import load_plain_state, plain_state
 from segwright.plans.plan import Plan, Training
 from segwright.training.frozen import ENCODER, freeze, hold, is_asked_once, remember
+from segwright.training.low_rank import adapt
 
 CALLED = ("encode", "decode")  # methods of networks that a loss may call beside `forward`, in the precision of the run
 
 
 @dataclass(frozen=True, eq=False)
 class Learner:
-    """`network` is the bare module, `parallel` the same under Fabric's precision and gradient exchange, `ema` its average."""
+    """`network` is the bare module, `parallel` the same under Fabric's precision and gradient exchange, `ema` its average.
+
+    Where low-rank factors learn the average is still a plain network, whose weights follow the sums of both.
+    """
 
     plan: Plan
     fabric: Fabric
@@ -38,6 +43,7 @@ class Learner:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         freeze(network, plan.training.frozen)
         ema = copy.deepcopy(network).requires_grad_(False).eval()
+        adapt(network, plan.training)
         learning = [weight for weight in network.parameters() if weight.requires_grad or not plan.training.frozen]
         parallel, optimiser = fabric.setup(network, plan.optimiser.build(learning))
         if is_asked_once(plan.training):
@@ -46,6 +52,10 @@ class Learner:
             if hasattr(network, name):
                 parallel.mark_forward_method(name)
         return cls(plan, fabric, network, ema, optimiser, parallel)
+
+    def begin_from_average(self) -> None:
+        """Give the network the weights of its average, into which those that a run starts from were put."""
+        load_plain_state(self.network, self.ema.state_dict())
 
     def train(self) -> None:
         """Let the network train, but for the parts that are frozen."""
@@ -67,7 +77,8 @@ class Learner:
     @torch.no_grad()
     def update_ema(self, decay: float) -> None:
         """Move the average a little towards the network; counters are copied."""
-        pairs = list(zip(self.ema.state_dict().values(), self.network.state_dict().values(), strict=True))
+        learnt = plain_state(self.network)
+        pairs = [(ours, learnt[name]) for name, ours in self.ema.state_dict().items()]
         weights = [(ours, theirs) for ours, theirs in pairs if ours.is_floating_point()]
         torch._foreach_lerp_([ours for ours, _ in weights], [theirs for _, theirs in weights], 1 - decay)
         for ours, theirs in pairs:

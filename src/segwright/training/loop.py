@@ -147,14 +147,14 @@ def _step_facts(plan: Plan, fabric: Fabric, losses: Mapping[str, float], rate: f
 def _started(learner: Learner, log: TrainLog, data: RunData, *, own_modules: bool, online: bool) -> State:
     """Where a new run stands, whose folder is made once all that it starts from was read."""
     plan = learner.plan
-    others = initialise(learner.network, plan.init, own_modules=own_modules, online=online)
+    others = initialise(learner.ema, plan.init, own_modules=own_modules, online=online)
     weights = plan.init.weights
     if learner.fabric.is_global_zero:
         start_folder(log.run, plan)
         if plan.cascade.first is not None:
             copy_first(Path(plan.cascade.first), log.run, own_modules=own_modules)
     if weights is not None:
-        learner.ema.load_state_dict(learner.network.state_dict())
+        learner.begin_from_average()
         if learner.fabric.is_global_zero:
             log.add(step=0, event=f"weights from {weights}{'; '.join(['', *others]) or ', all of them'}")
             if warning := leaked(Path(weights), data):
