@@ -2,18 +2,21 @@
 
 import logging
 import os
+import re
 import shutil
 import time
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from segwright.core import Classes, Grid, Sample, Segmentation
+from segwright.core.errors import FormatError
 from segwright.data import disk_samples
-from segwright.data.disk_samples import INDEX, PLANES, DiskSamples, layout_for
+from segwright.data.disk_samples import IMAGE, INDEX, PLANES, DiskSamples, layout_for
 from segwright.data.stored_sample import StoredSample
 from segwright.transforms.geometric import Geometric
 from segwright.transforms.normalise import Normalise
@@ -87,6 +90,16 @@ def test_nobody_else_may_open_it(disk):
     assert disk.stored(semantic(2), AS_STORED).folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_what_a_first_network_found_lies_there_too(disk, monkeypatch):
+    sample = semantic(2)
+    sample = replace(sample, image=np.concatenate([sample.image, sample.image > 50, sample.image < 9]).astype(np.int16))
+    preprocess = replace(AS_STORED, class_channels=2)
+    first = disk.stored(sample, preprocess)
+    assert first.folder is not None and np.array_equal(first.whole().image, sample.image)
+    monkeypatch.setattr(Preprocess, "resampled", lambda *_: pytest.fail("resampled again"))
+    assert disk.stored(sample, preprocess).folder == first.folder
+
+
 def test_it_is_resampled_once_and_found_by_later_runs(disk, monkeypatch):
     sample = semantic(2)
     first = disk.stored(sample, AS_STORED)
@@ -122,6 +135,30 @@ def test_what_was_cut_off_is_made_again(name, length, disk):
     again = DiskSamples(CROP[2], disk.folder).stored(semantic(2), AS_STORED)
     assert again.folder == item.folder and np.array_equal(again.whole().truth.planes, semantic(2).truth.planes)
     assert again.locations.counts().sum() > 0
+
+
+@pytest.mark.parametrize("name", [IMAGE, PLANES])
+def test_what_is_damaged_inside_says_what_to_remove(name, disk):
+    item = disk.stored(semantic(2), AS_STORED)
+    data = (item.folder / name).read_bytes()
+    (item.folder / name).write_bytes(data[:200] + bytes(len(data) // 2) + data[200 + len(data) // 2 :])
+    with pytest.raises(FormatError, match=rf"{name}, where .* remove the folder (\S+), which is made again") as caught:
+        item.whole()
+    shutil.rmtree(re.search(r"the folder (\S+),", str(caught.value)).group(1))
+    again = DiskSamples(CROP[2], disk.folder).stored(semantic(2), AS_STORED)
+    assert np.array_equal(again.whole().image, semantic(2).image)
+
+
+def test_all_of_it_is_on_the_disk_before_it_has_its_name(disk, monkeypatch):
+    settled, rename = [], Path.rename
+    monkeypatch.setattr(os, "fsync", lambda number: settled.append(os.fstat(number).st_ino))
+
+    def check(path, target):
+        assert sorted(settled) == sorted(file.stat().st_ino for file in path.iterdir()) and len(settled) == 3
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", check)
+    assert disk.stored(semantic(2), AS_STORED).folder is not None
 
 
 def test_what_a_killed_process_left_is_never_read_and_goes_after_a_day(disk, monkeypatch):

@@ -68,7 +68,9 @@ def test_small_samples_are_not_worth_a_place_on_disk(counted, monkeypatch, tmp_p
 
 
 def test_memory_is_reckoned_in_what_samples_take_there(truths):
-    for preprocess in (Preprocess(scale=(0.5, 2.0)), Preprocess(normalise=Normalise(mean=(1.0,) * 3, std=(2.0,) * 3))):
+    as_in_files = Normalise(mean=(1.0,) * 3, std=(2.0,) * 3)
+    behind = Preprocess(channels=2, class_channels=1, normalise=Normalise(mean=(1.0,) * 2, std=(2.0,) * 2))
+    for preprocess in (Preprocess(scale=(0.5, 2.0)), Preprocess(normalise=as_in_files), behind):
         kept = Store(truths, preprocess)
         whole = kept.read("s1").whole()
         assert kept.bytes == whole.image.nbytes + whole.truth.planes.nbytes

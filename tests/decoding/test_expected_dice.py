@@ -31,7 +31,7 @@ def test_what_is_missing_does_not_count():
     some, all_missing = sums_of(PROBS, np.array([False, False, True])), sums_of(PROBS, np.ones(3, bool))
     assert some.predicted.tolist() == [2, 0, 0] and some.whole[0] == pytest.approx(1.7)
     quality = QualityCalibration(always=(0,))(all_missing, np.zeros(3, bool))
-    assert np.isnan(all_missing.dice()).all() and quality.expected[-1] == 0
+    assert np.isnan(all_missing.dice()).all() and np.isnan(quality.expected[-1])
     assert np.isnan(QualityCalibration()(all_missing, np.zeros(3, bool)).expected).all()
 
 
@@ -79,6 +79,11 @@ def test_background_alone_is_the_worst_where_each_validation_image_holds_an_obje
     assert quality.expected[0] > 0.99 and np.isnan(quality.expected[1]) and quality.expected[-1] < 0.5
     unsure = np.array([[0.6] * 10 + [0.999] * 40, [0.4] * 10 + [0.001] * 40])
     assert QualityCalibration()(sums_of(unsure), np.array([True, False])).expected[-1] < 0.7  # though no image had to hold one
+
+
+def test_of_an_image_without_a_value_nothing_is_said():
+    calibration = QualityCalibration(low=(-1.0,) * 3, middle=(0.0,) * 3, high=(1.0,) * 3, always=(0, 1))
+    assert all(np.isnan(each).all() for each in calibration(OverlapSums.of_none(2), np.zeros(2, bool)))
 
 
 def test_log_odds_move_by_what_validation_images_say():

@@ -80,6 +80,9 @@ class Stage:
 
         return replace(data, load=read)
 
+    def check(self, made):
+        assert made.data.preprocess.class_channels == self.channels and len(made.training.crop) == 3
+
     def told(self, datasets):
         return f"{sum(map(len, datasets))} samples"
 

@@ -13,7 +13,7 @@ from segwright.data.fingerprint import fingerprint
 from segwright.encoders import mit, resnet, timm
 from segwright.models import fcn, segformer
 from segwright.planning.start import Wish, found_start, named_start, with_start
-from segwright.plans.plan import Init
+from segwright.plans.plan import Cascade, Init
 from segwright.transforms.normalise import Normalise
 
 LITE = "tf_efficientnet_lite0"
@@ -91,13 +91,27 @@ def test_a_run_that_is_named_brings_its_network_and_its_normalisation(tiny_plan,
     assert started.data.preprocess.normalise == normalise
     other = replace(plan.model, num_classes=5)
     with pytest.raises(SettingError, match=r"for other classes than this network: head.*(2 -> 5 classes).*--new-head"):
-        start.check(other, Wish(weights=str(tmp_path)))
+        start.check(other, Wish(weights=str(tmp_path)), 0)
     anew = named_start(Wish(weights=str(tmp_path), new_head=True))
-    anew.check(other, Wish(weights=str(tmp_path), new_head=True))
+    anew.check(other, Wish(weights=str(tmp_path), new_head=True), 0)
     with pytest.raises(UsageError, match="none are given; name them with init"):
         named_start(Wish(new_head=True))
     colour = replace(tiny_plan, data=replace(tiny_plan.data, preprocess=replace(tiny_plan.data.preprocess, channels=3)))
     assert with_start(colour, scene, start).data == colour.data  # one mean says nothing of three channels
+
+
+def test_the_second_run_of_a_cascade_starts_nothing_without_the_first(tiny_plan, tmp_path):
+    preprocess = replace(tiny_plan.data.preprocess, class_channels=2)
+    model = replace(tiny_plan.model, in_channels=preprocess.all_channels)
+    data, cascade = replace(tiny_plan.data, preprocess=preprocess), Cascade(first="gone")
+    plan = replace(tiny_plan, data=data, cascade=cascade, model=model)
+    ModelFile(plan.model.build().state_dict(), plan, Classes.of(["a", "b"])).write(tmp_path / "model.safetensors")
+    for place in (tmp_path, tmp_path / "model.safetensors"):
+        wish = Wish(weights=str(place))
+        start = named_start(wish)
+        with pytest.raises(UsageError, match=f"would see 0; give that run too: --set cascade.first={tmp_path}/first$"):
+            start.check(tiny_plan.model, wish, 0)
+        start.check(plan.model, wish, 2)
 
 
 def test_published_weights_that_lie_here_are_found_for_networks_and_encoders(tmp_path, monkeypatch, caplog):

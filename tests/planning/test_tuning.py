@@ -86,6 +86,13 @@ def test_sixteen_crops_of_an_image_are_kept_or_as_many_as_time_and_memory_hold(d
     assert scarce.training.num_crops == 100
 
 
+def test_a_batch_that_a_person_set_is_kept_whole_or_all_learns(draft):
+    cost = Cost(seconds=0.1, memory_bytes=GB, first_seconds=0.3, answer_bytes=2**20, crop_bytes=2**20)
+    made, _ = with_kept(draft, "encoder", trial_of(images=3, cost=cost), CLICKS, 300, 4 * GB, 30, batch_size=64)
+    assert made.training.num_crops == 64 and made.with_settings(["training.batch_size=64"]).training.frozen == ("encoder",)
+    assert with_kept(draft, "encoder", trial_of(images=3, cost=cost), CLICKS, 300, GB + 60 * 2**21, 30, batch_size=64) is None
+
+
 def test_where_not_one_crop_of_each_image_fits_all_learns(draft):
     cost = Cost(seconds=0.1, memory_bytes=GB, first_seconds=0.3, answer_bytes=2**20, crop_bytes=2**20)
     assert with_kept(draft, "encoder", trial_of(cost=cost), CLICKS, 300, GB + 19 * 2**21, 30) is None
@@ -114,6 +121,9 @@ def test_a_run_is_all_that_has_to_be_named(data, costs, monkeypatch, tmp_path, d
     assert "while its crops are the first 96" in made.reasons["training.steps"]
     text = made.to_toml()
     assert "6 images and " in text and " minutes are few" in text and Plan.from_toml(text) == made
+    nine, large = Budget(minutes=9, device="cpu"), ["training.batch_size=100"]
+    asked = plan(data, task="promptable", init=str(run), budget=nine, settings=large)
+    assert asked.training.batch_size == 100 == asked.training.num_crops and asked.training.frozen == ("encoder",)
     long = plan(data, task="promptable", init=str(run), budget=Budget(minutes=30, device="cpu"))
     assert long.training.frozen == () and long.training.num_crops is None
 

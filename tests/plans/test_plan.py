@@ -1,5 +1,6 @@
 """A plan is written and read back equal; what is wrong in it is named by its path."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -79,6 +80,15 @@ def test_a_new_kind_starts_from_its_defaults(plan):
     assert changed.optimiser == sgd.Config()
 
 
+def test_both_remedies_for_a_batch_larger_than_what_is_kept_can_be_followed(plan):
+    few = plan.with_settings(["training.num_crops=48"])
+    with pytest.raises(SettingError, match=r"batch_size is 64, .*set (\S+), or more crops, if .*: (\S+)$") as caught:
+        few.with_settings(["training.batch_size=64"])
+    smaller, more = re.search(r"set (\S+), or more crops, if .*: (\S+)$", str(caught.value)).groups()
+    assert few.with_settings([smaller]).training.batch_size == 48
+    assert few.with_settings(["training.batch_size=64", more]).training.num_crops == 6400
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -88,7 +98,8 @@ def test_a_new_kind_starts_from_its_defaults(plan):
         ("training.steps", "is no assignment"),
         ("training.accumulate=3", "does not divide a batch of 2"),
         ("training.clip_norm=0", "training.clip_norm is 0"),
-        ("training.num_crops=1", "training.num_crops is 1, less than a batch of"),
+        ("training.num_crops=1", "training.batch_size is 2, more than the 1 crops that differ"),
+        ("training.num_crops=0", "training.num_crops is 0; give at least a batch"),
         ("training.ema=2", "training.ema is 2"),
         ("data.preprocess.scale=[0, 1]", "scale is \\[0.0, 1.0\\]; give a factor per axis"),
         ("training.steps.more=1", "'steps' is a value, not a group"),

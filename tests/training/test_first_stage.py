@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -151,6 +152,7 @@ class Stub:
 
     def __init__(self, name: str) -> None:
         self.name, self.asked, self.answers, self.network = name, [], TWO, torch.nn.Identity()
+        self.tile = (2, 3)
 
     def __call__(self, sample: Sample) -> Segmentation:
         self.asked.append(sample.key)
@@ -212,9 +214,27 @@ def test_a_run_that_has_learnt_a_sample_predicts_it_where_there_is_no_other(tmp_
     assert "4 of 4 samples" in FirstStage.of(str(tmp_path / "low"), [samples], device="cpu").told([samples])
 
 
+def test_the_file_that_is_named_is_asked_and_not_another_beside_it(tmp_path, samples, stubs):
+    (saved(tmp_path / "low", ["0"], ["1", "2", "3"]) / "other.safetensors").touch()
+    stage = FirstStage.of(str(tmp_path / "low" / "other.safetensors"), [samples], device="cpu")
+    for sample in samples:
+        stage(sample)
+    assert {name: stub.asked for name, stub in stubs.items()} == {"other.safetensors": ["0", "1", "2", "3"]}
+    assert stage.told([samples]).startswith("1 of 4 samples")
+
+
+def test_a_run_with_other_classes_is_told(tmp_path, samples, stubs):
+    stage = FirstStage.of(str(saved(tmp_path / "low", ["0"], ["1", "2", "3"])), [samples], device="cpu")
+    others = replace(samples, classes=Classes.of(["background", "tumour"]))
+    assert "it finds 'background', 'thing', and the data have 'background', 'tumour': see that" in stage.told([others])
+    assert "see that" not in stage.told([samples])
+
+
 def test_what_cannot_be_first_is_refused(tmp_path, tiny_plan, samples, stubs):
-    with pytest.raises(UsageError, match="nowhere, does not exist seen from .*--set cascade.first=RUN"):
+    with pytest.raises(UsageError, match="nowhere', does not exist seen from .*--set cascade.first=RUN"):
         FirstStage.of(str(tmp_path / "nowhere"), [samples], device="cpu")
+    with pytest.raises(UsageError, match="'', does not exist seen from .*--set cascade.first=RUN"):
+        FirstStage.of("", [samples], device="cpu")
     (tmp_path / "theirs" / "fold_0").mkdir(parents=True)
     for name in ("plans.json", "dataset.json"):
         (tmp_path / "theirs" / name).write_text("{}")
@@ -225,6 +245,10 @@ def test_what_cannot_be_first_is_refused(tmp_path, tiny_plan, samples, stubs):
     plan = replace(tiny_plan, data=replace(tiny_plan.data, preprocess=preprocess), cascade=Cascade(first=str(low)))
     with pytest.raises(SettingError, match="low finds 1 classes beside the background, and the plan is made for 2; make a new"):
         first_stage(plan, [samples])
+    in_space = replace(plan.training, crop=(4, 4, 4))
+    of_volumes = SimpleNamespace(training=in_space, data=plan.data, cascade=plan.cascade)
+    with pytest.raises(SettingError, match="low is for images of 2 axes, and these have 3; name a first run that"):
+        first_stage(of_volumes, [samples])
     assert first_stage(tiny_plan, [samples]) is None
     with pytest.raises(SettingError, match="class_channels is 0; .*segwright plan .* --set cascade.first=RUN"):
         tiny_plan.with_settings(["cascade.first=RUN"])

@@ -131,6 +131,20 @@ def test_an_image_that_the_model_before_cannot_take_is_told(tiny_plan, truths, g
     assert scores.differences == () and "sample 's0': it has three channels; give one" in scores.notes[-1]
 
 
+def test_images_without_an_object_cannot_be_compared_and_say_so(tiny_plan, truths, guess, monkeypatch):
+    def count(*args, **more):
+        found = count_predictions(*args, **more)
+        return replace(found, counted=[replace(one, states={}) for one in found.counted])
+
+    known = StartingModel("runs/a", truths, partial(count, guess))
+    monkeypatch.setattr(before_after, "starting_model", lambda plan, data, own_modules: known)
+    tally = count(guess, truths)
+    scores = with_differences(count_predictions(guess, truths).scores(0), "runs/b", tiny_plan, [truths], tally, range(6))
+    assert scores.differences == () and scores.notes[-1].endswith(
+        "of runs/a: no validation image holds what is scored; hold out images that do, such as with --val."
+    )
+
+
 WORSE = Difference(score="mIoU", first=0.7, second=0.6, difference=-0.1, interval=(-0.2, -0.01), p=0.01, p_holm=0.02)
 
 

@@ -14,6 +14,7 @@ from segwright.inference.load import load
 from segwright.plans.plan import Plan
 from segwright.tasks.instance import Instance
 from segwright.training.run_dir import start_folder
+from segwright.workflow import quality_intervals as module
 from segwright.workflow.quality_intervals import with_quality
 from segwright.workflow.score_run import note_inference
 
@@ -65,6 +66,19 @@ def test_runs_of_folds_are_asked_about_what_each_held_out(run_of, tiny_plan):
     assert inference.quality.has_intervals and "20 validation images" in told[0]
     swapped = [(parts[0][0], parts[1][1]), (parts[1][0], parts[0][1])]
     assert with_quality(tiny_plan.inference, tiny_plan, swapped)[0] != inference
+
+
+def test_of_a_cascade_those_first_runs_are_asked_that_have_not_learnt_a_sample(run_of, tiny_plan, monkeypatch):
+    parts, asked = [run_of(10, seed) for seed in (0, 1)], []
+
+    def first_stage(plan, datasets, run, *, own_modules):
+        asked.append((run, [key for data in datasets for key in data.keys]))
+
+    monkeypatch.setattr(module, "first_stage", first_stage)
+    with_quality(tiny_plan.inference, tiny_plan, parts)
+    assert asked == [(run, list(data.keys)) for run, data in parts]
+    monkeypatch.setattr(module, "first_stage", lambda *_, **__: "by those that held it out")
+    assert module.asked_fairly(parts[0][0], tiny_plan, parts[0][1]).first == "by those that held it out"
 
 
 def test_too_few_samples_give_no_interval_and_say_so(run_of, tiny_plan):

@@ -25,6 +25,7 @@ import numpy as np
 from segwright.core import Sample, missing
 from segwright.core.atomic_files import TEMPORARY
 from segwright.core.cache_folder import cache_folder
+from segwright.core.errors import FormatError
 from segwright.core.warn_once import warn_once
 from segwright.data.class_locations import ClassLocations
 from segwright.data.stored_sample import StoredSample, headed
@@ -56,8 +57,18 @@ class _DiskArray:
     shape: tuple[int, ...]
 
     def __getitem__(self, part: Any, /) -> np.ndarray:
-        """The values (C, *n) of a part, given by slices without steps."""
-        return _opened(self.path)[part]
+        """The values (C, *n) of a part, given by slices without steps.
+
+        Raises:
+            FormatError: the file is damaged, or gone.
+        """
+        try:
+            return _opened(self.path)[part]
+        except (OSError, RuntimeError, ValueError) as error:
+            raise FormatError(
+                f"{self.path}, where the sample lies prepared, cannot be read ({error}); remove the folder {self.path.parent}, "
+                "which is made again, and go on with the run"
+            ) from error
 
 
 @dataclass(eq=False)
@@ -135,6 +146,8 @@ class DiskSamples:
             if prepared.truth is not None:
                 self._write_array(unfinished / PLANES, prepared.truth.planes)
                 np.save(unfinished / INDEX, ClassLocations.of(prepared.truth).ends)
+            for file in unfinished.iterdir():
+                _settle(file)
             unfinished.rename(entry)
         except OSError:
             if not entry.is_dir():  # else another process was faster
@@ -180,7 +193,7 @@ def _found(entry: Path, sample: Sample, preprocess: Preprocess) -> StoredSample 
         os.utime(entry)  # used now
         image = _opened(entry / IMAGE)
         head = headed(sample, image.dtype, grid)
-        if image.shape != (preprocess.channels, *shape):
+        if image.shape != (preprocess.all_channels, *shape):
             return None
         if head.truth is None:
             return StoredSample(head, _DiskArray(entry / IMAGE, image.shape), folder=entry)
@@ -198,6 +211,12 @@ def _opened(path: Path) -> Any:
     import blosc2
 
     return blosc2.open(str(path), mode="r", mmap_mode=MAPPED, dparams=blosc2.DParams(nthreads=1))
+
+
+def _settle(file: Path) -> None:
+    """Wait until a file lies on the disk: after a power cut there would else be holes in it under its final name."""
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
 
 
 def _used(path: Path) -> tuple[float, int]:

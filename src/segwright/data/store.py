@@ -132,4 +132,4 @@ class Store:
         image, normalise = sample.image.dtype, self.preprocess.normalise
         each = 4 if normalise.mean is None else image.itemsize  # 4: of what is normalised, float32
         planes = 0 if sample.truth is None else 4 * len(sample.truth.planes)
-        return math.prod(self.preprocess.shape_of(sample.grid, sample.key)) * (self.preprocess.channels * each + planes)
+        return math.prod(self.preprocess.shape_of(sample.grid, sample.key)) * (self.preprocess.all_channels * each + planes)

@@ -115,7 +115,7 @@ class QualityCalibration:
         `is_found` bool (K,) are the classes of the final segmentation.
         """
         dice, weights = np.where(is_found, sums.dice(), np.nan), sums.highest.copy()
-        weights[[*self.always]] = 1
+        weights[[*self.always]] = float(sums.whole.any())  # of an image without a value nothing can be said
         weights[~np.isnan(dice)] = 1
         return np.append(dice, ratio((np.nan_to_num(dice) * weights).sum(), weights.sum()))
 

@@ -15,11 +15,11 @@ from segwright.core import Classes, Dataset
 from segwright.data.fingerprint import Fingerprint
 from segwright.planning.nnunet_topology import LOW_RESOLUTION, coarser_spacing
 from segwright.planning.rules import view_factors
+from segwright.planning.start import FIRST
 from segwright.plans.commands import command
 from segwright.plans.plan import SCALE, SPACING_MM, Cascade, Plan
 from segwright.training.first_stage import FirstStage
 
-FIRST = "cascade.first"
 FOLDS = 5  # of the first run, as in nnU-Net
 FIRST_RUN = "FIRST"  # stands for its folder in a command
 
@@ -38,13 +38,19 @@ def first_named(settings: Sequence[str], datasets: Sequence[Dataset], *, device:
 
 
 def after_first(draft: Plan, first: FirstStage | None, classes: Classes) -> Plan:
-    """A draft whose network sees besides what a first run finds; as it is without one."""
+    """A draft whose network sees besides what a first run finds; as it is without one.
+
+    Raises:
+        SettingError: the run is for images of other axes.
+    """
     if first is None:
         return draft
     preprocess = replace(draft.data.preprocess, class_channels=first.channels)
     network = draft.task.fitted(draft.model, preprocess.all_channels, classes)
     data, cascade = replace(draft.data, preprocess=preprocess), Cascade(first=str(first.first))
-    return replace(draft, data=data, cascade=cascade, model=network)
+    made = replace(draft, data=data, cascade=cascade, model=network)
+    first.check(made)
+    return made
 
 
 def with_cascade_reason(plan: Plan, found: Fingerprint, first: FirstStage | None, datasets: Sequence[Dataset]) -> Plan:

@@ -143,12 +143,12 @@ def planned(
         return [draft.task.fitted(network, channels, train_set.classes) for network in networks]
 
     if named is not None:
-        named.check(candidates(1.0)[0], wish)
+        named.check(candidates(1.0)[0], wish, draft.data.preprocess.class_channels)
     trial = Trial(found, train_set if first is None else first.added(train_set), wish, named)
     draft = trial.with_network(draft, candidates(1.0)[0], 1.0)
     asked = draft.with_settings(settings)  # a misspelt setting is told before steps are timed
     survey.check(asked.data.preprocess.channels, CHECK_SHARE * seconds)
-    chosen, cost = _chosen(draft, trial, candidates, settings, left, budget)
+    chosen, cost = _chosen(draft, trial, candidates, settings, left, budget, asked.training.batch_size)
     if settings:
         chosen = trial.with_settings(chosen, settings)
         cost = _cost_of(chosen, settings, trial, budget)
@@ -161,9 +161,17 @@ def planned(
 
 
 def _chosen(
-    draft: Plan, trial: Trial, candidates: Candidates, settings: Sequence[str], left: Callable[[], float], budget: Budget
+    draft: Plan,
+    trial: Trial,
+    candidates: Candidates,
+    settings: Sequence[str],
+    left: Callable[[], float],
+    budget: Budget,
+    batch_size: int,
 ) -> tuple[Plan, Cost]:
     """A network that has time to learn in what is `left`, at a scale and in a precision, with the cost of a step.
+
+    Settings make the batch one of `batch_size`.
 
     Raises:
         UsageError: memory does not suffice.
@@ -173,7 +181,7 @@ def _chosen(
     if not others:
         draft = _with_what_learns(draft, settings)
     if (part := kept_part(draft, trial, first, settings, left())) is not None:
-        kept = with_kept(draft, part, trial, first, left(), memory, limit)
+        kept = with_kept(draft, part, trial, first, left(), memory, limit, batch_size=batch_size)
         if kept is not None:
             return kept
     draft = trial.fastest_precision(draft, limit, memory)
@@ -239,7 +247,7 @@ def varied(made: Planned, settings: Sequence[str], wish: Wish, budget: Budget) -
     if wish != trial.wish:
         named = named_start(wish)
         if named is not None:
-            named.check(plan.model, wish)
+            named.check(plan.model, wish, plan.data.preprocess.class_channels)
         trial = replace(trial, wish=wish, named=named)
         plan = trial.restarted(plan)
     if not settings:

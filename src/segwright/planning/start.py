@@ -15,6 +15,7 @@ from segwright.checkpoints.named_weights import named_weights
 from segwright.checkpoints.published_files import published_file
 from segwright.checkpoints.recognise import recognised, shapes
 from segwright.core.errors import FormatError, UsageError
+from segwright.core.run_files import FIRST_FOLDER
 from segwright.core.weights import Intake, Weights, is_permissive
 from segwright.data.fingerprint import Fingerprint
 from segwright.encoders import timm
@@ -23,6 +24,7 @@ from segwright.plans.plan import Init, Plan
 from segwright.training.init import TIMM, initialise
 from segwright.transforms.normalise import Normalise
 
+FIRST = "cascade.first"  # the setting that names the first run
 SCRATCH = "scratch"  # what a person says who wants random weights
 RGB = 3
 
@@ -48,8 +50,8 @@ class Wish:
 class Start:
     """Weights, the images that they know (None: unknown), why they were taken, and the network that they are of, if of one.
 
-    Those of an earlier run know objects at the `scale` of its views, in pixels for each of an image; `preset` is the name of a
-    network that others have published.
+    Those of an earlier run know objects at the `scale` of its views, in pixels for each of an image, and, of a cascade, so many
+    `class_channels` of what its first run finds; `preset` is the name of a network that others have published.
     """
 
     init: Init
@@ -58,13 +60,23 @@ class Start:
     network: Any = None
     scale: float | None = None
     preset: str | None = None
+    class_channels: int = 0
 
-    def check(self, network: Any, wish: Wish) -> None:
+    def check(self, network: Any, wish: Wish, class_channels: int) -> None:
         """See now that the weights fit a network, which else would be told once all is planned.
+
+        It sees so many `class_channels`: with others, what the weights know of a first run would count as part of the image.
 
         Raises:
             UsageError: they do not.
         """
+        if self.class_channels not in (0, class_channels):
+            run = Path(str(self.init.weights))
+            first = (run if run.is_dir() else run.parent) / FIRST_FOLDER
+            raise UsageError(
+                f"{run} is the second run of a cascade, whose network sees {self.class_channels} classes of the first beside "
+                f"the image, and here it would see {class_channels}; give that run too: --set {FIRST}={first}"
+            )
         initialise(network.build(), self.init, own_modules=wish.own_modules, online=wish.online)
 
 
@@ -90,7 +102,14 @@ def named_start(wish: Wish) -> Start | None:
         plan = ModelFile.read(model_file_of(Path(name)), own_modules=wish.own_modules).plan
         preprocess = plan.data.preprocess
         scale = None if preprocess.spacing_mm is not None else max(preprocess.scale or (1.0,))
-        return Start(init=init, normalise=preprocess.normalise, why="set by hand", network=plan.model, scale=scale)
+        return Start(
+            init=init,
+            normalise=preprocess.normalise,
+            why="set by hand",
+            network=plan.model,
+            scale=scale,
+            class_channels=preprocess.class_channels,
+        )
     intake = given.facts.intake if given.facts is not None else Intake()
     why = "set by hand" if given.facts is not None else "set by hand; of images that reach it as ImageNet's do, as most files"
     known = given.facts.preset if given.facts is not None else recognised(given.tensors)

@@ -46,13 +46,14 @@ def kept_part(draft: Plan, trial: Trial, network: Any, settings: Sequence[str], 
 
 
 def with_kept(
-    draft: Plan, part: str, trial: Trial, network: Any, seconds: float, memory: int, limit: float
+    draft: Plan, part: str, trial: Trial, network: Any, seconds: float, memory: int, limit: float, *, batch_size: int = 1
 ) -> tuple[Plan, Cost] | None:
     """The plan of a draft in which a part stays, with what a step costs; precisions are timed for `limit` seconds.
 
-    None where not one crop of each image can be kept, for want of memory or of time.
+    None where not one crop of each image, and not a batch of them, of the draft or of a person's `batch_size`, can be kept, for
+    want of memory or of time.
     """
-    images, batch_size = trial.found.count, draft.training.batch_size
+    images, batch_size = trial.found.count, max(draft.training.batch_size, batch_size)
     wanted = max(CROPS_OF_AN_IMAGE * images, batch_size)
     training = replace(draft.training, frozen=(part,), num_crops=wanted)
     kept = replace(draft, training=training, optimiser=adamw.Config(learning_rate=LEARNING_RATE))

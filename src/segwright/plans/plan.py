@@ -36,6 +36,7 @@ from segwright.transforms.shadow import Shadow
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 SCALE, SPACING_MM = "data.preprocess.scale", "data.preprocess.spacing_mm"
+BATCHES_KEPT = 100  # of crops that come again, at the least: fewer are soon known by heart
 MAX_SEED = 2**32 - 1  # of numpy's older generators; torch's 64 bits leave room for the step that is added
 
 
@@ -123,10 +124,13 @@ class Training:
                 f"training.accumulate is {self.accumulate}, which does not divide a batch of {self.batch_size}; "
                 "give a number that does, such as 1"
             )
+        if self.num_crops is not None and self.num_crops < 1:
+            raise SettingError(f"training.num_crops is {self.num_crops}; give at least a batch, or leave it out")
         if self.num_crops is not None and self.num_crops < self.batch_size:
             raise SettingError(
-                f"training.num_crops is {self.num_crops}, less than a batch of {self.batch_size}; give a hundred batches "
-                f"or more, such as {100 * self.batch_size}, or leave it out"
+                f"training.batch_size is {self.batch_size}, more than the {self.num_crops} crops that differ "
+                f"(training.num_crops); set training.batch_size={self.num_crops}, or more crops, if memory holds them: "
+                f"training.num_crops={BATCHES_KEPT * self.batch_size}"
             )
         self._check_low_rank()
         if len(self.crop) not in (2, 3) or min(self.crop) < 1:

@@ -21,6 +21,7 @@ from segwright.checkpoints.model_file import model_file_of
 from segwright.checkpoints.nnunet_folder import is_nnunet_folder
 from segwright.core import Dataset, Sample, Segmentation
 from segwright.core.errors import FormatError, SettingError, UsageError
+from segwright.evaluation.pairs import a_few
 from segwright.inference.engine import TorchEngine
 from segwright.inference.load import load
 from segwright.inference.predictor import Predictor
@@ -33,7 +34,7 @@ from segwright.transforms.class_channels import shown_classes, with_class_channe
 class FirstStage:
     """The `first` run of a cascade, or the runs of folds in it, asked on a `device`; many threads may ask.
 
-    `trained` are, for each of its `runs`, the keys of the data that it learnt from.
+    `trained` are, for each of its `runs`, folders or one model file, the keys of the data that it learnt from.
     """
 
     first: Path
@@ -54,17 +55,18 @@ class FirstStage:
             FormatError: it is not finished.
         """
         path = Path(first)
-        if not path.exists():
+        if not first or not path.exists():
             raise UsageError(
-                f"the first run of the cascade, {path}, does not exist seen from {Path.cwd()}; train it, or give its folder by "
-                "--set cascade.first=RUN"
+                f"the first run of the cascade, {first!r}, does not exist seen from {Path.cwd()}; train it, or give its folder "
+                "by --set cascade.first=RUN"
             )
         if is_nnunet_folder(path):
             raise UsageError(f"{path} is a model of nnU-Net, of which no run is known; train the first network: segwright fit")
         is_folds = is_folds_folder(path)
         files = FoldsFolder.read(path, own_modules=own_modules).model_files() if is_folds else [model_file_of(path)]
         runs = [file.parent for file in files]
-        return cls(path, runs, [_learnt(run, datasets) for run in runs], device, own_modules)
+        asked = runs if is_folds else [path]  # a file may have any name, and others lie beside it
+        return cls(path, asked, [_learnt(run, datasets) for run in runs], device, own_modules)
 
     @property
     def channels(self) -> int:
@@ -75,8 +77,14 @@ class FirstStage:
         """See that the network of a plan is made for what this run finds.
 
         Raises:
-            SettingError: it finds another number of classes.
+            SettingError: it finds another number of classes, or is for images of other axes.
         """
+        tile, axes = self._predictor(self.runs[0]).tile, len(plan.training.crop)
+        if tile is not None and len(tile) != axes:
+            raise SettingError(
+                f"{self.first} is for images of {len(tile)} axes, and these have {axes}; name a first run that was trained on "
+                "such images: --set cascade.first=RUN"
+            )
         made_for = plan.data.preprocess.class_channels
         if made_for != self.channels:
             raise SettingError(
@@ -108,11 +116,14 @@ class FirstStage:
         """How far its predictions of these samples can be trusted, in words."""
         keys = [key for data in datasets for key in data.keys]
         learnt = [key for key in keys if self._honest(key) is None]
+        found, ours = self._predictor(self.runs[0]).answers.names, datasets[0].classes.names
+        given = f"it finds {a_few(list(found))}, and the data have {a_few(list(ours))}: see that it is the run that is meant; "
+        start = "" if found == ours else given
         if not learnt:
-            return f"each of {len(keys)} samples is predicted by a run that was not trained with it"
+            return f"{start}each of {len(keys)} samples is predicted by a run that was not trained with it"
         return (
-            f"{len(learnt)} of {len(keys)} samples were trained with in {self.first}, which finds more in them than in new "
-            "ones, so that the second network will trust it too far; a first run of folds (segwright fit DATA --folds 5) "
+            f"{start}{len(learnt)} of {len(keys)} samples were trained with in {self.first}, which finds more in them than in "
+            "new ones, so that the second network will trust it too far; a first run of folds (segwright fit DATA --folds 5) "
             "predicts each by the run that held it out"
         )
 

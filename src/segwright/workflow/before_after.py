@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from segwright.core import Dataset
-from segwright.core.errors import SegwrightError
+from segwright.core.errors import SegwrightError, UsageError
 from segwright.evaluation.evaluate import Tally
 from segwright.evaluation.ranking import p_text
 from segwright.evaluation.scores import Scores, interval_text
@@ -53,7 +53,7 @@ def with_differences(
     except SegwrightError as error:
         why = str(error)
     if not rows:
-        return replace(scores, notes=(*scores.notes, f"There is no score before training, of {name}: {why}."))
+        return replace(scores, notes=(*scores.notes, f"There is no score before training, of {name}: {why.removesuffix('.')}."))
     learnt = [key for part in parts for key in trained_with(_folder(name), part)]
     told = _told(name, rows[0], len(set(labels)), learnt)
     if is_worse(rows[0]) and not learnt:
@@ -76,6 +76,8 @@ def _paired(models: Sequence[StartingModel], score: str, metric: str, after: Tal
         for one, other, label in zip(before.counted, after.counted, labels, strict=True)
         if metric in one.states and metric in other.states  # an image without an object is in neither
     ]
+    if not pairs:
+        raise UsageError("no validation image holds what is scored; hold out images that do, such as with --val")
     first, second, groups = zip(*pairs, strict=True)
     generator = np.random.default_rng(SEED)
     return differences(after.counter.metrics[metric], first, second, RESAMPLES, generator, scores=scores, groups=groups)

@@ -26,16 +26,14 @@ from segwright.evaluation.postprocess_choice import PostprocessTrial
 from segwright.evaluation.scores import Scores, write_scores
 from segwright.evaluation.temperature import PixelSample, fitted_temperature, pixel_sample
 from segwright.formats import dataset_file
-from segwright.inference.load import load
 from segwright.plans.kinds import table_of
 from segwright.plans.plan import Inference, Plan
 from segwright.reports.gallery import Gallery
 from segwright.reports.report import write_report
-from segwright.training.first_stage import first_stage
 from segwright.training.loop import open_data
 from segwright.training.run_dir import read_log
 from segwright.workflow.before_after import with_differences
-from segwright.workflow.quality_intervals import with_quality
+from segwright.workflow.quality_intervals import asked_fairly, with_quality
 
 Watcher = Callable[[Sample, Segmentation, Mapping[str, float]], None]
 
@@ -72,9 +70,7 @@ def counted(run: Path, val: Dataset, *watchers: Watcher) -> tuple[Tally, PixelSa
 
     `watchers` are called with each image, its prediction and its scores.
     """
-    predictor = load(run, own_modules=True)
-    if (first := first_stage(Plan.read(run, own_modules=True), [val], run, own_modules=True)) is not None:
-        predictor = replace(predictor, first=first)
+    predictor = asked_fairly(run, Plan.read(run, own_modules=True), val)
 
     def watch(sample: Sample, prediction: Segmentation, scores: dict[str, float]) -> None:
         for each in watchers:
