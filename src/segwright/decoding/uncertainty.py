@@ -18,6 +18,7 @@ from segwright.decoding.expected_dice import OverlapSums
 from segwright.decoding.upsample_argmax import label_dtype
 
 UNCERTAINTY, DISAGREEMENT = "uncertainty", "disagreement"
+PIECE = 2**21  # logits that are looked at at once: 8 MB, near a core
 
 Parts = Iterable[tuple[int, np.ndarray]]  # the first of some rows, and maps float32 (C, n, ...) of them
 Missing = Callable[[slice], np.ndarray | None]  # of some rows, bool (n, ...), where any pixel is
@@ -32,7 +33,7 @@ def label_rows_and_uncertainty(parts: Parts, num_classes: int, sums: OverlapSums
     are added to `sums`.
     """
     highest = max(np.log(num_classes), 1e-6)  # of one class, which is certain
-    for first, maps in parts:
+    for first, maps in _pieces(parts):
         logits = maps[:num_classes]
         labels = logits.argmax(axis=0).astype(label_dtype(num_classes))
         logs = logits - logits.max(axis=0)
@@ -45,12 +46,20 @@ def label_rows_and_uncertainty(parts: Parts, num_classes: int, sums: OverlapSums
 
 def region_rows_and_uncertainty(parts: Parts, num_classes: int, sums: OverlapSums, missing: Missing) -> Iterator[Row]:
     """The same of regions: where each class is, bool (K, n, ...), which is where its logit is above 0, and the maps."""
-    for first, maps in parts:
+    for first, maps in _pieces(parts):
         logits = maps[:num_classes]
         odds = np.exp(-np.abs(logits))  # of what is less likely; the entropy is the same whichever that is
         sums.add_regions(np.where(logits > 0, 1, odds) / (1 + odds), missing(slice(first, first + maps.shape[1])))
         entropy = (np.log1p(odds) + np.abs(logits) * odds / (1 + odds)).mean(axis=0) / np.log(2)
         yield first, logits > 0, _named(entropy.astype(np.float32), maps, num_classes, np.log(2))
+
+
+def _pieces(parts: Parts) -> Iterator[tuple[int, np.ndarray]]:
+    """The same in fewer rows at a time, as what is computed of logits takes several times their memory."""
+    for first, maps in parts:
+        count = max(1, PIECE // (maps[:, 0].size or 1))
+        for row in range(0, maps.shape[1], count):
+            yield first + row, maps[:, row : row + count]
 
 
 def _named(entropy: np.ndarray, maps: np.ndarray, num_classes: int, highest: float) -> dict[str, np.ndarray]:
