@@ -319,6 +319,17 @@ def prints(modules: Sequence[Module]) -> list[str]:
     return found
 
 
+def loose_json(modules: Sequence[Module]) -> list[str]:
+    """JSON that may hold NaN, which is none to strict readers."""
+    return [
+        f"{module.path}:{node.lineno} writes JSON by itself; call json_text of core/strict_json.py"
+        for module in modules
+        for node in module.nodes
+        if isinstance(node, ast.Attribute) and node.attr in ("dump", "dumps") and chain(node).startswith("json")
+        if module.path != "core/strict_json.py"
+    ]
+
+
 def asserts(modules: Sequence[Module]) -> list[str]:
     """Statements that vanish under `python -O`; a check in the library is an error with a remedy."""
     return [
@@ -545,7 +556,18 @@ def beside() -> list[Module]:
     return readers()
 
 
-RULES = [imports_up, heavy_core, imported_elsewhere, unread_settings, too_long, undocumented, vague_names, prints, asserts]
+RULES = [
+    imports_up,
+    heavy_core,
+    imported_elsewhere,
+    unread_settings,
+    too_long,
+    undocumented,
+    vague_names,
+    prints,
+    loose_json,
+    asserts,
+]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -656,6 +678,8 @@ CASES = [
     (vague_names, "core/common.py", "", None),
     (prints, "models/a.py", "print(1)", "log.info(1)"),
     (prints, "models/a.py", "sys.stdout.write('a')", "sys.stderr.write('a')"),
+    (loose_json, "formats/a.py", "json.dumps(x)", "json_text(x)"),
+    (loose_json, "cli/a.py", "json_module.dump(x, file)", "json_module.loads(x)"),
     (asserts, "models/a.py", "assert x", "if not x:\n    raise ShapeError"),
 ]
 

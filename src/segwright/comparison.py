@@ -21,12 +21,13 @@ from segwright.checkpoints.model_file import ModelFile, read_tensors, write_tens
 from segwright.core.atomic_files import remove, replace_file
 from segwright.core.errors import FormatError, OutputError, SettingError, UsageError
 from segwright.core.run_files import MODEL_FILE, PLAN_FILE, SCORES_FILE, STATE_FILE
+from segwright.core.strict_json import json_text
 from segwright.data.splits import Fold, Splits, remembered
 from segwright.evaluation.accumulate import Counter, chosen
 from segwright.evaluation.bootstrap import group_labels
 from segwright.evaluation.evaluate import Tally, count_predictions
 from segwright.evaluation.ranking import CLAIM, Ranking, ranked
-from segwright.evaluation.scores import without_nan, write_scores
+from segwright.evaluation.scores import write_scores
 from segwright.formats import dataset_file
 from segwright.inference.load import training_predictor
 from segwright.metrics.accumulators import Sums
@@ -96,7 +97,7 @@ class Comparison:
 
     def to_json(self) -> str:
         """All of it as JSON text; NaN becomes null."""
-        return json.dumps(without_nan(self._table()), indent=1) + "\n"
+        return json_text(self._table(), indent=1) + "\n"
 
     def _table(self) -> dict[str, Any]:
         table = asdict(self) | {"folder": str(self.folder), "sentences": self.sentences, "convention": self.convention}
@@ -305,7 +306,7 @@ def _write(folder: Path, asked: Mapping[str, Any], plans: Mapping[str, Plan], re
     table = {} if result is None else json.loads(result.to_json())
     texts = {name: {"toml": plan.to_toml(), "reasons": plan.reasons} for name, plan in plans.items()}
     table |= {"asked": asked, "plans": texts}
-    replace_file(folder / FILE, (json.dumps(table, indent=1) + "\n").encode())
+    replace_file(folder / FILE, (json_text(table, indent=1) + "\n").encode())
 
 
 def _plan_in(table: Mapping[str, Any], source: str) -> Plan:
@@ -403,7 +404,7 @@ def _write_states(path: Path, tally: Tally, score: str) -> None:
     (name,) = chosen([score])
     states = tally.states(name)
     if all(type(state) is Sums for state in states):
-        keys = json.dumps([one.key for one in tally.counted])
+        keys = json_text([one.key for one in tally.counted])
         write_tensors(path, {"states": torch.from_numpy(np.stack([state.values for state in states]))}, {"keys": keys})
 
 

@@ -1,7 +1,6 @@
 """From one data format to another, with a measured account of what was lost. Axes: P planes, N segments, *S spatial axes."""
 
 import itertools
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from segwright.core import VOID, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import remove, replace_file
 from segwright.core.errors import FormatError, OutputError, UnknownNameError
 from segwright.core.lookup import did_you_mean
+from segwright.core.strict_json import json_text
 from segwright.formats import dataset_file, open_dataset, readers
 from segwright.formats.drawn_shapes import ABOUT_IMAGE, lost
 from segwright.formats.resume_journal import UNFINISHED
@@ -367,7 +367,7 @@ def _write_groups(data: Dataset, source: Path | str, target: Path) -> None:
 def _what(data: Dataset, to: str) -> bytes:
     """What a conversion is to write, to know it again after it was stopped."""
     source = os.path.abspath(data.source) if Path(data.source).exists() else data.source  # noqa: PTH100
-    return json.dumps([to, source, crc32(repr((data.keys, data.classes.names)).encode())]).encode()
+    return json_text([to, source, crc32(repr((data.keys, data.classes.names)).encode())]).encode()
 
 
 def _check_apart(source: Path, target: Path) -> None:

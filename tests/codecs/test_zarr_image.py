@@ -87,6 +87,11 @@ def test_units_that_are_not_told_are_micrometres(tmp_path, caplog):
     assert "is parsec, which is not read" in caplog.text
 
 
+def test_the_step_of_time_says_nothing_of_pixels(tmp_path, caplog):
+    path = ome(tmp_path / "a.zarr", VALUES[:1], "tzyx", scale=(0.5, 1, 1, 1), unit=None)
+    assert ZarrImage.opened(path).grid.spacing_mm is None and not caplog.records
+
+
 @pytest.mark.parametrize("names", [None, ("z", "y", "x")])
 def test_arrays_alone(tmp_path, names):
     zarr = pytest.importorskip("zarr", reason="Zarr needs segwright[zarr]")

@@ -8,7 +8,7 @@ import pytest
 
 from segwright.codecs.image_writer import write_image
 from segwright.codecs.volume_file import write_volume
-from segwright.codecs.zarr_writer import writing_zarr
+from segwright.codecs.zarr_writer import notes_of_labels, writing_zarr
 from segwright.conversion import compare_samples, convert
 from segwright.core import VOID, Classes, Grid, Sample, Segmentation
 from segwright.core.errors import FormatError, OutputError
@@ -207,6 +207,35 @@ def test_refuses_several_label_images_and_images_without(tmp_path):
     put(tmp_path / "b.zarr", IMAGE)
     with pytest.raises(FormatError, match="b.zarr has no label image, 1 of 2 have none; add them, or move these"):
         ome_zarr.read(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["guessed", "named", "written", "with objects"])
+def test_negative_numbers_are_void_where_that_is_said_and_refused_elsewhere(tmp_path, how):
+    numbers = NUMBERS.astype(np.int16)
+    numbers[0, 0, 0] = -1
+    path = with_labels(tmp_path / "a.zarr", masks=numbers, **({"instances": NUMBERS} if how == "with objects" else {}))
+    if how == "named":
+        notes = notes_of_labels(CLASSES, 255, is_inside=True)
+        put(path / "labels" / "masks", numbers, **notes)
+    if how in ("written", "with objects"):
+        (tmp_path / "classes.json").write_text(json.dumps([*CLASSES.names]))
+    truth = open_dataset(tmp_path)[0].truth
+    assert truth.planes[0, 0, 0, 0] == VOID and (truth.planes == VOID).sum() == 1
+    numbers[0, 0, 1] = -7
+    shutil.rmtree(path / "labels" / "masks")
+    put(path / "labels" / "masks", numbers, **(notes if how == "named" else {}))
+    with pytest.raises(FormatError, match=r"holds 2 negative numbers, -7\.\.-1; one may be there, for void"):
+        open_dataset(tmp_path)[0]
+    numbers[0, 0, :2] = -7
+    shutil.rmtree(path / "labels" / "masks")
+    put(path / "labels" / "masks", numbers, **(notes if how == "named" else {}))
+    if how == "guessed":
+        assert (open_dataset(tmp_path)[0].truth.planes == VOID).sum() == 2
+        return
+    with pytest.raises(FormatError, match=r'holds the number -7 at 2 of 60 .*write "ignore_index": -7'):
+        open_dataset(tmp_path)[0]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": [*CLASSES.names], "ignore_index": -7}))
+    assert (open_dataset(tmp_path)[0].truth.planes == VOID).sum() == 2
 
 
 def test_refuses_another_shape_and_two_of_one_name(tmp_path):

@@ -91,6 +91,14 @@ def test_layers_scores_and_large_numbers_come_back(tmp_path):
     assert found == {number: (mask.tolist(), score) for number, mask, score in zip(ids, masks, scores, strict=True)}
 
 
+def test_a_score_that_nobody_knows_comes_back_and_is_json_to_strict_readers(tmp_path):
+    mask = np.ones((1, 4, 6), bool)
+    _, back = written(tmp_path, Segmentation.instances(mask, [1], scores=[np.nan], classes=STREET))
+    assert np.isnan(back.scores).all() and len(back.scores) == 1
+    for file in tmp_path.rglob("zarr.json"):
+        json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
 def test_regions_keep_their_numbers(tmp_path):
     regions = Classes(("whole", "core"), ((9, 9, 9), (200, 0, 0)), (False, False), ((1, 2), (2,)))
     inside = np.array([[[1, 1, 1, 0]], [[0, 1, 0, 0]]], bool)

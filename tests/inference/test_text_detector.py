@@ -120,9 +120,11 @@ def test_a_score_is_a_share(min_score):
 def test_texts_that_cannot_be_read_are_told():
     check_texts(["cat", "dog"])
     for texts, message in (
-        ([], "a text is blank, or there is none; name what to find"),
+        ([], "a text is blank or nothing but punctuation, or there is none; name what to find"),
+        (["cat", " ."], "nothing but punctuation"),
+        (["Cat", "dog", "cat"], "'cat' is given twice, as capitals make no other text"),
         (["cat", " "], "a text is blank"),
-        (["cat", " cat"], "'cat' is given twice; name each kind of object once"),
+        (["cat", " cat"], "'cat' is given twice, .*; name each kind of object once"),
     ):
         with pytest.raises(UsageError, match=message):
             check_texts(texts)

@@ -55,6 +55,12 @@ def test_many_names_are_counted():
     assert BEFORE.changes(now) == ["the samples 'n0', 'n1', 'n2', 'n3', 'n4', ... (7) are new"]
 
 
+def test_folders_that_hold_an_image_have_no_size_which_each_disk_tells_otherwise(truths, tmp_path):
+    (tmp_path / "s0.zarr").mkdir()
+    data = replace(truths, image_files={"s0": tmp_path / "s0.zarr"})
+    assert RunData.of(data, data.subset(())).train == dict.fromkeys(truths.keys)
+
+
 def test_the_sizes_are_those_of_the_image_files_and_go_through_json(tiny_plan, tmp_path):
     train, val = open_splits(tiny_plan.data.train)
     data = RunData.of(train, val)

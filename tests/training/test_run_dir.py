@@ -1,5 +1,7 @@
 """A run's folder keeps what it holds."""
 
+import json
+import math
 import os
 from dataclasses import replace
 
@@ -27,6 +29,22 @@ def test_a_log_drops_what_a_kill_cut_off(tmp_path):
     log.drop_after(2, 0)
     log.add(step=3, loss=0.25)
     assert [record["loss"] for record in read_log(tmp_path)] == [0.5, 0.5, 0.25]
+
+
+def test_a_score_that_was_not_measured_is_null_to_strict_readers_and_nan_to_ours(tmp_path):
+    log = TrainLog(tmp_path)
+    log.add(step=1, score=math.nan, metric="mIoU", losses={"dice": math.inf})
+    log.add(step=2, score=0.5)
+
+    def check():
+        first, second = read_log(tmp_path)
+        assert math.isnan(first["score"]) and second["score"] == 0.5 and first["losses"] == {"dice": None}
+        for line in (tmp_path / "log.jsonl").read_text().splitlines():
+            json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+    check()
+    log.drop_after(2, 2)
+    check()
 
 
 def test_an_empty_line_in_a_log_cuts_nothing_off(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError
 from segwright.core.run_files import FOLDS_FILE, MODEL_FILE, PLAN_FILE
+from segwright.core.strict_json import json_text
 from segwright.plans.commands import command
 from segwright.plans.plan import Plan
 
@@ -57,7 +58,7 @@ class FoldsFolder:
         replace_file(self.folder / PLAN_FILE, self.plan.to_toml().encode())
         plan = {"toml": self.plan.to_toml(), "reasons": self.plan.reasons}
         facts = {"count": self.count, "minutes": self.minutes, "plan": plan}
-        replace_file(self.folder / FOLDS_FILE, (json.dumps(facts, indent=1) + "\n").encode())
+        replace_file(self.folder / FOLDS_FILE, (json_text(facts, indent=1) + "\n").encode())
 
     @classmethod
     def read(cls, folder: Path, *, own_modules: bool = False) -> "FoldsFolder":

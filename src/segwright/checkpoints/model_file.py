@@ -15,6 +15,7 @@ from segwright.checkpoints.folds_folder import fold_runs, is_folds_folder
 from segwright.core import Classes
 from segwright.core.errors import FormatError, OutputError
 from segwright.core.run_files import MODEL_FILE, STATE_FILE
+from segwright.core.strict_json import json_text
 from segwright.data.value_range import ValueRange
 from segwright.plans.commands import command
 from segwright.plans.plan import Plan
@@ -40,9 +41,9 @@ class ModelFile:
         Raises:
             OutputError: the place cannot be written.
         """
-        facts = {"layout": LAYOUT, "plan": self.plan.to_toml(), "classes": json.dumps(asdict(self.classes))}
+        facts = {"layout": LAYOUT, "plan": self.plan.to_toml(), "classes": json_text(asdict(self.classes))}
         if self.values is not None:
-            facts["values"] = json.dumps(asdict(self.values))
+            facts["values"] = json_text(asdict(self.values))
         write_tensors(path, self.weights, facts)
 
     @classmethod

@@ -1,6 +1,5 @@
 """`segwright convert`: a data set from one format to another, and what was lost on the way."""
 
-import json as json_module
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -31,6 +30,7 @@ def run(
     from segwright.cli.terminal import check_places, check_spared, counting, print_table
     from segwright.conversion import Change, convert
     from segwright.core.errors import OutputError
+    from segwright.core.strict_json import json_text
     from segwright.formats.drawn_shapes import told
 
     if report is not None and report.resolve().is_relative_to(target.resolve()):
@@ -53,7 +53,7 @@ def run(
         watch = stack.enter_context(counting())
         result = convert(source, target, to, format=format, force=force, watch=watch, on_change=note)
     if json:
-        typer.echo(json_module.dumps(asdict(result)))
+        typer.echo(json_text(asdict(result)))
         return
     if lossy:
         texts = ["; ".join(filter(None, (*change.reasons, told(change.left_out)))) for change in lossy]

@@ -1,6 +1,5 @@
 """`segwright inspect`: what a data set holds, what is wrong with it, and what to do about it."""
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +24,7 @@ def run(
 ) -> None:
     """Count, measure and show a data set, and name what is wrong with it, with the evidence and the remedy."""
     from segwright.cli.terminal import check_places, print_table, working
+    from segwright.core.strict_json import json_text
     from segwright.inspection.data_card import fact_rows, write_data_card
     from segwright.inspection.fixes import write_config as write
     from segwright.inspection.inspect import inspect
@@ -46,7 +46,7 @@ def run(
         content = report.to_json()
         if written is not None:
             content["written"] = {"path": str(written.path), "changes": written.changes, "refused": written.refused}
-        typer.echo(json_module.dumps(content))
+        typer.echo(json_text(content))
         return
     print_table(["fact", "value"], fact_rows(report))
     typer.echo()

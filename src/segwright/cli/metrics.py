@@ -1,7 +1,6 @@
 """`segwright metrics`: how good predictions are, of whatever tool, beside their truth, of whatever format."""
 
 import csv
-import json as json_module
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -142,11 +141,11 @@ def _refuse(option: str, others: Mapping[str, object]) -> None:
 def _print_differences(rows: "list[Difference]", first: str, second: str, *, as_json: bool) -> None:
     """Print how two predictions differ in each score, as a table with what its columns mean or as JSON."""
     from segwright.cli.terminal import print_differences
-    from segwright.evaluation.scores import without_nan
+    from segwright.core.strict_json import json_text
     from segwright.evaluation.significance import CONVENTION
 
     if as_json:
-        typer.echo(json_module.dumps(without_nan([asdict(row) for row in rows])))
+        typer.echo(json_text([asdict(row) for row in rows]))
         return
     print_differences(rows, first, second)
     typer.echo(CONVENTION)

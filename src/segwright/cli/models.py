@@ -1,6 +1,5 @@
 """`segwright models`: which networks there are, and which trained weights."""
 
-import json as json_module
 from typing import Annotated, Literal
 
 import typer
@@ -17,12 +16,13 @@ def run(
     from dataclasses import asdict
 
     from segwright.cli.terminal import print_table
+    from segwright.core.strict_json import json_text
     from segwright.encoders import timm
     from segwright.models import SIDES, list_models, published_encoders
 
     rows = list_models(permissive=licence is not None)
     if json:
-        typer.echo(json_module.dumps([asdict(row) for row in rows]))
+        typer.echo(json_text([asdict(row) for row in rows]))
         return
     print_table(
         ["name", "M", "GFLOPs", "source"],

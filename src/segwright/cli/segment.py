@@ -85,13 +85,13 @@ def run(
 
 def _show(found: Sequence["SegmentedObject"], *, as_json: bool) -> None:
     """Print objects, as a table or as JSON."""
-    import json as json_module
     from dataclasses import asdict
 
     from segwright.cli.terminal import print_table
+    from segwright.core.strict_json import json_text
 
     if as_json:
-        typer.echo(json_module.dumps([asdict(each) for each in found]))
+        typer.echo(json_text([asdict(each) for each in found]))
         return
     rows = [
         [

@@ -4,7 +4,6 @@ Opening reads the file once, in chunks, and keeps where the entries of the lists
 parsed objects would take thousands. A mistake in an entry is told with its place.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -17,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError
+from segwright.core.strict_json import json_text
 
 Spans = dict[str, tuple[tuple[int, int], np.ndarray | None]]
 T = TypeVar("T")
@@ -182,14 +182,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """
     with replacing(path) as file:
         for index, (name, value) in enumerate(content.items()):
-            file.write(b"%s%s: " % (b",\n" if index else b"{", json.dumps(name).encode()))
+            file.write(b"%s%s: " % (b",\n" if index else b"{", json_text(name).encode()))
             if isinstance(value, Iterator):
                 file.write(b"[")
                 for number, entry in enumerate(value):
-                    file.write((b",\n" if number else b"\n") + json.dumps(entry).encode())
+                    file.write((b",\n" if number else b"\n") + json_text(entry).encode())
                 file.write(b"]")
             else:
-                file.write(json.dumps(value).encode())
+                file.write(json_text(value).encode())
         file.write(b"}\n" if content else b"{}\n")
 
 

@@ -348,11 +348,12 @@ def _named_axes(facts: Mapping[str, Any], array: Any, path: Path, known: Axes) -
     given = facts.get("axes") or (list(_OLD_AXES) if "first" in facts and count == len(_OLD_AXES) else _dimensions(array))
     entries = [entry if isinstance(entry, dict) else {"name": entry} for entry in given or ()]
     letters = "".join(_NAMES.get(str(entry.get("name")).lower(), "?") for entry in entries)
-    is_scaled = bool((scales != 1).any())
+    is_named = len(letters) == count and "?" not in letters
+    is_scaled = any(scale != 1 for axis, scale in enumerate(scales) if not is_named or letters[axis] in "zyx")
     units = [entry.get("unit") or (_DEFAULT_UNIT if is_scaled else None) for entry in entries] or [None] * count
     if is_scaled and any(letter in "zyx" and not entry.get("unit") for letter, entry in zip(letters, entries, strict=True)):
         warn_once(log, "%s: images tell no unit of their pixel size; micrometres are taken", path.parent)
-    if len(letters) != count or "?" in letters:
+    if not is_named:
         letters = _told(array, path, known)
     return letters, scales.tolist(), units
 

@@ -23,6 +23,7 @@ from segwright.codecs.zarr_pyramid import factors_of_levels, fill_levels, shape_
 from segwright.core import Classes, Grid
 from segwright.core.atomic_files import check_utf8, remove
 from segwright.core.errors import OutputError
+from segwright.core.strict_json import without_nan
 
 VERSION = "0.5"
 CHUNK = {2: (64, 2048), 3: (8, 256, 256)}  # low and wide: parts come as rows, and no chunk is written more than twice
@@ -47,7 +48,9 @@ def writing_zarr(
     unfinished = path.parent / f".{path.name[:50]}.{uuid4().hex}"  # 50: names longer than 255 bytes are refused
     try:
         unfinished.mkdir(parents=True)
-        group = zarr.create_group(store=str(unfinished), zarr_format=3, attributes=_attributes(path, grid, channels, notes))
+        group = zarr.create_group(
+            store=str(unfinished), zarr_format=3, attributes=without_nan(_attributes(path, grid, channels, notes))
+        )
         arrays = [
             group.create_array(
                 str(level),
@@ -142,7 +145,7 @@ def list_labels(path: Path, names: Sequence[str]) -> None:
 def _write_group(path: Path, attributes: dict[str, Any]) -> None:
     check_utf8(path)
     try:
-        zarr_package().create_group(store=str(path), zarr_format=3, attributes=attributes)
+        zarr_package().create_group(store=str(path), zarr_format=3, attributes=without_nan(attributes))
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}); choose a writable place with free space") from error
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from math import isfinite, isnan
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from segwright.core import Classes
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError
+from segwright.core.strict_json import json_text, without_nan
 from segwright.evaluation.significance import Difference
 from segwright.reports.html.page import percent
 
@@ -119,20 +120,11 @@ def _laid_out(value: Any, depth: int = 0) -> str:
     """JSON text for people: one entry of an object a line, one row of a table a line."""
     inner, outer = "\n" + "  " * (depth + 1), "\n" + "  " * depth
     if isinstance(value, dict) and value:
-        entries = (f"{inner}{json.dumps(name)}: {_laid_out(each, depth + 1)}" for name, each in value.items())
+        entries = (f"{inner}{json_text(name)}: {_laid_out(each, depth + 1)}" for name, each in value.items())
         return "{" + ",".join(entries) + outer + "}"
     if isinstance(value, list) and value and isinstance(value[0], list):
         return "[" + ",".join(inner + _laid_out(row, depth + 1) for row in value) + outer + "]"
-    return json.dumps(value, allow_nan=False)
-
-
-def without_nan(value: Any) -> Any:
-    """A tree of dicts, lists and numbers with None for NaN, which JSON does not know."""
-    if isinstance(value, Mapping):
-        return {name: without_nan(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(each) for each in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
+    return json_text(value)
 
 
 def _difference(row: Mapping[str, Any]) -> Difference:

@@ -16,7 +16,6 @@ It lies in the folder of the data, or in the one above a folder such as train/ o
 "val__". `segwright inspect --write-config` writes it, with the reason of each line as a comment; the data stay as they are.
 """
 
-import json
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +31,7 @@ from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError
 from segwright.core.lookup import did_you_mean
 from segwright.core.spelling import composed
+from segwright.core.strict_json import json_text
 from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES
 
 NAME = DATASET_FILE
@@ -166,7 +166,7 @@ def write_groups(root: Path, groups: Sequence[Sequence[str]]) -> None:
     Raises:
         OutputError: the place is not writable.
     """
-    lines = "".join(f"    {json.dumps(list(group))},\n" for group in groups)  # such lists are the same in JSON and TOML
+    lines = "".join(f"    {json_text(list(group))},\n" for group in groups)  # such lists are the same in JSON and TOML
     replace_file(root / NAME, f"groups = [\n{lines}]\n".encode())
 
 

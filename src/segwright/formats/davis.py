@@ -20,7 +20,6 @@ covers the others; crowds become objects; scores are lost; higher numbers are re
 Axes: P planes, (H, W) pixels.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -38,6 +37,7 @@ from segwright.core import VOID, Classes, Dataset, Sample, Segmentation
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError, OutputError, SettingError
 from segwright.core.spelling import composed
+from segwright.core.strict_json import json_text
 from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES, images_below, natural, split_of
 from segwright.formats.label_encoding import CLASSES_FILE
 from segwright.formats.named_objects import (
@@ -371,7 +371,7 @@ def _write_sets(root: Path, journal: Journal) -> None:
                     file.write(sequence.encode("utf-8", "surrogateescape") + b"\n")
     with replacing(root / SEMANTICS) as file:
         for index, (_, sequence, names) in enumerate(_written(journal)):
-            file.write(f"{',' if index else '{'}\n{json.dumps(sequence)}: {json.dumps(names)}".encode())
+            file.write(f"{',' if index else '{'}\n{json_text(sequence)}: {json_text(names)}".encode())
         file.write(b"\n}\n")
 
 

@@ -8,7 +8,6 @@ far apart otherwise, nobody can tell whether 255 is a class or void, which is an
 counts by these; indices of any other are numbers, where all palettes show them alike.
 """
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ import numpy as np
 from segwright.codecs.image_file import say_turned
 from segwright.core import Classes
 from segwright.core.errors import FormatError
+from segwright.core.strict_json import json_text
 from segwright.core.warn_once import warn_once
 from segwright.formats.label_encoding import (
     VOID_8_BIT,
@@ -253,8 +253,8 @@ def _of_numbers(values: np.ndarray, held: Sequence[_Held], *, are_doubtful: bool
 def void_or_class(example: Path, values: Sequence[int], more: Mapping[str, bool] = NO_MORE) -> FormatError:
     """The error to raise where 255 may be a class or void."""
     names = [f"class_{value}" for value in values]
-    as_class = json.dumps({"classes": names, "values": [*values], **more})
-    as_void = json.dumps({"classes": names[:-1], "values": [*values[:-1]], "ignore_index": VOID_8_BIT, **more})
+    as_class = json_text({"classes": names, "values": [*values], **more})
+    as_void = json_text({"classes": names[:-1], "values": [*values[:-1]], "ignore_index": VOID_8_BIT, **more})
     both = f"classes.json {as_class} if it is a class, or {as_void} if it is void"
     return FormatError(
         f"{example} and the masks beside it hold {len(values)} numbers up to 255, which may be a class or void; write into "

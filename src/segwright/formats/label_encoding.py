@@ -45,6 +45,7 @@ from segwright.core import VOID, Classes, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.classes import MAX_CLASSES
 from segwright.core.errors import FormatError, SettingError
+from segwright.core.strict_json import json_text
 from segwright.formats import dataset_file
 from segwright.formats.color_labels import ColorCode
 from segwright.formats.label_maps import NOTHING, numbers_in_use, to_segmentation
@@ -335,7 +336,7 @@ def read_table(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-        json.dumps(content, ensure_ascii=False).encode()  # half a character, such as "\\ud800", could not be saved or shown
+        json_text(content, ensure_ascii=False).encode()  # half a character, such as "\\ud800", could not be saved or shown
     except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path} cannot be read as JSON ({error}); correct it or remove it") from error
     return _whole(content, str(path))
@@ -452,7 +453,7 @@ def write_classes(
         content["nothing_index"] = nothing_index
     if crowd_index is not None:
         content["crowd_index"] = crowd_index
-    replace_file(path, json.dumps(content).encode())
+    replace_file(path, json_text(content).encode())
 
 
 def _whole(content: Any, source: str) -> dict[str, Any]:
@@ -465,7 +466,7 @@ def _whole(content: Any, source: str) -> dict[str, Any]:
         return content
     if all(isinstance(value, str | int) for value in content.values()):  # names of numbers, or numbers of names
         raise FormatError(
-            f"{source} is {json.dumps(content, ensure_ascii=False):.60} ...; names and their numbers are written as "
+            f"{source} is {json_text(content, ensure_ascii=False):.60} ...; names and their numbers are written as "
             '{"classes": ["road", "car"], "values": [1, 2]}'
         )
     return {"classes": list(content), "palette": list(content.values())}

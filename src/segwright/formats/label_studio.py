@@ -20,7 +20,6 @@ Written are brush strokes, so that each pixel comes back; our own are `meta.inst
 pixels.
 """
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -38,6 +37,7 @@ from segwright.codecs.json_stream import JsonFile
 from segwright.core import Classes, Dataset, Sample
 from segwright.core.atomic_files import replacing
 from segwright.core.errors import FormatError
+from segwright.core.strict_json import json_text
 from segwright.formats.drawn_shapes import LINES_AND_POINTS, UNLABELLED, Drawing, is_blank, of_kind
 from segwright.formats.image_index import ImageIndex, found
 from segwright.formats.label_encoding import CLASSES_FILE
@@ -280,7 +280,7 @@ def write(path: Path | str, samples: Dataset | Iterable[Sample]) -> None:
                 data = {name: record[name] for name in ("image", "height", "width")}
                 annotation = {"id": number, "was_cancelled": False, "ground_truth": True, "result": record["result"]}
                 task = {"id": number, "data": data, "annotations": [annotation], "meta": record["meta"]}
-                file.write((b",\n" if number > 1 else b"[\n") + json.dumps(task).encode())
+                file.write((b",\n" if number > 1 else b"[\n") + json_text(task).encode())
             file.write(b"\n]\n")
         write_classes_file(root, journal.classes)
 

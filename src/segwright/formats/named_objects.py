@@ -7,7 +7,6 @@ otherwise), else the names that occur, in natural order, all of them things.
 Axes: C channels, (H, W) pixels, R run lengths.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from segwright.core.atomic_files import replace_file
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError
 from segwright.core.spelling import composed
+from segwright.core.strict_json import json_text
 from segwright.formats.image_index import MASK_FOLDERS, ImageIndex, natural, safe_key, split_of
 from segwright.formats.label_encoding import CLASSES_FILE, read_classes, read_table
 from segwright.formats.mask_file import MAX_NUMBER
@@ -263,7 +263,7 @@ def label_name(root: Path, file: Path) -> str:
 def write_classes_file(root: Path, classes: Classes) -> None:
     """Write classes.json, so that classes without objects, colours and thing flags come back."""
     content = {"classes": list(classes.names), "palette": classes.palette.tolist(), "is_thing": list(classes.is_thing)}
-    replace_file(root / CLASSES_FILE, json.dumps(content).encode())
+    replace_file(root / CLASSES_FILE, json_text(content).encode())
 
 
 def place_of(key: str) -> str:

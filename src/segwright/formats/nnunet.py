@@ -23,7 +23,6 @@ Lost: the numbers of objects; of overlapping segments the later covers the earli
 "background", pixels of no class become void; beside regions it is no class. Scores, and of 2D images the grid, are not kept.
 """
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,6 +41,7 @@ from segwright.codecs.json_stream import top_keys
 from segwright.core import VOID, Classes, Dataset, Grid, Sample, Segmentation
 from segwright.core.atomic_files import replace_file
 from segwright.core.errors import FormatError, OutputError, SettingError
+from segwright.core.strict_json import json_text
 from segwright.formats import dataset_file
 from segwright.formats.image_index import found, natural, safe_key
 from segwright.formats.label_encoding import numbers_of_class
@@ -475,7 +475,7 @@ def _dataset_json(journal: Journal, kind: dict[str, Any], *, has_void: bool) -> 
         labels[IGNORE] = 1 + max(number for of_label in labels.values() for number in numbers_of_class(of_label))
     channels = kind["channels"]
     names = ["R", "G", "B"] if channels == 3 and kind["ending"] != ".nii.gz" else [f"channel_{k}" for k in range(channels)]
-    return json.dumps(
+    return json_text(
         {
             "channel_names": {str(index): name for index, name in enumerate(names)},
             "labels": labels,

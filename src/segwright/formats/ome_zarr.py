@@ -11,9 +11,9 @@
 codecs/zarr_image.py says what is read: versions 2 and 3, level 0, one time point. The key of a sample is the path of its image
 without suffix, a/b written as a__b. Without classes.json the names are those that the label images give to their numbers
 ("image-label", "properties", "name"); 0 without a name is nothing, and another number without a name and of no opacity void.
-Without names, numbers are guessed as in `volume`. Numbers beyond 65535 are objects; fewer are too where classes.json says
-"masks": "instances". A folder of nothing but label images holds masks without images. What `segwright predict` writes beside
-masks, NAME_probabilities.zarr, is passed over.
+Without names, numbers are guessed as in `volume`. NaN and -1 are void, as is another negative number that classes.json says so
+of. Numbers beyond 65535 are objects; fewer are too where classes.json says "masks": "instances". A folder of nothing but label
+images holds masks without images. What `segwright predict` writes beside masks, NAME_probabilities.zarr, is passed over.
 
 What is written: NAME.ome.zarr, OME-Zarr 0.5 (Zarr version 3) with coarser levels, the label images in its labels/, and
 classes.json. `segwright predict` writes a label image of class numbers for a Zarr, NAME.zarr, with names and colours of the
@@ -37,7 +37,6 @@ from segwright.codecs.zarr_image import (
     is_image_of_zarr,
     is_zarr,
     labels_of_zarr,
-    read_numbers_of_zarr,
     told_labels_of_zarr,
     zarr_stem,
 )
@@ -52,7 +51,7 @@ from segwright.formats.label_maps import mask_values
 from segwright.formats.pairing import IMAGE_FOLDERS, NUMBER_FOLDER, Files, by_stem, partners_of, subfolders
 from segwright.formats.resume_journal import Journal, truth_of
 from segwright.formats.volume import volumes_below
-from segwright.formats.volume_masks import check_same_grid, guessed
+from segwright.formats.volume_masks import check_same_grid, guessed_of_masks
 from segwright.formats.zarr_labels import MASKS, read_truth, write_labels, write_numbers_of_classes
 
 LOSES = "objects without a pixel are not kept"
@@ -122,7 +121,7 @@ def read(path: Path | str) -> Dataset:
         raise FormatError(f"{alone[0]} has no label image, {len(alone)} of {len(files)} have none; add them, or move these")
     meaning = written_meaning(root.parent if is_zarr(root) else root, is_above=True) or named_meaning(masks)
     if meaning is None:
-        meaning = guessed((np.maximum(read_numbers_of_zarr(mask)[0], 0) for mask in masks), masks[0])
+        meaning = guessed_of_masks(masks)
     if meaning.is_instances:
         files = {key: Files(entry.image, entry.mask) for key, entry in files.items()}
     return Dataset(str(root), meaning.classes, tuple(files), Reader(files, meaning), images)

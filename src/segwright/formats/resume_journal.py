@@ -18,6 +18,7 @@ from segwright.codecs.image_writer import write_image
 from segwright.core import Classes, Dataset, Sample, Segmentation
 from segwright.core.atomic_files import lock, remove_unfinished
 from segwright.core.errors import OutputError, SegwrightError
+from segwright.core.strict_json import json_text
 from segwright.formats.image_index import safe_key
 
 UNFINISHED = ".segwright-unfinished"
@@ -159,7 +160,7 @@ class Journal:
             self.root.rmdir()
 
     def _note(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(json_text(line) + "\n")
         self._file.flush()
 
     def _lines(self) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from segwright.codecs.volume_file import read_numbers_of_volume
-from segwright.codecs.zarr_image import is_zarr, read_numbers_of_zarr
+from segwright.codecs.zarr_image import read_numbers_of_zarr
 from segwright.core import Classes, Grid, Segmentation
 from segwright.core.classes import plain, spellings
 from segwright.core.errors import FormatError
@@ -46,17 +46,25 @@ class MaskVolume:
         """
         if self.segments:
             return truth_of_segments(self.layers, self.segments, meaning.classes, self.path)
+        numbers, is_void = self.known(meaning)
+        truth = meaning.truth(numbers, self.path)
+        return truth.with_void(is_void) if is_void.any() else truth, {}
+
+    def known(self, meaning: Meaning) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers, 0 where the one that is negative says that nobody knows, and where that is, bool (*S).
+
+        Raises:
+            FormatError: as `numbers`; or nobody says what the negative number means.
+        """
         numbers = self.numbers(MAX_NUMBER if meaning.is_instances else MAX_VALUE)
         is_void = numbers < 0
-        if not is_void.any():
-            return meaning.truth(numbers, self.path), {}
-        low = int(numbers.min())
+        low = int(numbers.min()) if is_void.any() else meaning.negative
         if low != meaning.negative:
             raise FormatError(
                 f"{self.path} holds the number {low} at {is_void.sum()} of {numbers.size} voxels, of which {meaning.source} "
                 f'does not say what it means; write "ignore_index": {low} there if nobody knows what these voxels are'
             )
-        return meaning.truth(np.maximum(numbers, 0), self.path).with_void(is_void), {}
+        return np.maximum(numbers, 0), is_void
 
     def numbers(self, highest: int) -> np.ndarray:
         """The only layer, of which the numbers 0..highest are classes or objects, and one negative number is void."""
@@ -100,7 +108,7 @@ def read_mask_volume(path: Path, *, is_named: bool = True) -> MaskVolume:
     Raises:
         FormatError: as `read_volume`, or `ZarrImage.opened`; or there are fractions.
     """
-    if is_zarr(path):
+    if path.is_dir():  # a Zarr, or a label image in one, which may have any name
         numbers, grid = read_numbers_of_zarr(path)
         return MaskVolume(path, numbers[None], (), grid)
     layers, grid = read_numbers_of_volume(path)
@@ -155,7 +163,7 @@ def meaning_of_masks(masks: Sequence[Path], written: Meaning | None) -> tuple[Me
     named = {mask: segments for mask in masks if (segments := segments_of(mask))}
     if written is not None:
         return written, bool(named) and _has_all_names(named, written)
-    return (_of_names(masks, named), True) if named else (_guessed(masks), False)
+    return (_of_names(masks, named), True) if named else (guessed_of_masks(masks), False)
 
 
 def guessed(masks: Iterable[np.ndarray], example: Path) -> Meaning:
@@ -188,8 +196,12 @@ def guessed(masks: Iterable[np.ndarray], example: Path) -> Meaning:
     return meaning_of(content, UNWRITTEN)
 
 
-def _guessed(masks: Sequence[Path]) -> Meaning:
-    """What the numbers of mask files mean where nobody says it, which a warning tells if some are negative."""
+def guessed_of_masks(masks: Sequence[Path]) -> Meaning:
+    """What the numbers of mask files mean where nobody says it, which a warning tells if some are negative.
+
+    Raises:
+        FormatError: a mask holds fractions or several negative numbers, or 255 may be a class or void.
+    """
     lowest: dict[int, Path] = {}
 
     def numbers() -> Iterator[np.ndarray]:

@@ -27,7 +27,6 @@ without any pixel are lost. The order of the keys is kept: where folders in name
 Axes: V corners of a ring, (H, W) pixels.
 """
 
-import json
 import logging
 import os
 import re
@@ -47,6 +46,7 @@ from segwright.core.atomic_files import replace_file, replacing
 from segwright.core.classes import distinct_colors
 from segwright.core.errors import FormatError, OutputError, SettingError
 from segwright.core.spelling import composed
+from segwright.core.strict_json import json_text
 from segwright.formats.drawn_shapes import BOX_ALONE, NO_IMAGE, Drawing
 from segwright.formats.image_index import SHOWN, TRAIN_NAMES, VAL_NAMES, as_spelt, images_below, natural
 from segwright.formats.named_objects import (
@@ -506,7 +506,7 @@ def _yaml_key(part: str) -> str:
 def _yaml(classes: Classes, splits: dict[str, Any]) -> str:
     text = yaml.safe_dump(splits | {"names": dict(enumerate(classes.names))}, sort_keys=False, allow_unicode=True)
     if not all(classes.is_thing):
-        text += f"is_thing: {json.dumps(classes.is_thing)}\n"  # JSON is YAML, on one line
+        text += f"is_thing: {json_text(classes.is_thing)}\n"  # JSON is YAML, on one line
     if classes.colors != tuple(distinct_colors(len(classes))):
-        text += f"colors: {json.dumps(classes.colors)}\n"
+        text += f"colors: {json_text(classes.colors)}\n"
     return text

@@ -11,6 +11,7 @@ class. Scores are properties of numbers. Classes that are regions have the numbe
 Axes: P planes, N segments, n rows, *S spatial axes.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count, takewhile
@@ -19,18 +20,20 @@ from typing import Any
 
 import numpy as np
 
-from segwright.codecs.zarr_image import LABELS, labels_of_zarr, read_numbers_of_zarr, told_labels_of_zarr
+from segwright.codecs.zarr_image import LABELS, labels_of_zarr, told_labels_of_zarr
 from segwright.codecs.zarr_writer import CHUNK, list_labels, notes_of_labels, notes_of_objects, writing_zarr
 from segwright.core import VOID, Classes, Grid, Sample, Segmentation
 from segwright.core.classes import background_of
 from segwright.core.errors import FormatError, OutputError
 from segwright.formats.label_encoding import MAX_VALUE, VOID_8_BIT, VOID_16_BIT, Meaning, write_classes
 from segwright.formats.label_maps import mask_values, to_segmentation
+from segwright.formats.mask_file import MAX_NUMBER
 from segwright.formats.pairing import Files
 from segwright.formats.resume_journal import truth_of
-from segwright.formats.volume_masks import check_same_grid
+from segwright.formats.volume_masks import check_same_grid, read_mask_volume
 
 MASKS, OBJECTS = "masks", "instances"
+UNKNOWN = -1  # what stands for NaN; where nobody says that another negative number is void, this one is
 ROWS = 64  # that are looked at at once
 
 
@@ -120,26 +123,27 @@ def read_truth(files: Files, meaning: Meaning) -> tuple[Segmentation, Grid]:
     """The truth of a sample, from its label image with what belongs to it, and their grid.
 
     Raises:
-        FormatError: a label image is damaged, of another size than the first, or holds a number that is no class; or there is
-            none.
+        FormatError: a label image is damaged, of another size than the first, or holds a number that is no class, or a negative
+            one that nobody explains; or there is none.
         MissingExtraError: zarr is not installed.
     """
     layers = _layers(files)
     maps, grid = [], None
+    meaning = replace(meaning, negative=UNKNOWN) if meaning.negative is None else meaning
     for mask, objects in layers:
-        values, here = read_numbers_of_zarr(mask)
-        grid = grid or here
-        check_same_grid(grid, here, layers[0][0], mask)
-        is_void, known = values < 0, np.maximum(values, 0)
+        values = read_mask_volume(mask)
+        grid = grid or values.grid
+        check_same_grid(grid, values.grid, layers[0][0], mask)
         if len(layers) == 1 and objects is None:
-            truth = meaning.truth(known, mask)
-            return _scored(truth.with_void(is_void) if is_void.any() else truth, layers), grid
+            return _scored(values.truth(meaning)[0], layers), grid
+        known, is_void = values.known(meaning)
         class_map = meaning.class_map(known, mask)
         class_map[is_void] = VOID
         numbers = np.zeros_like(class_map)
         if objects is not None:
-            numbers, there = read_numbers_of_zarr(objects)
-            check_same_grid(grid, there, mask, objects)
+            told = read_mask_volume(objects)
+            check_same_grid(grid, told.grid, mask, objects)
+            numbers = told.numbers(MAX_NUMBER)
         maps.append((class_map, np.maximum(numbers, 0)))
     if grid is None:
         raise FormatError("a sample has no label image; copy its files again")
@@ -168,9 +172,9 @@ def _scored(truth: Segmentation, layers: list[tuple[Path, Path | None]]) -> Segm
     scores: dict[tuple[str, int], float] = {}
     for path in (path for layer in layers for path in layer if path is not None):
         for entry in told_labels_of_zarr(path).properties:
-            score, number = entry.get("score"), 0 if "name" in entry else entry.get("label-value")
-            if isinstance(score, int | float) and isinstance(number, int):
-                scores[str(entry.get("name", entry.get("class"))), number] = score
+            score, number = entry.get("score", ""), 0 if "name" in entry else entry.get("label-value")
+            if isinstance(score, int | float | None) and isinstance(number, int):
+                scores[str(entry.get("name", entry.get("class"))), number] = math.nan if score is None else score
     if not scores:
         return truth
     names = zip((truth.classes.names[k] for k in truth.class_ids), truth.instance_ids.tolist(), strict=True)

@@ -22,6 +22,7 @@ from torch import nn
 
 import segwright
 from segwright.core.cache_folder import cache_folder
+from segwright.core.strict_json import json_text
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class EngineCache:
             return
         unfinished = self.folder / f".{uuid4().hex}"
         try:
-            unfinished.write_text(json.dumps({**self.recall(), key: fact}, indent=1), encoding="utf-8")
+            unfinished.write_text(json_text({**self.recall(), key: fact}, indent=1), encoding="utf-8")
             unfinished.replace(self.folder / FILE)
         except OSError as error:
             log.info("%s cannot be written (%s)", self.folder / FILE, error.strerror)

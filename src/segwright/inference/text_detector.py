@@ -11,6 +11,7 @@ Axes: K texts, N objects, Q guesses of a network, H, W sides of the image, h, w 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from string import punctuation, whitespace
 from typing import Any
 
 import numpy as np
@@ -140,13 +141,13 @@ def check_texts(texts: Sequence[str]) -> None:
     """See that texts name something, each something else.
 
     Raises:
-        UsageError: there is none, one is blank, or one is given twice.
+        UsageError: there is none, one is blank or nothing but punctuation, or one is given twice, which capitals do not change.
     """
-    said = [text.strip() for text in texts]
-    if not said or not all(said):
-        raise UsageError("a text is blank, or there is none; name what to find, such as 'cat'")
-    if twice := [text for text in said if said.count(text) > 1]:
-        raise UsageError(f"{twice[0]!r} is given twice; name each kind of object once")
+    said = [text.strip().casefold() for text in texts]
+    if not said or not all(text.strip(punctuation + whitespace) for text in said):
+        raise UsageError("a text is blank or nothing but punctuation, or there is none; name what to find, such as 'cat'")
+    if twice := [text for text, plain in zip(texts, said, strict=True) if said.count(plain) > 1]:
+        raise UsageError(f"{twice[-1].strip()!r} is given twice, as capitals make no other text; name each kind of object once")
 
 
 def _view(picture: np.ndarray) -> Image.Image:

@@ -3,7 +3,6 @@
 Axes: H, W sides of a frame.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from itertools import chain
@@ -19,6 +18,7 @@ from segwright.core import Prompt, Segmentation
 from segwright.core.atomic_files import make_folder
 from segwright.core.errors import OutputError, SettingError, UsageError
 from segwright.core.segment_overlay import overlay_segments
+from segwright.core.strict_json import json_text
 from segwright.formats.davis import HIGHEST, PALETTE
 from segwright.inference.video import Direction, Tracker
 
@@ -68,7 +68,7 @@ def track_video(
         try:
             for frame, found in chain([] if first is None else [first], tracked):
                 write_values(out / f"{frame:0{DIGITS}d}.png", _numbers(found), np.array(PALETTE, np.uint8))
-                lines.writelines(json.dumps(line) + "\n" for line in _lines(frame, found))
+                lines.writelines(json_text(line) + "\n" for line in _lines(frame, found))
                 if show is not None:
                     show(overlay_segments(frames[frame], found))
                 count += 1

@@ -14,6 +14,7 @@ from segwright.checkpoints.model_file import read_facts, read_tensors, write_ten
 from segwright.core import Dataset
 from segwright.core.errors import FormatError, UsageError
 from segwright.core.run_files import STATE_FILE
+from segwright.core.strict_json import json_text
 from segwright.plans.commands import command
 from segwright.training.learner import Learner
 from segwright.training.run_data import RunData
@@ -46,7 +47,7 @@ class State:
             tensors |= {
                 f"optimiser/{index}/{name}": torch.as_tensor(value) for name, value in moments.items() if value is not None
             }
-        write_tensors(run / STATE_FILE, tensors, {"state": json.dumps(asdict(self))})
+        write_tensors(run / STATE_FILE, tensors, {"state": json_text(asdict(self))})
 
     @classmethod
     def read(cls, run: Path, learner: Learner) -> "State":

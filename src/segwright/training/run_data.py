@@ -113,7 +113,7 @@ def _differ(old: int | None, new: int | None) -> bool:
 
 def _size(file: Path) -> int | None:
     try:
-        return file.stat().st_size
+        return file.stat().st_size if file.is_file() else None  # of a folder, of Zarr say, each disk tells another size
     except OSError:  # the reader says what is wrong with it
         return None
 

@@ -1,6 +1,7 @@
 """A run on disk: its plan, its log, and the rule that one run never writes over another."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -12,6 +13,7 @@ from segwright.checkpoints.folds_folder import is_folds_folder
 from segwright.core.atomic_files import check_utf8, replace_file
 from segwright.core.errors import FormatError, OutputError
 from segwright.core.run_files import LOG_FILE, MODEL_FILE, PLAN_FILE, STATE_FILE
+from segwright.core.strict_json import json_text
 from segwright.plans.commands import command
 from segwright.plans.plan import Data, Plan
 
@@ -92,6 +94,8 @@ def learnt_weights(run: Path) -> list[str]:
 class TrainLog:
     """The log of a run, one JSON object a line; each record is also passed to the watchers.
 
+    A score that could not be measured, NaN to watchers and readers, is null there.
+
     A step is {"step", "seconds", "progress", "loss", "losses", "learning_rate", "samples_per_s", "memory_gb"}, its terms in
     "losses"; a validation {"step", "seconds", "score", "metric"}, where classes are known with "progress" and
     their "recall" by name; anything that a person should know has an "event", where classes collapsed with their names.
@@ -108,13 +112,13 @@ class TrainLog:
         scores = [record for record in records if "score" in record]
         kept = [record for record in records if record["step"] <= step and record not in scores[validations:]]
         whole = self.run / f".{LOG_FILE}.writing"  # put in place as a whole: this moment too may be the last
-        whole.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        whole.write_text("".join(json_text(record) + "\n" for record in kept), encoding="utf-8")
         whole.replace(self.run / LOG_FILE)
 
     def add(self, **record: Any) -> None:
         """Append a record."""
         with (self.run / LOG_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json_text(record) + "\n")
         for watch in self.watchers:
             watch(record)
 
@@ -126,7 +130,8 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     records = []
     for line in filter(str.strip, lines):
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
             break
+        records.append(record | {"score": math.nan} if record.get("score", 0) is None else record)
     return records
