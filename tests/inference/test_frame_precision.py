@@ -72,8 +72,3 @@ def test_where_bfloat16_is_emulated_it_is_not_tried(monkeypatch):
     network = Wavering(answers([1.0, -1]), answers([1.0, -1]))
     follow(FramePrecision(network), 3)
     assert network.asked == [(False, 3)]
-
-
-def test_this_machine_says_what_it_knows(monkeypatch):
-    monkeypatch.undo()
-    assert isinstance(frame_precision.cpu_knows_bfloat16(), bool)

@@ -2,6 +2,11 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
+
+import pytest
+
+from segwright.inference import quiet_openvino
 
 LATE = """
 import sys
@@ -25,3 +30,10 @@ def test_a_program_that_loaded_the_telemetry_keeps_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino_telemetry", sys)
     assert quiet_openvino().Core is not None
     assert sys.modules["openvino_telemetry"] is sys
+
+
+@pytest.mark.parametrize(("names", "knows"), [(["FP32", "BF16"], True), (["FP32", "INT8"], False)])
+def test_whether_the_cpu_knows_bfloat16_is_what_openvino_says(names, knows, monkeypatch):
+    core = SimpleNamespace(get_property=lambda device, name: names if device == "CPU" else [])
+    monkeypatch.setattr(quiet_openvino, "quiet_openvino", lambda: SimpleNamespace(Core=lambda: core))
+    assert quiet_openvino.cpu_knows_bfloat16() is knows

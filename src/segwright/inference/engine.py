@@ -22,7 +22,7 @@ from torch import nn
 from segwright.decoding.run import Engine, Outputs
 from segwright.inference.engine_cache import EngineCache
 from segwright.inference.openvino_model import openvino_model
-from segwright.inference.quiet_openvino import quiet_openvino
+from segwright.inference.quiet_openvino import cpu_knows_bfloat16, quiet_openvino
 
 log = logging.getLogger(__name__)
 
@@ -216,8 +216,7 @@ def candidates(device: str) -> list[EngineKind]:
     """What may beat plain PyTorch on a device, the likeliest first, so that the others are given up early."""
     if device != "cpu":
         return [HALF, HALF_BETWEEN, LAST]
-    has_bfloat16 = "BF16" in quiet_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return [VINO_HALF, VINO, HALF, HALF_BETWEEN, LAST] if has_bfloat16 else [VINO, LAST]  # without it bfloat16 is emulated
+    return [VINO_HALF, VINO, HALF, HALF_BETWEEN, LAST] if cpu_knows_bfloat16() else [VINO, LAST]
 
 
 def pick_engine(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from segwright.inference.embedding_engine import LEAST_IOU
+from segwright.inference.quiet_openvino import cpu_knows_bfloat16
 from segwright.models.sam2 import Memory, ObjectAnswers
 
 
@@ -43,11 +44,6 @@ class FramePrecision:
             self.takes_half = least_overlap(found, wanted) >= LEAST_IOU
             self._image = torch.empty(0)
         return wanted
-
-
-def cpu_knows_bfloat16() -> bool:
-    """Whether this machine's CPU computes in bfloat16, or PyTorch would emulate it."""
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def least_overlap(found: ObjectAnswers, wanted: ObjectAnswers) -> float:

@@ -15,3 +15,8 @@ def quiet_openvino() -> ModuleType:
     import openvino
 
     return openvino
+
+
+def cpu_knows_bfloat16() -> bool:
+    """Whether this machine's CPU computes in bfloat16; others can be made to, and are slower for it."""
+    return "BF16" in quiet_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
