@@ -45,6 +45,7 @@ from segwright.core import Dataset, Prompt, Sample, Segmentation
 from segwright.data.clickable_objects import OBJECT, clickable_objects
 from segwright.data.splits import Splits
 from segwright.evaluation.interactive import METRIC, SimulatedUser, clicks_for, counted_clicks, counter_of_clicks
+from segwright.evaluation.scores import interval_text
 from segwright.evaluation.significance import differences
 from segwright.formats import open_dataset, synthetic
 from segwright.metrics.number_of_clicks import NumberOfClicks
@@ -253,11 +254,8 @@ def tell_difference(what: str, first: Mapping[str, Any], second: Mapping[str, An
     """Print how the second side of the same images differs from the first, and whether chance explains it."""
     tables = [*first.values()], [second[key] for key in first]
     for each in differences(NumberOfClicks(), *tables, RESAMPLES, np.random.default_rng(0), scores=FEW):
-        low, high = each.interval
-        print(
-            f"{what}: {each.score} {each.first:.3f} -> {each.second:.3f} ({low:+.3f} to {high:+.3f}, p {each.p:.3g})",
-            flush=True,
-        )
+        between = interval_text(each.interval, "{:+.3f}".format) or "unknown"
+        print(f"{what}: {each.score} {each.first:.3f} -> {each.second:.3f} ({between}, p {each.p:.3g})", flush=True)
 
 
 def time_it(arguments: argparse.Namespace) -> None:
