@@ -61,13 +61,16 @@ def test_a_scene_with_an_up_is_not_turned_over():
     augmentation, reasons = augmentation_rules(looked_at(class_map=sky_over_road.astype(int)), 3)
     geometric = augmentation.geometric
     assert geometric.flip_axes == (-1,) and geometric.rotate_deg < 45 and geometric.elastic_px == 0
+    assert geometric.scale_probability == geometric.rotate_probability == 0.3
     assert reasons["augmentation.geometric.rotate_deg"] == "the images have an up"
+    assert "half of the crops stay" in reasons["augmentation.geometric.scale_probability"]
 
 
 def test_a_scene_without_an_up_is_turned_all_the_way():
     augmentation, _ = augmentation_rules(looked_at(channels=1), 1)
     assert augmentation.geometric.flip_axes == (-2, -1) and augmentation.geometric.rotate_deg == 180
     assert augmentation.intensity.saturation == 0
+    assert augmentation.geometric.scale_probability == augmentation.geometric.rotate_probability == 1
 
 
 def test_most_crops_of_volumes_stay_as_they_are():

@@ -30,8 +30,9 @@ ONE_SPACING = 1.1  # times between the finest and the coarsest: less, augmentati
 CROP_SHARE = 0.9  # of the image: a little less than all, so that crops differ
 LARGEST_BEND = 4.0  # pixels: what sections and cells show anyway
 BENDS = 60  # of a side: at a 40th of a crop the image begins to fold, and crops are smaller than images
-SELDOM = 0.3  # of the crops of volumes each change of place is made on: a third of them keep their voxels
+SELDOM = 0.3  # of the crops each change of place is made on, where each takes detail and the scale that prediction has
 VOLUMES_SELDOM = "a third of the crops stay as volumes are at prediction, as a change of place takes detail from all it touches"
+SCENES_SELDOM = "half of the crops stay as images are at prediction, whose things have the size that their place makes likely"
 ALIKE = 0.5  # of the spread inside an image: image means closer than that allow one normalisation for all
 FEW_IMAGES = 0.1  # of those with a truth: a class that fewer hold is seldom met, wherever a crop lies in an image
 MOST_INDEXED = 2000  # images: to know which hold a class, all masks are read once more, twice in a run
@@ -108,12 +109,12 @@ def augmentation_rules(found: Fingerprint, channels: int) -> tuple[Augmentation,
     if found.axes == 3:
         reasons["augmentation.geometric.scale_probability"] = VOLUMES_SELDOM
         return _of_volumes(flip_axes, bend_px), reasons
-    geometric = Geometric(
-        scale=(0.7, 1.5),
-        rotate_deg=8.0 if has_direction else 180.0,
-        flip_axes=flip_axes,
-        elastic_px=0.0 if has_direction else bend_px,
-    )
+    if has_direction:
+        rare = {"scale_probability": SELDOM, "rotate_probability": SELDOM}
+        geometric = Geometric(scale=(0.7, 1.5), rotate_deg=8.0, flip_axes=flip_axes, **rare)
+        reasons["augmentation.geometric.scale_probability"] = SCENES_SELDOM
+    else:
+        geometric = Geometric(scale=(0.7, 1.5), rotate_deg=180.0, flip_axes=flip_axes, elastic_px=bend_px)
     reasons["augmentation.geometric.rotate_deg"] = "the images have an up" if has_direction else "the images have no up"
     return Augmentation(geometric=geometric, intensity=Intensity(saturation=0.3 if channels == 3 else 0.0)), reasons
 
