@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from segwright.layers.auxiliary import WithAuxiliary
 from segwright.layers.box_detection import FoundBoxes
 from segwright.layers.object_truth import ObjectTruth
+from segwright.layers.prompts import Prompts
 from segwright.layers.region_proposals import AnchorScores
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -285,3 +286,30 @@ def peers() -> type[Peers]:
 def smp():
     """segmentation_models_pytorch, where it is installed."""
     return pytest.importorskip("segmentation_models_pytorch", reason="the live comparison needs segmentation_models_pytorch")
+
+
+@pytest.fixture
+def check_prompted():
+    def check(ours: nn.Module, theirs: nn.Module, image: Tensor) -> None:
+        """See that SAM 2's answers to all kinds of prompts, several of an image (1, 3, S, S), are Hugging Face's."""
+        points, boxes = (image.shape[2] * torch.rand(shape, dtype=torch.float64) for shape in ((1, 3, 2, 2), (1, 3, 4)))
+        labels, masks = torch.tensor([[[1, 0], [0, 0], [1, -1]]]), 4 * torch.randn(1, 1, 32, 32, dtype=torch.float64)
+        asked = {
+            "points": (Prompts(points + 0.5, labels), {"input_points": points, "input_labels": labels}),
+            "box": (Prompts(boxes_xyxy=boxes + 0.5), {"input_boxes": boxes}),
+            "mask": (
+                Prompts(points[:, :1] + 0.5, labels[:, :1], mask_logits=masks),
+                {"input_points": points[:, :1], "input_labels": labels[:, :1], "input_masks": masks},
+            ),
+        }
+        limits = {"rtol": 1e-6, "atol": 1e-6}
+        with torch.no_grad():
+            embedding = ours.encode(image)
+            for kind, (prompts, parts) in asked.items():
+                for multimask in (True, False):
+                    wanted = theirs(image, **parts, multimask_output=multimask)
+                    answer = ours.decode(embedding, prompts, multimask=multimask)
+                    for found, expected in ((answer.mask_logits, wanted.pred_masks), (answer.scores, wanted.iou_scores)):
+                        torch.testing.assert_close(found, expected, msg=lambda text, at=kind: f"{at}: {text}", **limits)
+
+    return check

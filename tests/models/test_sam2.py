@@ -198,7 +198,7 @@ def shaken(network: nn.Module) -> nn.Module:
     return network
 
 
-def test_images_equal_hugging_face_live(tiny, tmp_path):
+def test_images_equal_hugging_face_live(tiny, tmp_path, check_prompted):
     """All kinds of prompts, several of an image; its weights are those of a video's network but for the memory."""
     transformers = pytest.importorskip("transformers", reason="the live comparison needs transformers")
     torch.manual_seed(1)
@@ -209,24 +209,7 @@ def test_images_equal_hugging_face_live(tiny, tmp_path):
     assert not left.unexpected_keys and all(name.startswith("memory.") for name in left.missing_keys)
     ours, theirs = ours.double(), theirs.double()
     image = torch.randn(1, 3, SIDE, SIDE, dtype=torch.float64)
-    points, boxes = (SIDE * torch.rand(shape, dtype=torch.float64) for shape in ((1, 3, 2, 2), (1, 3, 4)))
-    labels, masks = torch.tensor([[[1, 0], [0, 0], [1, -1]]]), 4 * torch.randn(1, 1, 32, 32, dtype=torch.float64)
-    asked = {
-        "points": (Prompts(points + 0.5, labels), {"input_points": points, "input_labels": labels}),
-        "box": (Prompts(boxes_xyxy=boxes + 0.5), {"input_boxes": boxes}),
-        "mask": (
-            Prompts(points[:, :1] + 0.5, labels[:, :1], mask_logits=masks),
-            {"input_points": points[:, :1], "input_labels": labels[:, :1], "input_masks": masks},
-        ),
-    }
-    with torch.no_grad():
-        embedding = ours.encode(image)
-        for kind, (prompts, parts) in asked.items():
-            for multimask in (True, False):
-                wanted = theirs(image, **parts, multimask_output=multimask)
-                answer = ours.decode(embedding, prompts, multimask=multimask)
-                for found, expected in ((answer.mask_logits, wanted.pred_masks), (answer.scores, wanted.iou_scores)):
-                    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6, msg=lambda text, at=kind: f"{at}: {text}")
+    check_prompted(ours, theirs, image)
 
 
 @pytest.mark.parametrize("backward", [False, True])

@@ -16,7 +16,7 @@ from segwright.models.sam2 import Memory, ObjectAnswers
 
 
 class FramePrecision:
-    """How frames of one video are encoded and answered: in both precisions until an object is seen, and then as that shows."""
+    """How frames of one video are encoded and answered: in float32 until an object is seen, then as half shows it."""
 
     def __init__(self, network: Any) -> None:
         self.network, self._image = network, torch.empty(0)
@@ -32,18 +32,20 @@ class FramePrecision:
 
     def answer(self, embedding: Tensor, memory: Memory) -> ObjectAnswers:
         """What is said of the P objects of the frame that was encoded last, float32, by its embedding and by memory."""
-        if self.takes_half is False:
-            return self.network.answer(embedding, memory=memory)
-        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-            seen = self.network.encode(self._image).float() if self.takes_half is None else embedding
-            found = ObjectAnswers(*(part.float() for part in self.network.answer(seen, memory=memory)))
         if self.takes_half:
-            return found
-        wanted = self.network.answer(embedding, memory=memory)
-        if (wanted.mask_logits > 0).any():
-            self.takes_half = least_overlap(found, wanted) >= LEAST_IOU
+            return self._in_half(embedding, memory)
+        answers = self.network.answer(embedding, memory=memory)
+        if self.takes_half is None and (answers.mask_logits > 0).any():
+            with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+                seen = self.network.encode(self._image).float()
+            self.takes_half = least_overlap(self._in_half(seen, memory), answers) >= LEAST_IOU
             self._image = torch.empty(0)
-        return wanted
+        return answers
+
+    def _in_half(self, embedding: Tensor, memory: Memory) -> ObjectAnswers:
+        """The answers that bfloat16 gives, as float32."""
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            return ObjectAnswers(*(part.float() for part in self.network.answer(embedding, memory=memory)))
 
 
 def least_overlap(found: ObjectAnswers, wanted: ObjectAnswers) -> float:
